@@ -1,0 +1,292 @@
+"""Compare numparam's fills with the speed of memory and with other libraries, all in one run.
+
+`python asv_bench/peers.py --targets` prints Markdown tables in G (10**9) elements per second, warm, the best of several
+rounds. In a round every contender of a row is called once, in turn, so a machine that slows down slows all of them.
+All fill the same array (JAX cannot: it makes a new one), and each thread count runs in a process of its own that is
+allowed exactly that many cores. Libraries that are not installed are left out and named.
+"""
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Call = Callable[[], object]
+
+SIGMA = 0.02
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fill, and by how much it should beat whom."""
+
+    draw: str
+    dtype: str
+    targets: Mapping[str, float]
+
+
+# "float32" stands for numparam's own float32 fill in the same draw.
+ROWS = (
+    Row("uniform", "float32", {"memset": 0.40, "torch": 6}),
+    Row("normal", "float32", {"memset": 0.18, "numpy": 9, "torch": 4, "jax": 20, "mindspore": 20}),
+    Row("normal", "bfloat16", {"float32": 0.95}),
+    Row("normal", "float16", {"float32": 0.95}),
+    Row("truncated normal", "float32", {"memset": 0.12, "torch": 40}),
+    Row("constant", "float32", {"memset": 0.95}),
+)
+SPEEDUP_OF_TWO_THREADS = 1.95
+
+
+def memset(row: Row, out: Array, threads: int) -> Call:
+    libc_memset = ctypes.CDLL(None).memset
+    libc_memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+    return in_parts(lambda _, part: libc_memset(part.ctypes.data, 1, part.nbytes), out, threads)
+
+
+def numparam(row: Row, out: Array, threads: int) -> Call:
+    from benchmarks.common import DRAWS
+    from numparam.kernels.threads import get_num_threads, set_num_threads
+
+    def call() -> None:
+        if get_num_threads() != threads:
+            set_num_threads(threads)
+        DRAWS[row.draw](out)
+
+    return call
+
+
+def numpy(row: Row, out: Array, threads: int, bit_generator: Callable[..., Any] = np.random.PCG64) -> Call | None:
+    streams = [np.random.Generator(bit_generator(seed)) for seed in np.random.SeedSequence(7).spawn(threads)]
+    match row.draw, row.dtype:
+        case "uniform", "float32":
+            return in_parts(lambda i, part: streams[i].random(out=part, dtype=np.float32), out, threads)
+        case "normal", "float32":
+            return in_parts(lambda i, part: streams[i].standard_normal(out=part, dtype=np.float32), out, threads)
+        case "constant", _:
+            return in_parts(lambda _, part: part.fill(1.5), out, threads)
+    return None
+
+
+def randomgen(row: Row, out: Array, threads: int) -> Call | None:
+    from randomgen import Philox
+
+    if row.draw == "constant":
+        return None  # it would be NumPy again
+    return numpy(row, out, threads, partial(Philox, number=4, width=32))
+
+
+def torch(row: Row, out: Array, threads: int) -> Call:
+    import torch
+
+    torch.set_num_threads(threads)
+    words = torch.from_numpy(out.view(f"int{8 * out.itemsize}"))
+    tensor = words.view(getattr(torch, row.dtype))
+    return {
+        "uniform": lambda: tensor.uniform_(-1.0, 1.0),
+        "normal": lambda: tensor.normal_(0.0, SIGMA),
+        "truncated normal": lambda: torch.nn.init.trunc_normal_(tensor, 0.0, SIGMA, -2 * SIGMA, 2 * SIGMA),
+        "constant": lambda: tensor.fill_(1.5),
+    }[row.draw]
+
+
+def jax(row: Row, out: Array, threads: int) -> Call:
+    import jax
+
+    shape, dtype = out.shape, row.dtype
+    draw = jax.jit(
+        {
+            "uniform": lambda key: jax.random.uniform(key, shape, dtype, -1.0, 1.0),
+            "normal": lambda key: SIGMA * jax.random.normal(key, shape, dtype),
+            "truncated normal": lambda key: SIGMA * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype),
+            "constant": lambda _: jax.numpy.full(shape, 1.5, dtype),
+        }[row.draw]
+    )
+    key = jax.random.key(7)
+    return lambda: draw(key).block_until_ready()
+
+
+def mindspore(row: Row, out: Array, threads: int) -> Call | None:
+    from mindspore.common.initializer import Constant, Normal, TruncatedNormal, Uniform
+
+    if row.dtype == "bfloat16":
+        return None  # MindSpore 2.10 refuses NumPy 2's bfloat16
+    initializer = {
+        "uniform": Uniform(1.0),
+        "normal": Normal(SIGMA),
+        "truncated normal": TruncatedNormal(SIGMA, 0.0, -2 * SIGMA, 2 * SIGMA),
+        "constant": Constant(1.5),
+    }[row.draw]
+    return lambda: initializer(out)
+
+
+PEERS = {peer.__name__: peer for peer in (numpy, randomgen, torch, jax, mindspore)}
+
+
+def in_parts(work: Callable[[int, Array], object], out: Array, threads: int) -> Call:
+    """Return a call that runs `work(i, part)` on each of `threads` equal parts of `out` at once."""
+    if threads == 1:
+        return lambda: work(0, out)
+    parts = np.array_split(out, threads)
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(work, range(threads), parts))
+
+
+def best_seconds(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
+    """Call everybody once to warm up, then in turn for so many rounds; return each one's best time."""
+    for call in calls.values():
+        call()
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = perf_counter()
+            call()
+            best[name] = min(best[name], perf_counter() - start)
+    return best
+
+
+def measure(threads: int, elements: int, rounds: int, peers: Iterable[str]) -> list[dict[str, float]]:
+    """Return for each of `ROWS` the elements per second of every contender, on `threads` cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # before a library counts them
+    from benchmarks.common import touched
+
+    measured = []
+    for row in ROWS:
+        print(f"{row.draw} {row.dtype}, {threads} threads", file=sys.stderr)
+        out = touched(row.dtype, elements)
+        calls: dict[str, Call | None] = {name: PEERS[name](row, out, threads) for name in peers}
+        calls |= {"memset": memset(row, out, threads), "numparam": numparam(row, out, threads)}
+        if "float32" in row.targets:
+            calls["float32"] = numparam(row, touched("float32", elements), threads)
+        if threads == 2:
+            calls["one thread"] = numparam(row, out, 1)
+        seconds = best_seconds({name: call for name, call in calls.items() if call}, rounds)
+        measured.append({name: elements / time for name, time in seconds.items()})
+    return measured
+
+
+def present(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Split the names of libraries into those that this environment has and those that it lacks."""
+    found = [name for name in names if importlib.util.find_spec(name)]
+    return found, [name for name in names if name not in found]
+
+
+def judged(measured: Mapping[str, float], targets: Mapping[str, float]) -> str:
+    """Say for each target whose contender ran what was wanted, and whether it was reached."""
+    verdicts = []
+    for name, wanted in targets.items():
+        if name in measured:
+            ratio = measured["numparam"] / measured[name]
+            verdicts.append(f"{name} {wanted:g}×: " + ("met" if ratio >= wanted else f"missed, {ratio:.3g}×"))
+    return ", ".join(verdicts)
+
+
+def speed_table(measured: Mapping[int, list[dict[str, float]]], peers: list[str], with_targets: bool) -> str:
+    header = ["fill", "threads", "numparam", "of memset", *peers] + ["targets"] * with_targets
+    lines = []
+    for threads, rows in measured.items():
+        for row, speed in zip(ROWS, rows, strict=True):
+            own = speed["numparam"]
+            line = [f"{row.draw} {row.dtype}", str(threads), f"{own / 1e9:.3g}", f"{own / speed['memset']:.0%}"]
+            line += [f"{speed[p] / 1e9:.2g} ({own / speed[p]:.3g}×)" if p in speed else "–" for p in peers]
+            if with_targets:
+                scaling = {"one thread": SPEEDUP_OF_TWO_THREADS}
+                line.append(judged(speed, row.targets if threads == 1 else scaling))
+            lines.append(line)
+    return markdown([header, *lines])
+
+
+def process_table(with_torch: bool) -> str:
+    """Measure what a process waits for and what a fill takes beside its array."""
+    from benchmarks import common, parameters
+
+    code = {name: common.seconds_of(f"import {name}") for name in ("numpy", "numparam", "torch")}
+    code["first"] = common.seconds_of(common.FIRST_NORMAL)
+    if not with_torch:
+        del code["torch"]
+    seconds = dict.fromkeys(code, float("inf"))
+    for _ in range(8):
+        for name, text in code.items():
+            seconds[name] = min(seconds[name], common.in_fresh_process(text))
+
+    out = common.touched("float32")
+    common.DRAWS["normal"](out)
+    extra = common.extra_memory(lambda: common.DRAWS["normal"](out))
+    huge = parameters.lazy((2**20, 2**20), "w")
+
+    def read() -> None:
+        huge[777_777, 12_345].asnumpy()
+
+    element = best_seconds({"element": read}, 1000)["element"]
+
+    torch_too = f"import torch alone takes {seconds['torch']:.2f} s" if with_torch else "torch is absent"
+    ratio = seconds["numparam"] / seconds["numpy"]
+    return markdown(
+        [
+            ["what", "measured", "target"],
+            ["`import numparam`", f"{seconds['numparam']:.3f} s, {ratio:.2f}× `import numpy`", "under 1.2×"],
+            ["fresh process to a first 2**20 normals", f"{seconds['first']:.2f} s; {torch_too}", "under 1 s and torch"],
+            ["extra memory of a 256 MiB normal fill", f"{extra / 1024:.0f} KiB", "under 1 MiB"],
+            ["one element of a 2**40-element parameter", f"{element * 1e6:.1f} µs", "under 20 µs"],
+        ]
+    )
+
+
+def markdown(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def machine() -> str:
+    import llvmlite.binding
+
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    name = model[1] if model else platform.machine()
+    cores = len(os.sched_getaffinity(0))
+    return f"{name} ({llvmlite.binding.get_host_cpu_name()}), {cores} cores, {platform.system()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument("--elements", type=int, default=2**26, help="array length, 2**26 unless told")
+    parser.add_argument("--rounds", type=int, default=6, help="warm rounds, of which the best counts, 6 unless told")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--targets", action="store_true", help="add a column that judges each row by its targets")
+    arguments = parser.parse_args()
+
+    peers, absent = present(arguments.peers)
+    measured = {}
+    for threads in arguments.threads:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+            measured[threads] = child.submit(measure, threads, arguments.elements, arguments.rounds, peers).result()
+
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["numparam", "numba", *peers])
+    print(f"{date.today():%d %B %Y}; {machine()}; Python {platform.python_version()}; {versions}.")
+    print(
+        f"{arguments.elements} elements, warm, best of {arguments.rounds} rounds; G elements/s and how many times that numparam does."
+    )
+    print(*(f"Absent: {name}.\n" for name in absent), sep="")
+    print(speed_table(measured, peers, arguments.targets), end="\n\n")
+    print(process_table(with_torch="torch" in peers))
+
+
+if __name__ == "__main__":
+    main()
