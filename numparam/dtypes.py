@@ -1,0 +1,149 @@
+"""The dtypes that numparam knows: one table of names, safetensors tags and MindSpore spellings.
+
+A dtype is a NumPy dtype; those that NumPy lacks come from ``ml_dtypes``, which is imported when the first of them is
+asked for. ``numparam.float32``, ``numparam.bfloat16`` and friends are these objects.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numparam.errors import DtypeError
+
+
+class Names(NamedTuple):
+    """Hold the names of one dtype."""
+
+    tag: str | None
+    type_name: str
+
+
+TABLE: dict[str, Names] = {
+    "bool": Names("BOOL", "Bool"),
+    "int8": Names("I8", "Int8"),
+    "int16": Names("I16", "Int16"),
+    "int32": Names("I32", "Int32"),
+    "int64": Names("I64", "Int64"),
+    "uint8": Names("U8", "UInt8"),
+    "uint16": Names("U16", "UInt16"),
+    "uint32": Names("U32", "UInt32"),
+    "uint64": Names("U64", "UInt64"),
+    "float16": Names("F16", "Float16"),
+    "float32": Names("F32", "Float32"),
+    "float64": Names("F64", "Float64"),
+    "bfloat16": Names("BF16", "BFloat16"),
+    "float8_e4m3fn": Names("F8_E4M3", "Float8E4M3FN"),
+    "float8_e5m2": Names("F8_E5M2", "Float8E5M2"),
+    "complex64": Names("C64", "Complex64"),
+    "complex128": Names(None, "Complex128"),
+}
+FLOATING = frozenset(name for name in TABLE if "float" in name)
+EXTENSIONS = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
+_NAMES_BY_TAG = {names.tag: name for name, names in TABLE.items() if names.tag is not None}
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the NumPy dtype that `dtype` names.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype, str or type
+        A dtype object, one of its names, or a scalar type such as ``numpy.float32``.
+
+    Returns
+    -------
+    numpy.dtype
+        In native byte order.
+
+    Raises
+    ------
+    DtypeError
+        If it names no dtype of the table. It is also a TypeError.
+
+    Examples
+    --------
+    >>> as_dtype("float32"), as_dtype("bfloat16")
+    (dtype('float32'), dtype(bfloat16))
+    """
+    if isinstance(dtype, str) and dtype in EXTENSIONS:
+        import ml_dtypes
+
+        return _native(np.dtype(getattr(ml_dtypes, dtype)))
+    try:
+        # NumPy reads None as float64: here it is nobody's dtype.
+        found = None if dtype is None else _native(np.dtype(dtype))
+    except TypeError:
+        found = None
+    if found is None or found.name not in TABLE:
+        raise DtypeError(f"no dtype {dtype!r}; known: {', '.join(TABLE)}")
+    return found
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("=")
+
+
+def tag(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype in safetensors files.
+
+    Raises
+    ------
+    DtypeError
+        If safetensors has none for it.
+
+    Examples
+    --------
+    >>> tag(as_dtype("bfloat16"))
+    'BF16'
+    """
+    found = TABLE[as_dtype(dtype).name].tag
+    if found is None:
+        raise DtypeError(f"safetensors files cannot hold {dtype}; convert it first")
+    return found
+
+
+def from_tag(tag: str) -> np.dtype[Any]:
+    """Return the dtype that a tag of a safetensors file stands for.
+
+    Raises
+    ------
+    DtypeError
+        If the tag stands for no dtype of the table.
+
+    Examples
+    --------
+    >>> from_tag("F8_E5M2")
+    dtype(float8_e5m2)
+    """
+    if tag not in _NAMES_BY_TAG:
+        raise DtypeError(f"no dtype has the safetensors tag {tag!r}; known: {', '.join(_NAMES_BY_TAG)}")
+    return as_dtype(_NAMES_BY_TAG[tag])
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype as MindSpore spells it.
+
+    Examples
+    --------
+    >>> type_name(as_dtype("float32"))
+    'Float32'
+    """
+    return TABLE[dtype.name].type_name
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Say whether a dtype holds real floating-point numbers, the small ones of ``ml_dtypes`` included.
+
+    Examples
+    --------
+    >>> is_floating(as_dtype("float8_e5m2")), is_floating(as_dtype("int8"))
+    (True, False)
+    """
+    return dtype.name in FLOATING
+
+
+def __getattr__(name: str) -> np.dtype[Any]:
+    """Return a dtype by its name: ``dtypes.float32``; ``dtypes.bool_`` is ``bool``."""
+    if name.removesuffix("_") in TABLE:
+        return as_dtype(name.removesuffix("_"))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,33 @@
+"""The errors of numparam: each is a NumparamError, and also the built-in exception that Python users would catch."""
+
+
+class NumparamError(Exception):
+    """Stand for everything that numparam refuses."""
+
+
+class ArgumentTypeError(NumparamError, TypeError):
+    """Report an argument of a kind that is not accepted."""
+
+
+class ArgumentValueError(NumparamError, ValueError):
+    """Report an argument of the right kind whose value is not accepted."""
+
+
+class DtypeError(ArgumentTypeError):
+    """Report a dtype that numparam does not have, or that cannot hold what was asked."""
+
+
+class ShapeError(ArgumentValueError):
+    """Report a shape that is no shape, or that an initializer or a buffer does not fit."""
+
+
+class RegionError(NumparamError, IndexError):
+    """Report an index that does not fit the tensor."""
+
+
+class SpecificationError(ArgumentValueError):
+    """Report a model specification that does not exist."""
+
+
+class CheckpointError(NumparamError):
+    """Report a checkpoint file that is damaged, or does not hold what was asked."""

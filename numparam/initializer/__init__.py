@@ -1,0 +1,51 @@
+"""Initializers: what the values of a new parameter shall be."""
+
+from numparam.initializer.base import Initializer
+from numparam.initializer.constants import Constant, One, Zero
+from numparam.initializer.entry import (
+    GlorotNormal,
+    GlorotUniform,
+    KaimingNormal,
+    KaimingUniform,
+    by_name,
+    initializer,
+)
+from numparam.initializer.fan import (
+    HeNormal,
+    HeUniform,
+    LecunNormal,
+    LecunUniform,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
+)
+from numparam.initializer.random import CorrectedTruncatedNormal, Normal, TruncatedNormal, Uniform
+from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
+
+__all__ = [
+    "Constant",
+    "CorrectedTruncatedNormal",
+    "Dirac",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Identity",
+    "Initializer",
+    "KaimingNormal",
+    "KaimingUniform",
+    "LecunNormal",
+    "LecunUniform",
+    "Normal",
+    "One",
+    "Orthogonal",
+    "Sparse",
+    "TruncatedNormal",
+    "Uniform",
+    "VarianceScaling",
+    "XavierNormal",
+    "XavierUniform",
+    "Zero",
+    "by_name",
+    "initializer",
+]

@@ -1,0 +1,177 @@
+"""What every initializer is, and how users write their own."""
+
+import math
+from numbers import Real
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
+from numparam.region import Region
+from numparam.seed import as_seed, current_seed, next_number
+from numparam.source import Buffer, Source
+
+
+class Initializer:
+    """Make the values of a tensor; the base of all initializers.
+
+    Subclass it and implement one of two methods:
+
+    ``_initialize(self, arr)``
+        Fill the whole array `arr` in place. This is enough for values that you can compute; a slice of a lazy tensor
+        then computes the whole and takes its part.
+    ``_initialize_region(self, out, region, source)``
+        Fill the C-contiguous array `out` with what the tensor of shape ``region.full_shape`` has in `region`, a
+        `numparam.region.Region`; ``region.ranges`` are the indices along each axis. Take random values from `source`, a
+        `numparam.source.Source`: they are a pure function of the seed, the name and the index. This is what the
+        initializers of numparam do. It is not called for regions without elements.
+
+    Calling an initializer on an array fills it in place, as the next tensor without a name.
+
+    Parameters
+    ----------
+    **kwargs
+        Accepted for subclasses written for MindSpore, which pass their arguments on.
+
+    Examples
+    --------
+    A ramp, computed whole:
+
+    >>> from numparam.initializer import initializer
+    >>> class Ramp(Initializer):
+    ...     def _initialize(self, arr):
+    ...         arr[...] = np.arange(arr.size).reshape(arr.shape)
+    >>> initializer(Ramp(), (2, 3))[1].asnumpy()
+    array([3., 4., 5.], dtype=float32)
+
+    Values of the Laplace distribution, of which a slice costs only itself:
+
+    >>> class Laplace(Initializer):
+    ...     def _initialize_region(self, out, region, source):
+    ...         source.uniform(out, region, -1.0, 1.0)
+    ...         out[...] = -np.sign(out) * np.log1p(-np.abs(out))
+    >>> lazy = initializer(Laplace(), (1000, 1000))
+    >>> bool((lazy[3:5].asnumpy() == lazy.asnumpy()[3:5]).all())
+    True
+    """
+
+    _seed: int | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._kwargs = kwargs
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_initialize" in vars(cls) and "_initialize_region" not in vars(cls):
+            # The method that was written last is the one that was meant, whatever the parent class implements.
+            cls._initialize_region = Initializer._initialize_region  # type: ignore[method-assign]
+
+    @property
+    def seed(self) -> int | None:
+        """Get or set the seed of this initializer, which takes the place of the one of `numparam.set_seed`.
+
+        It counts for lazy tensors made from then on. None, the default, means the seed of `numparam.set_seed`.
+
+        Examples
+        --------
+        >>> from numparam.initializer import Normal, initializer
+        >>> normal = Normal()
+        >>> normal.seed = 7
+        >>> initializer(normal, (2, 3)).shape
+        (2, 3)
+        """
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: SupportsIndex | None) -> None:
+        self._seed = None if seed is None else as_seed(seed)
+
+    def __call__(self, arr: Buffer) -> None:
+        """Fill an array in place, as the next tensor without a name.
+
+        Parameters
+        ----------
+        arr : numpy.ndarray
+            Writable, of any strides.
+
+        Raises
+        ------
+        TypeError
+            If it is not an array, or of a dtype that the initializer cannot fill.
+        ValueError
+            If it is not writable, or of a shape that the initializer cannot fill.
+        """
+        if not isinstance(arr, np.ndarray):
+            raise ArgumentTypeError(f"{self!r} fills a NumPy array, found {type(arr).__name__}")
+        if not arr.flags.writeable:
+            raise ArgumentValueError(f"{self!r} cannot fill an array that is not writable; give it a copy")
+        self._check(arr.shape, dtypes.as_dtype(arr.dtype))
+        source = Source(current_seed() if self.seed is None else self.seed, next_number())
+        if arr.size == 0:
+            return
+        out = arr if arr.flags.c_contiguous and arr.dtype.isnative else np.empty(arr.shape, arr.dtype.newbyteorder("="))
+        self._initialize_region(out, Region.full(arr.shape), source)
+        if out is not arr:
+            arr[...] = out
+
+    def _initialize(self, arr: Buffer) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must implement _initialize(arr) or _initialize_region(...)")
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+        if region.whole:
+            self._initialize(out)
+            return
+        whole = np.empty(region.full_shape, out.dtype)
+        self._initialize(whole)
+        out[...] = region.take(whole)
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raise if the initializer cannot fill a tensor of this shape and dtype."""
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({arguments})"
+
+
+class RandomInitializer(Initializer):
+    """Stand for the initializers that draw real numbers, and so need a floating dtype."""
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super()._check(shape, dtype)
+        if not dtypes.is_floating(dtype):
+            raise DtypeError(
+                f"{self!r} draws real numbers, which dtype {dtype} cannot hold; use a floating dtype, or a constant"
+            )
+
+
+def check_rank(init: Initializer, shape: tuple[int, ...], least: int, most: int | None = None) -> None:
+    """Raise if a shape has fewer or more axes than an initializer can fill.
+
+    Raises
+    ------
+    ShapeError
+        It is also a ValueError.
+    """
+    if len(shape) < least or (most is not None and len(shape) > most):
+        wanted = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
+        raise ShapeError(f"{init!r} needs a shape of {wanted} axes, found {len(shape)} in {shape}")
+
+
+def real(argument: str, value: Any, at_least: float = -math.inf, finite: bool = True) -> float:
+    """Check a number that an initializer was given and return it as a float.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no real number. It is also a TypeError.
+    ArgumentValueError
+        If it is NaN, infinite or too small. It is also a ValueError.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(f"{argument} is a number, found {value!r} of type {type(value).__name__}")
+    number = float(value)
+    if math.isnan(number) or (finite and math.isinf(number)) or number < at_least:
+        least = "" if math.isinf(at_least) else f" of at least {at_least:g}"
+        raise ArgumentValueError(f"{argument} is a {'finite ' if finite else ''}number{least}, found {value!r}")
+    return number

@@ -1,0 +1,116 @@
+"""Initializers that give every element the same value."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.initializer.base import Initializer
+from numparam.region import Region
+from numparam.source import Buffer, Source
+
+
+class Constant(Initializer):
+    """Give every element the same value.
+
+    Works for every dtype. Integer and bool dtypes must hold the value exactly; floating ones hold it rounded to
+    nearest.
+
+    Parameters
+    ----------
+    value : number, bool or array of one element
+
+    Raises
+    ------
+    TypeError
+        If `value` is no real number.
+    ValueError
+        If `value` is an array of more than one element. Also when a tensor is made whose dtype cannot hold the value.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer(Constant(3), (2, 2), "int8").asnumpy()
+    array([[3, 3],
+           [3, 3]], dtype=int8)
+    """
+
+    value: Any
+
+    def __init__(self, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            if value.size != 1:
+                raise ArgumentValueError(f"value is one number, found an array of {value.size}")
+            value = value.item()
+        if not isinstance(value, Real | np.bool_):
+            raise ArgumentTypeError(f"value is a real number or a bool, found {value!r} of type {type(value).__name__}")
+        self.value = value
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super()._check(shape, dtype)
+        as_scalar(self.value, dtype)
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+        from numparam.kernels import constant
+
+        constant.fill(out, as_scalar(self.value, out.dtype))
+
+
+class Zero(Constant):
+    """Give every element the value 0.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer("zeros", 3).asnumpy()
+    array([0., 0., 0.], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class One(Constant):
+    """Give every element the value 1.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer("ones", 3).asnumpy()
+    array([1., 1., 1.], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Convert a real number to a scalar of a dtype.
+
+    Raises
+    ------
+    ArgumentValueError
+        If an integer or bool dtype cannot hold it exactly, or it is beyond the range of a floating dtype. It is also a
+        ValueError.
+
+    Examples
+    --------
+    >>> as_scalar(0.1, np.dtype("float16"))
+    np.float16(0.1)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            scalar = dtype.type(value)
+        except (OverflowError, ValueError):  # an integer that is too large, an infinity or a NaN
+            scalar = None
+    if dtypes.is_floating(dtype) or dtype.kind == "c":
+        number = float(value)
+        fits = math.isnan(number) or (math.isinf(number) == bool(np.isinf(scalar)) and not np.isnan(scalar))
+    else:
+        fits = scalar is not None and scalar == value
+    if not fits:
+        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {value!r}")
+    return scalar

@@ -1,0 +1,146 @@
+"""The function `initializer`, and the names by which it knows the initializers."""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from numbers import Number
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
+from numparam.initializer.base import Initializer
+from numparam.initializer.constants import Constant, One, Zero
+from numparam.initializer.fan import (
+    HeNormal,
+    HeUniform,
+    LecunNormal,
+    LecunUniform,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
+)
+from numparam.initializer.random import CorrectedTruncatedNormal, Normal, TruncatedNormal, Uniform
+from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
+from numparam.region import as_shape
+from numparam.tensor import Tensor
+
+KaimingNormal = HeNormal
+KaimingUniform = HeUniform
+GlorotNormal = XavierNormal
+GlorotUniform = XavierUniform
+
+_BY_CLASS_NAME: dict[str, type[Initializer]] = {
+    "Zero": Zero,
+    "Zeros": Zero,
+    "One": One,
+    "Ones": One,
+    "Constant": Constant,
+    "Normal": Normal,
+    "Uniform": Uniform,
+    "TruncatedNormal": TruncatedNormal,
+    "CorrectedTruncatedNormal": CorrectedTruncatedNormal,
+    "XavierNormal": XavierNormal,
+    "XavierUniform": XavierUniform,
+    "GlorotNormal": GlorotNormal,
+    "GlorotUniform": GlorotUniform,
+    "HeNormal": HeNormal,
+    "HeUniform": HeUniform,
+    "KaimingNormal": KaimingNormal,
+    "KaimingUniform": KaimingUniform,
+    "LecunNormal": LecunNormal,
+    "LecunUniform": LecunUniform,
+    "VarianceScaling": VarianceScaling,
+    "Orthogonal": Orthogonal,
+    "Sparse": Sparse,
+    "Identity": Identity,
+    "Dirac": Dirac,
+}
+_SNAKE = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(): found for name, found in _BY_CLASS_NAME.items()}
+_ALIASES = _SNAKE | {name.lower(): found for name, found in _BY_CLASS_NAME.items()}
+
+
+def by_name(name: str) -> type[Initializer]:
+    """Return the initializer class that a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        The name of a class of this module in any case, with or without underscores between its words:
+        ``"XavierNormal"``, ``"xavier_normal"`` or ``"xaviernormal"``; also ``"zeros"`` and ``"ones"``.
+
+    Raises
+    ------
+    ArgumentValueError
+        If no class has the name. It is also a ValueError.
+
+    Examples
+    --------
+    >>> by_name("kaiming_uniform")
+    <class 'numparam.initializer.fan.HeUniform'>
+    """
+    if name.lower() not in _ALIASES:
+        close = get_close_matches(name.lower(), _ALIASES, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_SNAKE)}"
+        raise ArgumentValueError(f"no initializer is called {name!r}; {hint}")
+    return _ALIASES[name.lower()]
+
+
+def initializer(
+    init: Tensor | str | Initializer | float,
+    shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
+    dtype: Any = "float32",
+) -> Tensor:
+    """Describe a tensor by an initializer, without making its values.
+
+    Parameters
+    ----------
+    init : str, Initializer, number or Tensor
+        The name of an initializer with its default arguments (see `by_name`), an initializer, a number that every
+        element shall have, or a tensor, which is returned as it is.
+    shape : int or sequence of int
+        Python or NumPy integers. Axes of length 0 make an empty tensor. Only a tensor as `init` needs none.
+    dtype : numpy.dtype or str
+        Ignored if `init` is a tensor. Random initializers need a floating dtype.
+
+    Returns
+    -------
+    Tensor
+        Lazy: it has the seed of now, and makes its values when they are asked for.
+
+    Raises
+    ------
+    TypeError
+        If `init` is of another kind or needs arguments, or the initializer cannot fill the dtype.
+    ValueError
+        If the name is unknown, `shape` is missing or no shape, or the initializer cannot fill it.
+
+    Examples
+    --------
+    >>> lazy = initializer("xavier_uniform", (1000, 1000), "float16")
+    >>> lazy.has_init, lazy.nbytes
+    (True, 2000000)
+    >>> lazy[-1, :3].asnumpy().dtype
+    dtype('float16')
+    >>> initializer(1.5, (2,)).asnumpy()
+    array([1.5, 1.5], dtype=float32)
+    """
+    if isinstance(init, Tensor):
+        if shape is not None and as_shape(shape) != init.shape:
+            raise ShapeError(f"a tensor of shape {as_shape(shape)} was asked for, found one of shape {init.shape}")
+        return init
+    if isinstance(init, str):
+        found = by_name(init)
+        try:
+            init = found()
+        except TypeError:
+            raise ArgumentTypeError(f"{init!r} needs arguments: give {found.__name__}(...) itself") from None
+    elif isinstance(init, Number | np.bool_):
+        init = Constant(init)
+    if not isinstance(init, Initializer):
+        raise ArgumentTypeError(
+            f"an initializer is a Tensor, a name, an Initializer or a number, found {init!r} of {type(init)}"
+        )
+    if shape is None:
+        raise ShapeError(f"{init!r} needs a shape to make a tensor")
+    return Tensor(shape=shape, dtype=dtype, init=init)

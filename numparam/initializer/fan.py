@@ -1,0 +1,318 @@
+"""Initializers whose spread follows from the number of inputs and outputs of a weight."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.initializer.base import RandomInitializer, check_rank, real
+from numparam.initializer.random import draw_corrected
+from numparam.region import Region
+from numparam.source import Buffer, Source
+
+_MODES = ("fan_in", "fan_out", "fan_avg")
+_DISTRIBUTIONS = ("uniform", "truncated_normal", "untruncated_normal")
+_GAINS = {
+    "sigmoid": 1.0,
+    "tanh": 5.0 / 3.0,
+    "relu": math.sqrt(2.0),
+    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d"), 1.0),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1.0),
+}
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Count the inputs and the outputs of a weight.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(outputs, inputs, *kernel)``; two axes at least. Always that of the whole tensor, never of a slice.
+
+    Returns
+    -------
+    tuple of (int, int)
+        ``fan_in`` and ``fan_out``; the size of the kernel multiplies both.
+
+    Examples
+    --------
+    >>> fans((8, 4)), fans((8, 4, 3, 3))
+    ((4, 8), (36, 72))
+    """
+    outputs, inputs, *kernel = shape
+    return inputs * math.prod(kernel), outputs * math.prod(kernel)
+
+
+def gain(nonlinearity: str, negative_slope: float | None = None) -> float:
+    r"""Return the factor by which a nonlinearity wants the standard deviation of its weight scaled.
+
+    1 for linear, convolution and sigmoid; 5/3 for tanh; :math:`\sqrt2` for relu; :math:`\sqrt{2 / (1 + s^2)}` for
+    leaky_relu of negative slope s, 0.01 if None (He, Zhang, Ren and Sun, 2015).
+
+    Raises
+    ------
+    ArgumentValueError
+        If the nonlinearity is unknown, or the slope of leaky_relu is no number. It is also a ValueError.
+
+    Examples
+    --------
+    >>> gain("relu"), gain("leaky_relu", 1.0)
+    (1.4142135623730951, 1.0)
+    """
+    if nonlinearity == "leaky_relu":
+        try:
+            slope = 0.01 if negative_slope is None else real("negative_slope", negative_slope)
+        except ArgumentTypeError as error:
+            raise ArgumentValueError(f"for leaky_relu, {error}") from None
+        return math.sqrt(2.0 / (1.0 + slope**2))
+    if nonlinearity not in _GAINS:
+        raise ArgumentValueError(f"nonlinearity is one of leaky_relu, {', '.join(_GAINS)}; found {nonlinearity!r}")
+    return _GAINS[nonlinearity]
+
+
+class FanScaled(RandomInitializer):
+    """Draw values of mean 0 and of the variance that a subclass computes from the shape of the whole tensor."""
+
+    _distribution: str
+
+    def _variance(self, fan_in: int, fan_out: int) -> float:
+        raise NotImplementedError
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super()._check(shape, dtype)
+        check_rank(self, shape, 2)
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+        variance = self._variance(*fans(region.full_shape))
+        if self._distribution == "uniform":
+            bound = math.sqrt(3.0 * variance)
+            source.uniform(out, region, -bound, bound)
+        elif self._distribution == "truncated_normal":
+            draw_corrected(out, region, source, 0.0, math.sqrt(variance))
+        else:
+            source.normal(out, region, 0.0, math.sqrt(variance))
+
+
+class _Xavier(FanScaled):
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = real("gain", gain, at_least=0)
+
+    def _variance(self, fan_in: int, fan_out: int) -> float:
+        return self.gain**2 * 2.0 / (fan_in + fan_out)
+
+
+class XavierNormal(_Xavier):
+    r"""Draw from the normal distribution of sigma :math:`\text{gain} \sqrt{2 / (\text{fan\_in} + \text{fan\_out})}`.
+
+    After Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010).
+
+    Parameters
+    ----------
+    gain : float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        If `gain` is negative. Also when a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer(XavierNormal(), (300, 100)).shape
+    (300, 100)
+    """
+
+    _distribution = "untruncated_normal"
+
+
+class XavierUniform(_Xavier):
+    r"""Draw from the uniform distribution of bound :math:`\text{gain} \sqrt{6 / (\text{fan\_in} + \text{fan\_out})}`.
+
+    After Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010).
+
+    Parameters
+    ----------
+    gain : float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        If `gain` is negative. Also when a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    The bound is that of the whole tensor, also in a slice:
+
+    >>> from numparam.initializer import initializer
+    >>> lazy = initializer(XavierUniform(), (2**20, 96))
+    >>> bool(abs(lazy[:8, :8].asnumpy()).max() <= (6 / (2**20 + 96)) ** 0.5)
+    True
+    """
+
+    _distribution = "uniform"
+
+
+class _He(FanScaled):
+    def __init__(
+        self, negative_slope: float | None = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+    ) -> None:
+        gain(nonlinearity, negative_slope)
+        if str(mode).lower() not in ("fan_in", "fan_out"):
+            raise ArgumentValueError(f"mode is fan_in or fan_out, found {mode!r}")
+        self.negative_slope = negative_slope
+        self.mode = mode
+        self.nonlinearity = nonlinearity
+
+    def _variance(self, fan_in: int, fan_out: int) -> float:
+        fan = fan_in if self.mode.lower() == "fan_in" else fan_out
+        return gain(self.nonlinearity, self.negative_slope) ** 2 / fan
+
+
+class HeNormal(_He):
+    r"""Draw from the normal distribution of sigma :math:`\text{gain} / \sqrt{\text{fan}}`.
+
+    After He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015). `gain` says how the gain follows from the
+    nonlinearity. Also known as ``KaimingNormal``.
+
+    Parameters
+    ----------
+    negative_slope : float or None
+        Of the leaky_relu after the weight; None means 0.01.
+    mode : {"fan_in", "fan_out"}
+        Whether to keep the variance of the forward or of the backward pass; upper case is accepted.
+    nonlinearity : str
+        One of those that `gain` knows.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not one of these. Also when a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer(HeNormal(mode="fan_out", nonlinearity="relu"), (64, 3, 7, 7)).shape
+    (64, 3, 7, 7)
+    """
+
+    _distribution = "untruncated_normal"
+
+
+class HeUniform(_He):
+    r"""Draw from the uniform distribution of bound :math:`\text{gain} \sqrt{3 / \text{fan}}`.
+
+    After He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015). `gain` says how the gain follows from the
+    nonlinearity. Also known as ``KaimingUniform``.
+
+    Parameters
+    ----------
+    negative_slope : float or None
+        Of the leaky_relu after the weight; None means 0.01.
+    mode : {"fan_in", "fan_out"}
+        Whether to keep the variance of the forward or of the backward pass; upper case is accepted.
+    nonlinearity : str
+        One of those that `gain` knows.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not one of these. Also when a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> bool(abs(initializer(HeUniform(), (10, 600)).asnumpy()).max() <= 0.1)
+    True
+    """
+
+    _distribution = "uniform"
+
+
+class VarianceScaling(FanScaled):
+    r"""Draw values of mean 0 and variance :math:`\text{scale} / n`, with n the fan that `mode` chooses.
+
+    The truncated normal is that of `CorrectedTruncatedNormal`: cut at two sigmas, and widened so that its own variance
+    is what was asked, as in Keras and JAX.
+
+    Parameters
+    ----------
+    scale : float
+        Above 0.
+    mode : {"fan_in", "fan_out", "fan_avg"}
+    distribution : {"truncated_normal", "untruncated_normal", "uniform"}
+
+    Raises
+    ------
+    ValueError
+        If an argument is not one of these. Also when a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> values = initializer(VarianceScaling(2.0, "fan_out"), (200, 5000)).asnumpy()
+    >>> round(float(values.std()), 3), round(float(values.max()), 3)
+    (0.1, 0.227)
+    """
+
+    def __init__(self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal") -> None:
+        self.scale = real("scale", scale)
+        if self.scale <= 0:
+            raise ArgumentValueError(f"scale is above 0, found {scale!r}")
+        if mode not in _MODES:
+            raise ArgumentValueError(f"mode is one of {', '.join(_MODES)}; found {mode!r}")
+        if distribution not in _DISTRIBUTIONS:
+            raise ArgumentValueError(f"distribution is one of {', '.join(_DISTRIBUTIONS)}; found {distribution!r}")
+        self.mode = mode
+        self.distribution = self._distribution = distribution
+
+    def _variance(self, fan_in: int, fan_out: int) -> float:
+        return self.scale / {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+
+
+class _Lecun(FanScaled):
+    def _variance(self, fan_in: int, fan_out: int) -> float:  # noqa: ARG002
+        return 1.0 / fan_in
+
+
+class LecunNormal(_Lecun):
+    r"""Draw from the truncated normal distribution of variance :math:`1 / \text{fan\_in}`, as Keras and JAX do.
+
+    After LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998), and Klambauer, Unterthiner, Mayr and Hochreiter,
+    "Self-normalizing neural networks" (2017). The distribution is that of `CorrectedTruncatedNormal`.
+
+    Raises
+    ------
+    ValueError
+        When a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> round(float(initializer("lecun_normal", (1000, 400)).asnumpy().std()), 3)
+    0.05
+    """
+
+    _distribution = "truncated_normal"
+
+
+class LecunUniform(_Lecun):
+    r"""Draw from the uniform distribution of bound :math:`\sqrt{3 / \text{fan\_in}}`, as Keras and JAX do.
+
+    After LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998).
+
+    Raises
+    ------
+    ValueError
+        When a tensor is made of fewer than two axes.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> bool(abs(initializer("lecun_uniform", (1000, 300)).asnumpy()).max() <= 0.1)
+    True
+    """
+
+    _distribution = "uniform"

@@ -1,0 +1,201 @@
+"""A basic slice of a tensor, without the tensor: which elements it holds and in which order."""
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from types import EllipsisType
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from numparam.errors import RegionError, ShapeError
+
+BasicIndex = SupportsIndex | slice | EllipsisType | None
+
+_MAX_AXES = 64  # of a NumPy array
+_INSERTED = -1
+
+
+class Region:
+    """Describe what basic indexing selects from an array of some shape.
+
+    Make one with `Region.full` and narrow it by indexing as often as needed. Integers, slices with any step, ``...``
+    and None do what they do to a NumPy array. The sizes are Python integers: the array need not fit in any memory.
+
+    Attributes
+    ----------
+    full_shape : tuple of int
+        The shape of the whole array.
+    shape : tuple of int
+        The shape of the selection.
+
+    Examples
+    --------
+    >>> rows = Region.full((2**20, 2**20))[::-2]
+    >>> rows.shape
+    (524288, 1048576)
+    >>> rows[0, 5].span()
+    (1099510579205, ())
+    """
+
+    __slots__ = ("_picks", "full_shape", "shape")
+
+    def __init__(self, full_shape: tuple[int, ...], picks: tuple[tuple[int, range | int], ...]) -> None:
+        self.full_shape = full_shape
+        self._picks = picks  # (axis of the whole, its indices), in order; an int where the axis was dropped
+        self.shape = tuple([len(pick) for _, pick in picks if isinstance(pick, range)])
+
+    @classmethod
+    def full(cls, shape: tuple[int, ...]) -> "Region":
+        """Select everything of an array of this shape."""
+        return cls(shape, tuple([(axis, range(length)) for axis, length in enumerate(shape)]))
+
+    @property
+    def size(self) -> int:
+        """Count the selected elements."""
+        return math.prod(self.shape)
+
+    @property
+    def whole(self) -> bool:
+        """Say whether the selection is the whole array in its own order."""
+        return self.shape == self.full_shape and all(
+            axis != _INSERTED and pick == range(self.full_shape[axis]) for axis, pick in self._picks
+        )
+
+    @property
+    def ranges(self) -> tuple[range, ...]:
+        """Return the selected indices along every axis of the whole array, dropped axes included."""
+        return tuple(
+            [
+                pick if isinstance(pick, range) else range(pick, pick + 1)
+                for axis, pick in self._picks
+                if axis != _INSERTED
+            ]
+        )
+
+    def __getitem__(self, index: BasicIndex | tuple[BasicIndex, ...]) -> "Region":
+        """Select from the selection.
+
+        Raises
+        ------
+        RegionError
+            If there are too many indices, or an integer is out of bounds. It is also an IndexError.
+        """
+        items = _one_per_axis(index if isinstance(index, tuple) else (index,), self.shape)
+        picks: list[tuple[int, range | int]] = []
+        for axis, pick in self._picks:
+            if isinstance(pick, int):
+                picks.append((axis, pick))
+                continue
+            while (item := next(items)) is None:
+                picks.append((_INSERTED, range(1)))
+            if isinstance(item, slice):
+                picks.append((axis, pick[item]))
+                continue
+            try:
+                chosen = pick[item]
+            except IndexError:
+                place = sum(isinstance(pick, range) for _, pick in picks)
+                raise RegionError(f"index {item} is out of bounds for axis {place} of shape {self.shape}") from None
+            if axis != _INSERTED:
+                picks.append((axis, chosen))
+        picks.extend((_INSERTED, range(1)) for _ in items)
+        return Region(self.full_shape, tuple(picks))
+
+    def span(self) -> tuple[int, tuple[int, ...]]:
+        """Locate the selection in the row-major order of the whole array.
+
+        Returns
+        -------
+        tuple of (int, tuple of int)
+            The flat index of the first element, and the step of the flat index along each axis of the selection.
+        """
+        base, strides, stride = 0, [], 1
+        for axis, pick in reversed(self._picks):
+            if axis == _INSERTED:
+                strides.append(0)
+                continue
+            if isinstance(pick, range):
+                base += pick.start * stride
+                strides.append(pick.step * stride)
+            else:
+                base += pick * stride
+            stride *= self.full_shape[axis]
+        return base, tuple(strides[::-1])
+
+    def slices(self) -> tuple[int | slice | None, ...]:
+        """Return the index that selects the same from a NumPy array, or from a `Region`, of the whole shape."""
+        return tuple(
+            [
+                None if axis == _INSERTED else as_slice(pick) if isinstance(pick, range) else pick
+                for axis, pick in self._picks
+            ]
+        )
+
+    def take(self, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return the view of an array of the whole shape that shows the selection."""
+        view = array[(*self.slices(), ...)]
+        # An axis that None inserted may have been emptied by a later slice.
+        return view[tuple([slice(length) for length in self.shape])]
+
+    def __repr__(self) -> str:
+        picks = ", ".join("None" if axis == _INSERTED else str(pick) for axis, pick in self._picks)
+        return f"Region({self.full_shape}: {picks})"
+
+
+def as_slice(indices: range) -> slice:
+    """Return the slice that selects the indices of a range of natural numbers."""
+    if not indices:  # its start may be -1, which a slice counts from the end
+        return slice(0, 0)
+    return slice(indices.start, indices.stop if indices.stop >= 0 else None, indices.step)
+
+
+def as_shape(shape: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
+    """Check a shape and return it as a tuple of Python ints.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        Python or NumPy integers; an integer stands for one axis. Axes of length 0 are allowed, as in NumPy.
+
+    Raises
+    ------
+    ShapeError
+        If it is no shape, or has 2**63 elements or more. It is also a ValueError.
+
+    Examples
+    --------
+    >>> as_shape([2, np.int64(3)]), as_shape(4)
+    ((2, 3), (4,))
+    """
+    try:
+        lengths = shape if isinstance(shape, tuple | list | np.ndarray) and np.ndim(shape) else (shape,)
+        found = tuple([operator.index(length) for length in lengths])
+    except (TypeError, ValueError):
+        raise ShapeError(f"a shape is an int, or a tuple or list of ints, found {shape!r}") from None
+    if any(length < 0 for length in found):
+        raise ShapeError(f"the axes of a shape have length 0 or more, found {found}")
+    if len(found) > _MAX_AXES or math.prod(found) >= 2**63 or any(length >= 2**63 for length in found):
+        raise ShapeError(f"a shape has at most {_MAX_AXES} axes and fewer than 2**63 elements, found {found}")
+    return found
+
+
+def _one_per_axis(index: tuple[BasicIndex, ...], shape: tuple[int, ...]) -> Iterator[int | slice | None]:
+    """Yield one int or slice for each axis, and the Nones between them."""
+    given = sum(item is not None and item is not Ellipsis for item in index)
+    if given > len(shape):
+        raise RegionError(f"too many indices: shape {shape} has {len(shape)} axes, found {given} indices")
+    if sum(item is Ellipsis for item in index) > 1:
+        raise RegionError("an index can have only one ellipsis ('...')")
+    everything = [slice(None)] * (len(shape) - given)
+    at = next((place for place, item in enumerate(index) if item is Ellipsis), len(index))
+    for item in (*index[:at], *everything, *index[at + 1 :]):
+        if item is None or isinstance(item, slice):
+            yield item
+        elif isinstance(item, bool) or not hasattr(item, "__index__") or getattr(item, "shape", ()) != ():
+            raise RegionError(
+                f"{item!r} is no basic index: lazy data takes ints, slices, ... and None; "
+                "call asnumpy() first for anything else"
+            )
+        else:
+            yield operator.index(item)

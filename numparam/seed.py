@@ -1,0 +1,147 @@
+"""The random stream, version 1: how a seed and a name become the bits of a parameter.
+
+Every value is a pure function of the seed, the tensor's name and the value's place in the whole tensor. This page is
+all that another implementation needs for the bits.
+
+**Seed.** An integer from 0 to 2**64 - 1: that of `set_seed`, or the `seed` of an initializer.
+
+**Stream.** A 64-bit integer made from the name. It is the BLAKE2b digest (RFC 7693) of 8 bytes, read as little-endian,
+of one kind byte and the name, with the draw's label as personalisation (padded with zero bytes to 16):
+
+* a named parameter: the byte ``n``, then the name in UTF-8 (lone surrogates as they stand);
+* a tensor without a name: the byte ``#``, then its number in decimal digits, counted from 0 since `set_seed`.
+
+The label tells the draws of one tensor apart:
+
+========================  ==========================================================================================
+empty                     the first draw, which is all that most initializers need
+``refine``                the low 32-bit words of a float64 draw, whose high words are those of the float32 draw
+``sparse``                the words that rank the rows of a column in `Sparse`
+any other                 a further draw of a user's own initializer; its low words have ``refine`` put before the label
+========================  ==========================================================================================
+
+**Key and counter.** The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011). With ``i`` the row-major
+index in the whole tensor, never in a slice or shard::
+
+    key     = (seed & 0xffffffff, seed >> 32)
+    block   = i // 4
+    counter = (block & 0xffffffff, block >> 32, stream & 0xffffffff, stream >> 32)
+    word i  = philox4x32_10(counter, key)[i % 4]
+
+Uniform, normal and truncated normal values are made from these words as ``numparam.kernels`` documents. A normal value
+uses both words of its pair: (0, 1) or (2, 3) of the block. The dtype changes the precision of a value and nothing else.
+
+Examples
+--------
+Test vectors for the stream:
+
+>>> [hex(stream("encoder.0.weight")), hex(stream("")), hex(stream(0)), hex(stream("0"))]
+['0xf16f0ee690573921', '0xb4981e97a533ba5d', '0x58312373d88f3289', '0xc62808d08aab85a9']
+>>> [hex(stream("encoder.0.weight", label)) for label in ("refine", "sparse")]
+['0xf6c4bd185ef8d9f2', '0xfcbf393db63b3430']
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from typing import SupportsIndex
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+
+STREAM_VERSION = 1
+
+_numbers: Iterator[int] = count()
+_seed: int | None = None
+
+
+def set_seed(seed: SupportsIndex) -> None:
+    """Set the seed of every lazy tensor made from now on, and number the unnamed ones from 0 again.
+
+    A lazy tensor keeps the seed under which it was made.
+
+    Parameters
+    ----------
+    seed : int
+        From 0 to 2**64 - 1, a Python or a NumPy integer.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is not an integer (a bool is none).
+    ValueError
+        If it is out of range.
+
+    Examples
+    --------
+    >>> set_seed(7)
+    >>> get_seed()
+    7
+    """
+    global _numbers, _seed
+    _seed, _numbers = as_seed(seed), count()
+
+
+def get_seed() -> int | None:
+    """Return the seed: that of `set_seed`, or the one drawn from the operating system.
+
+    Without a call of `set_seed`, the first lazy tensor draws a seed for the whole process. Give it to `set_seed` in
+    another process to repeat the run.
+
+    Returns
+    -------
+    int or None
+        None as long as there is neither.
+    """
+    return _seed
+
+
+def current_seed() -> int:
+    """Return the seed, drawing one from the operating system if there is none yet."""
+    global _seed  # noqa: PLW0603
+    if _seed is None:
+        _seed = int.from_bytes(os.urandom(8), "little")
+    return _seed
+
+
+def next_number() -> int:
+    """Take the next number for a tensor without a name."""
+    return next(_numbers)
+
+
+def as_seed(seed: SupportsIndex) -> int:
+    """Check a seed and return it as a Python int.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is not an integer.
+    ValueError
+        If it is not from 0 to 2**64 - 1.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise ArgumentTypeError(f"a seed is an int from 0 to 2**64 - 1, found {seed!r} of type {type(seed).__name__}")
+    number = seed.__index__()
+    if not 0 <= number < 2**64:
+        raise ArgumentValueError(f"a seed is an int from 0 to 2**64 - 1, found {number}")
+    return number
+
+
+def stream(name: str | int, label: str = "") -> int:
+    """Return the 64-bit number of the random stream of a tensor.
+
+    Parameters
+    ----------
+    name : str or int
+        The name of a parameter, or the number of a tensor that has none.
+    label : str
+        Tells the draws of one tensor apart; at most 16 bytes.
+
+    Returns
+    -------
+    int
+        From 0 to 2**64 - 1.
+    """
+    from hashlib import blake2b  # 3 ms, which `import numparam` need not pay
+
+    text = b"n" + name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b"#%d" % name
+    return int.from_bytes(blake2b(text, digest_size=8, person=label.encode()).digest(), "little")

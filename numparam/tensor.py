@@ -1,0 +1,287 @@
+"""A tensor: values, or the description of values that are made when they are needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
+from numparam.region import Region, as_shape
+from numparam.seed import current_seed, next_number
+from numparam.source import Source
+
+if TYPE_CHECKING:
+    from numparam.initializer import Initializer
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Recipe(NamedTuple):
+    """Describe values that are not made yet: a region of what an initializer makes of a seed and a name."""
+
+    init: Initializer
+    seed: int
+    name: str | int
+    region: Region
+
+
+class Tensor:
+    """Hold an array of numbers, or the recipe for one.
+
+    A tensor made from an initializer is lazy: it takes no memory until its values are asked for. A slice of it is lazy
+    too, and makes only its own values, the same bits that the whole tensor has there. The seed of a lazy tensor is
+    that of the moment it is made.
+
+    Parameters
+    ----------
+    input_data : number, bool, sequence, numpy.ndarray or Tensor, optional
+        The values, which are copied. Python ints become int64 and Python floats float32; arrays and NumPy scalars keep
+        their dtype.
+    dtype : numpy.dtype or str, optional
+        Converts the values. Integers and bools must stay exactly what they were.
+    shape : int or sequence of int, optional
+        The shape of a lazy tensor.
+    init : Initializer, optional
+        Makes the values of a lazy tensor; takes the place of `input_data`.
+
+    Raises
+    ------
+    TypeError
+        If the values, the dtype or `init` are of a kind that is not accepted.
+    ValueError
+        If a value does not fit the dtype, or the shape does not fit the initializer.
+
+    Examples
+    --------
+    >>> Tensor([1.5, 2.5])
+    Tensor(shape=[2], dtype=Float32, value=
+    [1.5 2.5])
+    >>> from numparam.initializer import Normal
+    >>> huge = Tensor(shape=(2**20, 2**20), dtype="bfloat16", init=Normal(0.02))
+    >>> huge.nbytes, huge[-1, ::2].shape
+    (2199023255552, (524288,))
+    """
+
+    _array: Array | None
+    _recipe: Recipe | None
+    _dtype: np.dtype[Any]
+
+    def __init__(
+        self,
+        input_data: Any = None,
+        dtype: Any = None,
+        shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
+        init: Initializer | None = None,
+    ) -> None:
+        if init is not None:
+            if input_data is not None or shape is None:
+                raise ArgumentTypeError("a tensor with an initializer needs a shape, and no input_data")
+            self._dtype = dtypes.as_dtype("float32" if dtype is None else dtype)
+            self._array, self._recipe = None, _recipe(init, as_shape(shape), self._dtype)
+        elif shape is not None:
+            raise ArgumentTypeError("a shape goes with an initializer; input_data has its own")
+        elif isinstance(input_data, Tensor) and dtype is None:
+            self._copy(input_data)
+        else:
+            self._hold(as_array(input_data, dtype))
+
+    def _hold(self, array: Array) -> None:
+        self._array, self._recipe, self._dtype = array, None, array.dtype
+
+    def _copy(self, other: Tensor) -> None:
+        """Take the values or the recipe of another tensor, sharing neither."""
+        self._array = None if other._array is None else other._array.copy()
+        self._recipe, self._dtype = other._named_recipe(), other._dtype
+
+    def _named_recipe(self) -> Recipe | None:
+        """Return the recipe under the name that its values have; a Parameter puts its own."""
+        return self._recipe
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape, as a tuple."""
+        return self._array.shape if self._recipe is None else self._recipe.region.shape  # type: ignore[union-attr]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the NumPy dtype."""
+        return self._dtype
+
+    @property
+    def device(self) -> str:
+        """Return where the values are, or will be made."""
+        return "cpu"
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Count the elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of the values, made or not."""
+        return self.size * self._dtype.itemsize
+
+    @property
+    def has_init(self) -> bool:
+        """Say whether the values are still to be made."""
+        return self._recipe is not None
+
+    @property
+    def init(self) -> Initializer | None:
+        """Return the initializer that will make the values, None when they are made."""
+        return None if self._recipe is None else self._recipe.init
+
+    def init_data(self) -> Tensor:
+        """Make the values now if the tensor is lazy.
+
+        Returns
+        -------
+        Tensor
+            This tensor.
+        """
+        self.asnumpy()
+        return self
+
+    def asnumpy(self) -> Array:
+        """Return the values, which are made first if the tensor is lazy.
+
+        Returns
+        -------
+        numpy.ndarray
+            The storage itself: writing to it changes the tensor.
+        """
+        if self._array is None:
+            array = np.empty(self.shape, self._dtype)
+            self.fill_into(array)
+            self._array, self._recipe = array, None
+        return self._array
+
+    def fill_into(self, out: Array, region: Region | None = None) -> None:
+        """Write the values of a region into a buffer, keeping nothing.
+
+        A lazy tensor stays lazy, so a tensor of any size can be written piece by piece.
+
+        Parameters
+        ----------
+        out : numpy.ndarray
+            Writable, C-contiguous, of the dtype of the tensor and the shape of the region.
+        region : Region, optional
+            A region of ``Region.full(tensor.shape)``; the whole tensor if absent.
+
+        Raises
+        ------
+        TypeError
+            If `out` is not an array of the dtype.
+        ValueError
+            If the region is one of another shape, or `out` does not fit the region or is not writable.
+
+        Examples
+        --------
+        >>> from numparam.initializer import One
+        >>> out = np.empty((2, 3), np.float32)
+        >>> lazy = Tensor(shape=(2**40, 3), init=One())
+        >>> lazy.fill_into(out, Region.full(lazy.shape)[-2:])
+        >>> out.sum()
+        np.float32(6.0)
+        """
+        shape = self.shape if region is None else region.shape
+        if region is not None and region.full_shape != self.shape:
+            raise ShapeError(f"a region of a tensor of shape {self.shape} was asked for, found {region}")
+        _check_buffer(out, shape, self._dtype)
+        recipe = self._named_recipe()
+        if recipe is None:
+            out[...] = self._array if region is None else region.take(self.asnumpy())
+        elif out.size:
+            selected = recipe.region if region is None else recipe.region[region.slices()]
+            recipe.init._initialize_region(out, selected, Source(recipe.seed, recipe.name))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Return the values at an index as a tensor of its own.
+
+        A lazy tensor takes integers, slices, ``...`` and None, and gives a lazy slice. One with values takes any index
+        that NumPy takes, and gives a copy.
+
+        Raises
+        ------
+        IndexError
+            If the index does not fit.
+        """
+        part = Tensor.__new__(Tensor)
+        recipe = self._named_recipe()
+        if recipe is None:
+            part._hold(np.array(self.asnumpy()[index], order="C"))
+        else:
+            init, seed, name, region = recipe
+            part._array, part._dtype = None, self._dtype
+            part._recipe = Recipe(init, seed, name, region[index])
+        return part
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ArgumentTypeError("a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.asnumpy(), dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        values = f"value=\n{self._array}" if self._recipe is None else f"init={self._recipe.init}"
+        return f"Tensor(shape={list(self.shape)}, dtype={dtypes.type_name(self._dtype)}, {values})"
+
+
+def as_array(data: Any, dtype: Any = None) -> Array:
+    """Copy values into a new C-contiguous array of a dtype that numparam knows.
+
+    Raises
+    ------
+    TypeError
+        If the values are ragged, or not numbers or bools.
+    ValueError
+        If a value does not fit the dtype.
+    """
+    if isinstance(data, list | tuple):
+        data = [np.asarray(item) if isinstance(item, Tensor) else item for item in data]
+    try:
+        array = np.array(data, order="C")
+    except ValueError:
+        raise ArgumentTypeError(f"every row of the values needs the same length, found {data!r:.80}") from None
+    if isinstance(data, float | list | tuple) and array.dtype == np.float64:
+        array = array.astype(np.float32)
+    if array.dtype.name not in dtypes.TABLE:
+        if isinstance(data, int):
+            raise ArgumentValueError(f"no integer dtype can hold {data!r:.80}")
+        raise DtypeError(f"values are numbers or bools, found {data!r:.80} of type {type(data).__name__}")
+    target = dtypes.as_dtype(array.dtype if dtype is None else dtype)
+    if target == array.dtype:
+        return np.asarray(array, target)
+    with np.errstate(all="ignore"):
+        converted = array.astype(target)
+    if not dtypes.is_floating(target) and not np.array_equal(converted, array):
+        raise ArgumentValueError(f"a value of {data!r:.80} is not exactly representable in {target}")
+    return converted
+
+
+def _recipe(init: Initializer, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Recipe:
+    init._check(shape, dtype)
+    return Recipe(init, current_seed() if init.seed is None else init.seed, next_number(), Region.full(shape))
+
+
+def _check_buffer(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        found = f"dtype {out.dtype}" if isinstance(out, np.ndarray) else type(out)
+        raise DtypeError(f"values of dtype {dtype} go into a NumPy array of that dtype, found {found}")
+    if out.shape != shape or not (out.flags.c_contiguous and out.flags.writeable):
+        flags = f"writeable={out.flags.writeable}, c_contiguous={out.flags.c_contiguous}"
+        raise ShapeError(
+            f"values of shape {shape} go into a writable C-contiguous array of that shape, found {out.shape}, {flags}"
+        )

@@ -1,0 +1,37 @@
+"""The number of threads that fill, copy and convert."""
+
+
+def set_num_threads(count: int) -> None:
+    """Set the number of threads that every later operation uses.
+
+    The values are the same for every number of threads. Without a call it is that of the environment variable
+    ``NUMPARAM_NUM_THREADS``, or one per core.
+
+    Parameters
+    ----------
+    count : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `count` is not an int.
+    ValueError
+        If it is below 1.
+
+    Examples
+    --------
+    >>> set_num_threads(2)
+    >>> get_num_threads()
+    2
+    """
+    from numparam.kernels import threads
+
+    threads.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that operations use."""
+    from numparam.kernels import threads
+
+    return threads.get_num_threads()
