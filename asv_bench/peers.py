@@ -280,9 +280,8 @@ def main() -> None:
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["numparam", "numba", *peers])
     print(f"{date.today():%d %B %Y}; {machine()}; Python {platform.python_version()}; {versions}.")
-    print(
-        f"{arguments.elements} elements, warm, best of {arguments.rounds} rounds; G elements/s and how many times that numparam does."
-    )
+    print(f"Fills of {arguments.elements} elements, warm, best of {arguments.rounds} rounds, in G elements/s;")
+    print("in brackets: numparam fills so many times as fast.")
     print(*(f"Absent: {name}.\n" for name in absent), sep="")
     print(speed_table(measured, peers, arguments.targets), end="\n\n")
     print(process_table(with_torch="torch" in peers))
