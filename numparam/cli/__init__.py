@@ -1,0 +1,104 @@
+"""The command line: ``numparam init``, ``inspect``, ``verify`` and ``plan``.
+
+Every command ends with status 0 when all is well, 1 when ``verify`` finds a difference, 2 when something cannot be done
+(one sentence on the standard error says what), and 128 plus the number of the signal that stopped it.
+"""
+
+import argparse
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from numparam.cli import init, inspect, plan, verify
+from numparam.errors import NumparamError
+
+
+class Parser(argparse.ArgumentParser):
+    """Report a usage error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and leave with status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class Stopped(BaseException):
+    """Report a signal that asks the process to end, so that unfinished files are removed first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process if not given.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Examples
+    --------
+    >>> main(["plan", "--like", "minilm-l6", "--mesh", "0"])
+    2
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold letters that the terminal lacks
+    parser = Parser(prog="numparam", description="Initial values of model parameters: a function of seed, name, index.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (init, inspect, verify, plan):
+        command.add_to(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        with _stopping_orderly():
+            status = arguments.run(arguments)
+            sys.stdout.flush()
+            return int(status)
+    except NumparamError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; Python would complain again when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except MemoryError:
+        return _fail("not enough memory")
+    except KeyboardInterrupt:
+        return _fail("stopped by SIGINT", 128 + signal.SIGINT)
+    except Stopped as stop:
+        return _fail(f"stopped by {signal.Signals(stop.number).name}", 128 + stop.number)
+
+
+def _fail(sentence: str, status: int = 2) -> int:
+    print("numparam:", " ".join(sentence.split()), file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _stopping_orderly() -> Iterator[None]:
+    """Turn the signals that would end the process on the spot into exceptions."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    except ValueError:  # not the main thread, which alone gets signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,89 @@
+"""What the commands print: tables, sizes and a progress bar."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+_WIDE = 10_000  # one row is one line, for grep; a narrow terminal wraps it
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print rows under a header; the columns named in `right` are aligned to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(width=_WIDE).print(table)
+
+
+def print_line(line: str) -> None:
+    """Print one line as it is."""
+    print(printable(line))
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey rather than show: a name comes from a file of unknown origin.
+
+    Examples
+    --------
+    >>> print(printable("layer\x1b[2J"))
+    layer\x1b[2J
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def supports_unicode() -> bool:
+    """Say whether the standard output can show block letters."""
+    return Console().encoding.startswith("utf")
+
+
+def size(nbytes: int) -> str:
+    """Write a number of bytes in units of 1000, as disks are sold.
+
+    Examples
+    --------
+    >>> size(90856960), size(640)
+    ('90.9 MB', '640 B')
+    """
+    value, power = float(nbytes), 0
+    while value >= 999.95:
+        value, power = value / 1000, power + 1
+    return f"{value:.1f} {'kMGTPE'[power - 1]}B" if power else f"{nbytes} B"
+
+
+def amount(count: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    Examples
+    --------
+    >>> amount(1, "parameter"), amount(1234, "parameter")
+    ('1 parameter', '1,234 parameters')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+@contextmanager
+def progress_bar(what: str, nbytes: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on the standard error, if that is a terminal; give a function to tell it the bytes done."""
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=nbytes)
+        yield lambda done: progress.advance(task, done)
+
+
+def without_numbers(name: str) -> str:
+    """Write the names of repeated layers, which differ in numbers alone, as one.
+
+    Examples
+    --------
+    >>> without_numbers("layer.0.bias")
+    'layer.*.bias'
+    """
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))

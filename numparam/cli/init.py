@@ -1,0 +1,71 @@
+"""``numparam init``: write fresh parameters for the names and shapes of a model."""
+
+import argparse
+import secrets
+import time
+from pathlib import Path
+
+from numparam.cli.arguments import Commands, add_model, model
+from numparam.errors import ArgumentValueError
+from numparam.generation import Generation
+from numparam.rules import Rules
+from numparam.seed import as_seed
+from numparam.sharding import AUTO, Shard
+
+_DESCRIPTION = """\
+Write a safetensors file with freshly initialised parameters for the names, shapes and dtypes of a model. The values are
+a function of the seed, each parameter's name and the index, so they are the same on every machine and in every shard.
+The seed, the version of the random stream and the rules are kept in the file, for numparam verify. An existing output
+is replaced at the very end, and stays as it was if anything goes wrong.
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("init", help="write fresh parameters for a model", description=_DESCRIPTION)
+    add_model(parser)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    parser.add_argument("--seed", type=int, help="from 0 to 2**64 - 1; drawn and printed if absent")
+    parser.add_argument("--rules", type=Path, metavar="FILE", help="rules.toml: which initializer for which names")
+    parser.add_argument("--shard", metavar="K/N", help="only the slices of rank K of N, or of a mesh: 0/4, 5/8x4")
+    parser.add_argument(
+        "--axis",
+        metavar="AXIS",
+        help="the axis to split, one for each dimension of the mesh: 0, or 0,1; or auto (default), as numparam plan",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from numparam.cli.console import amount, print_line, print_table, progress_bar, size, without_numbers
+
+    if arguments.axis is not None and arguments.shard is None:
+        raise ArgumentValueError("--axis says how to split for --shard K/N, which is missing")
+    shard = None if arguments.shard is None else Shard.parse(arguments.shard, arguments.axis or AUTO)
+    seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
+    rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
+    generation = Generation(model(arguments).entries, seed, rules, shard)
+
+    start = time.perf_counter()
+    with progress_bar("writing", sum(entry.nbytes for entry in generation.local_entries)) as progress:
+        nbytes = generation.write(arguments.output, progress)
+    seconds = time.perf_counter() - start
+
+    layers: dict[tuple[str, ...], int] = {}
+    for entry in generation.local_entries:
+        row = (
+            without_numbers(entry.name),
+            str(entry.dtype),
+            str(entry.shape),
+            str(generation.chosen[entry.name]),
+        )
+        layers[row] = layers.get(row, 0) + 1
+    rows = [(name, str(count), *rest) for (name, *rest), count in layers.items()]
+    print_table(["parameter", "count", "dtype", "shape", "initializer"], rows, right=["count"])
+    what = "" if shard is None else f", shard {shard} (axis {shard.axes_text})"
+    print_line(
+        f"wrote {arguments.output}: {amount(len(generation.entries), 'parameter')}, {size(nbytes)} in {seconds:.2f} s "
+        f"({size(int(nbytes / seconds))}/s), seed {seed}{what}"
+    )
+    return 0

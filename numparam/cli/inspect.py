@@ -1,0 +1,72 @@
+"""``numparam inspect``: list the parameters of a file."""
+
+import argparse
+from pathlib import Path
+
+from numparam.checkpoint import Checkpoint, open_checkpoint
+from numparam.cli.arguments import Commands
+from numparam.inspection import Statistics, statistics
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_LETTERS = "_.-=+*%#"  # for terminals without Unicode
+_LONGEST = 100
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "inspect",
+        help="list the parameters of a file",
+        description="List the names, dtypes, shapes and bytes of a safetensors file or a *.safetensors.index.json.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file or a *.safetensors.index.json")
+    parser.add_argument("--stats", action="store_true", help="also mean, std, min, max and a histogram of the values")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from numparam.cli.console import amount, print_line, print_table, size
+
+    checkpoint = open_checkpoint(arguments.file)
+    columns = ["parameter", "dtype", "shape", "bytes"]
+    rows = [
+        [entry.name, str(entry.dtype), str(entry.shape), size(entry.nbytes)] for entry in checkpoint.entries.values()
+    ]
+    numbers = ["mean", "std", "min", "max"]
+    if arguments.stats:
+        columns += [*numbers, "from min to max", "not finite"]
+        rows = [row + cells for row, cells in zip(rows, _all_statistics(checkpoint), strict=True)]
+    print_table(columns, rows, right=["bytes", *numbers])
+    for key, text in checkpoint.metadata.items():
+        print_line(f"{key}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}")
+    values = sum(entry.size for entry in checkpoint.entries.values())
+    print_line(
+        f"{arguments.file}: {amount(len(rows), 'parameter')}, {amount(values, 'value')}, {size(checkpoint.nbytes)}"
+    )
+    return 0
+
+
+def _all_statistics(checkpoint: Checkpoint) -> list[list[str]]:
+    from numparam.cli.console import progress_bar, supports_unicode
+
+    ramp = _BLOCKS if supports_unicode() else _LETTERS
+    with progress_bar("reading", checkpoint.nbytes) as progress:
+        cells = []
+        for entry in checkpoint.entries.values():
+            cells.append(_cells(statistics(checkpoint, entry.name), ramp))
+            progress(entry.nbytes)
+    return cells
+
+
+def _cells(found: Statistics, ramp: str) -> list[str]:
+    if not found.finite:
+        return [""] * 5 + [str(found.size or "")]
+    highest = int(found.bins.max())
+    # A bin with any value at all is told from an empty one, which stays blank.
+    histogram = "".join(
+        ramp[(int(count) * len(ramp) - 1) // highest if count < highest else -1] if count else " "
+        for count in found.bins
+    )
+    numbers = [f"{number:.4g}" for number in (found.mean, found.std, found.low, found.high)]
+    return [*numbers, histogram, str(found.size - found.finite or "")]

@@ -1,0 +1,208 @@
+"""The header of a safetensors file: which parameters it holds, of what shape and dtype, and where.
+
+A file is eight bytes of little-endian header length, a JSON header of that length, and the values of every parameter
+one after the other. Every claim of a header is checked before it is used, so that a damaged or hostile file gives one
+sentence and never a crash, a huge allocation or somebody else's bytes.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+MAX_FILE_BYTES = 2**63 - 1
+MAX_AXES = 64  # of a NumPy array
+
+
+class Entry(NamedTuple):
+    """Describe one parameter: its name, shape and dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Count the values."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of the values."""
+        return self.size * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """Hold a checked header.
+
+    Parameters
+    ----------
+    entries : tuple of Entry
+        In the order of their bytes in the file.
+    metadata : dict of str to str
+        The free text of ``__metadata__``.
+    begins : dict of str to int
+        Where the values of each parameter begin, in bytes from the start of the file.
+    nbytes : int
+        The bytes of the whole file.
+    """
+
+    entries: tuple[Entry, ...]
+    metadata: dict[str, str]
+    begins: dict[str, int]
+    nbytes: int
+
+
+def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes, tuple[Entry, ...]]:
+    """Write the first bytes of a safetensors file, and say in which order the values must follow.
+
+    Wide dtypes come first, so that the values of every parameter are aligned.
+
+    Returns
+    -------
+    tuple of (bytes, tuple of Entry)
+    """
+    ordered = tuple(sorted(entries, key=lambda entry: -entry.dtype.itemsize))
+    table: dict[str, Any] = {"__metadata__": dict(metadata)}
+    begin = 0
+    for entry in ordered:
+        offsets = [begin, begin + entry.nbytes]
+        table[entry.name] = {"dtype": dtypes.tag(entry.dtype), "shape": entry.shape, "data_offsets": offsets}
+        begin = offsets[1]
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise CheckpointError(f"the header would take {len(text)} bytes; safetensors allows {MAX_HEADER_BYTES}")
+    return len(text).to_bytes(8, "little") + text, ordered
+
+
+def read(path: Path) -> Header:
+    """Read and check the header of a safetensors file, and nothing else of it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not a sound safetensors file; the message says what is wrong.
+    OSError
+        If the file cannot be opened.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    with path.open("rb") as file:
+        return _read(file, str(path), path.stat().st_size)
+
+
+def _read(file: BinaryIO, path: str, nbytes: int) -> Header:
+    length = int.from_bytes(file.read(8), "little")
+    if nbytes < 8 or length > nbytes - 8:
+        found = f"its header claims {length} bytes" if nbytes >= 8 else "a header length takes 8"
+        raise CheckpointError(f"{path}: not a safetensors file or cut short: {found}, the file has {nbytes}")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: its header claims {length} bytes; safetensors allows {MAX_HEADER_BYTES}")
+    table = parse_object(file.read(length), path)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise CheckpointError(f"{path}: __metadata__ must map names to text, found {_shown(metadata)}")
+
+    data = 8 + length
+    spans = [_span(name, value, path) for name, value in table.items()]
+    spans.sort(key=lambda span: span[1:])
+    end = 0
+    for entry, begin, stop in spans:
+        if begin != end:
+            what = "overlaps the values before it" if begin < end else "leaves a hole before it"
+            raise CheckpointError(f"{path}: parameter {entry.name!r} {what}: it begins at byte {begin}, not {end}")
+        end = stop
+    if data + end != nbytes:
+        what = "cut short" if nbytes < data + end else "longer than its header says"
+        raise CheckpointError(f"{path}: {what}: the values need {end} bytes, found {nbytes - data}")
+    return Header(
+        entries=tuple(entry for entry, _, _ in spans),
+        metadata=metadata,
+        begins={entry.name: data + begin for entry, begin, _ in spans},
+        nbytes=nbytes,
+    )
+
+
+def parse_object(text: bytes, path: str) -> dict[str, Any]:
+    """Read a JSON object that names nothing twice.
+
+    Raises
+    ------
+    CheckpointError
+        If the text is not such an object; `path` begins the message.
+    """
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=_distinct, parse_constant=_refuse)
+    except RecursionError:
+        raise CheckpointError(f"{path}: its JSON is nested too deeply") from None
+    except ValueError as error:  # also wrong UTF-8, JSON errors and integers of thousands of digits
+        raise CheckpointError(f"{path}: its JSON cannot be read: {_one_line(error)}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: its JSON must be an object, found {_shown(value)}")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{_shown(twice)} stands twice in one object")
+    return table
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _span(name: str, value: Any, path: str) -> tuple[Entry, int, int]:
+    """Check what a header says about one parameter; return it and its first and last offset."""
+    where = f"{path}: parameter {_shown(name)}"
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {_shown(value)}")
+    shape, offsets = value["shape"], value["data_offsets"]
+    if not _naturals(shape):
+        raise CheckpointError(f"{where}: a shape is a list of natural numbers, found {_shown(shape)}")
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"{where}: data_offsets are [begin, end], found {_shown(offsets)}")
+    try:
+        dtype = dtypes.from_tag(value["dtype"])
+    except TypeError:
+        raise CheckpointError(f"{where}: numparam does not know the dtype {_shown(value['dtype'])}") from None
+    if len(shape) > MAX_AXES:
+        raise CheckpointError(f"{where}: a shape has at most {MAX_AXES} axes, found {len(shape)}")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise CheckpointError(f"{where}: the name holds half a surrogate pair and is no Unicode text")
+    entry = Entry(name, tuple(shape), dtype)
+    if entry.nbytes > MAX_FILE_BYTES:
+        raise CheckpointError(f"{where}: shape {_shown(shape)} is larger than any file")
+    if entry.nbytes != offsets[1] - offsets[0]:
+        raise CheckpointError(
+            f"{where}: shape {_shown(shape)} of {value['dtype']} takes {entry.nbytes} bytes, "
+            f"its data_offsets {offsets} span {offsets[1] - offsets[0]}"
+        )
+    return entry, *offsets
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_FILE_BYTES for item in value)
+
+
+def _shown(value: Any) -> str:
+    """Show a value of a foreign file in one short line."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]

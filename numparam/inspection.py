@@ -1,0 +1,105 @@
+"""Statistics of the values of a parameter, in one pass and bounded memory."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from numparam.checkpoint import Checkpoint
+
+CHUNK_VALUES = 2**19  # 4 MiB once they are float64
+BINS = 16
+
+
+@dataclass
+class Statistics:
+    """Hold what is known of a parameter's values; NaN and infinite ones are counted and left out of the rest.
+
+    Parameters
+    ----------
+    size, finite : int
+        How many values there are, and how many of them are finite.
+    mean, std, low, high : float
+        Of the finite values; NaN when there are none. `std` is that of the population.
+    bins : numpy.ndarray of int64, shape (16,)
+        A histogram from `low` to `high` in equal steps.
+    """
+
+    size: int = 0
+    finite: int = 0
+    mean: float = math.nan
+    std: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    bins: np.ndarray[Any, np.dtype[np.int64]] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+
+
+def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
+    """Compute the statistics of a parameter.
+
+    The values are read twice: for the moments and the range, and for the histogram, which needs the range. The moments
+    of the chunks are merged by the rule of Chan, Golub and LeVeque (1979), which does not cancel.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The file or files.
+    name : str
+        The parameter.
+
+    Returns
+    -------
+    Statistics
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such parameter, or the file is cut short meanwhile.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from safetensors.numpy import save_file
+    >>> from numparam.checkpoint import open_checkpoint
+    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save_file({"bias": np.arange(4, dtype=np.float32)}, path)
+    >>> found = statistics(open_checkpoint(path), "bias")
+    >>> found.mean, found.low, found.high
+    (1.5, 0.0, 3.0)
+    """
+    found = Statistics(size=checkpoint.entries[name].size)
+    squares = 0.0
+    for values in _finite_chunks(checkpoint, name):
+        count, mean = len(values), float(values.mean())
+        total = found.finite + count
+        shift = mean - found.mean if found.finite else 0.0
+        squares += float(np.square(values - mean).sum()) + shift * shift * found.finite * count / total
+        found.mean = found.mean + shift * count / total if found.finite else mean
+        found.low = min(found.low, float(values.min())) if found.finite else float(values.min())
+        found.high = max(found.high, float(values.max())) if found.finite else float(values.max())
+        found.finite = total
+    if not found.finite:
+        return found
+    found.std = math.sqrt(squares / found.finite)
+    span = found.high - found.low
+    for values in _finite_chunks(checkpoint, name):
+        # A range too small to divide, or beyond float64, has one bin.
+        scaled = (values - found.low) / span * BINS if 0 < span < math.inf else np.zeros(len(values))
+        found.bins += np.bincount(np.minimum(scaled.astype(np.int64), BINS - 1), minlength=BINS)
+    return found
+
+
+def _finite_chunks(checkpoint: Checkpoint, name: str) -> Iterator[np.ndarray[Any, np.dtype[np.float64]]]:
+    entry = checkpoint.entries[name]
+    buffer = np.empty(min(entry.size, CHUNK_VALUES), entry.dtype)
+    with checkpoint.reading(name) as fill:
+        for start in range(0, entry.size, CHUNK_VALUES):
+            chunk = buffer[: min(CHUNK_VALUES, entry.size - start)]
+            fill(chunk)
+            values = (chunk.real if chunk.dtype.kind == "c" else chunk).astype(np.float64)
+            values = values[np.isfinite(values)]
+            if len(values):
+                yield values

@@ -1,0 +1,173 @@
+"""Which slice of a parameter belongs to which rank of a mesh.
+
+A mesh is a grid of ranks such as 8x4, counted row by row from 0: rank 5 of 8x4 stands at (1, 1). Each dimension of the
+mesh splits one axis of a parameter, or leaves the parameter whole along that dimension:
+
+* with given axes, dimension ``d`` of the mesh splits axis ``axes[d]``, and a parameter without that axis stays whole;
+* without (``"auto"``), the dimensions choose in turn, from left to right: each takes the longest axis that no dimension
+  before it took and that has at least as many entries as the dimension has ranks, the first of them if several are
+  equally long; when there is none the parameter stays whole.
+
+An axis of length n over p ranks is cut every ceil(n / p) entries, as ``torch.chunk`` and XLA do: when p does not divide
+n the last slice is smaller, and slices after it are empty.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from numparam.errors import ArgumentValueError
+
+AUTO = "auto"
+
+
+def parse_mesh(text: str) -> tuple[int, ...]:
+    """Read a mesh such as ``8x4``.
+
+    Raises
+    ------
+    ArgumentValueError
+        If the text is not a product of positive numbers.
+
+    Examples
+    --------
+    >>> parse_mesh("8x4")
+    (8, 4)
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*", text):
+        raise ArgumentValueError(f"a mesh is written as positive numbers joined by x, such as 8x4; found {text!r}")
+    return tuple(int(part) for part in text.split("x"))
+
+
+def parse_axes(text: str, mesh: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Read the axes to split: ``auto``, or one number for each dimension of the mesh, such as ``0,1``.
+
+    Returns
+    -------
+    tuple of int or None
+        None for ``auto``.
+
+    Raises
+    ------
+    ArgumentValueError
+        If the text is neither, or the numbers repeat or do not match the mesh.
+
+    Examples
+    --------
+    >>> parse_axes("0,1", (8, 4))
+    (0, 1)
+    """
+    if text == AUTO:
+        return None
+    if not re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2})*", text):
+        raise ArgumentValueError(
+            f"an axis is auto, or a number from 0 for each mesh dimension such as 0,1; found {text!r}"
+        )
+    axes = tuple(int(part) for part in text.split(","))
+    if len(axes) != len(mesh) or len(set(axes)) != len(axes):
+        shown = "x".join(map(str, mesh))
+        raise ArgumentValueError(f"the mesh {shown} needs {len(mesh)} different axes, found {text!r}")
+    return axes
+
+
+def split_axes(
+    shape: tuple[int, ...], mesh: tuple[int, ...], axes: tuple[int, ...] | None = None
+) -> tuple[int | None, ...]:
+    """Say which axis of a parameter each dimension of the mesh splits.
+
+    Returns
+    -------
+    tuple of (int or None)
+        One item for each dimension of the mesh; None where the parameter stays whole.
+
+    Examples
+    --------
+    >>> split_axes((4096, 14336), (8, 4))
+    (1, 0)
+    >>> split_axes((4096,), (8, 4))
+    (0, None)
+    """
+    if axes is not None:
+        return tuple(axis if axis < len(shape) else None for axis in axes)
+    chosen: list[int | None] = []
+    for parts in mesh:
+        free = [axis for axis, length in enumerate(shape) if axis not in chosen and 1 < parts <= length]
+        chosen.append(max(free, key=lambda axis: shape[axis], default=None))
+    return tuple(chosen)
+
+
+def cut(length: int, parts: int, part: int) -> tuple[int, int]:
+    """Give the first entry of a part of an axis, and the entry after its last.
+
+    Examples
+    --------
+    >>> [cut(10, 4, part) for part in range(4)]
+    [(0, 3), (3, 6), (6, 9), (9, 10)]
+    """
+    step = -(-length // parts)  # ceil in integers: a float would be wrong beyond 2**53
+    return min(part * step, length), min((part + 1) * step, length)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Name one rank of a mesh and the axes the mesh splits.
+
+    Parameters
+    ----------
+    rank : int
+        From 0.
+    mesh : tuple of int
+        The grid of ranks.
+    axes : tuple of int, optional
+        The axis each dimension of the mesh splits; chosen for each parameter if not given.
+
+    Raises
+    ------
+    ArgumentValueError
+        If the mesh has no such rank.
+
+    Examples
+    --------
+    >>> Shard.parse("5/8x4", "auto").slices((4096, 14336))
+    (slice(1024, 2048, 1), slice(0, 1792, 1))
+    """
+
+    rank: int
+    mesh: tuple[int, ...]
+    axes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        count = math.prod(self.mesh)
+        if not 0 <= self.rank < count:
+            raise ArgumentValueError(f"ranks count from 0: 0/{count} to {count - 1}/{count}; found rank {self.rank}")
+
+    @classmethod
+    def parse(cls, text: str, axes: str = AUTO) -> "Shard":
+        """Read ``RANK/MESH`` such as ``0/4`` or ``5/8x4``, and the axes as in `parse_axes`."""
+        rank, slash, mesh_text = text.partition("/")
+        if not slash or not re.fullmatch(r"[0-9]{1,18}", rank):
+            raise ArgumentValueError(f"a shard is written RANK/RANKS, such as 0/4 or 5/8x4; found {text!r}")
+        mesh = parse_mesh(mesh_text)
+        return cls(int(rank), mesh, parse_axes(axes, mesh))
+
+    def __str__(self) -> str:
+        return f"{self.rank}/{'x'.join(map(str, self.mesh))}"
+
+    @property
+    def axes_text(self) -> str:
+        """Write the axes as `parse_axes` reads them."""
+        return AUTO if self.axes is None else ",".join(map(str, self.axes))
+
+    def slices(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
+        """Give this rank's slice of a parameter: a start, a stop and step 1 for every axis."""
+        bounds = [(0, length) for length in shape]
+        rank = self.rank
+        for parts, axis in zip(reversed(self.mesh), reversed(split_axes(shape, self.mesh, self.axes)), strict=True):
+            rank, part = divmod(rank, parts)
+            if axis is not None:
+                bounds[axis] = cut(shape[axis], parts, part)
+        return tuple(slice(start, stop, 1) for start, stop in bounds)
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Give the shape of this rank's slice."""
+        return tuple(part.stop - part.start for part in self.slices(shape))
