@@ -1,0 +1,18 @@
+"""Array kernels of numparam: random fills, constants and casts on arrays, scalars and device kinds.
+
+One file per operation, each with the same parts in the same order: formula, loop, entry. Nothing here knows
+parameters, cells or names. Importing this package imports neither numba nor any operation; import the operation
+itself, for example ``from numparam.kernels import fill``.
+
+Files
+-----
+``_lanes``        the machine: strict integer and float types of one or many lanes, and their primitive operations
+``_compile``      the only place that calls Numba: compile options and the on-disk cache
+``threads``       the thread pool and how work is split
+``random_bits``   Philox4x32-10
+``elementary``    logarithm, cosine and sine from correctly rounded operations only
+``distributions`` random words to uniform, normal and truncated normal values
+``casts``         float32 to float16, bfloat16 and float8 bits
+``fill``          random fill of an array that holds any slice of a tensor
+``constant``      constant fill
+"""

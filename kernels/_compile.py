@@ -1,0 +1,139 @@
+"""The only place that calls Numba: compile options and the on-disk cache of compiled kernels.
+
+Numba's own cache notices edits of the file that holds the cached function only, so a kernel compiled before an edit of a
+formula in another file, or before an upgrade, would be served stale. Here one file holds one compiled kernel, and its name
+is a hash of everything the code depends on: every source file of this package, the kernel's identity and signature, the
+CPU, Numba, llvmlite and Python. Files are written whole or not at all, so concurrent processes need no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llvmlite
+import numba
+from numba.core import serialize
+from numba.core.caching import _Cache
+from numba.core.compiler import CompileResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# error_model "numpy": a division must not raise, or loops do not vectorise. No fastmath: bits are fixed.
+formula: Callable[[Any], Any] = partial(numba.njit, forceinline=True, error_model="numpy")
+
+
+def kernel(identity: str) -> Callable[[Any], Any]:
+    """Compile a loop that releases the GIL, and keep its machine code on disk under `identity`.
+
+    Parameters
+    ----------
+    identity : str
+        What distinguishes this loop from others made by the same factory, for example ``"fill normal float32"``.
+    """
+
+    def decorate(function: Any) -> Any:
+        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+        directory = _cache_directory()
+        if directory is not None:
+            dispatcher._cache = _KernelCache(identity, directory)
+        return dispatcher
+
+    return decorate
+
+
+@lru_cache(maxsize=1)
+def _cache_directory() -> Path | None:
+    """Return the first directory that takes a file, or None: then kernels are compiled again in each process."""
+    for candidate in _candidates():
+        with contextlib.suppress(OSError):
+            candidate.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=candidate):
+                return candidate
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(chosen) / "numparam"
+        return
+    yield Path(__file__).parent / "__pycache__"
+    with contextlib.suppress(RuntimeError):  # no home directory
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        yield Path(base) / "numparam"
+
+
+@lru_cache(maxsize=1)
+def _source_hash() -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class _KernelCache(_Cache):  # type: ignore[misc]
+    """Numba's cache protocol on single files named by content."""
+
+    def __init__(self, identity: str, directory: Path) -> None:
+        self._identity, self._directory = identity, directory
+
+    @property
+    def cache_path(self) -> str:
+        return str(self._directory)
+
+    def enable(self) -> None:
+        """Do nothing: a kernel's cache is always on."""
+
+    def disable(self) -> None:
+        """Do nothing: a kernel's cache is always on."""
+
+    def flush(self) -> None:
+        """Do nothing: names are hashes of content, so no file is ever out of date."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled kernel for a signature, or None when it is not there or cannot be read."""
+        try:
+            payload = pickle.loads(self._path(sig, target_context).read_bytes())
+        except Exception:  # a missing, foreign or damaged file only means: compile
+            return None
+        target_context.refresh()
+        return CompileResult._rebuild(target_context, *payload)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write the compiled kernel; a full or read-only disk costs the next process a compilation and nothing else."""
+        payload = serialize.dumps(data._reduce())
+        path = self._path(sig, data.target_context)
+        with contextlib.suppress(OSError):
+            self._remove_outdated()
+            descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=path.name)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(payload)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+    def _path(self, sig: Any, target_context: Any) -> Path:
+        parts = (
+            self._identity, str(sig), repr(target_context.codegen().magic_tuple()),
+            numba.__version__, llvmlite.__version__, sys.version,
+        )  # fmt: skip
+        name = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+        return self._directory / f"numparam-{_source_hash()}-{name}.kernel"
+
+    def _remove_outdated(self) -> None:
+        """Drop kernels of older sources, where this installation is the directory's only user."""
+        if self._directory.parent != Path(__file__).parent:
+            return
+        for path in self._directory.glob("numparam-*.kernel"):
+            if not path.name.startswith(f"numparam-{_source_hash()}-"):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,440 @@
+"""Strict scalar and vector types: what every formula is written in.
+
+A formula is compiled with values of type ``Lanes(element, width)``. On a CPU ``width`` lanes fill vector registers, so a
+formula is vectorised by construction instead of by the optimiser's luck (a plain loop over Philox stays scalar, and runs
+six times slower). With ``width == 1`` the same formula is scalar code, which is what a GPU thread needs.
+
+Unlike Numba's own scalars these types never promote: ``u32 + u32`` is ``u32``. A Python number next to lanes takes their
+element type. Only operations whose result IEEE 754 or integer arithmetic fixes to the last bit exist here, so a formula
+has the same bits on every machine: ``+ - * /``, ``fma``, ``sqrt``, comparisons, conversions and bit operations.
+
+This is the only file that knows how an operation is lowered.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.core.config import CPU_FEATURES
+from numba.core.datamodel import models
+from numba.extending import intrinsic, lower_builtin, register_model, type_callable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What a formula's annotations say. To the type checker they are opaque.
+U64: TypeAlias = Any
+U32: TypeAlias = Any
+I32: TypeAlias = Any
+F32: TypeAlias = Any
+F64: TypeAlias = Any
+Mask: TypeAlias = Any
+
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+_ELEMENTS: dict[str, tuple[Any, Any]] = {  # name: (LLVM type, the Numba scalar that a bare number is first cast to)
+    "u64": (_I64, types.uint64),
+    "u32": (_I32, types.uint32),
+    "i32": (_I32, types.int32),
+    "f32": (ir.FloatType(), types.float32),
+    "f64": (ir.DoubleType(), types.float64),
+    "mask": (_I1, types.boolean),
+}
+
+_FEATURES = CPU_FEATURES if CPU_FEATURES is not None else get_host_cpu_features()
+_HAS_F16C = "+f16c" in _FEATURES
+
+# Philox keeps eight words in flight per lane of 64 bits. Sixteen lanes fill half of the 32 AVX-512 registers; eight lanes
+# half of the 16 AVX2 registers, and more would spill.
+WIDTH = 16 if "+avx512f" in _FEATURES else 8
+
+
+class Lanes(types.Type):  # type: ignore[misc]
+    """Numba type of ``width`` values of one element type, held in registers."""
+
+    def __init__(self, element: str, width: int) -> None:
+        self.element, self.width = element, width
+        super().__init__(name=f"{element}x{width}")
+
+    def of(self, element: str) -> Lanes:
+        """Return the type with another element and the same width."""
+        return Lanes(element, self.width)
+
+    @property
+    def llvm(self) -> Any:
+        """LLVM type of a value: a bare scalar when there is one lane."""
+        scalar = _ELEMENTS[self.element][0]
+        return scalar if self.width == 1 else ir.VectorType(scalar, self.width)
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+def _constant_indices(indices: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(_I32, len(indices)), indices)
+
+
+def _splat(builder: Any, value: Any, width: int) -> Any:
+    if width == 1:
+        return value
+    undefined = ir.Constant(ir.VectorType(value.type, width), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, _constant_indices([0] * width))
+
+
+def _to_lanes(context: Any, builder: Any, lanes: Lanes, kind: Any, value: Any) -> Any:
+    """Give a bare number the element type of the lanes beside it, in every lane."""
+    if isinstance(kind, Lanes):
+        return value
+    return _splat(builder, context.cast(builder, value, kind, _ELEMENTS[lanes.element][1]), lanes.width)
+
+
+def _call_llvm(builder: Any, name: str, lanes: Lanes, *args: Any) -> Any:
+    suffix = lanes.element if lanes.width == 1 else f"v{lanes.width}{lanes.element}"
+    signature = ir.FunctionType(args[0].type, [arg.type for arg in args])
+    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{suffix}")
+    return builder.call(function, args)
+
+
+# --------------------------------------------------------------------------- primitives
+
+_TYPERS: dict[int, Callable[[Any], Any]] = {  # Numba reads the arity of a typing rule from its signature
+    1: lambda rule: lambda a: rule(a),
+    2: lambda rule: lambda a, b: rule(a, b),
+    3: lambda rule: lambda a, b, c: rule(a, b, c),
+}
+
+
+def _primitive(key: Any, arity: int, elements: str, result: str | None = None) -> Any:
+    """Register code for operation `key`, whose operands share one of the `elements` and give `result` (or the same)."""
+
+    def rule(*args: Any) -> Lanes | None:
+        lanes = next((arg for arg in args if isinstance(arg, Lanes)), None)
+        if lanes is None or lanes.element not in elements.split():
+            return None
+        fits = all(arg == lanes or (isinstance(arg, types.Number) and not isinstance(arg, types.Complex)) for arg in args)
+        return (lanes.of(result) if result else lanes) if fits else None
+
+    def register(emit: Any) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            lanes = next(arg for arg in signature.args if isinstance(arg, Lanes))
+            values = [
+                _to_lanes(context, builder, lanes, kind, value)
+                for kind, value in zip(signature.args, args, strict=True)
+            ]
+            return emit(builder, lanes, *values)
+
+        type_callable(key)(lambda context: _TYPERS[arity](rule))  # noqa: ARG005
+        for kinds in itertools.product((Lanes, types.Number), repeat=arity):
+            if Lanes in kinds:
+                lower_builtin(key, *kinds)(lower)
+        return emit
+
+    return register
+
+
+def _by_kind(float_name: str | None, signed_name: str | None, unsigned_name: str | None) -> Any:
+    """Emit the builder's method that suits the element."""
+    names = {"f": float_name, "i": signed_name, "u": unsigned_name}
+
+    def emit(builder: Any, lanes: Lanes, *values: Any) -> Any:
+        return getattr(builder, str(names[lanes.element[0]]))(*values)
+
+    return emit
+
+
+def _comparison(symbol: str) -> Any:
+    def emit(builder: Any, lanes: Lanes, a: Any, b: Any) -> Any:
+        if lanes.element[0] == "f":
+            return builder.fcmp_unordered(symbol, a, b) if symbol == "!=" else builder.fcmp_ordered(symbol, a, b)
+        return (builder.icmp_signed if lanes.element[0] == "i" else builder.icmp_unsigned)(symbol, a, b)
+
+    return emit
+
+
+_INTEGERS, _FLOATS, _NUMBERS = "u64 u32 i32", "f32 f64", "u64 u32 i32 f32 f64"
+
+_primitive(operator.add, 2, _NUMBERS)(_by_kind("fadd", "add", "add"))
+_primitive(operator.sub, 2, _NUMBERS)(_by_kind("fsub", "sub", "sub"))
+_primitive(operator.mul, 2, _NUMBERS)(_by_kind("fmul", "mul", "mul"))
+_primitive(operator.truediv, 2, _FLOATS)(_by_kind("fdiv", None, None))
+_primitive(operator.neg, 1, _FLOATS)(_by_kind("fneg", None, None))
+_primitive(operator.and_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.and_(a, b))  # noqa: ARG005
+_primitive(operator.or_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.or_(a, b))  # noqa: ARG005
+_primitive(operator.xor, 2, _INTEGERS)(lambda builder, lanes, a, b: builder.xor(a, b))  # noqa: ARG005
+_primitive(operator.invert, 1, _INTEGERS)(lambda builder, lanes, a: builder.not_(a))  # noqa: ARG005
+_primitive(operator.lshift, 2, _INTEGERS)(_by_kind(None, "shl", "shl"))
+_primitive(operator.rshift, 2, _INTEGERS)(_by_kind(None, "ashr", "lshr"))
+for _operator, _symbol in (
+    (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.eq, "=="), (operator.ne, "!="),
+):  # fmt: skip
+    _primitive(_operator, 2, _NUMBERS, result="mask")(_comparison(_symbol))
+
+
+def _only_in_formulas(*_args: Any) -> Any:
+    raise NotImplementedError("this operation exists inside compiled formulas only")
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c`` rounded once."""
+    return _only_in_formulas(a, b, c)
+
+
+_primitive(fma, 3, _FLOATS)(lambda builder, lanes, a, b, c: _call_llvm(builder, "fma", lanes, a, b, c))
+
+
+def sqrt(x: Any) -> Any:
+    """Return the correctly rounded square root."""
+    return _only_in_formulas(x)
+
+
+_primitive(sqrt, 1, _FLOATS)(lambda builder, lanes, x: _call_llvm(builder, "sqrt", lanes, x))
+
+
+def low_half(x: U64) -> U64:
+    """Keep the low 32 bits of each 64-bit lane. The widening multiplier ignores the high ones, so it costs nothing."""
+    return _only_in_formulas(x)
+
+
+@_primitive(low_half, 1, "u64")
+def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:
+    return builder.and_(x, _splat(builder, ir.Constant(_I64, 0xFFFFFFFF), lanes.width))
+
+
+def broadcast(value: Any, like: U64) -> U64:
+    """Return the 64-bit scalar in every lane of the type of `like`."""
+    return _only_in_formulas(value, like)
+
+
+_primitive(broadcast, 2, "u64")(lambda builder, lanes, value, like: value)  # noqa: ARG005
+
+
+def select(mask: Mask, a: Any, b: Any) -> Any:
+    """Return `a` where the mask is set and `b` elsewhere."""
+    return _only_in_formulas(mask, a, b)
+
+
+def _type_select(mask: Any, a: Any, b: Any) -> Lanes | None:
+    if not isinstance(mask, Lanes) or mask.element != "mask":
+        return None
+    lanes = next((kind for kind in (a, b) if isinstance(kind, Lanes)), None)
+    if lanes is None and a == b:
+        lanes = next((mask.of(name) for name, (_, scalar) in _ELEMENTS.items() if scalar == a), None)
+    fits = lanes is not None and lanes.width == mask.width
+    return lanes if fits and all(kind == lanes or isinstance(kind, types.Number) for kind in (a, b)) else None
+
+
+def _lower_select(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    lanes = signature.return_type
+    a, b = (
+        _to_lanes(context, builder, lanes, kind, value)
+        for kind, value in zip(signature.args[1:], args[1:], strict=True)
+    )
+    return builder.select(args[0], a, b)
+
+
+type_callable(select)(lambda context: lambda mask, a, b: _type_select(mask, a, b))  # noqa: ARG005
+for _kinds in itertools.product((Lanes, types.Number), repeat=2):
+    lower_builtin(select, Lanes, *_kinds)(_lower_select)
+
+
+# --------------------------------------------------------------------------- conversions
+
+
+def _conversion(source: str, target: str, doc: str, emit: Callable[[Any, Lanes, Any, Any], Any]) -> Any:
+    """Make an operation from lanes of `source` to lanes of `target`; `emit` gets builder, source lanes, LLVM type, value."""
+
+    def operation(x: Any) -> Any:
+        return _only_in_formulas(x)
+
+    operation.__doc__ = doc
+    _primitive(operation, 1, source, result=target)(
+        lambda builder, lanes, x: emit(builder, lanes, lanes.of(target).llvm, x)
+    )
+    return operation
+
+
+def _emit_to_float(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:
+    return (builder.sitofp if lanes.element[0] == "i" else builder.uitofp)(x, target)
+
+
+def _emit_bitcast(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:  # noqa: ARG001
+    return builder.bitcast(x, target)
+
+
+def _emit_word(half: int) -> Callable[[Any, Lanes, Any, Any], Any]:
+    """Gather the low (0) or high (1) 32 bits of 64-bit lanes with one two-source shuffle per output register.
+
+    The shuffle works inside 128-bit pieces, which costs one instruction on every x86 vector width, and leaves the lanes in
+    another order. `_POSITION` undoes that where the 64-bit lanes are made.
+    """
+
+    def emit(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:
+        if lanes.width == 1:
+            return builder.trunc(builder.lshr(x, ir.Constant(_I64, 32)) if half else x, target)
+        halves = builder.bitcast(x, ir.VectorType(_I32, 2 * lanes.width))
+        return builder.shuffle_vector(halves, halves, _constant_indices([2 * at + half for at in _shuffled(lanes.width)]))
+
+    return emit
+
+
+def _shuffled(width: int) -> list[int]:
+    """For each 32-bit lane of a word, the 64-bit lane it comes from."""
+    return [2 * (lane // 4) + lane % 4 if lane % 4 < 2 else width // 2 + 2 * (lane // 4) + lane % 4 - 2 for lane in range(width)]
+
+
+low_word = _conversion("u64", "u32", "Return the low 32 bits of each lane.", _emit_word(0))
+high_word = _conversion("u64", "u32", "Return the high 32 bits of each lane.", _emit_word(1))
+signed = _conversion("u32", "i32", "Read the same bits as a signed integer.", lambda _b, _l, _t, x: x)
+unsigned = _conversion("i32", "u32", "Read the same bits as an unsigned integer.", lambda _b, _l, _t, x: x)
+bits = _conversion("f32", "u32", "Return the IEEE 754 bits.", _emit_bitcast)
+bits64 = _conversion("f64", "u64", "Return the IEEE 754 bits.", _emit_bitcast)
+float_of_bits = _conversion("u32", "f32", "Return the float32 that has these bits.", _emit_bitcast)
+float64_of_bits = _conversion("u64", "f64", "Return the float64 that has these bits.", _emit_bitcast)
+to_float32 = _conversion("i32 u32", "f32", "Convert integers, rounding to nearest even.", _emit_to_float)
+to_float64 = _conversion("i32 u32", "f64", "Convert integers exactly.", _emit_to_float)
+widened = _conversion(
+    "u32", "u64", "Return the 32-bit words as 64-bit integers.", lambda builder, _lanes, target, x: builder.zext(x, target)
+)
+
+
+def float16_bits(x: F32) -> U32:
+    """Return the bits of float32 values rounded to float16, where the machine has the instruction."""
+    return _only_in_formulas(x)
+
+
+@_primitive(float16_bits, 1, "f32", result="u32")
+def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
+    vector = lambda scalar: scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width)  # noqa: E731
+    half = builder.bitcast(builder.fptrunc(x, vector(ir.HalfType())), vector(_I16))
+    return builder.zext(half, vector(_I32))
+
+
+HAS_FLOAT16_INSTRUCTION = _HAS_F16C
+
+# --------------------------------------------------------------------------- memory
+
+# Blocks of four words are stored with in-register 4 x 4 transposes, which work inside 128-bit pieces too. Word lane `l`
+# therefore carries block (l % 4) * (width / 4) + l / 4 of its tile; these are the places of the blocks among 64-bit lanes.
+POSITION = [0] * WIDTH  # POSITION[l]: the 64-bit lane that becomes lane l of a word
+for _lane, _source in enumerate(_shuffled(WIDTH)):
+    POSITION[_lane] = _source
+
+
+def _block_offsets(width: int) -> list[int]:
+    offsets = [0] * width
+    for lane, source in enumerate(_shuffled(width)):
+        offsets[source] = (lane % 4) * (width // 4) + lane // 4
+    return offsets
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+
+
+def _narrowed(builder: Any, kind: Any, value: Any, width: int) -> Any:
+    """Cut lanes of bits down to the item size of an array of bits."""
+    bits_per_item = kind.dtype.bitwidth
+    if isinstance(kind.dtype, types.Integer) and bits_per_item < value.type.element.width:
+        return builder.trunc(value, ir.VectorType(ir.IntType(bits_per_item), width))
+    return value
+
+
+def _store_vector(builder: Any, pointer: Any, value: Any, item_bytes: int) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=item_bytes)
+
+
+def _transposed(builder: Any, words: list[Any], width: int) -> list[Any]:
+    """Turn four vectors (word k of every block) into four that hold whole blocks one after another."""
+
+    def shuffle(a: Any, b: Any, indices: list[int]) -> Any:
+        return builder.shuffle_vector(a, b, _constant_indices(indices))
+
+    chunks = range(0, width, 4)
+    low = [i for c in chunks for i in (c, width + c, c + 1, width + c + 1)]
+    high = [i for c in chunks for i in (c + 2, width + c + 2, c + 3, width + c + 3)]
+    first = [i for c in chunks for i in (c, c + 1, width + c, width + c + 1)]
+    second = [i for c in chunks for i in (c + 2, c + 3, width + c + 2, width + c + 3)]
+    a, b, c, d = words
+    ab_low, ab_high, cd_low, cd_high = shuffle(a, b, low), shuffle(a, b, high), shuffle(c, d, low), shuffle(c, d, high)
+    return [
+        shuffle(ab_low, cd_low, first),
+        shuffle(ab_low, cd_low, second),
+        shuffle(ab_high, cd_high, first),
+        shuffle(ab_high, cd_high, second),
+    ]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
+    """Return the block numbers ``start ... start + WIDTH - 1``, each in the lane that `store_blocks` expects."""
+    lanes = Lanes("u64", WIDTH)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.add(_splat(builder, args[0], WIDTH), ir.Constant(lanes.llvm, _block_offsets(WIDTH)))
+
+    return lanes(types.uint64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
+    """Return the first WIDTH items of an array of uint64, item ``POSITION[l]`` meant for lane l of the words."""
+    lanes = Lanes("u64", WIDTH)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], ir.Constant(_I64, 0))
+        return builder.load(builder.bitcast(pointer, lanes.llvm.as_pointer()), align=8)
+
+    return lanes(array), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_blocks(typing_context: Any, array: Any, index: Any, values: Any) -> Any:  # noqa: ARG001
+    """Store four lanes of values, made from `counters`, as 4 * WIDTH consecutive items of `array` from `index` on."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        item_bytes = kind.dtype.bitwidth // 8
+        words = [builder.extract_value(args[2], k) for k in range(4)]
+        for k, value in enumerate(_transposed(builder, words, WIDTH)):
+            at = builder.add(args[1], ir.Constant(_I64, k * WIDTH))
+            pointer = _pointer(context, builder, kind, args[0], at)
+            _store_vector(builder, pointer, _narrowed(builder, kind, value, WIDTH), item_bytes)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, values), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
+    """Store one value per lane as WIDTH consecutive items of `array` from `index` on."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        pointer = _pointer(context, builder, kind, args[0], args[1])
+        _store_vector(builder, pointer, _narrowed(builder, kind, args[2], WIDTH), kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def stream_word(typing_context: Any, array: Any, index: Any, word: Any) -> Any:  # noqa: ARG001
+    """Store a uint64 four times at ``array[index:index + 4]`` past the caches. The address must be a multiple of 32."""
+    vector = ir.VectorType(_I64, 4)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        store = builder.store(_splat(builder, args[2], 4), builder.bitcast(pointer, vector.as_pointer()), align=32)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), emit

@@ -1,0 +1,347 @@
+"""Random fill: write any slice of a logical tensor, each element a pure function of (key, global flat index).
+
+Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `_make_run` where
+consecutive elements of the output are consecutive in the tensor, a tile of whole blocks at a time, and `_make_gather` where
+they are not, one block per element. The bits are the same.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from numparam.kernels import casts, distributions, threads
+from numparam.kernels._compile import formula, kernel
+from numparam.kernels._lanes import (
+    POSITION, WIDTH, U32, broadcast, counters, load_indices, low_word, select, store_blocks, store_lanes,
+)  # fmt: skip
+from numparam.kernels.distributions import Bounds
+from numparam.kernels.random_bits import philox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TILE = 4 * WIDTH  # elements of one tile
+_POSITION = np.array(POSITION, np.int64)
+# Below this run length a tile is mostly thrown away and drawing one block per element is faster.
+SHORTEST_RUN = TILE // 2
+
+
+class Key(NamedTuple):
+    """What selects a stream of random words.
+
+    Attributes
+    ----------
+    seed, stream : int
+        Philox key and upper half of the counter, below 2**64.
+    refinement : int
+        Stream of the low words that float64 needs.
+    """
+
+    seed: int
+    stream: int
+    refinement: int
+
+
+class Span(NamedTuple):
+    """Where the elements of an output lie in the logical tensor.
+
+    Attributes
+    ----------
+    base : int
+        Global flat index of the first element of the output.
+    strides : tuple of int
+        Step of the global flat index along each axis of the output.
+    """
+
+    base: int
+    strides: tuple[int, ...]
+
+
+# --------------------------------------------------------------------------- formulas
+
+
+@formula
+def raw_bits(a: U32, b: U32, params: Any) -> tuple[U32, U32]:  # noqa: ARG001
+    """Return the words themselves."""
+    return a, b
+
+
+class _Storage(NamedTuple):
+    """How one dtype is drawn and stored: dtype of its bits, rounding formula, whether words are refined to 64 bits."""
+
+    items: type[np.generic]
+    rounding: Any
+    wide: bool
+
+
+_STORAGE: dict[np.dtype[Any], _Storage] = {
+    np.dtype(np.float32): _Storage(np.float32, casts.unchanged, False),
+    np.dtype(np.float64): _Storage(np.float64, casts.unchanged, True),
+    np.dtype(np.float16): _Storage(np.uint16, casts.to_float16, False),
+    np.dtype(ml_dtypes.bfloat16): _Storage(np.uint16, casts.to_bfloat16, False),
+    np.dtype(ml_dtypes.float8_e5m2): _Storage(np.uint8, casts.to_float8_e5m2, False),
+    np.dtype(ml_dtypes.float8_e4m3fn): _Storage(np.uint8, casts.to_float8_e4m3fn, False),
+    np.dtype(np.uint32): _Storage(np.uint32, casts.unchanged, False),
+}
+
+_DRAWS = {
+    "bits": (raw_bits, None),
+    "uniform": (distributions.uniform, distributions.uniform_64),
+    "normal": (distributions.normal, distributions.normal_64),
+    "truncated_normal": (distributions.truncated_normal, distributions.truncated_normal_64),
+}
+
+
+@lru_cache(maxsize=None)
+def _make_values(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the formula from block numbers to the four stored values of each block."""
+    storage = _STORAGE[dtype]
+    narrow, wide = _DRAWS[distribution]
+    rounding = storage.rounding
+
+    if storage.wide:
+
+        @formula
+        def values(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> Any:
+            a, b, c, d = philox(block, block_high, stream, seed)
+            e, f, g, h = philox(block, block_high, refinement, seed)
+            first, second = wide(a, b, e, f, params), wide(c, d, g, h, params)
+            return first[0], first[1], second[0], second[1]
+    else:
+
+        @formula
+        def values(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> Any:  # noqa: ARG001
+            a, b, c, d = philox(block, block_high, stream, seed)
+            first, second = narrow(a, b, params), narrow(c, d, params)
+            return rounding(first[0]), rounding(first[1]), rounding(second[0]), rounding(second[1])
+
+    return values
+
+
+# --------------------------------------------------------------------------- loops
+
+
+@formula
+def _locate(position: Any, shape: Any, strides: Any, base: Any) -> Any:
+    """Return the global flat index of the output's flat `position`."""
+    index = base
+    for axis in range(shape.size - 1, -1, -1):
+        index += position % shape[axis] * strides[axis]
+        position //= shape[axis]
+    return index
+
+
+@lru_cache(maxsize=None)
+def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
+    values = _make_values(distribution, dtype)
+    items = _STORAGE[dtype].items
+
+    @formula
+    def tile(out: Any, at: Any, block: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> None:
+        """Write one tile from `block` on, wherever it lies."""
+        lanes = counters(block)
+        store_blocks(out, at, values(lanes, lanes >> 32, seed, stream, refinement, params))
+
+    @kernel(f"fill run {distribution} {dtype}")
+    def run(
+        out: Any, start: Any, stop: Any, shape: Any, strides: Any, base: Any,
+        seed: Any, stream: Any, refinement: Any, params: Any,
+    ) -> None:  # fmt: skip
+        scratch = np.empty(TILE, items)
+        run_length = shape[-1]
+        at = start
+        while at < stop:
+            index = np.uint64(_locate(at, shape, strides, base))
+            end = min(stop, at - at % run_length + run_length)
+            block = index >> np.uint64(2)
+            skip = np.int64(index & np.uint64(3))
+            if skip > 0 and at < end:
+                tile(scratch, 0, block, seed, stream, refinement, params)
+                count = min(end - at, TILE - skip)
+                for i in range(count):
+                    out[at + i] = scratch[skip + i]
+                at += count
+                block += np.uint64(WIDTH)
+            while end - at >= TILE:
+                # The upper half of the block number is constant up to the next multiple of 2**32, which takes two of the
+                # twenty multiplications of Philox out of the loop.
+                until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
+                tiles = min((end - at) // TILE, until_carry)
+                for _ in range(tiles):
+                    lanes = counters(block)
+                    high = broadcast(block >> np.uint64(32), lanes)
+                    store_blocks(out, at, values(lanes, high, seed, stream, refinement, params))
+                    block += np.uint64(WIDTH)
+                    at += TILE
+                if tiles == 0:
+                    tile(out, at, block, seed, stream, refinement, params)
+                    block += np.uint64(WIDTH)
+                    at += TILE
+            if at < end:
+                tile(scratch, 0, block, seed, stream, refinement, params)
+                for i in range(end - at):
+                    out[at + i] = scratch[i]
+                at = end
+
+    return run
+
+
+@lru_cache(maxsize=None)
+def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
+    values = _make_values(distribution, dtype)
+    items = _STORAGE[dtype].items
+
+    @formula
+    def draw(out: Any, at: Any, indices: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> None:
+        index = load_indices(indices)
+        block = index >> 2
+        a, b, c, d = values(block, block >> 32, seed, stream, refinement, params)
+        word = low_word(index) & 3
+        store_lanes(out, at, select(word < 2, select(word == 0, a, b), select(word == 2, c, d)))
+
+    @kernel(f"fill gather {distribution} {dtype}")
+    def gather(
+        out: Any, start: Any, stop: Any, shape: Any, strides: Any, base: Any,
+        seed: Any, stream: Any, refinement: Any, params: Any,
+    ) -> None:  # fmt: skip
+        scratch = np.empty(WIDTH, items)
+        indices = np.zeros(WIDTH, np.uint64)
+        length, step = shape[-1], strides[-1]
+        index = _locate(start, shape, strides, base)
+        left_in_row = length - start % length
+        at = start
+        while at < stop:
+            count = min(WIDTH, stop - at)
+            for lane in range(count):
+                indices[_POSITION[lane]] = np.uint64(index)
+                index += step
+                left_in_row -= 1
+                if left_in_row == 0:
+                    index = _locate(at + lane + 1, shape, strides, base)
+                    left_in_row = length
+            if count == WIDTH:
+                draw(out, at, indices, seed, stream, refinement, params)
+            else:
+                draw(scratch, 0, indices, seed, stream, refinement, params)
+                for i in range(count):
+                    out[at + i] = scratch[i]
+            at += count
+
+    return gather
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: Span | None = None) -> None:
+    """Write uniform values of the closed interval [low, high].
+
+    Parameters
+    ----------
+    out : ndarray
+        C-contiguous, writable, of a floating-point dtype.
+    key : Key
+        Seed and streams.
+    low, high : float
+        Bounds, ``low <= high``; never crossed, in any dtype.
+    span : Span, optional
+        Where `out` lies in the logical tensor; all of it from index 0 by default.
+
+    Raises
+    ------
+    ValueError
+        If no number of the dtype lies in the interval.
+    """
+    bounds = _inner_bounds(low, high, out.dtype)
+    _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
+
+
+def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span: Span | None = None) -> None:
+    """Write normal values with the given mean and standard deviation; parameters as in `uniform`."""
+    _fill("normal", out, key, distributions.normal_params(mean, sigma), span)
+
+
+def truncated_normal(
+    out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, low: float, high: float, span: Span | None = None
+) -> None:
+    """Write normal values restricted to the absolute interval [low, high].
+
+    Parameters
+    ----------
+    out, key, span
+        As in `uniform`.
+    mean, sigma : float
+        Of the normal distribution before truncation, ``sigma > 0``.
+    low, high : float
+        Bounds, possibly infinite; never crossed, in any dtype.
+
+    Raises
+    ------
+    ValueError
+        If less than 2**-93 of the distribution, or no number of the dtype, lies in the interval.
+    """
+    bounds = _inner_bounds(low, high, out.dtype)
+    word_bits = 64 if out.dtype == np.float64 else 32
+    params = distributions.truncated_normal_params(mean, sigma, low, high, bounds, word_bits=word_bits)
+    _fill("truncated_normal", out, key, params, span)
+
+
+def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
+    """Write the raw words of the stream into an array of uint32."""
+    _fill("bits", out, key, (), span)
+
+
+def _fill(
+    distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None
+) -> None:  # fmt: skip
+    if out.size == 0:
+        return
+    storage = _STORAGE[out.dtype]
+    shape, strides, base = _merged(out.shape, span)
+    run_length = shape[-1] if strides[-1] == 1 else 1
+    make: Callable[[str, np.dtype[Any]], Any] = _make_run if run_length >= min(SHORTEST_RUN, out.size) else _make_gather
+    loop = make(distribution, out.dtype)
+    scalar = np.float64 if storage.wide else np.float32
+    arguments = (
+        np.array(shape, np.int64), np.array(strides, np.int64), np.int64(base),
+        np.uint64(key.seed), np.uint64(key.stream), np.uint64(key.refinement),
+        tuple(scalar(value) if isinstance(value, float) else value for value in params),
+    )  # fmt: skip
+    flat = out.reshape(-1).view(storage.items)
+    threads.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
+
+
+def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[int], int]:
+    """Return shape and strides with neighbouring axes merged where one walks on where the other ends."""
+    if span is None:
+        return [int(np.prod(shape, dtype=np.int64))], [1], 0
+    lengths, steps = [1], [1]
+    for length, step in zip(shape, span.strides, strict=True):
+        if length == 1:
+            continue
+        if lengths[-1] == 1:
+            lengths[-1], steps[-1] = length, step
+        elif steps[-1] == length * step:
+            lengths[-1], steps[-1] = lengths[-1] * length, step
+        else:
+            lengths.append(length)
+            steps.append(step)
+    return lengths, steps, span.base
+
+
+@lru_cache(maxsize=1024)
+def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
+    """Return the smallest and largest number of `dtype` inside [low, high], so that rounding cannot leave the interval."""
+    with np.errstate(over="ignore"):
+        inner_low, inner_high = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
+    if float(inner_low) < low:
+        inner_low = np.nextafter(inner_low, np.asarray(np.inf).astype(dtype))
+    if float(inner_high) > high:
+        inner_high = np.nextafter(inner_high, np.asarray(-np.inf).astype(dtype))
+    if float(inner_low) > float(inner_high):
+        raise ValueError(f"no {dtype} number lies between {low!r} and {high!r}; widen the interval or use a longer dtype")
+    return Bounds(float(inner_low), float(inner_high))

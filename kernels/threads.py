@@ -1,0 +1,124 @@
+"""The thread pool that kernels run on, and how work is split over it.
+
+Kernels release the GIL, so plain Python threads run them side by side. The pool is made at the first use, grows when
+asked to, and is forgotten in a forked child, where its threads do not exist. Numba's own threading layers are not used:
+one kills a forked child, another aborts when two threads call it at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Handing a piece to another thread costs about 44 us, the time in which one core writes 256 KiB of normal values.
+BYTES_PER_PIECE = 1 << 20
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_num_threads: int | None = None
+
+
+def get_num_threads() -> int:
+    """Return how many threads one operation may use.
+
+    Returns
+    -------
+    int
+        The number given to `set_num_threads`, else ``NUMPARAM_NUM_THREADS``, else the number of usable cores.
+
+    Raises
+    ------
+    ValueError
+        If ``NUMPARAM_NUM_THREADS`` is not a positive integer.
+    """
+    if _num_threads is not None:
+        return _num_threads
+    text = os.environ.get("NUMPARAM_NUM_THREADS")
+    if text:
+        if not text.isdecimal() or int(text) == 0:
+            raise ValueError(f"NUMPARAM_NUM_THREADS must be a positive integer, found {text!r}")
+        return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads one operation may use; values do not depend on it.
+
+    Parameters
+    ----------
+    count : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `count` is not an integer.
+    ValueError
+        If `count` is less than 1.
+    """
+    global _num_threads  # noqa: PLW0603
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"the number of threads must be an integer, found {count!r}")
+    if count < 1:
+        raise ValueError(f"the number of threads must be at least 1, found {count}")
+    _num_threads = int(count)
+
+
+def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple: int) -> None:
+    """Call ``work(start, stop)`` on consecutive ranges that cover ``range(count)``, on several threads when it pays.
+
+    Parameters
+    ----------
+    work : callable
+        Must allow concurrent calls on different ranges.
+    count, item_bytes : int
+        How many items there are, and how many bytes each one stands for.
+    multiple : int
+        Ranges start at multiples of this number of items.
+    """
+    threads = min(get_num_threads(), count * item_bytes // BYTES_PER_PIECE)
+    if threads <= 1:
+        work(0, count)
+        return
+    # Four pieces a thread, taken as threads become free: a core that is busy elsewhere delays the end less.
+    pieces = min(4 * threads, count * item_bytes // BYTES_PER_PIECE)
+    size = -(-count // pieces // multiple) * multiple
+    starts = iter(range(0, count, size))
+
+    def take_pieces() -> None:
+        for start in starts:  # a range iterator hands each value to one thread only
+            work(start, min(start + size, count))
+
+    pool = _get_pool(threads - 1)
+    others = [pool.submit(take_pieces) for _ in itertools.repeat(None, threads - 1)]
+    try:
+        take_pieces()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+
+
+def _get_pool(workers: int) -> ThreadPoolExecutor:
+    global _pool  # noqa: PLW0603
+    with _lock:
+        if _pool is None or _pool._max_workers < workers:
+            if _pool is not None:
+                _pool.shutdown(wait=False)  # what was submitted still runs
+            _pool = ThreadPoolExecutor(workers, thread_name_prefix="numparam")
+        return _pool
+
+
+def _forget_pool() -> None:
+    global _pool, _lock  # noqa: PLW0603
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
