@@ -83,19 +83,20 @@ class Region:
         """
         items = _one_per_axis(index if isinstance(index, tuple) else (index,), self.shape)
         picks: list[tuple[int, range | int]] = []
+        place = -1  # among the axes of the selection
         for axis, pick in self._picks:
             if isinstance(pick, int):
                 picks.append((axis, pick))
                 continue
             while (item := next(items)) is None:
                 picks.append((_INSERTED, range(1)))
+            place += 1
             if isinstance(item, slice):
                 picks.append((axis, pick[item]))
                 continue
             try:
                 chosen = pick[item]
             except IndexError:
-                place = sum(isinstance(pick, range) for _, pick in picks)
                 raise RegionError(f"index {item} is out of bounds for axis {place} of shape {self.shape}") from None
             if axis != _INSERTED:
                 picks.append((axis, chosen))
@@ -136,7 +137,7 @@ class Region:
         """Return the view of an array of the whole shape that shows the selection."""
         view = array[(*self.slices(), ...)]
         # An axis that None inserted may have been emptied by a later slice.
-        return view[tuple([slice(length) for length in self.shape])]
+        return view[(*map(slice, self.shape), ...)]
 
     def __repr__(self) -> str:
         picks = ", ".join("None" if axis == _INSERTED else str(pick) for axis, pick in self._picks)

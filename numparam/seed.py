@@ -41,6 +41,7 @@ Test vectors for the stream:
 ['0xf6c4bd185ef8d9f2', '0xfcbf393db63b3430']
 """
 
+import operator
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -118,9 +119,12 @@ def as_seed(seed: SupportsIndex) -> int:
     ValueError
         If it is not from 0 to 2**64 - 1.
     """
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise ArgumentTypeError(f"a seed is an int from 0 to 2**64 - 1, found {seed!r} of type {type(seed).__name__}")
-    number = seed.__index__()
+    try:
+        number = None if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ArgumentTypeError(f"a seed is an int from 0 to 2**64 - 1, found {seed!r} of {type(seed)}")
     if not 0 <= number < 2**64:
         raise ArgumentValueError(f"a seed is an int from 0 to 2**64 - 1, found {number}")
     return number

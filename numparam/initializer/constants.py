@@ -106,11 +106,10 @@ def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
             scalar = dtype.type(value)
         except (OverflowError, ValueError):  # an integer that is too large, an infinity or a NaN
             scalar = None
-    if dtypes.is_floating(dtype) or dtype.kind == "c":
-        number = float(value)
-        fits = math.isnan(number) or (math.isinf(number) == bool(np.isinf(scalar)) and not np.isnan(scalar))
-    else:
+    if scalar is None or not dtypes.is_floating(dtype):
         fits = scalar is not None and scalar == value
+    else:
+        fits = math.isnan(value) or (math.isinf(value) == np.isinf(scalar) and not np.isnan(scalar))
     if not fits:
         raise ArgumentValueError(f"dtype {dtype} cannot hold the value {value!r}")
     return scalar

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from numbers import Number
 from typing import Any, SupportsIndex
 
 import numpy as np
 
+from numparam.dtypes import as_dtype
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
 from numparam.initializer.base import Initializer
 from numparam.initializer.constants import Constant, One, Zero
@@ -80,6 +80,8 @@ def by_name(name: str) -> type[Initializer]:
     <class 'numparam.initializer.fan.HeUniform'>
     """
     if name.lower() not in _ALIASES:
+        from difflib import get_close_matches
+
         close = get_close_matches(name.lower(), _ALIASES, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_SNAKE)}"
         raise ArgumentValueError(f"no initializer is called {name!r}; {hint}")
@@ -143,4 +145,4 @@ def initializer(
         )
     if shape is None:
         raise ShapeError(f"{init!r} needs a shape to make a tensor")
-    return Tensor(shape=shape, dtype=dtype, init=init)
+    return Tensor(shape=shape, dtype=as_dtype(dtype), init=init)
