@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import EllipsisType
 from typing import Any, SupportsIndex
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from numparam.errors import RegionError, ShapeError
 
+Shape = SupportsIndex | Sequence[SupportsIndex]
 BasicIndex = SupportsIndex | slice | EllipsisType | None
 
 _MAX_AXES = 64  # of a NumPy array
@@ -88,16 +89,17 @@ class Region:
             if isinstance(pick, int):
                 picks.append((axis, pick))
                 continue
-            while (item := next(items)) is None:
+            while (item := items.pop()) is None:
                 picks.append((_INSERTED, range(1)))
             place += 1
             if isinstance(item, slice):
                 picks.append((axis, pick[item]))
                 continue
+            number = item if type(item) is int else _as_integer(item)
             try:
-                chosen = pick[item]
+                chosen = pick[number]
             except IndexError:
-                raise RegionError(f"index {item} is out of bounds for axis {place} of shape {self.shape}") from None
+                raise RegionError(f"index {number} is out of bounds for axis {place} of shape {self.shape}") from None
             if axis != _INSERTED:
                 picks.append((axis, chosen))
         picks.extend((_INSERTED, range(1)) for _ in items)
@@ -135,9 +137,11 @@ class Region:
 
     def take(self, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the view of an array of the whole shape that shows the selection."""
-        view = array[(*self.slices(), ...)]
-        # An axis that None inserted may have been emptied by a later slice.
-        return view[(*map(slice, self.shape), ...)]
+        # The ellipsis keeps a view where integers alone would give a scalar; the slices empty the axes that None inserted
+        # and a later index emptied.
+        emptied = [slice(length) for length in self.shape]
+        view: np.ndarray[Any, np.dtype[Any]] = array[(*self.slices(), ...)][(*emptied, ...)]
+        return view
 
     def __repr__(self) -> str:
         picks = ", ".join("None" if axis == _INSERTED else str(pick) for axis, pick in self._picks)
@@ -151,7 +155,7 @@ def as_slice(indices: range) -> slice:
     return slice(indices.start, indices.stop if indices.stop >= 0 else None, indices.step)
 
 
-def as_shape(shape: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
+def as_shape(shape: Shape) -> tuple[int, ...]:
     """Check a shape and return it as a tuple of Python ints.
 
     Parameters
@@ -170,7 +174,8 @@ def as_shape(shape: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
     ((2, 3), (4,))
     """
     try:
-        lengths = shape if isinstance(shape, tuple | list | np.ndarray) and np.ndim(shape) else (shape,)
+        many = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim > 0)
+        lengths: Any = shape if many else (shape,)
         found = tuple([operator.index(length) for length in lengths])
     except (TypeError, ValueError):
         raise ShapeError(f"a shape is an int, or a tuple or list of ints, found {shape!r}") from None
@@ -181,22 +186,31 @@ def as_shape(shape: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
     return found
 
 
-def _one_per_axis(index: tuple[BasicIndex, ...], shape: tuple[int, ...]) -> Iterator[int | slice | None]:
-    """Yield one int or slice for each axis, and the Nones between them."""
-    given = sum(item is not None and item is not Ellipsis for item in index)
+def _one_per_axis(index: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
+    """Return one item for each axis, and the Nones between them, from last to first."""
+    given, ellipsis_at = 0, None
+    for at, item in enumerate(index):
+        if item is Ellipsis:
+            if ellipsis_at is not None:
+                raise RegionError("an index can have only one ellipsis ('...')")
+            ellipsis_at = at
+        elif item is not None:
+            given += 1
     if given > len(shape):
         raise RegionError(f"too many indices: shape {shape} has {len(shape)} axes, found {given} indices")
-    if sum(item is Ellipsis for item in index) > 1:
-        raise RegionError("an index can have only one ellipsis ('...')")
     everything = [slice(None)] * (len(shape) - given)
-    at = next((place for place, item in enumerate(index) if item is Ellipsis), len(index))
-    for item in (*index[:at], *everything, *index[at + 1 :]):
-        if item is None or isinstance(item, slice):
-            yield item
-        elif isinstance(item, bool) or not hasattr(item, "__index__") or getattr(item, "shape", ()) != ():
-            raise RegionError(
-                f"{item!r} is no basic index: lazy data takes ints, slices, ... and None; "
-                "call asnumpy() first for anything else"
-            )
-        else:
-            yield operator.index(item)
+    if ellipsis_at is None:
+        return [*everything, *index[::-1]]
+    return [*index[:ellipsis_at:-1], *everything, *index[:ellipsis_at][::-1]]
+
+
+def _as_integer(item: Any) -> int:
+    try:
+        if isinstance(item, bool) or np.shape(item) != ():  # NumPy reads these as masks and lists of indices
+            raise TypeError
+        return operator.index(item)
+    except (TypeError, ValueError):
+        raise RegionError(
+            f"{item!r} is no basic index: lazy data takes ints, slices, ... and None; "
+            "call asnumpy() first for anything else"
+        ) from None

@@ -44,6 +44,7 @@ Test vectors for the stream:
 import operator
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import count
 from typing import SupportsIndex
 
@@ -130,6 +131,7 @@ def as_seed(seed: SupportsIndex) -> int:
     return number
 
 
+@lru_cache(maxsize=1024)  # many slices of one parameter are read in a row
 def stream(name: str | int, label: str = "") -> int:
     """Return the 64-bit number of the random stream of a tensor.
 

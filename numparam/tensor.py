@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
-from numparam.region import Region, as_shape
+from numparam.region import Region, Shape, as_shape
 from numparam.seed import current_seed, next_number
 from numparam.source import Source
 
@@ -74,7 +73,7 @@ class Tensor:
         self,
         input_data: Any = None,
         dtype: Any = None,
-        shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
+        shape: Shape | None = None,
         init: Initializer | None = None,
     ) -> None:
         if init is not None:

@@ -1,9 +1,8 @@
 """The function `initializer`, and the names by which it knows the initializers."""
 
 import re
-from collections.abc import Sequence
 from numbers import Number
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from numparam.initializer.fan import (
 )
 from numparam.initializer.random import CorrectedTruncatedNormal, Normal, TruncatedNormal, Uniform
 from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
-from numparam.region import as_shape
+from numparam.region import Shape, as_shape
 from numparam.tensor import Tensor
 
 KaimingNormal = HeNormal
@@ -90,7 +89,7 @@ def by_name(name: str) -> type[Initializer]:
 
 def initializer(
     init: Tensor | str | Initializer | float,
-    shape: SupportsIndex | Sequence[SupportsIndex] | None = None,
+    shape: Shape | None = None,
     dtype: Any = "float32",
 ) -> Tensor:
     """Describe a tensor by an initializer, without making its values.
