@@ -27,7 +27,8 @@ def test_python_examples_print_what_the_readme_says(tmp_path: Path, monkeypatch:
 
 
 def test_command_line_examples_succeed(tmp_path: Path) -> None:
-    """Each `$ numparam ...` line of the tour, in order, in one empty folder."""
+    """Each `$ numparam ...` line of the tour, in order, in a folder that holds the rules shown before."""
+    (tmp_path / "rules.toml").write_text("\n".join(blocks("toml")), encoding="utf-8")
     commands = re.findall(r"^\$ numparam (.*)$", "\n".join(blocks("console")), re.MULTILINE)
     assert commands
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
