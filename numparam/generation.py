@@ -58,8 +58,8 @@ class Generation:
     >>> import tempfile
     >>> entries = (Entry("weight", (4, 6), np.dtype("float32")), Entry("bias", (4,), np.dtype("float32")))
     >>> path = Path(tempfile.mkdtemp()) / "fresh.safetensors"
-    >>> Generation(entries, 7, Rules.from_toml("")).write(path)
-    472
+    >>> Generation(entries, 7, Rules.from_toml("")).write(path) == path.stat().st_size
+    True
     """
 
     entries: tuple[Entry, ...]
@@ -136,7 +136,7 @@ class Generation:
             If the file has no record, or one that this version cannot follow.
         """
         record, where = checkpoint.metadata, str(checkpoint.path)
-        for key in ("seed", "stream", "rules"):
+        for key in ("parameters", "rules", "seed", "stream"):
             if f"numparam.{key}" not in record:
                 raise CheckpointError(f"{where}: its metadata has no numparam.{key}: numparam init did not write it")
         if record["numparam.stream"] != str(STREAM_VERSION):
@@ -144,7 +144,7 @@ class Generation:
                 f"{where}: it holds values of random stream {record['numparam.stream']!r}; "
                 f"this numparam makes those of stream {STREAM_VERSION}"
             )
-        count = record.get("numparam.parameters", "")
+        count = record["numparam.parameters"]
         if count != str(len(checkpoint.entries)):
             raise CheckpointError(f"{where}: numparam init wrote {count} parameters, found {len(checkpoint.entries)}")
         try:
@@ -158,7 +158,7 @@ class Generation:
                 entry._replace(shape=shapes[name] if shard else entry.shape)
                 for name, entry in checkpoint.entries.items()
             )
-            generation = cls(entries, seed, Rules.from_json(record["numparam.rules"], where), shard)
+            generation = cls(entries, seed, Rules.from_json(record["numparam.rules"], "its rules"), shard)
         except (NumparamError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{where}: its record cannot be followed: {error}") from None
         for found, entry in zip(checkpoint.entries.values(), generation.local_entries, strict=True):

@@ -7,6 +7,7 @@ sentence and never a crash, a huge allocation or somebody else's bytes.
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def read(path: Path) -> Header:
     if not path.is_file():
         raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     with path.open("rb") as file:
-        return _read(file, str(path), path.stat().st_size)
+        return _read(file, str(path), os.fstat(file.fileno()).st_size)
 
 
 def _read(file: BinaryIO, path: str, nbytes: int) -> Header:

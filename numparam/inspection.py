@@ -22,7 +22,7 @@ class Statistics:
     size, finite : int
         How many values there are, and how many of them are finite.
     mean, std, low, high : float
-        Of the finite values; NaN when there are none. `std` is that of the population.
+        Of the finite values; meaningless when there are none. `std` is that of the population.
     bins : numpy.ndarray of int64, shape (16,)
         A histogram from `low` to `high` in equal steps.
     """
@@ -31,8 +31,8 @@ class Statistics:
     finite: int = 0
     mean: float = math.nan
     std: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
+    low: float = math.inf
+    high: float = -math.inf
     bins: np.ndarray[Any, np.dtype[np.int64]] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
 
@@ -72,21 +72,22 @@ def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
     """
     found = Statistics(size=checkpoint.entries[name].size)
     squares = 0.0
-    for values in _finite_chunks(checkpoint, name):
-        count, mean = len(values), float(values.mean())
-        total = found.finite + count
-        shift = mean - found.mean if found.finite else 0.0
-        squares += float(np.square(values - mean).sum()) + shift * shift * found.finite * count / total
-        found.mean = found.mean + shift * count / total if found.finite else mean
-        found.low = min(found.low, float(values.min())) if found.finite else float(values.min())
-        found.high = max(found.high, float(values.max())) if found.finite else float(values.max())
-        found.finite = total
+    with np.errstate(over="ignore"):  # a spread beyond float64 is infinite
+        for values in _finite_chunks(checkpoint, name):
+            count, mean = len(values), float(values.mean())
+            total = found.finite + count
+            shift = mean - found.mean if found.finite else 0.0
+            squares += float(np.square(values - mean).sum()) + shift * shift * found.finite * count / total
+            found.mean = found.mean + shift * count / total if found.finite else mean
+            found.low = min(found.low, float(values.min()))
+            found.high = max(found.high, float(values.max()))
+            found.finite = total
     if not found.finite:
         return found
     found.std = math.sqrt(squares / found.finite)
     span = found.high - found.low
     for values in _finite_chunks(checkpoint, name):
-        # A range too small to divide, or beyond float64, has one bin.
+        # A range of nothing, or one beyond float64, has one bin.
         scaled = (values - found.low) / span * BINS if 0 < span < math.inf else np.zeros(len(values))
         found.bins += np.bincount(np.minimum(scaled.astype(np.int64), BINS - 1), minlength=BINS)
     return found
@@ -99,7 +100,7 @@ def _finite_chunks(checkpoint: Checkpoint, name: str) -> Iterator[np.ndarray[Any
         for start in range(0, entry.size, CHUNK_VALUES):
             chunk = buffer[: min(CHUNK_VALUES, entry.size - start)]
             fill(chunk)
-            values = (chunk.real if chunk.dtype.kind == "c" else chunk).astype(np.float64)
-            values = values[np.isfinite(values)]
+            values = np.abs(chunk) if chunk.dtype.kind == "c" else chunk
+            values = values[np.isfinite(values)].astype(np.float64)
             if len(values):
                 yield values

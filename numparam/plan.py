@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from numparam.errors import ArgumentValueError
 from numparam.header import Entry
 from numparam.sharding import Shard, cut, split_axes
+
+MAX_RANKS = 2**20
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Plan:
     axes : tuple of int, optional
         The axis each dimension of the mesh splits; chosen for each parameter if not given (see `numparam.sharding`).
 
+    Raises
+    ------
+    ArgumentValueError
+        If the mesh has more than 2**20 ranks.
+
     Examples
     --------
     >>> plan = Plan((Entry("weight", (10, 6), np.dtype("float32")),), (4, 2))
@@ -38,6 +46,10 @@ class Plan:
     entries: tuple[Entry, ...]
     mesh: tuple[int, ...]
     axes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ranks > MAX_RANKS:
+            raise ArgumentValueError(f"a plan is for at most {MAX_RANKS} ranks, found {self.ranks}")
 
     @property
     def ranks(self) -> int:

@@ -80,7 +80,7 @@ class Rule:
         alias = content["init"]
         try:
             pattern = re.compile(_expression(content))
-        except (re.error, TypeError) as error:
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
             raise RuleError(f"{where}: {error}") from None
         try:
             kind = BUFFERS.get(alias) or by_name(alias)
@@ -126,6 +126,8 @@ class Rules:
     ----------
     rules : tuple of Rule
         The rules.
+    own : int
+        How many of them, from the first, come from the user.
 
     Examples
     --------
@@ -138,6 +140,7 @@ class Rules:
     """
 
     rules: tuple[Rule, ...]
+    own: int = 0
 
     @classmethod
     def from_toml(cls, text: str, where: str = "rules") -> "Rules":
@@ -164,9 +167,8 @@ class Rules:
             raise RuleError(
                 f"{where}: expected [[rules]] tables and perhaps defaults = false, found {', '.join(table)}"
             )
-        if defaults:
-            rules += tomllib.loads(DEFAULT_RULES)["rules"]
-        return cls._parse(rules, where)
+        general = tomllib.loads(DEFAULT_RULES)["rules"] if defaults else []
+        return cls._parse(rules + general, where, len(rules))
 
     @classmethod
     def from_file(cls, path: Path) -> "Rules":
@@ -196,8 +198,8 @@ class Rules:
         return cls._parse(rules, where)
 
     @classmethod
-    def _parse(cls, rules: list[Any], where: str) -> "Rules":
-        return cls(tuple(Rule.parse(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)))
+    def _parse(cls, rules: list[Any], where: str, own: int = 0) -> "Rules":
+        return cls(tuple(Rule.parse(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)), own)
 
     def to_json(self) -> str:
         """Write the rules, the defaults among them, in one canonical way."""

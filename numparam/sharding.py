@@ -34,8 +34,8 @@ def parse_mesh(text: str) -> tuple[int, ...]:
     >>> parse_mesh("8x4")
     (8, 4)
     """
-    if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*", text):
-        raise ArgumentValueError(f"a mesh is written as positive numbers joined by x, such as 8x4; found {text!r}")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){0,7}", text):
+        raise ArgumentValueError(f"a mesh is one to eight positive numbers joined by x, such as 8x4; found {text!r}")
     return tuple(int(part) for part in text.split("x"))
 
 
@@ -129,7 +129,7 @@ class Shard:
     Examples
     --------
     >>> Shard.parse("5/8x4", "auto").slices((4096, 14336))
-    (slice(1024, 2048, 1), slice(0, 1792, 1))
+    (slice(1024, 2048, 1), slice(1792, 3584, 1))
     """
 
     rank: int

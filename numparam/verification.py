@@ -73,7 +73,7 @@ def _first_difference(
     checkpoint: Checkpoint, generation: Generation, entry: Entry, progress: Callable[[int], None] | None
 ) -> Difference | None:
     done = 0
-    size = BUFFER_BYTES // entry.dtype.itemsize
+    size = min(BUFFER_BYTES // entry.dtype.itemsize, checkpoint.entries[entry.name].size)
     made, read = np.empty(size, entry.dtype), np.empty(size, entry.dtype)
     bits = np.dtype(f"u{entry.dtype.itemsize}") if entry.dtype.itemsize <= 8 else np.dtype("u8")
     with checkpoint.reading(entry.name) as fill:

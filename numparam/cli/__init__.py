@@ -17,6 +17,8 @@ from typing import NoReturn
 from numparam.cli import init, inspect, plan, verify
 from numparam.errors import NumparamError
 
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks the second
+
 
 class Parser(argparse.ArgumentParser):
     """Report a usage error in one line."""
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, as for any other program
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except MemoryError:
@@ -94,7 +96,7 @@ def _stopping_orderly() -> Iterator[None]:
         raise Stopped(number)
 
     try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: signal.signal(number, stop) for number in _ENDING}
     except ValueError:  # not the main thread, which alone gets signals
         before = {}
     try:

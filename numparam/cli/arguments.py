@@ -8,16 +8,19 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import DtypeError
 from numparam.generation import with_dtype
-from numparam.specification import Specification, resolve
+from numparam.specification import Specification, names, resolve
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-LIKE = "a safetensors file, a *.safetensors.index.json, or a shipped specification: gpt2, llama-3-8b, minilm-l6"
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add --like and --dtype."""
-    parser.add_argument("--like", required=True, metavar="MODEL", help=LIKE)
+    parser.add_argument(
+        "--like",
+        required=True,
+        metavar="MODEL",
+        help=f"a safetensors file, a *.safetensors.index.json, or a shipped specification: {', '.join(names())}",
+    )
     parser.add_argument(
         "--dtype", type=_floating, help="of the floating-point parameters, such as bfloat16; the model's own if absent"
     )
@@ -30,7 +33,7 @@ def model(arguments: argparse.Namespace) -> Specification:
 
 
 def _floating(name: str) -> np.dtype[Any]:
-    known = ", ".join(sorted(dtypes.FLOATING))
+    known = ", ".join(name for name in dtypes.TABLE if dtypes.is_floating(dtypes.as_dtype(name)))
     try:
         dtype = dtypes.as_dtype(name)
     except DtypeError:

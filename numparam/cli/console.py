@@ -22,6 +22,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     Console(width=_WIDE).print(table)
 
 
+def print_layers(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print rows that begin with a name as `print_table` does, and count those alike in all but numbers."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, *cells in rows:
+        alike.setdefault((without_numbers(name), *cells), []).append(name)
+    counted = [
+        (folded if len(names) > 1 else names[0], str(len(names)), *cells) for (folded, *cells), names in alike.items()
+    ]
+    print_table([columns[0], "count", *columns[1:]], counted, ["count", *right])
+
+
 def print_line(line: str) -> None:
     """Print one line as it is."""
     print(printable(line))

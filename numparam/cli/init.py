@@ -2,6 +2,7 @@
 
 import argparse
 import secrets
+import sys
 import time
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import amount, print_line, print_table, progress_bar, size, without_numbers
+    from numparam.cli.console import amount, print_layers, print_line, progress_bar, size
 
     if arguments.axis is not None and arguments.shard is None:
         raise ArgumentValueError("--axis says how to split for --shard K/N, which is missing")
@@ -46,23 +47,20 @@ def run(arguments: argparse.Namespace) -> int:
     seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
     generation = Generation(model(arguments).entries, seed, rules, shard)
+    for number, rule in enumerate(rules.rules[: rules.own], 1):
+        if rule not in generation.chosen.values():
+            print(f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}", file=sys.stderr)
 
     start = time.perf_counter()
     with progress_bar("writing", sum(entry.nbytes for entry in generation.local_entries)) as progress:
         nbytes = generation.write(arguments.output, progress)
     seconds = time.perf_counter() - start
 
-    layers: dict[tuple[str, ...], int] = {}
-    for entry in generation.local_entries:
-        row = (
-            without_numbers(entry.name),
-            str(entry.dtype),
-            str(entry.shape),
-            str(generation.chosen[entry.name]),
-        )
-        layers[row] = layers.get(row, 0) + 1
-    rows = [(name, str(count), *rest) for (name, *rest), count in layers.items()]
-    print_table(["parameter", "count", "dtype", "shape", "initializer"], rows, right=["count"])
+    rows = [
+        (entry.name, str(entry.dtype), str(entry.shape), str(generation.chosen[entry.name]))
+        for entry in generation.local_entries
+    ]
+    print_layers(["parameter", "dtype", "shape", "initializer"], rows)
     what = "" if shard is None else f", shard {shard} (axis {shard.axes_text})"
     print_line(
         f"wrote {arguments.output}: {amount(len(generation.entries), 'parameter')}, {size(nbytes)} in {seconds:.2f} s "

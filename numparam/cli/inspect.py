@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stats:
         columns += [*numbers, "from min to max", "not finite"]
         rows = [row + cells for row, cells in zip(rows, _all_statistics(checkpoint), strict=True)]
+        if not any(row[-1] for row in rows):
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows, right=["bytes", *numbers])
     for key, text in checkpoint.metadata.items():
         print_line(f"{key}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}")

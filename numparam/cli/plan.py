@@ -38,19 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_all(plan: Plan) -> None:
-    from numparam.cli.console import amount, print_line, print_table, size, without_numbers
+    from numparam.cli.console import amount, print_layers, print_line, print_table, size
 
     first = plan.shard(0)
-    layers: dict[tuple[str, ...], int] = {}
+    rows = []
     for entry in plan.entries:
         cuts = {axis: f"/{parts}" for parts, axis in zip(plan.mesh, plan.split_axes(entry), strict=True)}
         shape = ", ".join(f"{length}{cuts.get(axis, '')}" for axis, length in enumerate(entry.shape))
         local = entry._replace(shape=first.shape(entry.shape))
-        row = (without_numbers(entry.name), str(entry.dtype), f"({shape})", str(local.shape), size(local.nbytes))
-        layers[row] = layers.get(row, 0) + 1
-    rows = [(name, str(count), *rest) for (name, *rest), count in layers.items()]
-    columns = ["parameter", "count", "dtype", "shape/ranks", "largest slice", "bytes each"]
-    print_table(columns, rows, right=["count", "bytes each"])
+        rows.append((entry.name, str(entry.dtype), f"({shape})", str(local.shape), size(local.nbytes)))
+    print_layers(["parameter", "dtype", "shape/ranks", "largest slice", "bytes each"], rows, right=["bytes each"])
 
     nbytes = plan.nbytes().ravel()
     spans = list(runs(nbytes.tolist()))
