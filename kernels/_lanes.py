@@ -320,6 +320,41 @@ def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
 
 HAS_FLOAT16_INSTRUCTION = _HAS_F16C
 
+# --------------------------------------------------------------------------- width
+
+
+def joined(a: Any, b: Any) -> Any:
+    """Return lanes twice as wide: those of `a`, then those of `b`."""
+    return _only_in_formulas(a, b)
+
+
+type_callable(joined)(lambda context: lambda a, b: Lanes(a.element, 2 * a.width) if a == b else None)  # noqa: ARG005
+
+
+@lower_builtin(joined, Lanes, Lanes)  # type: ignore[untyped-decorator]
+def _lower_joined(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+    return builder.shuffle_vector(*args, _constant_indices(list(range(signature.return_type.width))))
+
+
+def _half(part: int, doc: str) -> Any:
+    def operation(x: Any) -> Any:
+        return _only_in_formulas(x)
+
+    operation.__doc__ = doc
+    type_callable(operation)(lambda context: lambda x: Lanes(x.element, x.width // 2))  # noqa: ARG005
+
+    @lower_builtin(operation, Lanes)  # type: ignore[untyped-decorator]
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        width = signature.return_type.width
+        return builder.shuffle_vector(args[0], args[0], _constant_indices(list(range(part * width, (part + 1) * width))))
+
+    return operation
+
+
+first_half = _half(0, "Return the lower half of the lanes.")
+second_half = _half(1, "Return the upper half of the lanes.")
+
+
 # --------------------------------------------------------------------------- memory
 
 # Blocks of four words are stored with in-register 4 x 4 transposes, which work inside 128-bit pieces too. Word lane `l`
@@ -340,42 +375,9 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> A
     return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
 
 
-def _narrowed(builder: Any, kind: Any, value: Any, width: int) -> Any:
-    """Cut lanes of bits down to the item size of an array of bits."""
-    bits_per_item = kind.dtype.bitwidth
-    if isinstance(kind.dtype, types.Integer) and bits_per_item < value.type.element.width:
-        return builder.trunc(value, ir.VectorType(ir.IntType(bits_per_item), width))
-    return value
-
-
-def _store_vector(builder: Any, pointer: Any, value: Any, item_bytes: int) -> None:
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=item_bytes)
-
-
-def _transposed(builder: Any, words: list[Any], width: int) -> list[Any]:
-    """Turn four vectors (word k of every block) into four that hold whole blocks one after another."""
-
-    def shuffle(a: Any, b: Any, indices: list[int]) -> Any:
-        return builder.shuffle_vector(a, b, _constant_indices(indices))
-
-    chunks = range(0, width, 4)
-    low = [i for c in chunks for i in (c, width + c, c + 1, width + c + 1)]
-    high = [i for c in chunks for i in (c + 2, width + c + 2, c + 3, width + c + 3)]
-    first = [i for c in chunks for i in (c, c + 1, width + c, width + c + 1)]
-    second = [i for c in chunks for i in (c + 2, c + 3, width + c + 2, width + c + 3)]
-    a, b, c, d = words
-    ab_low, ab_high, cd_low, cd_high = shuffle(a, b, low), shuffle(a, b, high), shuffle(c, d, low), shuffle(c, d, high)
-    return [
-        shuffle(ab_low, cd_low, first),
-        shuffle(ab_low, cd_low, second),
-        shuffle(ab_high, cd_high, first),
-        shuffle(ab_high, cd_high, second),
-    ]
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
-    """Return the block numbers ``start ... start + WIDTH - 1``, each in the lane that `store_blocks` expects."""
+    """Return the block numbers ``start ... start + WIDTH - 1``, each in the lane that `in_memory_order` expects."""
     lanes = Lanes("u64", WIDTH)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
@@ -397,30 +399,42 @@ def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def store_blocks(typing_context: Any, array: Any, index: Any, values: Any) -> Any:  # noqa: ARG001
-    """Store four lanes of values, made from `counters`, as 4 * WIDTH consecutive items of `array` from `index` on."""
+def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
+    """Return four lanes of values, word k of each block of `counters`, as two lanes twice as wide in the order of memory."""
+    lanes = values.dtype
+    width, double = lanes.width, Lanes(lanes.element, 2 * lanes.width)
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = signature.args[0]
-        item_bytes = kind.dtype.bitwidth // 8
-        words = [builder.extract_value(args[2], k) for k in range(4)]
-        for k, value in enumerate(_transposed(builder, words, WIDTH)):
-            at = builder.add(args[1], ir.Constant(_I64, k * WIDTH))
-            pointer = _pointer(context, builder, kind, args[0], at)
-            _store_vector(builder, pointer, _narrowed(builder, kind, value, WIDTH), item_bytes)
-        return context.get_dummy_value()
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        def shuffle(x: Any, y: Any, indices: list[int]) -> Any:
+            return builder.shuffle_vector(x, y, _constant_indices(indices))
 
-    return types.void(array, types.int64, values), emit
+        chunks = range(0, width, 4)
+        low = [i for c in chunks for i in (c, width + c, c + 1, width + c + 1)]
+        high = [i for c in chunks for i in (c + 2, width + c + 2, c + 3, width + c + 3)]
+        first = [i for c in chunks for i in (c, c + 1, width + c, width + c + 1)]
+        second = [i for c in chunks for i in (c + 2, c + 3, width + c + 2, width + c + 3)]
+        a, b, c, d = (builder.extract_value(args[0], k) for k in range(4))
+        ab_low, cd_low, ab_high, cd_high = shuffle(a, b, low), shuffle(c, d, low), shuffle(a, b, high), shuffle(c, d, high)
+        halves = [
+            shuffle(shuffle(ab, cd, first), shuffle(ab, cd, second), list(range(2 * width)))
+            for ab, cd in ((ab_low, cd_low), (ab_high, cd_high))
+        ]
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(double, 2)(values), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
-    """Store one value per lane as WIDTH consecutive items of `array` from `index` on."""
+    """Store one item per lane from ``array[index]`` on; lanes of bits are cut down to the item size of the array."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = signature.args[0]
+        kind, stored = signature.args[0], args[2]
+        item = context.get_data_type(kind.dtype)
+        if item != stored.type.element:
+            stored = builder.trunc(stored, ir.VectorType(item, value.width))
         pointer = _pointer(context, builder, kind, args[0], args[1])
-        _store_vector(builder, pointer, _narrowed(builder, kind, args[2], WIDTH), kind.dtype.bitwidth // 8)
+        builder.store(stored, builder.bitcast(pointer, stored.type.as_pointer()), align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value), emit

@@ -15,11 +15,16 @@ from numparam.kernels._lanes import (
 
 
 @formula
-def to_bfloat16(x: F32) -> U32:
-    """Return bfloat16 bits: the upper half of float32."""
+def finite_to_bfloat16(x: F32) -> U32:
+    """Return the bits of bfloat16, the upper half of float32, for anything but NaN."""
     b = bits(x)
-    rounded = (b + ((b >> 16) & 1) + 0x7FFF) >> 16
-    return select(x != x, (b >> 16) | 0x40, rounded)  # noqa: PLR0124
+    return (b + ((b >> 16) & 1) + 0x7FFF) >> 16
+
+
+@formula
+def to_bfloat16(x: F32) -> U32:
+    """Return bfloat16 bits."""
+    return select(x != x, (bits(x) >> 16) | 0x40, finite_to_bfloat16(x))  # noqa: PLR0124
 
 
 def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:

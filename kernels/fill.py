@@ -16,7 +16,8 @@ import numpy as np
 from numparam.kernels import casts, distributions, threads
 from numparam.kernels._compile import formula, kernel
 from numparam.kernels._lanes import (
-    POSITION, WIDTH, U32, broadcast, counters, load_indices, low_word, select, store_blocks, store_lanes,
+    POSITION, U32, WIDTH, broadcast, counters, first_half, in_memory_order, joined, load_indices, low_word, second_half, select,
+    store_lanes,
 )  # fmt: skip
 from numparam.kernels.distributions import Bounds
 from numparam.kernels.random_bits import philox
@@ -82,7 +83,7 @@ _STORAGE: dict[np.dtype[Any], _Storage] = {
     np.dtype(np.float32): _Storage(np.float32, casts.unchanged, False),
     np.dtype(np.float64): _Storage(np.float64, casts.unchanged, True),
     np.dtype(np.float16): _Storage(np.uint16, casts.to_float16, False),
-    np.dtype(ml_dtypes.bfloat16): _Storage(np.uint16, casts.to_bfloat16, False),
+    np.dtype(ml_dtypes.bfloat16): _Storage(np.uint16, casts.finite_to_bfloat16, False),
     np.dtype(ml_dtypes.float8_e5m2): _Storage(np.uint8, casts.to_float8_e5m2, False),
     np.dtype(ml_dtypes.float8_e4m3fn): _Storage(np.uint8, casts.to_float8_e4m3fn, False),
     np.dtype(np.uint32): _Storage(np.uint32, casts.unchanged, False),
@@ -93,33 +94,44 @@ _DRAWS = {
     "uniform": (distributions.uniform, distributions.uniform_64),
     "normal": (distributions.normal, distributions.normal_64),
     "truncated_normal": (distributions.truncated_normal, distributions.truncated_normal_64),
+    "truncated_normal_central": (distributions.truncated_normal_central, distributions.truncated_normal_64),
 }
 
 
 @lru_cache(maxsize=None)
-def _make_values(distribution: str, dtype: np.dtype[Any]) -> Any:
-    """Make the formula from block numbers to the four stored values of each block."""
+def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """Make the formulas from block numbers to words, and from the words to the four values of each block."""
     storage = _STORAGE[dtype]
     narrow, wide = _DRAWS[distribution]
-    rounding = storage.rounding
 
     if storage.wide:
 
         @formula
-        def values(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> Any:
-            a, b, c, d = philox(block, block_high, stream, seed)
-            e, f, g, h = philox(block, block_high, refinement, seed)
-            first, second = wide(a, b, e, f, params), wide(c, d, g, h, params)
-            return first[0], first[1], second[0], second[1]
+        def words(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any) -> Any:
+            return philox(block, block_high, stream, seed), philox(block, block_high, refinement, seed)
+
+        @formula
+        def draw(words: Any, params: Any) -> Any:
+            (a, b, c, d), (e, f, g, h) = words
+            return wide(joined(a, c), joined(b, d), joined(e, g), joined(f, h), params)
     else:
 
         @formula
-        def values(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> Any:  # noqa: ARG001
-            a, b, c, d = philox(block, block_high, stream, seed)
-            first, second = narrow(a, b, params), narrow(c, d, params)
-            return rounding(first[0]), rounding(first[1]), rounding(second[0]), rounding(second[1])
+        def words(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any) -> Any:  # noqa: ARG001
+            return philox(block, block_high, stream, seed)
 
-    return values
+        @formula
+        def draw(words: Any, params: Any) -> Any:
+            a, b, c, d = words
+            return narrow(joined(a, c), joined(b, d), params)
+
+    # Both pairs of a block are drawn as one vector of twice the lanes: the processor overlaps what would be two waits.
+    @formula
+    def values(words: Any, params: Any) -> Any:
+        x, y = draw(words, params)
+        return first_half(x), first_half(y), second_half(x), second_half(y)
+
+    return words, values
 
 
 # --------------------------------------------------------------------------- loops
@@ -137,14 +149,20 @@ def _locate(position: Any, shape: Any, strides: Any, base: Any) -> Any:
 
 @lru_cache(maxsize=None)
 def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
-    values = _make_values(distribution, dtype)
-    items = _STORAGE[dtype].items
+    words, values = _make_formulas(distribution, dtype)
+    items, rounding = _STORAGE[dtype].items, _STORAGE[dtype].rounding
+
+    @formula
+    def store(out: Any, at: Any, blocks: Any) -> None:
+        lower, upper = in_memory_order(blocks)
+        store_lanes(out, at, rounding(lower))
+        store_lanes(out, at + 2 * WIDTH, rounding(upper))
 
     @formula
     def tile(out: Any, at: Any, block: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> None:
         """Write one tile from `block` on, wherever it lies."""
         lanes = counters(block)
-        store_blocks(out, at, values(lanes, lanes >> 32, seed, stream, refinement, params))
+        store(out, at, values(words(lanes, lanes >> 32, seed, stream, refinement), params))
 
     @kernel(f"fill run {distribution} {dtype}")
     def run(
@@ -171,11 +189,14 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
                 # twenty multiplications of Philox out of the loop.
                 until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
                 tiles = min((end - at) // TILE, until_carry)
+                high = broadcast(block >> np.uint64(32), counters(block))
+                # Words are drawn one tile ahead, so that their long chains overlap those of the values: half as long again.
+                ready = words(counters(block), high, seed, stream, refinement)
                 for _ in range(tiles):
-                    lanes = counters(block)
-                    high = broadcast(block >> np.uint64(32), lanes)
-                    store_blocks(out, at, values(lanes, high, seed, stream, refinement, params))
                     block += np.uint64(WIDTH)
+                    following = words(counters(block), high, seed, stream, refinement)
+                    store(out, at, values(ready, params))
+                    ready = following
                     at += TILE
                 if tiles == 0:
                     tile(out, at, block, seed, stream, refinement, params)
@@ -192,16 +213,16 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
 
 @lru_cache(maxsize=None)
 def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
-    values = _make_values(distribution, dtype)
-    items = _STORAGE[dtype].items
+    words, values = _make_formulas(distribution, dtype)
+    items, rounding = _STORAGE[dtype].items, _STORAGE[dtype].rounding
 
     @formula
     def draw(out: Any, at: Any, indices: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> None:
         index = load_indices(indices)
         block = index >> 2
-        a, b, c, d = values(block, block >> 32, seed, stream, refinement, params)
+        a, b, c, d = values(words(block, block >> 32, seed, stream, refinement), params)
         word = low_word(index) & 3
-        store_lanes(out, at, select(word < 2, select(word == 0, a, b), select(word == 2, c, d)))
+        store_lanes(out, at, rounding(select(word < 2, select(word == 0, a, b), select(word == 2, c, d))))
 
     @kernel(f"fill gather {distribution} {dtype}")
     def gather(
@@ -287,7 +308,8 @@ def truncated_normal(
     bounds = _inner_bounds(low, high, out.dtype)
     word_bits = 64 if out.dtype == np.float64 else 32
     params = distributions.truncated_normal_params(mean, sigma, low, high, bounds, word_bits=word_bits)
-    _fill("truncated_normal", out, key, params, span)
+    central = min(params[1], params[2]) > distributions.CENTRAL_TAIL
+    _fill("truncated_normal_central" if central else "truncated_normal", out, key, params, span)
 
 
 def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
