@@ -21,7 +21,9 @@ import numpy as np
 from numparam.kernels._compile import formula
 from numparam.kernels._lanes import F32, F64, U32, bits, bits64, float64_of_bits, float_of_bits, fma, select, signed, sqrt
 from numparam.kernels._lanes import to_float32, to_float64, widened
-from numparam.kernels.elementary import cos_eighth, cos_eighth_64, log, log_64, sin_eighth, sin_eighth_64
+from numparam.kernels.elementary import (
+    cos_eighth, cos_eighth_64, log, log_64, log_fraction, log_fraction_64, sin_eighth, sin_eighth_64,
+)  # fmt: skip
 
 TWO_31, TWO_32 = 2.0**31, 2.0**32
 
@@ -84,7 +86,8 @@ def normal(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
     Box and Muller, "A note on the generation of random normal deviates" (1958).
     """
     sigma, mean = params
-    radius = sqrt(log(fma(to_float32(a), 1.0 / TWO_32, 0.5 / TWO_32)) * -2.0)
+    # The fraction is (word + 1/2) / 2**32, minus 1 in its upper half: small radii keep their digits as large ones do.
+    radius = sqrt(log_fraction(fma(to_float32(signed(a)), 1.0 / TWO_32, 0.5 / TWO_32)) * -2.0)
     # The top two bits choose a quadrant, the other thirty an angle in [-pi/4, pi/4) around its middle.
     x = to_float32(signed(b << 2)) * (1.0 / TWO_31)
     along = float_of_bits(bits(cos_eighth(x)) ^ ((b << 1) & 0x80000000))
@@ -98,10 +101,10 @@ def normal(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
 
 @formula
 def normal_64(a: U32, b: U32, a_refined: U32, b_refined: U32, params: Any) -> tuple[F64, F64]:
-    """Return `normal` of 64-bit words; the sixty-four bits of `a` reach 9.5 sigmas."""
+    """Return `normal` of 64-bit words; the sixty-four bits of the first word reach 9.5 sigmas."""
     sigma, mean = params
-    word = fma(to_float64(a), TWO_32, to_float64(a_refined))
-    radius = sqrt(log_64(fma(word, 1.0 / (TWO_32 * TWO_32), 0.5 / (TWO_32 * TWO_32))) * -2.0)
+    fraction = fma(_signed_64(a, a_refined), 1.0 / TWO_32, 0.5 / (TWO_32 * TWO_32))
+    radius = sqrt(log_fraction_64(fraction) * -2.0)
     x = fma(to_float64(b_refined), 4.0 / TWO_32, to_float64(signed(b << 2))) * (1.0 / TWO_31)
     sign = widened((b << 1) & 0x80000000) << 32
     along = float64_of_bits(bits64(cos_eighth_64(x)) ^ sign)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from numparam.kernels._compile import formula
 from numparam.kernels._lanes import (
-    F32, F64, bits, bits64, float64_of_bits, float_of_bits, fma, signed, to_float32,
+    F32, F64, bits, bits64, float64_of_bits, float_of_bits, fma, select, signed, to_float32,
 )  # fmt: skip
 
 LN2 = 0.6931471805599453
@@ -19,10 +19,26 @@ LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # the h
 @formula
 def log(x: F32) -> F32:
     """Return the natural logarithm of positive normal float32 numbers, 1 ulp; exactly 0 for 1."""
-    # x = 2**exponent * (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); 0x3F3504F3 is sqrt(1/2).
+    exponent, f = _split(x)
+    return _log(exponent, f)
+
+
+@formula
+def log_fraction(v: F32) -> F32:
+    """Return ``log(v)`` for v in (0, 1/2] and ``log(1 + v)`` for v in [-1/2, 0): no digits are lost next to 1, 1 ulp."""
+    exponent, f = _split(select(v < 0.0, v + 1.0, v))
+    return _log(exponent, select(exponent == 0.0, v, f))
+
+
+@formula
+def _split(x: F32) -> tuple[F32, F32]:
+    """Return (exponent, f) with ``x = 2**exponent * (1 + f)`` and 1 + f in [sqrt(1/2), sqrt(2)); 0x3F3504F3 is sqrt(1/2)."""
     shifted = bits(x) - 0x3F3504F3
-    exponent = to_float32(signed(shifted) >> 23)
-    f = float_of_bits((shifted & 0x007FFFFF) + 0x3F3504F3) - 1.0
+    return to_float32(signed(shifted) >> 23), float_of_bits((shifted & 0x007FFFFF) + 0x3F3504F3) - 1.0
+
+
+@formula
+def _log(exponent: F32, f: F32) -> F32:
     g = f * f
     even = fma(g, 0.08700359612703323, 0.14914511144161224)
     odd = fma(g, -0.14266914129257202, -0.16577653586864471)
@@ -57,10 +73,27 @@ def sin_eighth(x: F32) -> F32:
 @formula
 def log_64(x: F64) -> F64:
     """Return the natural logarithm of positive normal float64 numbers, 1 ulp; exactly 0 for 1."""
+    exponent, f = _split_64(x)
+    return _log_64(exponent, f)
+
+
+@formula
+def log_fraction_64(v: F64) -> F64:
+    """Return `log_fraction` in float64."""
+    exponent, f = _split_64(select(v < 0.0, v + 1.0, v))
+    return _log_64(exponent, select(exponent == 0.0, v, f))
+
+
+@formula
+def _split_64(x: F64) -> tuple[F64, F64]:
     # The sum moves sqrt(1/2) to 1, so the exponent field says which power of two to divide by.
     shifted = bits64(x) + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
     exponent = float64_of_bits((shifted >> 52) | 0x4330000000000000) - (4503599627370496.0 + 1023.0)
-    f = float64_of_bits((shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD) - 1.0
+    return exponent, float64_of_bits((shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD) - 1.0
+
+
+@formula
+def _log_64(exponent: F64, f: F64) -> F64:
     # log(1 + f) = 2 atanh(s), s = f / (2 + f), arranged so that f enters unrounded.
     s = f / (f + 2.0)
     z = s * s
