@@ -63,7 +63,10 @@ class Checkpoint:
         return sum(entry.nbytes for entry in self.entries.values())
 
     def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-        """Map the values of a parameter into memory, read-only: pages are read when touched."""
+        """Map the values of a parameter into memory, read-only: pages are read when touched.
+
+        The file must not shrink as long as the array lives: the system ends a process that touches a page that is gone.
+        """
         entry = self._entry(name)
         if not entry.size:
             return np.empty(entry.shape, entry.dtype)

@@ -176,6 +176,26 @@ def test_every_prefix_of_a_good_file_is_refused(tmp_path: Path) -> None:
             open_checkpoint(path)
 
 
+def test_no_change_of_one_byte_crashes_or_opens_what_the_safetensors_library_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": np.zeros((2, 3), np.float32), "b": np.ones(4, np.int8)}, path, {"k": "v"})
+    good = path.read_bytes()
+    opened = 0
+    for place in range(len(good) - 28):
+        for change in (1, 2, 16, 128):
+            content = bytearray(good)
+            content[place] ^= change
+            path.write_bytes(content)
+            try:
+                checkpoint = open_checkpoint(path)
+            except CheckpointError:
+                continue
+            opened += 1
+            with safe_open(path, "numpy") as file:
+                assert set(file.keys()) == checkpoint.entries.keys()
+    assert opened
+
+
 def test_folders_and_absent_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a regular file$"):
         open_checkpoint(tmp_path)

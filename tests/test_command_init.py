@@ -259,8 +259,8 @@ def test_an_interrupt_leaves_the_old_file(
 def test_a_signal_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out.safetensors"
     out.write_bytes(b"old")
-    # 2 GB, so that the signal comes long before the end.
-    command = [sys.executable, "-m", "numparam", "init", "--like", "llama-3-8b", "--shard", "0/8", "-o", str(out)]
+    # 500 MB, so that the signal comes long before the end.
+    command = [sys.executable, "-m", "numparam", "init", "--like", "llama-3-8b", "--shard", "0/32", "-o", str(out)]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
@@ -321,6 +321,18 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     ran = subprocess.run(command, check=True, shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert ran.stdout.startswith("parameter")
     assert ran.stderr == ""
+
+
+def test_help_and_plans_import_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys; from numparam.cli import main; main(['plan', '--like', 'gpt2', '--mesh', '8']); "
+        "print({'numba', 'safetensors', 'scipy'} & sys.modules.keys())"
+    )
+    ran = subprocess.run([sys.executable, "-P", "-c", script], check=True, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.endswith("set()\n")
+    script = "import sys, numparam; print({'rich', 'numparam.cli', 'numparam.rules', 'tomllib'} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-P", "-c", script], check=True, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout == "set()\n"
 
 
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:

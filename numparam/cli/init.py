@@ -27,7 +27,9 @@ def add_to(commands: Commands) -> None:
     add_model(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the file to write")
     parser.add_argument("--seed", type=int, help="from 0 to 2**64 - 1; drawn and printed if absent")
-    parser.add_argument("--rules", type=Path, metavar="FILE", help="rules.toml: which initializer for which names")
+    parser.add_argument(
+        "--rules", type=Path, metavar="FILE", help="TOML: [[rules]] with glob or regex, init, and its arguments"
+    )
     parser.add_argument("--shard", metavar="K/N", help="only the slices of rank K of N, or of a mesh: 0/4, 5/8x4")
     parser.add_argument(
         "--axis",
