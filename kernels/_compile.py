@@ -1,9 +1,10 @@
 """The only place that calls Numba: compile options and the on-disk cache of compiled kernels.
 
-Numba's own cache notices edits of the file that holds the cached function only, so a kernel compiled before an edit of a
-formula in another file, or before an upgrade, would be served stale. Here one file holds one compiled kernel, and its name
-is a hash of everything the code depends on: every source file of this package, the kernel's identity and signature, the
-CPU, Numba, llvmlite and Python. Files are written whole or not at all, so concurrent processes need no lock.
+Numba's own cache notices edits of the file that holds the cached function only, so a kernel compiled before an edit
+of a formula in another file, or before an upgrade, would be served stale. Here one file holds one compiled kernel,
+and its name is a hash of everything the code depends on: every source file of this package, the kernel's identity and
+signature, the CPU, Numba, llvmlite and Python. Files are written whole or not at all, so concurrent processes need no
+lock.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Strict scalar and vector types: what every formula is written in.
 
-A formula is compiled with values of type ``Lanes(element, width)``. On a CPU ``width`` lanes fill vector registers, so a
-formula is vectorised by construction instead of by the optimiser's luck (a plain loop over Philox stays scalar, and runs
-six times slower). With ``width == 1`` the same formula is scalar code, which is what a GPU thread needs.
+A formula is compiled with values of type ``Lanes(element, width)``. On a CPU ``width`` lanes fill vector registers,
+so a formula is vectorised by construction instead of by the optimiser's luck (a plain loop over Philox stays scalar,
+and runs six times slower). With ``width == 1`` the same formula is scalar code, which is what a GPU thread needs.
 
-Unlike Numba's own scalars these types never promote: ``u32 + u32`` is ``u32``. A Python number next to lanes takes their
-element type. Only operations whose result IEEE 754 or integer arithmetic fixes to the last bit exist here, so a formula
-has the same bits on every machine: ``+ - * /``, ``fma``, ``sqrt``, comparisons, conversions and bit operations.
+Unlike Numba's own scalars these types never promote: ``u32 + u32`` is ``u32``. A Python number next to lanes takes
+their element type. Only operations whose result IEEE 754 or integer arithmetic fixes to the last bit exist here, so a
+formula has the same bits on every machine: ``+ - * /``, ``fma``, ``sqrt``, comparisons, conversions and bit operations.
 
 This is the only file that knows how an operation is lowered.
 """
@@ -49,8 +49,8 @@ _ELEMENTS: dict[str, tuple[Any, Any]] = {  # name: (LLVM type, the Numba scalar 
 _FEATURES = CPU_FEATURES if CPU_FEATURES is not None else get_host_cpu_features()
 _HAS_F16C = "+f16c" in _FEATURES
 
-# Philox keeps eight words in flight per lane of 64 bits. Sixteen lanes fill half of the 32 AVX-512 registers; eight lanes
-# half of the 16 AVX2 registers, and more would spill.
+# Philox keeps eight words in flight per lane of 64 bits. Sixteen lanes fill half of the 32 AVX-512 registers; eight
+# lanes half of the 16 AVX2 registers, and more would spill.
 WIDTH = 16 if "+avx512f" in _FEATURES else 8
 
 
@@ -107,9 +107,9 @@ def _call_llvm(builder: Any, name: str, lanes: Lanes, *args: Any) -> Any:
 # --------------------------------------------------------------------------- primitives
 
 _TYPERS: dict[int, Callable[[Any], Any]] = {  # Numba reads the arity of a typing rule from its signature
-    1: lambda rule: lambda a: rule(a),
-    2: lambda rule: lambda a, b: rule(a, b),
-    3: lambda rule: lambda a, b, c: rule(a, b, c),
+    1: lambda rule: lambda a: rule(a),  # noqa: PLW0108
+    2: lambda rule: lambda a, b: rule(a, b),  # noqa: PLW0108
+    3: lambda rule: lambda a, b, c: rule(a, b, c),  # noqa: PLW0108
 }
 
 
@@ -120,7 +120,9 @@ def _primitive(key: Any, arity: int, elements: str, result: str | None = None) -
         lanes = next((arg for arg in args if isinstance(arg, Lanes)), None)
         if lanes is None or lanes.element not in elements.split():
             return None
-        fits = all(arg == lanes or (isinstance(arg, types.Number) and not isinstance(arg, types.Complex)) for arg in args)
+        fits = all(
+            arg == lanes or (isinstance(arg, types.Number) and not isinstance(arg, types.Complex)) for arg in args
+        )
         return (lanes.of(result) if result else lanes) if fits else None
 
     def register(emit: Any) -> Any:
@@ -174,7 +176,8 @@ _primitive(operator.invert, 1, _INTEGERS)(lambda builder, lanes, a: builder.not_
 _primitive(operator.lshift, 2, _INTEGERS)(_by_kind(None, "shl", "shl"))
 _primitive(operator.rshift, 2, _INTEGERS)(_by_kind(None, "ashr", "lshr"))
 for _operator, _symbol in (
-    (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.eq, "=="), (operator.ne, "!="),
+    (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.eq, "=="),
+    (operator.ne, "!="),
 ):  # fmt: skip
     _primitive(_operator, 2, _NUMBERS, result="mask")(_comparison(_symbol))
 
@@ -204,7 +207,7 @@ def low_half(x: U64) -> U64:
     return _only_in_formulas(x)
 
 
-@_primitive(low_half, 1, "u64")
+@_primitive(low_half, 1, "u64")  # type: ignore[untyped-decorator]
 def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:
     return builder.and_(x, _splat(builder, ir.Constant(_I64, 0xFFFFFFFF), lanes.width))
 
@@ -241,7 +244,7 @@ def _lower_select(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.select(args[0], a, b)
 
 
-type_callable(select)(lambda context: lambda mask, a, b: _type_select(mask, a, b))  # noqa: ARG005
+type_callable(select)(lambda context: _type_select)  # noqa: ARG005
 for _kinds in itertools.product((Lanes, types.Number), repeat=2):
     lower_builtin(select, Lanes, *_kinds)(_lower_select)
 
@@ -250,7 +253,7 @@ for _kinds in itertools.product((Lanes, types.Number), repeat=2):
 
 
 def _conversion(source: str, target: str, doc: str, emit: Callable[[Any, Lanes, Any, Any], Any]) -> Any:
-    """Make an operation from lanes of `source` to lanes of `target`; `emit` gets builder, source lanes, LLVM type, value."""
+    """Make an operation from `source` to `target`; `emit` gets builder, source lanes, target's LLVM type and value."""
 
     def operation(x: Any) -> Any:
         return _only_in_formulas(x)
@@ -273,22 +276,27 @@ def _emit_bitcast(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:  # no
 def _emit_word(half: int) -> Callable[[Any, Lanes, Any, Any], Any]:
     """Gather the low (0) or high (1) 32 bits of 64-bit lanes with one two-source shuffle per output register.
 
-    The shuffle works inside 128-bit pieces, which costs one instruction on every x86 vector width, and leaves the lanes in
-    another order. `_POSITION` undoes that where the 64-bit lanes are made.
+    The shuffle works inside 128-bit pieces, which costs one instruction on every x86 vector width, and leaves the
+    lanes in another order. `POSITION` undoes that where the 64-bit lanes are made.
     """
 
     def emit(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:
         if lanes.width == 1:
             return builder.trunc(builder.lshr(x, ir.Constant(_I64, 32)) if half else x, target)
         halves = builder.bitcast(x, ir.VectorType(_I32, 2 * lanes.width))
-        return builder.shuffle_vector(halves, halves, _constant_indices([2 * at + half for at in _shuffled(lanes.width)]))
+        return builder.shuffle_vector(
+            halves, halves, _constant_indices([2 * at + half for at in _shuffled(lanes.width)])
+        )
 
     return emit
 
 
 def _shuffled(width: int) -> list[int]:
     """For each 32-bit lane of a word, the 64-bit lane it comes from."""
-    return [2 * (lane // 4) + lane % 4 if lane % 4 < 2 else width // 2 + 2 * (lane // 4) + lane % 4 - 2 for lane in range(width)]
+    return [
+        2 * (lane // 4) + lane % 4 if lane % 4 < 2 else width // 2 + 2 * (lane // 4) + lane % 4 - 2
+        for lane in range(width)
+    ]
 
 
 low_word = _conversion("u64", "u32", "Return the low 32 bits of each lane.", _emit_word(0))
@@ -302,7 +310,10 @@ float64_of_bits = _conversion("u64", "f64", "Return the float64 that has these b
 to_float32 = _conversion("i32 u32", "f32", "Convert integers, rounding to nearest even.", _emit_to_float)
 to_float64 = _conversion("i32 u32", "f64", "Convert integers exactly.", _emit_to_float)
 widened = _conversion(
-    "u32", "u64", "Return the 32-bit words as 64-bit integers.", lambda builder, _lanes, target, x: builder.zext(x, target)
+    "u32",
+    "u64",
+    "Return the 32-bit words as 64-bit integers.",
+    lambda builder, _lanes, target, x: builder.zext(x, target),
 )
 
 
@@ -311,11 +322,12 @@ def float16_bits(x: F32) -> U32:
     return _only_in_formulas(x)
 
 
-@_primitive(float16_bits, 1, "f32", result="u32")
+@_primitive(float16_bits, 1, "f32", result="u32")  # type: ignore[untyped-decorator]
 def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
-    vector = lambda scalar: scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width)  # noqa: E731
-    half = builder.bitcast(builder.fptrunc(x, vector(ir.HalfType())), vector(_I16))
-    return builder.zext(half, vector(_I32))
+    half, word, result = (
+        scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width) for scalar in (ir.HalfType(), _I16, _I32)
+    )
+    return builder.zext(builder.bitcast(builder.fptrunc(x, half), word), result)
 
 
 HAS_FLOAT16_INSTRUCTION = _HAS_F16C
@@ -346,7 +358,9 @@ def _half(part: int, doc: str) -> Any:
     @lower_builtin(operation, Lanes)  # type: ignore[untyped-decorator]
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         width = signature.return_type.width
-        return builder.shuffle_vector(args[0], args[0], _constant_indices(list(range(part * width, (part + 1) * width))))
+        return builder.shuffle_vector(
+            args[0], args[0], _constant_indices(list(range(part * width, (part + 1) * width)))
+        )
 
     return operation
 
@@ -358,10 +372,9 @@ second_half = _half(1, "Return the upper half of the lanes.")
 # --------------------------------------------------------------------------- memory
 
 # Blocks of four words are stored with in-register 4 x 4 transposes, which work inside 128-bit pieces too. Word lane `l`
-# therefore carries block (l % 4) * (width / 4) + l / 4 of its tile; these are the places of the blocks among 64-bit lanes.
-POSITION = [0] * WIDTH  # POSITION[l]: the 64-bit lane that becomes lane l of a word
-for _lane, _source in enumerate(_shuffled(WIDTH)):
-    POSITION[_lane] = _source
+# therefore carries block (l % 4) * (width / 4) + l / 4 of its tile; these are the places of the blocks among 64-bit
+# lanes.
+POSITION = _shuffled(WIDTH)  # of each lane of a word: the 64-bit lane that becomes it
 
 
 def _block_offsets(width: int) -> list[int]:
@@ -400,11 +413,11 @@ def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
 
 @intrinsic  # type: ignore[untyped-decorator]
 def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
-    """Return four lanes of values, word k of each block of `counters`, as two lanes twice as wide in the order of memory."""
+    """Turn four lanes of values (word k of each block of `counters`) into two lanes twice as wide, in memory order."""
     lanes = values.dtype
     width, double = lanes.width, Lanes(lanes.element, 2 * lanes.width)
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def shuffle(x: Any, y: Any, indices: list[int]) -> Any:
             return builder.shuffle_vector(x, y, _constant_indices(indices))
 
@@ -414,7 +427,12 @@ def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
         first = [i for c in chunks for i in (c, c + 1, width + c, width + c + 1)]
         second = [i for c in chunks for i in (c + 2, c + 3, width + c + 2, width + c + 3)]
         a, b, c, d = (builder.extract_value(args[0], k) for k in range(4))
-        ab_low, cd_low, ab_high, cd_high = shuffle(a, b, low), shuffle(c, d, low), shuffle(a, b, high), shuffle(c, d, high)
+        ab_low, cd_low, ab_high, cd_high = (
+            shuffle(a, b, low),
+            shuffle(c, d, low),
+            shuffle(a, b, high),
+            shuffle(c, d, high),
+        )
         halves = [
             shuffle(shuffle(ab, cd, first), shuffle(ab, cd, second), list(range(2 * width)))
             for ab, cd in ((ab_low, cd_low), (ab_high, cd_high))

@@ -10,8 +10,14 @@ from typing import Any
 
 from numparam.kernels._compile import formula
 from numparam.kernels._lanes import (
-    F32, HAS_FLOAT16_INSTRUCTION, U32, bits, float16_bits, float_of_bits, select,
-)  # fmt: skip
+    F32,
+    HAS_FLOAT16_INSTRUCTION,
+    U32,
+    bits,
+    float16_bits,
+    float_of_bits,
+    select,
+)
 
 
 @formula
@@ -24,7 +30,7 @@ def finite_to_bfloat16(x: F32) -> U32:
 @formula
 def to_bfloat16(x: F32) -> U32:
     """Return bfloat16 bits."""
-    return select(x != x, (bits(x) >> 16) | 0x40, finite_to_bfloat16(x))  # noqa: PLR0124
+    return select(x != x, (bits(x) >> 16) | 0x40, finite_to_bfloat16(x))
 
 
 def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:

@@ -1,6 +1,7 @@
 """Constant fill at the speed of the memory bus.
 
-An array that does not fit the caches is written past them, 32 bytes at a time; a plain loop would first read every line.
+An array that does not fit the caches is written past them, 32 bytes at a time; a plain loop would first read every
+line.
 """
 
 from __future__ import annotations

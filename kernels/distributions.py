@@ -1,9 +1,9 @@
 """Random words to values: uniform, normal, truncated normal.
 
-Each distribution is one formula for float32, from one pair of words to one pair of values, and one for float64, from the
-same words and a second pair that refines them: the float64 value is the float32 one with more digits. Beside it stands
-the function that turns what the user asked for into the formula's parameters, in exact or decimal arithmetic, so that the
-parameters too are the same on every machine.
+Each distribution is one formula for float32, from one pair of words to one pair of values, and one for float64, from
+the same words and a second pair that refines them: the float64 value is the float32 one with more digits. Beside it
+stands the function that turns what the user asked for into the formula's parameters, in exact or decimal arithmetic,
+so that the parameters too are the same on every machine.
 
 Half precision values are these float32 values rounded once; `Bounds` are rounded inwards to the stored type beforehand,
 so that rounding cannot carry a value across them.
@@ -19,11 +19,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numparam.kernels._compile import formula
-from numparam.kernels._lanes import F32, F64, U32, bits, bits64, float64_of_bits, float_of_bits, fma, select, signed, sqrt
-from numparam.kernels._lanes import to_float32, to_float64, widened
+from numparam.kernels._lanes import (
+    F32,
+    F64,
+    U32,
+    bits,
+    bits64,
+    float64_of_bits,
+    float_of_bits,
+    fma,
+    select,
+    signed,
+    sqrt,
+    to_float32,
+    to_float64,
+    widened,
+)
 from numparam.kernels.elementary import (
-    cos_eighth, cos_eighth_64, log, log_64, log_fraction, log_fraction_64, sin_eighth, sin_eighth_64,
-)  # fmt: skip
+    cos_eighth,
+    cos_eighth_64,
+    log,
+    log_64,
+    log_fraction,
+    log_fraction_64,
+    sin_eighth,
+    sin_eighth_64,
+)
 
 TWO_31, TWO_32 = 2.0**31, 2.0**32
 
@@ -31,6 +52,23 @@ TWO_31, TWO_32 = 2.0**31, 2.0**32
 class Bounds(NamedTuple):
     """The smallest and the largest number of the stored type inside an interval."""
 
+    low: float
+    high: float
+
+
+class TruncatedParams(NamedTuple):
+    """What the truncated normal formulas take."""
+
+    split: np.uint32
+    """First word on the upper side of the mean."""
+    below: float
+    """Tail probability at the middle of the lowest cell."""
+    above: float
+    """Tail probability at the middle of the highest cell."""
+    step: float
+    """Probability of one 32-bit word."""
+    sigma: float
+    mean: float
     low: float
     high: float
 
@@ -158,7 +196,7 @@ def _central(q: F32, v: F32) -> F32:
 
 @formula
 def _tail(v: F32) -> F32:
-    """Return z from `v` above ``CENTRAL_LIMIT + LN4``: a fit in ``1/sqrt(v - LN4)`` that reaches down to q = 2**-126."""
+    """Return z from `v` above ``CENTRAL_LIMIT + LN4``: a fit in ``1/sqrt(v - LN4)`` down to q = 2**-126."""
     s = sqrt(v - LN4)
     t = 1.0 / s - 0.28
     u = t * t
@@ -190,7 +228,7 @@ def _upper_quantile(q: F32) -> F32:
 
 @formula
 def _upper_quantile_64(q: F64) -> F64:
-    """Return z with P(Z > z) = q, for q in [2**-1022, 1/2]: algorithm AS 241 of Wichura (1988), relative error 1e-16."""
+    """Return z with P(Z > z) = q, for q in [2**-1022, 1/2]: algorithm AS 241 of Wichura (1988)."""
     c = 0.5 - q
     r = 0.180625 - c * c
     n = fma(r, 2509.0809287301226727, 33430.575583588128105)
@@ -287,8 +325,8 @@ def truncated_normal_64(a: U32, b: U32, a_refined: U32, b_refined: U32, params: 
 
 def truncated_normal_params(
     mean: float, sigma: float, low: float, high: float, bounds: Bounds, *, word_bits: int
-) -> tuple[np.uint32, *tuple[float, ...]]:
-    """Return (first word of the upper side, tail probability at the ends, step per 32-bit word, scale, mean, bounds).
+) -> TruncatedParams:
+    """Return the parameters of one truncated normal distribution.
 
     Raises
     ------
@@ -304,15 +342,15 @@ def truncated_normal_params(
         mass = 1 - below - above if a < 0 else normal_tail(a) - above
         if mass < Decimal(2) ** -93:
             raise ValueError(
-                f"the interval [{low!r}, {high!r}] holds less than 2**-93 of a normal distribution with mean {mean!r} and "
-                f"sigma {abs(sigma)!r}; move the bounds closer to the mean or widen sigma"
+                f"the interval [{low!r}, {high!r}] holds less than 2**-93 of a normal distribution with mean "
+                f"{mean!r} and sigma {abs(sigma)!r}; move the bounds closer to the mean or widen sigma"
             )
         step = mass / 2**32
         split = int((Decimal("0.5") - below) / step) if a < 0 else 0
         half_cell = step / 2 ** (word_bits - 31)
-        return (
-            np.uint32(split), float(below + half_cell), float(above + half_cell), float(step), sigma, mean, *bounds,
-        )  # fmt: skip
+        return TruncatedParams(
+            np.uint32(split), float(below + half_cell), float(above + half_cell), float(step), sigma, mean, *bounds
+        )
 
 
 @lru_cache(maxsize=256)

@@ -1,16 +1,26 @@
 """Logarithm, cosine and sine from correctly rounded operations only, in float32 and float64.
 
-The polynomials are minimax fits (relative error, lowest coefficients rounded first and the others fitted again), made for
-the ranges stated at each function. Long ones are summed as two interleaved halves, even and odd powers: waiting for one
-chain of fused multiply-adds takes longer than computing them. tests/test_elementary.py measures their errors against exact arithmetic.
+The polynomials are minimax fits (relative error, lowest coefficients rounded first and the others fitted again), made
+for the ranges stated at each function. Long ones are summed as two interleaved halves, even and odd powers: waiting
+for one chain of fused multiply-adds takes longer than computing them. tests/test_elementary.py measures their errors
+against exact arithmetic.
 """
 
 from __future__ import annotations
 
 from numparam.kernels._compile import formula
 from numparam.kernels._lanes import (
-    F32, F64, bits, bits64, float64_of_bits, float_of_bits, fma, select, signed, to_float32,
-)  # fmt: skip
+    F32,
+    F64,
+    bits,
+    bits64,
+    float64_of_bits,
+    float_of_bits,
+    fma,
+    select,
+    signed,
+    to_float32,
+)
 
 LN2 = 0.6931471805599453
 LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # the high part has 21 trailing zero bits
@@ -25,15 +35,15 @@ def log(x: F32) -> F32:
 
 @formula
 def log_fraction(v: F32) -> F32:
-    """Return ``log(v)`` for v in (0, 1/2] and ``log(1 + v)`` for v in [-1/2, 0): no digits are lost next to 1, 1 ulp."""
+    """Return ``log(v)`` for v in (0, 1/2] and ``log(1 + v)`` for v in [-1/2, 0): no digits are lost next to 1."""
     exponent, f = _split(select(v < 0.0, v + 1.0, v))
     return _log(exponent, select(exponent == 0.0, v, f))
 
 
 @formula
 def _split(x: F32) -> tuple[F32, F32]:
-    """Return (exponent, f) with ``x = 2**exponent * (1 + f)`` and 1 + f in [sqrt(1/2), sqrt(2)); 0x3F3504F3 is sqrt(1/2)."""
-    shifted = bits(x) - 0x3F3504F3
+    """Return (exponent, f) with ``x = 2**exponent * (1 + f)`` and 1 + f in [sqrt(1/2), sqrt(2))."""
+    shifted = bits(x) - 0x3F3504F3  # sqrt(1/2)
     return to_float32(signed(shifted) >> 23), float_of_bits((shifted & 0x007FFFFF) + 0x3F3504F3) - 1.0
 
 

@@ -1,13 +1,13 @@
 """Random fill: write any slice of a logical tensor, each element a pure function of (key, global flat index).
 
-Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `_make_run` where
-consecutive elements of the output are consecutive in the tensor, a tile of whole blocks at a time, and `_make_gather` where
-they are not, one block per element. The bits are the same.
+Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `_make_run`
+where consecutive elements of the output are consecutive in the tensor, a tile of whole blocks at a time, and
+`_make_gather` where they are not, one block per element. The bits are the same.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_dtypes
@@ -16,9 +16,20 @@ import numpy as np
 from numparam.kernels import casts, distributions, threads
 from numparam.kernels._compile import formula, kernel
 from numparam.kernels._lanes import (
-    POSITION, U32, WIDTH, broadcast, counters, first_half, in_memory_order, joined, load_indices, low_word, second_half, select,
+    POSITION,
+    U32,
+    WIDTH,
+    broadcast,
+    counters,
+    first_half,
+    in_memory_order,
+    joined,
+    load_indices,
+    low_word,
+    second_half,
+    select,
     store_lanes,
-)  # fmt: skip
+)
 from numparam.kernels.distributions import Bounds
 from numparam.kernels.random_bits import philox
 
@@ -98,7 +109,7 @@ _DRAWS = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     """Make the formulas from block numbers to words, and from the words to the four values of each block."""
     storage = _STORAGE[dtype]
@@ -147,7 +158,7 @@ def _locate(position: Any, shape: Any, strides: Any, base: Any) -> Any:
     return index
 
 
-@lru_cache(maxsize=None)
+@cache
 def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
     words, values = _make_formulas(distribution, dtype)
     items, rounding = _STORAGE[dtype].items, _STORAGE[dtype].rounding
@@ -166,9 +177,17 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
 
     @kernel(f"fill run {distribution} {dtype}")
     def run(
-        out: Any, start: Any, stop: Any, shape: Any, strides: Any, base: Any,
-        seed: Any, stream: Any, refinement: Any, params: Any,
-    ) -> None:  # fmt: skip
+        out: Any,
+        start: Any,
+        stop: Any,
+        shape: Any,
+        strides: Any,
+        base: Any,
+        seed: Any,
+        stream: Any,
+        refinement: Any,
+        params: Any,
+    ) -> None:
         scratch = np.empty(TILE, items)
         run_length = shape[-1]
         at = start
@@ -185,12 +204,13 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
                 at += count
                 block += np.uint64(WIDTH)
             while end - at >= TILE:
-                # The upper half of the block number is constant up to the next multiple of 2**32, which takes two of the
-                # twenty multiplications of Philox out of the loop.
+                # The upper half of the block number is constant up to the next multiple of 2**32, which takes two of
+                # the twenty multiplications of Philox out of the loop.
                 until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
                 tiles = min((end - at) // TILE, until_carry)
                 high = broadcast(block >> np.uint64(32), counters(block))
-                # Words are drawn one tile ahead, so that their long chains overlap those of the values: half as long again.
+                # Words are drawn one tile ahead, so that their long chains overlap those of the values: half as long
+                # again.
                 ready = words(counters(block), high, seed, stream, refinement)
                 for _ in range(tiles):
                     block += np.uint64(WIDTH)
@@ -211,7 +231,7 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
     return run
 
 
-@lru_cache(maxsize=None)
+@cache
 def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
     words, values = _make_formulas(distribution, dtype)
     items, rounding = _STORAGE[dtype].items, _STORAGE[dtype].rounding
@@ -226,9 +246,17 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
 
     @kernel(f"fill gather {distribution} {dtype}")
     def gather(
-        out: Any, start: Any, stop: Any, shape: Any, strides: Any, base: Any,
-        seed: Any, stream: Any, refinement: Any, params: Any,
-    ) -> None:  # fmt: skip
+        out: Any,
+        start: Any,
+        stop: Any,
+        shape: Any,
+        strides: Any,
+        base: Any,
+        seed: Any,
+        stream: Any,
+        refinement: Any,
+        params: Any,
+    ) -> None:
         scratch = np.empty(WIDTH, items)
         indices = np.zeros(WIDTH, np.uint64)
         length, step = shape[-1], strides[-1]
@@ -308,7 +336,7 @@ def truncated_normal(
     bounds = _inner_bounds(low, high, out.dtype)
     word_bits = 64 if out.dtype == np.float64 else 32
     params = distributions.truncated_normal_params(mean, sigma, low, high, bounds, word_bits=word_bits)
-    central = min(params[1], params[2]) > distributions.CENTRAL_TAIL
+    central = min(params.below, params.above) > distributions.CENTRAL_TAIL
     _fill("truncated_normal_central" if central else "truncated_normal", out, key, params, span)
 
 
@@ -317,9 +345,7 @@ def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
     _fill("bits", out, key, (), span)
 
 
-def _fill(
-    distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None
-) -> None:  # fmt: skip
+def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None) -> None:
     if out.size == 0:
         return
     storage = _STORAGE[out.dtype]
@@ -329,10 +355,14 @@ def _fill(
     loop = make(distribution, out.dtype)
     scalar = np.float64 if storage.wide else np.float32
     arguments = (
-        np.array(shape, np.int64), np.array(strides, np.int64), np.int64(base),
-        np.uint64(key.seed), np.uint64(key.stream), np.uint64(key.refinement),
+        np.array(shape, np.int64),
+        np.array(strides, np.int64),
+        np.int64(base),
+        np.uint64(key.seed),
+        np.uint64(key.stream),
+        np.uint64(key.refinement),
         tuple(scalar(value) if isinstance(value, float) else value for value in params),
-    )  # fmt: skip
+    )
     flat = out.reshape(-1).view(storage.items)
     threads.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
 
@@ -357,7 +387,7 @@ def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[
 
 @lru_cache(maxsize=1024)
 def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
-    """Return the smallest and largest number of `dtype` inside [low, high], so that rounding cannot leave the interval."""
+    """Return the smallest and largest number of `dtype` inside [low, high]: rounding cannot leave the interval."""
     with np.errstate(over="ignore"):
         inner_low, inner_high = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
     if float(inner_low) < low:
@@ -365,5 +395,7 @@ def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
     if float(inner_high) > high:
         inner_high = np.nextafter(inner_high, np.asarray(-np.inf).astype(dtype))
     if float(inner_low) > float(inner_high):
-        raise ValueError(f"no {dtype} number lies between {low!r} and {high!r}; widen the interval or use a longer dtype")
+        raise ValueError(
+            f"no {dtype} number lies between {low!r} and {high!r}; widen the interval or use a longer dtype"
+        )
     return Bounds(float(inner_low), float(inner_high))

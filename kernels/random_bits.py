@@ -1,7 +1,8 @@
 """Random bits: a pure function of (key, counter).
 
-Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011). A block is four words
-of 32 bits; the counter of a block is (block low, block high, stream low, stream high) and the key is the 64-bit seed.
+Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011). A block is four
+words of 32 bits; the counter of a block is (block low, block high, stream low, stream high) and the key is the 64-bit
+seed.
 
 Words travel in the low half of 64-bit lanes with anything above them, because a round is then two widening multiplies,
 two shifts and four xors with no shuffle at all. The last round works on packed words.
