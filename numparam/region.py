@@ -137,11 +137,11 @@ class Region:
 
     def take(self, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the view of an array of the whole shape that shows the selection."""
-        # The ellipsis keeps a view where integers alone would give a scalar; the slices empty the axes that None inserted
-        # and a later index emptied.
-        emptied = [slice(length) for length in self.shape]
-        view: np.ndarray[Any, np.dtype[Any]] = array[(*self.slices(), ...)][(*emptied, ...)]
-        return view
+        # The ellipsis keeps a view where integers alone would give a scalar.
+        view: np.ndarray[Any, np.dtype[Any]] = array[(*self.slices(), ...)]
+        # An axis that None inserted may have been emptied by a later index.
+        emptied: tuple[Any, ...] = (*map(slice, self.shape), ...)
+        return view[emptied]  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         picks = ", ".join("None" if axis == _INSERTED else str(pick) for axis, pick in self._picks)

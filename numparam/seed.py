@@ -8,7 +8,7 @@ all that another implementation needs for the bits.
 **Stream.** A 64-bit integer made from the name. It is the BLAKE2b digest (RFC 7693) of 8 bytes, read as little-endian,
 of one kind byte and the name, with the draw's label as personalisation (padded with zero bytes to 16):
 
-* a named parameter: the byte ``n``, then the name in UTF-8 (lone surrogates as they stand);
+* a named parameter: the byte ``n``, then the name in UTF-8 (lone surrogates encoded like any code point);
 * a tensor without a name: the byte ``#``, then its number in decimal digits, counted from 0 since `set_seed`.
 
 The label tells the draws of one tensor apart:
@@ -28,8 +28,9 @@ index in the whole tensor, never in a slice or shard::
     counter = (block & 0xffffffff, block >> 32, stream & 0xffffffff, stream >> 32)
     word i  = philox4x32_10(counter, key)[i % 4]
 
-Uniform, normal and truncated normal values are made from these words as ``numparam.kernels`` documents. A normal value
-uses both words of its pair: (0, 1) or (2, 3) of the block. The dtype changes the precision of a value and nothing else.
+Uniform, normal and truncated normal values are made from these words as ``numparam.kernels.distributions`` documents.
+A normal value uses both words of its pair: (0, 1) or (2, 3) of the block. The dtype changes the precision of a value
+and nothing else.
 
 Examples
 --------
@@ -39,6 +40,20 @@ Test vectors for the stream:
 ['0xf16f0ee690573921', '0xb4981e97a533ba5d', '0x58312373d88f3289', '0xc62808d08aab85a9']
 >>> [hex(stream("encoder.0.weight", label)) for label in ("refine", "sparse")]
 ['0xf6c4bd185ef8d9f2', '0xfcbf393db63b3430']
+
+And for the words, the first five and two far beyond 2**34:
+
+>>> import numpy as np
+>>> from numparam.region import Region
+>>> from numparam.source import Source
+>>> source, region = Source(0x0123456789ABCDEF, "encoder.0.weight"), Region.full((2**40,))
+>>> words, far = np.empty(5, np.uint32), np.empty(2, np.uint32)
+>>> source.bits(words, region[:5])
+>>> source.bits(far, region[2**39 + 1 : 2**39 + 3])
+>>> [hex(word) for word in words]
+['0x4654d245', '0x79219529', '0xc4bc72be', '0xe9c3ef07', '0x1326d35e']
+>>> [hex(word) for word in far]
+['0xdc0fa21f', '0x10116b67']
 """
 
 import operator

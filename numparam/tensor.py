@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -65,8 +66,8 @@ class Tensor:
     (2199023255552, (524288,))
     """
 
-    _array: Array | None
-    _recipe: Recipe | None
+    _array: Array | None = None
+    _recipe: Recipe | None = None
     _dtype: np.dtype[Any]
 
     def __init__(
@@ -80,7 +81,7 @@ class Tensor:
             if input_data is not None or shape is None:
                 raise ArgumentTypeError("a tensor with an initializer needs a shape, and no input_data")
             self._dtype = dtypes.as_dtype("float32" if dtype is None else dtype)
-            self._array, self._recipe = None, _recipe(init, as_shape(shape), self._dtype)
+            self._recipe = _recipe(init, as_shape(shape), self._dtype)
         elif shape is not None:
             raise ArgumentTypeError("a shape goes with an initializer; input_data has its own")
         elif isinstance(input_data, Tensor) and dtype is None:
@@ -89,12 +90,13 @@ class Tensor:
             self._hold(as_array(input_data, dtype))
 
     def _hold(self, array: Array) -> None:
-        self._array, self._recipe, self._dtype = array, None, array.dtype
+        self._array, self._dtype = array, array.dtype
 
     def _copy(self, other: Tensor) -> None:
         """Take the values or the recipe of another tensor, sharing neither."""
-        self._array = None if other._array is None else other._array.copy()
         self._recipe, self._dtype = other._named_recipe(), other._dtype
+        if self._recipe is None:
+            self._array = other.asnumpy().copy()
 
     def _named_recipe(self) -> Recipe | None:
         """Return the recipe under the name that its values have; a Parameter puts its own."""
@@ -103,7 +105,8 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Return the shape, as a tuple."""
-        return self._array.shape if self._recipe is None else self._recipe.region.shape  # type: ignore[union-attr]
+        recipe = self._recipe
+        return self.asnumpy().shape if recipe is None else recipe.region.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -138,7 +141,8 @@ class Tensor:
     @property
     def init(self) -> Initializer | None:
         """Return the initializer that will make the values, None when they are made."""
-        return None if self._recipe is None else self._recipe.init
+        recipe = self._recipe
+        return None if recipe is None else recipe.init
 
     def init_data(self) -> Tensor:
         """Make the values now if the tensor is lazy.
@@ -159,11 +163,14 @@ class Tensor:
         numpy.ndarray
             The storage itself: writing to it changes the tensor.
         """
-        if self._array is None:
-            array = np.empty(self.shape, self._dtype)
-            self.fill_into(array)
-            self._array, self._recipe = array, None
-        return self._array
+        if self._array is not None:
+            return self._array
+        array = np.empty(self.shape, self._dtype)
+        self.fill_into(array)
+        # Of several threads the first one wins, so that all get the same storage.
+        stored: Array = vars(self).setdefault("_array", array)
+        self._recipe = None
+        return stored
 
     def fill_into(self, out: Array, region: Region | None = None) -> None:
         """Write the values of a region into a buffer, keeping nothing.
@@ -199,7 +206,7 @@ class Tensor:
         _check_buffer(out, shape, self._dtype)
         recipe = self._named_recipe()
         if recipe is None:
-            out[...] = self._array if region is None else region.take(self.asnumpy())
+            out[...] = self.asnumpy() if region is None else region.take(self.asnumpy())
         elif out.size:
             selected = recipe.region if region is None else recipe.region[region.slices()]
             recipe.init._initialize_region(out, selected, Source(recipe.seed, recipe.name))
@@ -221,8 +228,7 @@ class Tensor:
             part._hold(np.array(self.asnumpy()[index], order="C"))
         else:
             init, seed, name, region = recipe
-            part._array, part._dtype = None, self._dtype
-            part._recipe = Recipe(init, seed, name, region[index])
+            part._recipe, part._dtype = Recipe(init, seed, name, region[index]), self._dtype
         return part
 
     def __len__(self) -> int:
@@ -230,11 +236,14 @@ class Tensor:
             raise ArgumentTypeError("a tensor of shape () has no length")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.__getitem__, range(len(self)))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.asnumpy(), dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
-        values = f"value=\n{self._array}" if self._recipe is None else f"init={self._recipe.init}"
+        values = f"init={self.init}" if self.has_init else f"value=\n{self.asnumpy()}"
         return f"Tensor(shape={list(self.shape)}, dtype={dtypes.type_name(self._dtype)}, {values})"
 
 

@@ -3,6 +3,8 @@
 import copy
 import pickle
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 import numparam
 from numparam import Tensor
-from numparam.initializer import Normal, One, initializer
+from numparam.initializer import Initializer, Normal, One, initializer
 from numparam.region import Region
 
 
@@ -169,8 +171,9 @@ def test_length_and_iteration() -> None:
     lazy = initializer("normal", (3, 4))
     assert len(lazy) == 3
     assert np.array_equal([row.asnumpy() for row in lazy], lazy.asnumpy())
-    with pytest.raises(TypeError, match="no length"):
-        len(Tensor(1))
+    for touch in (len, iter):
+        with pytest.raises(TypeError, match="no length"):
+            touch(Tensor(1))
 
 
 def test_array_protocol() -> None:
@@ -228,6 +231,21 @@ def test_fill_into_a_wrong_buffer(lazy: bool, out: Any, error: type[Exception], 
 def test_fill_into_with_a_region_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"a region of a tensor of shape \(2, 3\) was asked for"):
         initializer("normal", (2, 3)).fill_into(np.empty(3, np.float32), Region.full((3, 3))[0])
+
+
+def test_threads_that_touch_a_lazy_tensor_get_the_same_storage() -> None:
+    everybody_draws = Barrier(4, timeout=30)
+
+    class Meeting(Initializer):
+        def _initialize(self, arr: np.ndarray) -> None:
+            everybody_draws.wait()
+            arr[...] = 1
+
+    lazy = initializer(Meeting(), (3,))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: lazy.asnumpy(), range(4)))
+    assert all(array is lazy.asnumpy() for array in found)
+    assert not lazy.has_init
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda tensor: pickle.loads(pickle.dumps(tensor))])

@@ -69,8 +69,10 @@ class Zero(Constant):
     array([0., 0., 0.], dtype=float32)
     """
 
+    value = 0
+
     def __init__(self) -> None:
-        super().__init__(0)
+        """Take no arguments."""
 
 
 class One(Constant):
@@ -83,8 +85,10 @@ class One(Constant):
     array([1., 1., 1.], dtype=float32)
     """
 
+    value = 1
+
     def __init__(self) -> None:
-        super().__init__(1)
+        """Take no arguments."""
 
 
 def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
