@@ -118,8 +118,8 @@ def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     if storage.wide:
 
         @formula
-        def words(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any) -> Any:
-            return philox(block, block_high, stream, seed), philox(block, block_high, refinement, seed)
+        def words(block: Any, block_high: Any, key: Any) -> Any:
+            return philox(block, block_high, key[1], key[0]), philox(block, block_high, key[2], key[0])
 
         @formula
         def draw(words: Any, params: Any) -> Any:
@@ -128,8 +128,8 @@ def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     else:
 
         @formula
-        def words(block: Any, block_high: Any, seed: Any, stream: Any, refinement: Any) -> Any:  # noqa: ARG001
-            return philox(block, block_high, stream, seed)
+        def words(block: Any, block_high: Any, key: Any) -> Any:
+            return philox(block, block_high, key[1], key[0])
 
         @formula
         def draw(words: Any, params: Any) -> Any:
@@ -149,12 +149,13 @@ def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 @formula
-def _locate(position: Any, shape: Any, strides: Any, base: Any) -> Any:
+def _locate(position: Any, axes: Any, base: Any) -> Any:
     """Return the global flat index of the output's flat `position`."""
     index = base
-    for axis in range(shape.size - 1, -1, -1):
-        index += position % shape[axis] * strides[axis]
-        position //= shape[axis]
+    for axis in range(axes.shape[1] - 1, -1, -1):
+        length, step = axes[0, axis], axes[1, axis]
+        index += position % length * step
+        position //= length
     return index
 
 
@@ -170,34 +171,31 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
         store_lanes(out, at + 2 * WIDTH, rounding(upper))
 
     @formula
-    def tile(out: Any, at: Any, block: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> None:
+    def tile(out: Any, at: Any, block: Any, key: Any, params: Any) -> None:
         """Write one tile from `block` on, wherever it lies."""
         lanes = counters(block)
-        store(out, at, values(words(lanes, lanes >> 32, seed, stream, refinement), params))
+        store(out, at, values(words(lanes, lanes >> 32, key), params))
 
     @kernel(f"fill run {distribution} {dtype}")
     def run(
         out: Any,
         start: Any,
         stop: Any,
-        shape: Any,
-        strides: Any,
+        axes: Any,
         base: Any,
-        seed: Any,
-        stream: Any,
-        refinement: Any,
+        key: Any,
         params: Any,
     ) -> None:
         scratch = np.empty(TILE, items)
-        run_length = shape[-1]
+        run_length = axes[0, -1]
         at = start
         while at < stop:
-            index = np.uint64(_locate(at, shape, strides, base))
+            index = np.uint64(_locate(at, axes, base))
             end = min(stop, at - at % run_length + run_length)
             block = index >> np.uint64(2)
             skip = np.int64(index & np.uint64(3))
             if skip > 0 and at < end:
-                tile(scratch, 0, block, seed, stream, refinement, params)
+                tile(scratch, 0, block, key, params)
                 count = min(end - at, TILE - skip)
                 for i in range(count):
                     out[at + i] = scratch[skip + i]
@@ -211,19 +209,19 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
                 high = broadcast(block >> np.uint64(32), counters(block))
                 # Words are drawn one tile ahead, so that their long chains overlap those of the values: half as long
                 # again.
-                ready = words(counters(block), high, seed, stream, refinement)
+                ready = words(counters(block), high, key)
                 for _ in range(tiles):
                     block += np.uint64(WIDTH)
-                    following = words(counters(block), high, seed, stream, refinement)
+                    following = words(counters(block), high, key)
                     store(out, at, values(ready, params))
                     ready = following
                     at += TILE
                 if tiles == 0:
-                    tile(out, at, block, seed, stream, refinement, params)
+                    tile(out, at, block, key, params)
                     block += np.uint64(WIDTH)
                     at += TILE
             if at < end:
-                tile(scratch, 0, block, seed, stream, refinement, params)
+                tile(scratch, 0, block, key, params)
                 for i in range(end - at):
                     out[at + i] = scratch[i]
                 at = end
@@ -237,10 +235,10 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
     items, rounding = _STORAGE[dtype].items, _STORAGE[dtype].rounding
 
     @formula
-    def draw(out: Any, at: Any, indices: Any, seed: Any, stream: Any, refinement: Any, params: Any) -> None:
+    def draw(out: Any, at: Any, indices: Any, key: Any, params: Any) -> None:
         index = load_indices(indices)
         block = index >> 2
-        a, b, c, d = values(words(block, block >> 32, seed, stream, refinement), params)
+        a, b, c, d = values(words(block, block >> 32, key), params)
         word = low_word(index) & 3
         store_lanes(out, at, rounding(select(word < 2, select(word == 0, a, b), select(word == 2, c, d))))
 
@@ -249,18 +247,15 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
         out: Any,
         start: Any,
         stop: Any,
-        shape: Any,
-        strides: Any,
+        axes: Any,
         base: Any,
-        seed: Any,
-        stream: Any,
-        refinement: Any,
+        key: Any,
         params: Any,
     ) -> None:
         scratch = np.empty(WIDTH, items)
         indices = np.zeros(WIDTH, np.uint64)
-        length, step = shape[-1], strides[-1]
-        index = _locate(start, shape, strides, base)
+        length, step = axes[0, -1], axes[1, -1]
+        index = _locate(start, axes, base)
         left_in_row = length - start % length
         at = start
         while at < stop:
@@ -270,12 +265,12 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
                 index += step
                 left_in_row -= 1
                 if left_in_row == 0:
-                    index = _locate(at + lane + 1, shape, strides, base)
+                    index = _locate(at + lane + 1, axes, base)
                     left_in_row = length
             if count == WIDTH:
-                draw(out, at, indices, seed, stream, refinement, params)
+                draw(out, at, indices, key, params)
             else:
-                draw(scratch, 0, indices, seed, stream, refinement, params)
+                draw(scratch, 0, indices, key, params)
                 for i in range(count):
                     out[at + i] = scratch[i]
             at += count
@@ -355,13 +350,10 @@ def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[
     loop = make(distribution, out.dtype)
     scalar = np.float64 if storage.wide else np.float32
     arguments = (
-        np.array(shape, np.int64),
-        np.array(strides, np.int64),
+        np.array((shape, strides), np.int64),
         np.int64(base),
-        np.uint64(key.seed),
-        np.uint64(key.stream),
-        np.uint64(key.refinement),
-        tuple(scalar(value) if isinstance(value, float) else value for value in params),
+        (np.uint64(key[0]), np.uint64(key[1]), np.uint64(key[2])),
+        tuple([scalar(value) if type(value) is float else value for value in params]),
     )
     flat = out.reshape(-1).view(storage.items)
     threads.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
@@ -370,7 +362,7 @@ def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[
 def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[int], int]:
     """Return shape and strides with neighbouring axes merged where one walks on where the other ends."""
     if span is None:
-        return [int(np.prod(shape, dtype=np.int64))], [1], 0
+        return [math.prod(shape)], [1], 0
     lengths, steps = [1], [1]
     for length, step in zip(shape, span.strides, strict=True):
         if length == 1:

@@ -82,7 +82,9 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
     multiple : int
         Ranges start at multiples of this number of items.
     """
-    threads = min(get_num_threads(), count * item_bytes // BYTES_PER_PIECE)
+    threads = count * item_bytes // BYTES_PER_PIECE
+    if threads > 1:
+        threads = min(threads, get_num_threads())
     if threads <= 1:
         work(0, count)
         return
