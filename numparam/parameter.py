@@ -68,11 +68,9 @@ class Parameter(Tensor):
         else:
             self._hold(_values(self._name, default_input))
 
-    def _named_recipe(self) -> Recipe | None:
-        recipe = self._recipe
-        if recipe is None or self._name_is_generated or isinstance(recipe.name, str):
-            return recipe
-        return Recipe(recipe.init, recipe.seed, self._name, recipe.region)
+    def _stream_name(self, recipe: Recipe) -> str | int:
+        # A recipe that has a name is a copy of another parameter's.
+        return recipe.name if self._name_is_generated or isinstance(recipe.name, str) else self._name
 
     @property
     def name(self) -> str:

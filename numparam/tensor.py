@@ -94,13 +94,15 @@ class Tensor:
 
     def _copy(self, other: Tensor) -> None:
         """Take the values or the recipe of another tensor, sharing neither."""
-        self._recipe, self._dtype = other._named_recipe(), other._dtype
-        if self._recipe is None:
-            self._array = other.asnumpy().copy()
+        recipe = other._recipe
+        if recipe is None:
+            self._hold(other.asnumpy().copy())
+        else:
+            self._recipe, self._dtype = recipe._replace(name=other._stream_name(recipe)), other._dtype
 
-    def _named_recipe(self) -> Recipe | None:
-        """Return the recipe under the name that its values have; a Parameter puts its own."""
-        return self._recipe
+    def _stream_name(self, recipe: Recipe) -> str | int:
+        """Return the name that decides the values; a parameter puts its own."""
+        return recipe.name
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,7 +168,7 @@ class Tensor:
         if self._array is not None:
             return self._array
         array = np.empty(self.shape, self._dtype)
-        self.fill_into(array)
+        self._write(array)
         # Of several threads the first one wins, so that all get the same storage.
         stored: Array = vars(self).setdefault("_array", array)
         self._recipe = None
@@ -204,12 +206,15 @@ class Tensor:
         if region is not None and region.full_shape != self.shape:
             raise ShapeError(f"a region of a tensor of shape {self.shape} was asked for, found {region}")
         _check_buffer(out, shape, self._dtype)
-        recipe = self._named_recipe()
+        self._write(out, region)
+
+    def _write(self, out: Array, region: Region | None = None) -> None:
+        recipe = self._recipe
         if recipe is None:
             out[...] = self.asnumpy() if region is None else region.take(self.asnumpy())
         elif out.size:
             selected = recipe.region if region is None else recipe.region[region.slices()]
-            recipe.init._initialize_region(out, selected, Source(recipe.seed, recipe.name))
+            recipe.init._initialize_region(out, selected, Source(recipe.seed, self._stream_name(recipe)))
 
     def __getitem__(self, index: Any) -> Tensor:
         """Return the values at an index as a tensor of its own.
@@ -223,12 +228,12 @@ class Tensor:
             If the index does not fit.
         """
         part = Tensor.__new__(Tensor)
-        recipe = self._named_recipe()
+        recipe = self._recipe
         if recipe is None:
             part._hold(np.array(self.asnumpy()[index], order="C"))
         else:
-            init, seed, name, region = recipe
-            part._recipe, part._dtype = Recipe(init, seed, name, region[index]), self._dtype
+            part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
+            part._dtype = self._dtype
         return part
 
     def __len__(self) -> int:
