@@ -7,6 +7,7 @@ where consecutive elements of the output are consecutive in the tensor, a tile o
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
