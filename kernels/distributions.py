@@ -346,7 +346,9 @@ def truncated_normal_params(
                 f"{mean!r} and sigma {abs(sigma)!r}; move the bounds closer to the mean or widen sigma"
             )
         step = mass / 2**32
-        split = int((Decimal("0.5") - below) / step) if a < 0 else 0
+        # Rounded, for the quotient of a symmetric interval is 2**31 give or take the last digit; a mean just below the
+        # upper bound leaves no word above it, and the last word loses nothing by counting as one.
+        split = min(round((Decimal("0.5") - below) / step), 2**32 - 1) if a < 0 else 0
         half_cell = step / 2 ** (word_bits - 31)
         return TruncatedParams(
             np.uint32(split), float(below + half_cell), float(above + half_cell), float(step), sigma, mean, *bounds
