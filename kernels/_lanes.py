@@ -443,6 +443,31 @@ def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def pairs_in_memory_order(typing_context: Any, first: Any, second: Any) -> Any:  # noqa: ARG001
+    """Turn two lanes of 32 bits (two short values each, of each block of `counters`) into one twice as wide."""
+    width = first.width
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        lanes = [block % (width // 4) * 4 + block // (width // 4) for block in range(width)]
+        return builder.shuffle_vector(*args, _constant_indices([i for lane in lanes for i in (lane, width + lane)]))
+
+    return Lanes(first.element, 2 * width)(first, second), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_words(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
+    """Store lanes as they are from ``array[index]`` on, however many items each of them covers."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        pointer = _pointer(context, builder, kind, args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()), align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
     """Store one item per lane from ``array[index]`` on; lanes of bits are cut down to the item size of the array."""
 

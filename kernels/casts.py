@@ -28,6 +28,15 @@ def finite_to_bfloat16(x: F32) -> U32:
 
 
 @formula
+def finite_pair_to_bfloat16(x: F32, y: F32) -> U32:
+    """Return two `finite_to_bfloat16` in the halves of one word."""
+    a, b = bits(x), bits(y)
+    a = a + ((a >> 16) & 1) + 0x7FFF
+    b = b + ((b >> 16) & 1) + 0x7FFF
+    return (a >> 16) | (b & 0xFFFF0000)
+
+
+@formula
 def to_bfloat16(x: F32) -> U32:
     """Return bfloat16 bits."""
     return select(x != x, (bits(x) >> 16) | 0x40, finite_to_bfloat16(x))
