@@ -72,6 +72,11 @@ class TruncatedParams(NamedTuple):
     low: float
     high: float
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether both bounds are equally far from the mean, within `CENTRAL_LIMIT`: most truncated draws."""
+        return self.split == 2**31 and self.below == self.above > CENTRAL_TAIL
+
 
 @formula
 def clamp(x: Any, low: float, high: float) -> Any:
@@ -152,6 +157,26 @@ def normal_64(a: U32, b: U32, a_refined: U32, b_refined: U32, params: Any) -> tu
         fma(radius * select(upright, across, along), sigma, mean),
         fma(radius * select(upright, along, across), sigma, mean),
     )
+
+
+BEYOND_NORMAL = 10.0
+"""Bounds at least so many sigmas away truncate nothing: no normal value reaches them."""
+
+
+@formula
+def normal_within(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
+    """Return `normal` inside bounds that only rounding to a short type can reach."""
+    sigma, mean, low, high = params
+    x, y = normal(a, b, (sigma, mean))
+    return clamp(x, low, high), clamp(y, low, high)
+
+
+@formula
+def normal_within_64(a: U32, b: U32, a_refined: U32, b_refined: U32, params: Any) -> tuple[F64, F64]:
+    """Return `normal_within` of 64-bit words."""
+    sigma, mean, low, high = params
+    x, y = normal_64(a, b, a_refined, b_refined, (sigma, mean))
+    return clamp(x, low, high), clamp(y, low, high)
 
 
 def normal_params(mean: float, sigma: float) -> tuple[float, ...]:
@@ -285,27 +310,33 @@ def _upper_quantile_64(q: F64) -> F64:
     return select(c <= 0.425, central, select(s <= 5.0, near, far))
 
 
-def _inversion(quantile: Any) -> Any:
-    """Make the formula that inverts the normal distribution function between its values at the bounds, word by word."""
-
-    @formula
-    def value(word: U32, params: Any) -> F32:
-        split, below, above, step, sigma, mean, low, high = params
-        lower = word < split
-        # Cells are counted from the nearer end, as integers: tails keep their relative precision.
-        q = fma(to_float32(select(lower, word, ~word)), step, select(lower, below, above))
-        return clamp(fma(quantile(q), select(lower, -sigma, sigma), mean), low, high)
-
-    @formula
-    def draw(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
-        return value(a, params), value(b, params)
-
-    return draw
+@formula
+def _truncated(word: U32, params: Any) -> F32:
+    split, below, above, step, sigma, mean, low, high = params
+    lower = word < split
+    # Cells are counted from the nearer end, as integers: tails keep their relative precision.
+    q = fma(to_float32(select(lower, word, ~word)), step, select(lower, below, above))
+    return clamp(fma(_upper_quantile(q), select(lower, -sigma, sigma), mean), low, high)
 
 
-truncated_normal = _inversion(_upper_quantile)
-truncated_normal_central = _inversion(_upper_quantile_central)
-"""The same values where both bounds lie within 2.9 sigmas of the mean, twice as fast: most truncated draws."""
+@formula
+def truncated_normal(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
+    """Invert the normal distribution function between its values at the bounds: one word, one value, no rejection."""
+    return _truncated(a, params), _truncated(b, params)
+
+
+@formula
+def _truncated_symmetric(word: U32, params: Any) -> F32:
+    _, below, _, step, sigma, mean, low, high = params
+    upper = signed(word) < 0
+    q = fma(to_float32(signed(select(upper, ~word, word))), step, below)
+    return clamp(fma(_upper_quantile_central(q), select(upper, sigma, -sigma), mean), low, high)
+
+
+@formula
+def truncated_normal_symmetric(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
+    """Return the same bits as `truncated_normal` where `TruncatedParams.symmetric` holds, half as fast again."""
+    return _truncated_symmetric(a, params), _truncated_symmetric(b, params)
 
 
 @formula

@@ -113,7 +113,8 @@ _DRAWS = {
     "uniform": (distributions.uniform, distributions.uniform_64),
     "normal": (distributions.normal, distributions.normal_64),
     "truncated_normal": (distributions.truncated_normal, distributions.truncated_normal_64),
-    "truncated_normal_central": (distributions.truncated_normal_central, distributions.truncated_normal_64),
+    "truncated_normal_symmetric": (distributions.truncated_normal_symmetric, None),
+    "normal_within": (distributions.normal_within, distributions.normal_within_64),
 }
 
 
@@ -337,6 +338,8 @@ def truncated_normal(
 ) -> None:
     """Write normal values restricted to the absolute interval [low, high].
 
+    Bounds that are ten sigmas away or more truncate nothing, and the values are those of `normal`.
+
     Parameters
     ----------
     out, key, span
@@ -352,10 +355,13 @@ def truncated_normal(
         If less than 2**-93 of the distribution, or no number of the dtype, lies in the interval.
     """
     bounds = _inner_bounds(low, high, out.dtype)
+    if min(mean - low, high - mean) >= distributions.BEYOND_NORMAL * sigma:
+        _fill("normal_within", out, key, (*distributions.normal_params(mean, sigma), *bounds), span)
+        return
     word_bits = 64 if out.dtype == np.float64 else 32
     params = distributions.truncated_normal_params(mean, sigma, low, high, bounds, word_bits=word_bits)
-    central = min(params.below, params.above) > distributions.CENTRAL_TAIL
-    _fill("truncated_normal_central" if central else "truncated_normal", out, key, params, span)
+    distribution = "truncated_normal_symmetric" if params.symmetric and word_bits == 32 else "truncated_normal"
+    _fill(distribution, out, key, params, span)
 
 
 def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
