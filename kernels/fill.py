@@ -408,14 +408,16 @@ def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[
 
 @lru_cache(maxsize=1024)
 def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
-    """Return the smallest and largest number of `dtype` inside [low, high]: rounding cannot leave the interval."""
-    with np.errstate(over="ignore"):
-        inner_low, inner_high = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
+    """Return the smallest and largest finite number of `dtype` in [low, high]: rounding cannot leave the interval."""
+    largest = np.asarray(ml_dtypes.finfo(dtype).max, dtype)
+    limit = float(largest)
+    inner_low, inner_high = (np.asarray(min(max(bound, -limit), limit)).astype(dtype) for bound in (low, high))
+    # Towards the largest number, for float8_e4m3fn has no infinity to step towards.
     if float(inner_low) < low:
-        inner_low = np.nextafter(inner_low, np.asarray(np.inf).astype(dtype))
+        inner_low = np.nextafter(inner_low, largest)
     if float(inner_high) > high:
-        inner_high = np.nextafter(inner_high, np.asarray(-np.inf).astype(dtype))
-    if float(inner_low) > float(inner_high):
+        inner_high = np.nextafter(inner_high, -largest)
+    if not low <= float(inner_low) <= float(inner_high) <= high:
         raise ValueError(
             f"no {dtype} number lies between {low!r} and {high!r}; widen the interval or use a longer dtype"
         )
