@@ -201,8 +201,8 @@ def _logit_variable(q: F32) -> F32:
 
 
 @formula
-def _central(q: F32, v: F32) -> F32:
-    """Return z with P(Z > z) = q from ``v = _logit_variable(q)`` up to ``CENTRAL_LIMIT + LN4``.
+def _central(v: F32) -> F32:
+    """Return z / (1 - 2 q) with P(Z > z) = q from ``v = _logit_variable(q)`` up to ``CENTRAL_LIMIT + LN4``.
 
     The variable is that of Giles, "Approximating the erfinv function" (2010), the polynomial our own fit.
     """
@@ -216,12 +216,12 @@ def _central(q: F32, v: F32) -> F32:
     odd = fma(d, odd, -0.0017716041766107082)
     even = fma(d, even, 2.1233134269714355)
     odd = fma(d, odd, 0.34880203008651733)
-    return fma(q, -2.0, 1.0) * fma(c, odd, even)
+    return fma(c, odd, even)
 
 
 @formula
 def _tail(v: F32) -> F32:
-    """Return z from `v` above ``CENTRAL_LIMIT + LN4``: a fit in ``1/sqrt(v - LN4)`` down to q = 2**-126."""
+    """Return z / (1 - 2 q) from `v` above ``CENTRAL_LIMIT + LN4``: a fit in ``1/sqrt(v - LN4)`` down to q = 2**-126."""
     s = sqrt(v - LN4)
     t = 1.0 / s - 0.28
     u = t * t
@@ -240,7 +240,7 @@ def _tail(v: F32) -> F32:
 @formula
 def _upper_quantile_central(q: F32) -> F32:
     """Return z with P(Z > z) = q for q in [0.0017, 1/2], 4 ulp."""
-    return _central(q, _logit_variable(q))
+    return fma(q, -2.0, 1.0) * _central(_logit_variable(q))
 
 
 @formula
@@ -248,7 +248,7 @@ def _upper_quantile(q: F32) -> F32:
     """Return z with P(Z > z) = q for q in [2**-126, 1/2], 4 ulp."""
     v = _logit_variable(q)
     near = v < CENTRAL_LIMIT + LN4
-    return select(near, _central(q, v), _tail(select(near, CENTRAL_LIMIT + LN4, v)))
+    return fma(q, -2.0, 1.0) * select(near, _central(v), _tail(select(near, CENTRAL_LIMIT + LN4, v)))
 
 
 @formula
