@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu"], default="cpu")
     parser.add_argument("--elements", type=int, default=2**26, help="array length, 2**26 unless told")
-    parser.add_argument("--rounds", type=int, default=6, help="warm rounds, of which the best counts, 6 unless told")
+    parser.add_argument("--rounds", type=int, default=5, help="warm rounds, of which the best counts, 5 unless told")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--targets", action="store_true", help="add a column that judges each row by its targets")
