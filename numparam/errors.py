@@ -29,5 +29,20 @@ class SpecificationError(ArgumentValueError):
     """Report a model specification that does not exist."""
 
 
-class CheckpointError(NumparamError):
+class CheckpointError(NumparamError, ValueError):
     """Report a checkpoint file that is damaged, or does not hold what was asked."""
+
+
+class StateError(NumparamError, RuntimeError):
+    """Report something that cannot be done in the present state, though the arguments are sound."""
+
+
+class MismatchError(CheckpointError, RuntimeError):
+    """Report values that do not fit the parameters they are loaded into."""
+
+
+class NameTakenError(NumparamError, KeyError):
+    """Report a name that a cell cannot give to what is put into it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show its message in quotes

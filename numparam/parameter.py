@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from numparam import dtypes
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.context import get_auto_parallel_context
+from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
+from numparam.flags import anything, integer, lengths, switch
+from numparam.layout import Layout
 from numparam.tensor import Array, Recipe, Tensor, as_array
+
+if TYPE_CHECKING:
+    from numparam.initializer import Initializer
 
 _MAX_NAME = 1024
 _generated = count()
+_cache_keys = count()
 
 
 class Parameter(Tensor):
@@ -22,12 +30,16 @@ class Parameter(Tensor):
     under, its own name at the moment they are made, and the index. A parameter without a name has the values of the
     tensor it was made from. A slice of a tensor may be given to make one shard of a parameter.
 
+    `clone`, ``copy.copy``, ``copy.deepcopy`` and pickle keep every attribute and share no storage; a lazy parameter
+    stays lazy, and so does its copy. A clone has the values of its original for ever; a copy of a lazy parameter that
+    gets another name before its values are made has the values of that name.
+
     Parameters
     ----------
     default_input : Tensor, int, float, numpy.ndarray, NumPy scalar or list
         The values, which are copied, never shared. An int becomes int32 and a float float32; a list of ints int64.
     name : str, optional
-        Stripped of surrounding blanks, at most 1024 characters. None or blank: ``Parameter#N``.
+        Stripped of surrounding blanks, at most 1024 characters. None or blank: ``Parameter#N`` until a cell names it.
     requires_grad : bool
         Whether the parameter is trained.
     layerwise_parallel : bool
@@ -51,6 +63,28 @@ class Parameter(Tensor):
     array([1., 2.], dtype=float32)
     """
 
+    requires_grad = switch(True, "Get or set whether the parameter is trained.")
+    layerwise_parallel = switch(
+        False, "Get or set whether broadcasts and gradient aggregation leave the parameter out."
+    )
+    parallel_optimizer = switch(True, "Get or set whether the optimizer may shard the parameter.")
+    parallel_optimizer_comm_recompute = switch(
+        False, "Get or set whether the AllGather of a parameter that the optimizer shards is done again when needed."
+    )
+    comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is never fused.", low=0)
+    sliced = anything(False, "Get or set whether the values are one slice of the whole parameter.")
+    unique = anything(False, "Get or set whether the parameter is unique.")
+    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 is none.")
+    cache_enable = switch(False, "Get or set whether the rows of the parameter go through an embedding cache.")
+    cache_shape = lengths("Get or set the shape of the cache, as a list.")
+    is_param_ps = switch(False, "Get or set whether a parameter server updates the parameter; see `set_param_ps`.")
+    init_in_server = switch(False, "Get or set whether the parameter server also makes the initial values.")
+
+    _origin = "initializer"
+    _parallel_mode: str | None = None
+    _initialized = False
+    _pipeline_stages: tuple[int, ...] = ()
+
     def __init__(
         self,
         default_input: Any,
@@ -60,13 +94,21 @@ class Parameter(Tensor):
         parallel_optimizer: bool = True,
     ) -> None:
         self.name = name
-        self.requires_grad = requires_grad
-        self.layerwise_parallel = layerwise_parallel
-        self.parallel_optimizer = parallel_optimizer
+        # A default needs no place: models have thousands of parameters.
+        if requires_grad is not True:
+            self.requires_grad = requires_grad
+        if layerwise_parallel is not False:
+            self.layerwise_parallel = layerwise_parallel
+        if parallel_optimizer is not True:
+            self.parallel_optimizer = parallel_optimizer
         if isinstance(default_input, Tensor):
             self._copy(default_input)
         else:
             self._hold(_values(self._name, default_input))
+        if self.has_init:
+            self._parallel_mode = get_auto_parallel_context("parallel_mode")
+        else:
+            self._origin = "input"
 
     def _stream_name(self, recipe: Recipe) -> str | int:
         # A recipe that has a name is a copy of another parameter's.
@@ -88,52 +130,326 @@ class Parameter(Tensor):
         self._name = given or f"Parameter#{next(_generated)}"
 
     @property
-    def requires_grad(self) -> bool:
-        """Get or set whether the parameter is trained."""
-        return self._requires_grad
+    def origin(self) -> str:
+        """Say where the values come from.
 
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
-        self._requires_grad = self._flag("requires_grad", value)
+        Returns
+        -------
+        str
+            ``"initializer"``, made or still to be made; ``"input"``, given to the constructor; ``"set_data"``;
+            ``"checkpoint FILE"``; or ``"recipe FILE"``, an initializer that was saved.
+
+        Examples
+        --------
+        >>> Parameter(1.0).origin, Parameter(1.0).set_data(2.0).origin
+        ('input', 'set_data')
+        """
+        return self._origin
 
     @property
-    def layerwise_parallel(self) -> bool:
-        """Get or set whether broadcasts and gradient aggregation leave the parameter out."""
-        return self._layerwise_parallel
+    def data(self) -> Self:
+        """Get this parameter, or set its values as `set_data` does."""
+        return self
 
-    @layerwise_parallel.setter
-    def layerwise_parallel(self, value: bool) -> None:
-        self._layerwise_parallel = self._flag("layerwise_parallel", value)
+    @data.setter
+    def data(self, data: Tensor | float) -> None:
+        self.set_data(data, self.sliced)
 
     @property
-    def parallel_optimizer(self) -> bool:
-        """Get or set whether the optimizer may shard the parameter."""
-        return self._parallel_optimizer
+    def inited_param(self) -> Self | None:
+        """Return this parameter once `init_data` made its values, None before that or if it never was lazy."""
+        return self if self._initialized else None
 
-    @parallel_optimizer.setter
-    def parallel_optimizer(self, value: bool) -> None:
-        self._parallel_optimizer = self._flag("parallel_optimizer", value)
+    def value(self) -> Tensor:
+        """Return a tensor of its own with the values, lazy if the parameter is.
 
-    def _flag(self, flag: str, value: bool) -> bool:
-        if not isinstance(value, bool):
-            raise ArgumentTypeError(f"Parameter {self._name!r}: {flag} is True or False, found {value!r}")
-        return value
+        Returns
+        -------
+        Tensor
 
-    def init_data(self) -> Parameter:
-        """Make the values now if the parameter is lazy.
+        Examples
+        --------
+        >>> Parameter(2.5).value()
+        Tensor(shape=[], dtype=Float32, value=
+        2.5)
+        """
+        return Tensor(self)
+
+    def set_data(self, data: Tensor | float, slice_shape: bool = False) -> Self:
+        """Replace the values by a copy of others, converted to the dtype of the parameter.
+
+        Lazy values into a lazy parameter of the same dtype stay lazy.
+
+        Parameters
+        ----------
+        data : Tensor, int or float
+            Of the shape of the parameter, unless `slice_shape` says otherwise.
+        slice_shape : bool
+            Whether the values are a slice, which may have any shape. It is kept as `sliced`.
 
         Returns
         -------
         Parameter
             This parameter.
+
+        Raises
+        ------
+        TypeError
+            If `data` is of another kind, or a float for a parameter of integers.
+        ValueError
+            If the shapes differ, or an integer dtype cannot hold a value.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0]).set_data(Tensor([3, 4])).asnumpy()
+        array([3., 4.], dtype=float32)
         """
-        self.asnumpy()
+        if not isinstance(data, Tensor | int | float | np.number | np.bool_):
+            raise ArgumentTypeError(
+                f"Parameter {self._name!r}: data is a Tensor, int or float, found {type(data).__name__}"
+            )
+        if not isinstance(data, Tensor):
+            if isinstance(data, float | np.inexact) and self._dtype.kind in "iu":
+                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found the float {data!r}")
+            data = Tensor(np.asarray(data))
+        if not slice_shape and data.shape != self.shape:
+            raise ShapeError(
+                f"Parameter {self._name!r}: expected data of shape {self.shape}, found {data.shape}; "
+                "slice_shape=True takes a slice of any shape"
+            )
+        self._take(data)
+        self.sliced = slice_shape
+        self._origin = "set_data"
         return self
+
+    def _take(self, data: Tensor) -> None:
+        """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
+        was_lazy = self.has_init
+        if data.dtype == self._dtype:
+            self._discard()
+            self._copy(data)
+            if not was_lazy:
+                self.asnumpy()
+            return
+        converted = _converted(self._name, data.asnumpy(), self._dtype)
+        self._discard()
+        self._hold(converted)
+
+    def _discard(self) -> None:
+        vars(self).pop("_array", None)
+        vars(self).pop("_recipe", None)
+
+    def set_dtype(self, dtype: Any) -> Self:
+        """Convert the parameter to another dtype, in place.
+
+        A lazy parameter stays lazy and is drawn in the new dtype: the same values in another precision.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype or str
+
+        Returns
+        -------
+        Parameter
+            This parameter.
+
+        Raises
+        ------
+        TypeError
+            If there is no such dtype, or the initializer cannot fill it.
+        ValueError
+            If an integer dtype cannot hold a value.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0], name="w").set_dtype("float16")
+        Parameter (name=w, shape=(2,), dtype=Float16, requires_grad=True)
+        """
+        target = dtypes.as_dtype(dtype)
+        recipe = self._recipe
+        if target == self._dtype:
+            return self
+        if recipe is None:
+            self._hold(_converted(self._name, self.asnumpy(), target))
+        else:
+            recipe.init._check(recipe.region.full_shape, target)
+            self._dtype = target
+        return self
+
+    def init_data(self, layout: tuple[Any, ...] | None = None, set_sliced: bool = False) -> Self:
+        """Make the values now if the parameter is lazy: all of them, or the slice of this rank.
+
+        The slice has the bits that the whole parameter has there.
+
+        Parameters
+        ----------
+        layout : tuple, optional
+            How the parameter is cut over the devices, six items: ``dev_mat`` (list of int), the grid of devices;
+            ``tensor_map`` (list of int), for each axis of the parameter the axis of the grid that cuts it, counted from
+            the last, -1 for none; ``slice_shape`` (list of int), the shape that comes out, or None; ``field_size``
+            (int); ``uniform_split`` (bool); ``opt_shard_group`` (str), not empty if the optimizer cuts axis 0 once more.
+            See `numparam.layout.Layout`. The rank is the ``global_rank`` of `numparam.set_auto_parallel_context`.
+        set_sliced : bool
+            What `sliced` becomes.
+
+        Returns
+        -------
+        Parameter
+            This parameter. One that is not lazy stays as it is.
+
+        Raises
+        ------
+        RuntimeError
+            If the parameter is lazy and the parallel mode changed after it was made.
+        TypeError
+            If `layout` is no tuple, or an item is of the wrong kind.
+        ValueError
+            If `layout` has fewer than six items, or does not suit the parameter.
+
+        Examples
+        --------
+        >>> from numparam.initializer import initializer
+        >>> whole = Parameter(initializer("normal", (8, 6)), name="w")
+        >>> part = whole.clone().init_data(([2, 2], [1, 0], [4, 3], 0, True, ""), set_sliced=True)
+        >>> bool((part.asnumpy() == whole.asnumpy()[:4, :3]).all())
+        True
+        """
+        parsed = None if layout is None else Layout.parse(layout, self._name)
+        recipe = self._recipe
+        if recipe is None:
+            return self
+        mode = get_auto_parallel_context("parallel_mode")
+        if self._parallel_mode not in (None, mode):
+            raise StateError(
+                f"Parameter {self._name!r} was made in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
+                "set the mode before making parameters"
+            )
+        if parsed is not None:
+            region = parsed.region(self._name, self.shape, get_auto_parallel_context("global_rank"))
+            self._recipe = recipe._replace(region=recipe.region[region.slices()])
+        self.asnumpy()
+        self.sliced = set_sliced
+        self._initialized = True
+        return self
+
+    def clone(self, init: Tensor | Initializer | str | float = "same") -> Self:
+        """Make a parameter of the same shape, dtype, name and attributes.
+
+        Parameters
+        ----------
+        init : Tensor, Initializer, str or number
+            ``"same"``: it has the same values, whatever it is called later, and is lazy if this one is. Anything else
+            that `numparam.initializer.initializer` takes makes its values.
+
+        Returns
+        -------
+        Parameter
+            Shares nothing with this one. If `cache_enable` is set it gets a `key` of its own.
+
+        Raises
+        ------
+        TypeError
+            If `init` is of another kind.
+        ValueError
+            If no initializer has the name, or a tensor has another shape.
+
+        Examples
+        --------
+        >>> moments = Parameter([1.0, 2.0], name="w").clone("zeros")
+        >>> moments, moments.asnumpy()
+        (Parameter (name=w, shape=(2,), dtype=Float32, requires_grad=True), array([0., 0.], dtype=float32))
+        """
+        from numparam.initializer import initializer
+
+        twin = self._sibling()
+        if isinstance(init, str) and init == "same":
+            twin._copy(self)
+        else:
+            twin._take_new(initializer(init, self.shape, self._dtype))
+        if self.cache_enable:
+            twin.key = next(_cache_keys)
+        return twin
+
+    def copy(self) -> Self:
+        """Return a clone with the same values.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0]).copy().asnumpy()
+        array([1., 2.], dtype=float32)
+        """
+        return self.clone()
+
+    def _take_new(self, data: Tensor) -> None:
+        if data.dtype == self._dtype:
+            self._copy(data)
+        else:
+            self._hold(_converted(self._name, data.asnumpy(), self._dtype))
+        self._origin = "initializer" if self.has_init else "input"
+
+    def _sibling(self) -> Self:
+        """Return a parameter with the same attributes, and no values yet."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        twin._discard()
+        if "cache_shape" in vars(twin):
+            twin.cache_shape = self.cache_shape
+        return twin
+
+    def __copy__(self) -> Self:
+        twin = self._sibling()
+        if self._recipe is None:
+            twin._copy(self)
+        else:  # also its seed and number stay, so that a name given later counts as it would for the original
+            twin._recipe, twin._dtype = self._recipe, self._dtype
+        return twin
+
+    def add_pipeline_stage(self, stage: int) -> None:
+        """Note a pipeline stage that the parameter belongs to. Deprecated, as in MindSpore.
+
+        Raises
+        ------
+        TypeError
+            If `stage` is not a positive int.
+
+        Examples
+        --------
+        >>> import warnings
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     Parameter(1.0).add_pipeline_stage(1)
+        """
+        warnings.warn("add_pipeline_stage is deprecated and will be removed", DeprecationWarning, stacklevel=2)
+        if isinstance(stage, bool) or not isinstance(stage, int | np.integer) or stage < 1:
+            raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {stage!r}")
+        self._pipeline_stages = (*self._pipeline_stages, int(stage))
+
+    def set_param_ps(self, init_in_server: bool = False) -> None:
+        """Let a parameter server update the parameter.
+
+        Parameters
+        ----------
+        init_in_server : bool
+            Whether the server also makes the initial values.
+
+        Raises
+        ------
+        TypeError
+            If `init_in_server` is no bool.
+
+        Examples
+        --------
+        >>> parameter = Parameter(1.0)
+        >>> parameter.set_param_ps()
+        >>> parameter.is_param_ps, parameter.init_in_server
+        (True, False)
+        """
+        self.init_in_server = init_in_server
+        self.is_param_ps = True
 
     def __repr__(self) -> str:
         return (
             f"Parameter (name={self._name}, shape={self.shape}, dtype={dtypes.type_name(self._dtype)}, "
-            f"requires_grad={self._requires_grad})"
+            f"requires_grad={self.requires_grad})"
         )
 
 
@@ -146,3 +462,15 @@ def _values(name: str, given: Any) -> Array:
             f"Parameter {name!r}: the input is a Tensor, int, float, ndarray or list, found {type(given).__name__}"
         )
     return as_array(given, "int32" if isinstance(given, int) else None)
+
+
+def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold."""
+    if dtype.kind in "iu" and array.size:
+        limits, values = np.iinfo(dtype), array.real if array.dtype.kind == "c" else array
+        low, high = values.min().item(), values.max().item()
+        # An inexact comparison with 2**63 - 1 would let 2**63 pass: compare Python numbers, which are exact.
+        if not (limits.min - 1 < low and high < limits.max + 1):
+            raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")
+    with np.errstate(all="ignore"):
+        return array.astype(dtype)

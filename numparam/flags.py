@@ -1,0 +1,92 @@
+"""The attributes of a parameter that training and parallel runs read: each has a default and a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+
+if TYPE_CHECKING:
+    from numparam.parameter import Parameter
+
+Value = TypeVar("Value")
+
+
+class Flag(Generic[Value]):
+    """Keep a checked attribute of a parameter, which takes no memory as long as it has its default.
+
+    Parameters
+    ----------
+    default : callable
+        Makes the default.
+    check : callable
+        Is given a description of the attribute and a value; returns what is stored, or raises.
+    doc : str
+        The docstring of the attribute.
+    """
+
+    def __init__(self, default: Callable[[], Value], check: Callable[[str, Any], Value], doc: str) -> None:
+        self.default = default
+        self.check = check
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, parameter: None, owner: type) -> Flag[Value]: ...
+
+    @overload
+    def __get__(self, parameter: Parameter, owner: type) -> Value: ...
+
+    def __get__(self, parameter: Parameter | None, owner: type) -> Flag[Value] | Value:
+        if parameter is None:
+            return self
+        state = vars(parameter)
+        return state[self.name] if self.name in state else self.default()
+
+    def __set__(self, parameter: Parameter, value: Any) -> None:
+        vars(parameter)[self.name] = self.check(f"Parameter {parameter.name!r}: {self.name}", value)
+
+
+def switch(default: bool, doc: str) -> Flag[bool]:
+    """Make a flag that is exactly True or False."""
+
+    def check(what: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ArgumentTypeError(f"{what} is True or False, found {value!r}")
+        return value
+
+    return Flag(lambda: default, check, doc)
+
+
+def integer(default: int, doc: str, low: int | None = None) -> Flag[int]:
+    """Make a flag that is an int, of at least `low` if that is given."""
+
+    def check(what: str, value: Any) -> int:
+        if not isinstance(value, int | np.integer) or (low is not None and isinstance(value, bool)):
+            raise ArgumentTypeError(f"{what} is an int, found {value!r}")
+        if low is not None and value < low:
+            raise ArgumentValueError(f"{what} is at least {low}, found {value}")
+        return int(value)
+
+    return Flag(lambda: default, check, doc)
+
+
+def lengths(doc: str) -> Flag[list[int]]:
+    """Make a flag that is a list, given as a list or tuple."""
+
+    def check(what: str, value: Any) -> list[int]:
+        if not isinstance(value, list | tuple):
+            raise ArgumentTypeError(f"{what} is a list or tuple of ints, found {value!r}")
+        return list(value)
+
+    return Flag(list, check, doc)
+
+
+def anything(default: Any, doc: str) -> Flag[Any]:
+    """Make a flag that takes any value."""
+    return Flag(lambda: default, lambda _, value: value, doc)
