@@ -19,22 +19,33 @@ def imported(path: Path) -> set[str]:
     return modules
 
 
-def test_every_folder_of_modules_is_a_declared_package() -> None:
-    folders = {"numparam": ROOT / "numparam", "numparam.kernels": ROOT / "kernels"}
-    found = {
-        ".".join([name, *path.parent.relative_to(folder).parts])
-        for name, folder in folders.items()
-        for path in folder.rglob("*.py")
+SHIPPED = {
+    ".".join([name, *path.parent.relative_to(folder).parts]): path.parent
+    for name, folder in {"numparam": ROOT / "numparam", "numparam.kernels": ROOT / "kernels"}.items()
+    for path in folder.rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+}
+
+
+def test_every_folder_is_a_declared_package() -> None:
+    assert set(SHIPPED) == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_every_file_beside_the_modules_is_declared_package_data() -> None:
+    declared = PROJECT["tool"]["setuptools"]["package-data"]
+    data = {
+        (name, path.name)
+        for name, folder in SHIPPED.items()
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix != ".py"
     }
-    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
-
-
-def test_the_marker_of_typed_packages_and_the_specifications_are_shipped() -> None:
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["numparam"]
-    shipped = {path for pattern in patterns for path in (ROOT / "numparam").glob(pattern)}
-    data = {path for path in (ROOT / "numparam").rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
-    assert ROOT / "numparam" / "py.typed" in data
-    assert data == shipped
+    assert ("numparam", "py.typed") in data
+    assert data == {
+        (name, path.name)
+        for name, patterns in declared.items()
+        for pattern in patterns
+        for path in SHIPPED[name].glob(pattern)
+    }
 
 
 def test_kernels_import_nothing_above_them() -> None:
