@@ -11,7 +11,7 @@ from numparam.initializer.constants import as_scalar
 from numparam.region import Region, as_slice
 from numparam.source import Buffer, Source
 
-_SPARSE_BLOCK = 2**16  # words ranked at a time, 256 KiB; more only where 16 columns hold more
+_SPARSE_BLOCK = 2**16  # words ranked at a time, 256 KiB; more only where one column holds more
 
 
 class Identity(Initializer):
@@ -127,15 +127,25 @@ class Sparse(RandomInitializer):
         zeros = math.ceil(self.sparsity * row_count)
         rows, columns = region.ranges
         matrix = out.reshape(len(rows), len(columns))
-        width = max(16, _SPARSE_BLOCK // row_count)
+        if zeros == 0:
+            return
+        width = max(1, _SPARSE_BLOCK // row_count)
         for begin in range(0, len(columns), width):
             touched = Region.full(region.full_shape)[:, as_slice(columns[begin : begin + width])]
             words = np.empty(touched.shape, np.uint32)
             source.bits(words, touched, label="sparse")
-            smallest = np.argsort(words, axis=0, kind="stable")[:zeros]
-            is_zero = np.zeros(touched.shape, bool)
-            np.put_along_axis(is_zero, smallest, True, axis=0)
-            matrix[:, begin : begin + width][is_zero[as_slice(rows)]] = 0
+            matrix[:, begin : begin + width][_smallest(words, zeros)[as_slice(rows)]] = 0
+
+
+def _smallest(words: Buffer, count: int) -> Buffer:
+    """Mark the `count` smallest words of each column, the upper row first among equals."""
+    last = np.partition(words, count - 1, axis=0)[count - 1]
+    marked = words <= last
+    for column in np.flatnonzero(np.count_nonzero(marked, axis=0) > count):
+        equal = np.flatnonzero(words[:, column] == last[column])
+        surplus = np.count_nonzero(marked[:, column]) - count
+        marked[equal[len(equal) - surplus :], column] = False
+    return marked
 
 
 class Orthogonal(RandomInitializer):
