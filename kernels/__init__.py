@@ -7,6 +7,7 @@ itself, for example ``from numparam.kernels import fill``.
 Files
 -----
 ``_lanes``        the machine: strict integer and float types of one or many lanes, and their primitive operations
+``_cuda``         what a CUDA thread has beside it, and the operations that NVVM would round otherwise
 ``_compile``      the only place that calls Numba: compile options and the on-disk cache
 ``threads``       the thread pool and how work is split
 ``random_bits``   Philox4x32-10
@@ -14,5 +15,6 @@ Files
 ``distributions`` random words to uniform, normal and truncated normal values
 ``casts``         float32 to float16, bfloat16 and float8 bits
 ``fill``          random fill of an array that holds any slice of a tensor
+``fill_threads``  the random fill's CUDA kernels, around the same formulas
 ``constant``      constant fill
 """

@@ -13,10 +13,13 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
 import sys
 import tempfile
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import llvmlite
@@ -24,6 +27,7 @@ import numba
 from numba.core import serialize
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +84,29 @@ def _source_hash() -> str:
     return digest.hexdigest()
 
 
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file of the cache; a full or read-only disk costs the next process a compilation and nothing else."""
+    with contextlib.suppress(OSError):
+        _remove_outdated(path.parent)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _remove_outdated(directory: Path) -> None:
+    """Drop kernels of older sources, where this installation is the directory's only user."""
+    if directory.parent != Path(__file__).parent:
+        return
+    for path in directory.glob("numparam-*.kernel"):
+        if not path.name.startswith(f"numparam-{_source_hash()}-"):
+            path.unlink(missing_ok=True)
+
+
 class _KernelCache(_Cache):  # type: ignore[misc]
     """Numba's cache protocol on single files named by content."""
 
@@ -109,19 +136,8 @@ class _KernelCache(_Cache):  # type: ignore[misc]
         return CompileResult._rebuild(target_context, *payload)
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Write the compiled kernel; a full or read-only disk costs the next process a compilation and nothing else."""
-        payload = serialize.dumps(data._reduce())
-        path = self._path(sig, data.target_context)
-        with contextlib.suppress(OSError):
-            self._remove_outdated()
-            descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=path.name)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(payload)
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        """Write the compiled kernel."""
+        _write_whole(self._path(sig, data.target_context), serialize.dumps(data._reduce()))
 
     def _path(self, sig: Any, target_context: Any) -> Path:
         parts = (
@@ -131,10 +147,62 @@ class _KernelCache(_Cache):  # type: ignore[misc]
         name = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
         return self._directory / f"numparam-{_source_hash()}-{name}.kernel"
 
-    def _remove_outdated(self) -> None:
-        """Drop kernels of older sources, where this installation is the directory's only user."""
-        if self._directory.parent != Path(__file__).parent:
-            return
-        for path in self._directory.glob("numparam-*.kernel"):
-            if not path.name.startswith(f"numparam-{_source_hash()}-"):
-                path.unlink(missing_ok=True)
+
+# Kernels are compiled once for the oldest architecture and linked for each card from there: what the tests interpret is
+# what every card runs. No instruction of a newer one is wanted.
+COMPUTE_CAPABILITY = (7, 5)
+
+
+class CudaKernel:
+    """One CUDA kernel, compiled when its PTX is first asked for and kept on disk.
+
+    Parameters
+    ----------
+    name : str
+        Of the entry in the PTX, unlike any other's.
+    function : callable
+        The body, for one thread. Takes numbers and tuples of numbers only.
+    signature : tuple
+        The Numba types of its arguments.
+    """
+
+    def __init__(self, name: str, function: Callable[..., None], signature: tuple[Any, ...]) -> None:
+        self.name, self.function, self.signature = name, function, signature
+
+    @cached_property
+    def ptx(self) -> str:
+        """Return the code; no GPU is needed."""
+        directory = _cache_directory()
+        parts = (
+            self.name,
+            *(f"{name} {version(name)}" for name in ("numba", "numba-cuda", "cuda-toolkit")),
+            sys.version,
+        )
+        digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
+        path = None if directory is None else directory / f"numparam-{_source_hash()}-{digest}.kernel"
+        if path is not None:
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                return path.read_text("ascii")
+        code = self._compile()
+        if path is not None:
+            _write_whole(path, code.encode("ascii"))
+        return code
+
+    def _compile(self) -> str:
+        import numba.cuda
+        import numba.cuda.dispatcher
+
+        with global_compiler_lock:
+            # Numba asks the current device for its architecture to compile the formulas, and there may be none.
+            known = numba.cuda.dispatcher.get_current_device
+            numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
+            try:
+                code, _ = numba.cuda.compile(
+                    self.function, self.signature, device=False, abi="numba", cc=COMPUTE_CAPABILITY
+                )
+            finally:
+                numba.cuda.dispatcher.get_current_device = known
+        code = re.sub(r"^\.common .*NumbaEnv.*\n", "", code, flags=re.MULTILINE)
+        mangled = re.search(r"\.visible \.entry (\w+)", code)
+        assert mangled is not None
+        return code.replace(mangled[1], self.name)

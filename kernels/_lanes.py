@@ -113,6 +113,24 @@ _TYPERS: dict[int, Callable[[Any], Any]] = {  # Numba reads the arity of a typin
 }
 
 
+_LOWERINGS: dict[tuple[str, Any], Any] = {}  # how an operation is emitted, by target and operation
+
+
+def lower_for(target: str, key: Any) -> Any:
+    """Register how `target` emits operation `key`, in place of the common way."""
+
+    def register(emit: Any) -> Any:
+        _LOWERINGS[target, key] = emit
+        return emit
+
+    return register
+
+
+def lowering(target: str, key: Any) -> Any:
+    """Return how `target` emits operation `key`."""
+    return _LOWERINGS.get((target, key)) or _LOWERINGS["cpu", key]
+
+
 def _primitive(key: Any, arity: int, elements: str, result: str | None = None) -> Any:
     """Register code for operation `key`, whose operands share one of the `elements` and give `result` (or the same)."""
 
@@ -132,8 +150,9 @@ def _primitive(key: Any, arity: int, elements: str, result: str | None = None) -
                 _to_lanes(context, builder, lanes, kind, value)
                 for kind, value in zip(signature.args, args, strict=True)
             ]
-            return emit(builder, lanes, *values)
+            return lowering(context.target_name, key)(builder, lanes, *values)
 
+        lower_for("cpu", key)(emit)
         type_callable(key)(lambda context: _TYPERS[arity](rule))  # noqa: ARG005
         for kinds in itertools.product((Lanes, types.Number), repeat=arity):
             if Lanes in kinds:
@@ -168,6 +187,8 @@ _primitive(operator.add, 2, _NUMBERS)(_by_kind("fadd", "add", "add"))
 _primitive(operator.sub, 2, _NUMBERS)(_by_kind("fsub", "sub", "sub"))
 _primitive(operator.mul, 2, _NUMBERS)(_by_kind("fmul", "mul", "mul"))
 _primitive(operator.truediv, 2, _FLOATS)(_by_kind("fdiv", None, None))
+_primitive(operator.floordiv, 2, "u64 u32")(_by_kind(None, None, "udiv"))
+_primitive(operator.mod, 2, "u64 u32")(_by_kind(None, None, "urem"))
 _primitive(operator.neg, 1, _FLOATS)(_by_kind("fneg", None, None))
 _primitive(operator.and_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.and_(a, b))  # noqa: ARG005
 _primitive(operator.or_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.or_(a, b))  # noqa: ARG005

@@ -1,18 +1,22 @@
 """Constant fill at the speed of the memory bus.
 
-An array that does not fit the caches is written past them, 32 bytes at a time; a plain loop would first read every
-line.
+On a CPU an array that does not fit the caches is written past them, 32 bytes at a time; a plain loop would first read
+every line. A CUDA thread writes lines of 16 bytes, of any dtype.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from numparam.kernels import threads
-from numparam.kernels._compile import kernel
-from numparam.kernels._lanes import stream_word
+from numparam.kernels._compile import CudaKernel, kernel
+from numparam.kernels._cuda import holds, lane, store_item, store_line, thread
+from numparam.kernels._cuda import threads as cuda_threads
+from numparam.kernels._lanes import low_word, select, stream_word
 
 # Smaller arrays are better left in the caches, where the next operation finds them.
 STREAM_FROM_BYTES = 4 << 20
@@ -24,6 +28,32 @@ def _stream(out: Any, start: Any, stop: Any, word: Any) -> None:
     """Write `word` to ``out[start:stop]``; both bounds are multiples of four and the address of `out` of 32."""
     for at in range(start, stop, _WORDS_PER_STORE):
         stream_word(out, at, word)
+
+
+_BYTE, _WORD = np.uint8(0), np.uint64(0)
+
+
+def _constant(address: Any, nbytes: Any, low: Any, high: Any) -> None:
+    """Write the 16-byte pattern (low, high) of the lines of memory that hold ``nbytes`` bytes from `address` on."""
+    before = lane(address) & 15  # bytes of the first line that are not ours
+    lines = (lane(nbytes) + before + 15) // 16
+    at = thread(0)
+    while holds(at < lines):
+        start = at * 16 - before
+        if holds((start < nbytes) & (lane(nbytes) - start >= 16)):
+            store_line(lane(address) + start, (lane(low), lane(high)), _WORD)
+        else:
+            for k in range(16):
+                if holds(start + k < nbytes):
+                    byte = low_word(select(lane(np.uint64(k)) < 8, low, high) >> (8 * (k % 8)))
+                    store_item(lane(address) + (start + k), byte, _BYTE)
+        at = at + cuda_threads(0)
+
+
+@cache
+def make_constant() -> CudaKernel:
+    """Make the kernel for constants of every dtype."""
+    return CudaKernel("constant", _constant, (types.uint64, types.uint64, types.uint64, types.uint64))
 
 
 def fill(out: np.ndarray[Any, Any], value: Any) -> None:
