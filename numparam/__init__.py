@@ -13,7 +13,10 @@ import numpy as np
 
 from numparam import dtypes, errors
 from numparam import initializer as initializer
+from numparam.cell import Cell, CellDict, CellList, SequentialCell
+from numparam.context import get_auto_parallel_context, reset_auto_parallel_context, set_auto_parallel_context
 from numparam.parameter import Parameter
+from numparam.parameter_tuple import ParameterTuple
 from numparam.seed import get_seed, set_seed
 from numparam.tensor import Tensor
 from numparam.threads import get_num_threads, set_num_threads
@@ -40,7 +43,12 @@ complex64 = np.dtype("complex64")
 complex128 = np.dtype("complex128")
 
 __all__ = [
+    "Cell",
+    "CellDict",
+    "CellList",
     "Parameter",
+    "ParameterTuple",
+    "SequentialCell",
     "Tensor",
     "bfloat16",
     "bool_",
@@ -53,12 +61,15 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "get_auto_parallel_context",
     "get_num_threads",
     "get_seed",
     "int8",
     "int16",
     "int32",
     "int64",
+    "reset_auto_parallel_context",
+    "set_auto_parallel_context",
     "set_num_threads",
     "set_seed",
     "uint8",

@@ -81,6 +81,7 @@ class Parameter(Tensor):
     init_in_server = switch(False, "Get or set whether the parameter server also makes the initial values.")
 
     _origin = "initializer"
+    _origin_file: str | None = None
     _parallel_mode: str | None = None
     _initialized = False
     _pipeline_stages: tuple[int, ...] = ()
@@ -129,6 +130,12 @@ class Parameter(Tensor):
         self._name_is_generated = not given
         self._name = given or f"Parameter#{next(_generated)}"
 
+    def _rename(self, name: str) -> None:
+        """Take the name that a cell gives, which needs no check unless it is very long."""
+        if len(name) > _MAX_NAME:
+            self.name = name
+        self._name, self._name_is_generated = name, False
+
     @property
     def origin(self) -> str:
         """Say where the values come from.
@@ -144,7 +151,15 @@ class Parameter(Tensor):
         >>> Parameter(1.0).origin, Parameter(1.0).set_data(2.0).origin
         ('input', 'set_data')
         """
-        return self._origin
+        return self._origin if self._origin_file is None else f"{self._origin} {self._origin_file}"
+
+    @property
+    def origin_file(self) -> str | None:
+        """Return the file that the values or their recipe were loaded from, None if they were not."""
+        return self._origin_file
+
+    def _set_origin(self, origin: str, file: str | None = None) -> None:
+        self._origin, self._origin_file = origin, file
 
     @property
     def data(self) -> Self:
@@ -219,7 +234,7 @@ class Parameter(Tensor):
             )
         self._take(data)
         self.sliced = slice_shape
-        self._origin = "set_data"
+        self._set_origin("set_data")
         return self
 
     def _take(self, data: Tensor) -> None:
@@ -385,7 +400,7 @@ class Parameter(Tensor):
             self._copy(data)
         else:
             self._hold(_converted(self._name, data.asnumpy(), self._dtype))
-        self._origin = "initializer" if self.has_init else "input"
+        self._set_origin("initializer" if self.has_init else "input")
 
     def _sibling(self) -> Self:
         """Return a parameter with the same attributes, and no values yet."""

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from numparam.text import printable
+
 _WIDE = 10_000  # one row is one line, for grep; a narrow terminal wraps it
 
 
@@ -38,45 +40,9 @@ def print_line(line: str) -> None:
     print(printable(line))
 
 
-def printable(text: str) -> str:
-    r"""Escape what a terminal would obey rather than show: a name comes from a file of unknown origin.
-
-    Examples
-    --------
-    >>> print(printable("layer\x1b[2J"))
-    layer\x1b[2J
-    """
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
 def supports_unicode() -> bool:
     """Say whether the standard output can show block letters."""
     return Console().encoding.startswith("utf")
-
-
-def size(nbytes: int) -> str:
-    """Write a number of bytes in units of 1000, as disks are sold.
-
-    Examples
-    --------
-    >>> size(90856960), size(640)
-    ('90.9 MB', '640 B')
-    """
-    value, power = float(nbytes), 0
-    while value >= 999.95:
-        value, power = value / 1000, power + 1
-    return f"{value:.1f} {'kMGTPE'[power - 1]}B" if power else f"{nbytes} B"
-
-
-def amount(count: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    Examples
-    --------
-    >>> amount(1, "parameter"), amount(1234, "parameter")
-    ('1 parameter', '1,234 parameters')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 @contextmanager

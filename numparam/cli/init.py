@@ -41,7 +41,8 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import amount, print_layers, print_line, progress_bar, size
+    from numparam.cli.console import print_layers, print_line, progress_bar
+    from numparam.text import amount, size
 
     if arguments.axis is not None and arguments.shard is None:
         raise ArgumentValueError("--axis says how to split for --shard K/N, which is missing")

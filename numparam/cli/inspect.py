@@ -26,7 +26,8 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import amount, print_line, print_table, size
+    from numparam.cli.console import print_line, print_table
+    from numparam.text import amount, size
 
     checkpoint = open_checkpoint(arguments.file)
     columns = ["parameter", "dtype", "shape", "bytes"]

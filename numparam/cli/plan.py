@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_all(plan: Plan) -> None:
-    from numparam.cli.console import amount, print_layers, print_line, print_table, size
+    from numparam.cli.console import print_layers, print_line, print_table
+    from numparam.text import amount, size
 
     first = plan.shard(0)
     rows = []
@@ -67,7 +68,8 @@ def _print_all(plan: Plan) -> None:
 
 
 def _print_rank(plan: Plan, rank: int) -> None:
-    from numparam.cli.console import print_line, print_table, size
+    from numparam.cli.console import print_line, print_table
+    from numparam.text import size
 
     shard = plan.shard(rank)
     rows, total = [], 0

@@ -24,7 +24,8 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import amount, print_line, progress_bar, size
+    from numparam.cli.console import print_line, progress_bar
+    from numparam.text import amount, size
 
     checkpoint = open_checkpoint(arguments.file)
     start = time.perf_counter()

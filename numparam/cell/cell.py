@@ -1,0 +1,509 @@
+"""A cell: a tree of parameters and cells with a computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.cell.hooks import HookHandle, Hooks
+from numparam.cell.queries import Queries
+from numparam.cell.state import IncompatibleKeys, load_state
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numparam.cell.summary import Summary
+
+_COMPUTE_DTYPES = ("float16", "float32", "bfloat16")
+_RECOMPUTE = ("mp_comm_recompute", "parallel_optimizer_comm_recompute", "recompute_slice_activation")
+_RECOMPUTE_IGNORED = ("use_reentrant", "output_recompute", "early_stop", "context_fn")
+
+
+class Cell(Queries):
+    """Group parameters and other cells; subclass it and write ``construct``.
+
+    A parameter, cell or list of them that is assigned to an attribute becomes a part of the cell, and so does what
+    `insert_param_to_cell`, `insert_child_to_cell` and `register_buffer` are given:
+
+    * a parameter without a name of its own takes that of the attribute;
+    * in a list or tuple it takes ``Parameter$1``, ``Parameter$2`` and so on, counted within the cell; cells in a list
+      or tuple are called by the attribute and their place. Changing the list later registers nothing: assign it again;
+    * two different parameters of one cell cannot have the same name;
+    * when the cell becomes a part of another one, all its parameters are called by their paths from there. A parameter
+      put into it later gets its full path too.
+
+    The name of a lazy parameter decides its values at the moment they are made, so they depend on its place in the
+    finished tree and not on the order in which the tree was built.
+
+    Parameters
+    ----------
+    auto_prefix : bool
+        Whether the parameters of cells that are put in are called by their paths.
+    flags : dict, optional
+        See `add_flags`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numparam import Parameter
+    >>> from numparam.initializer import initializer
+    >>> class Dense(Cell):
+    ...     def __init__(self, inputs, outputs):
+    ...         super().__init__()
+    ...         self.weight = Parameter(initializer("xavier_uniform", (outputs, inputs)))
+    ...         self.bias = Parameter(initializer("zeros", outputs))
+    ...     def construct(self, x):
+    ...         return x @ self.weight.asnumpy().T + self.bias.asnumpy()
+    >>> class Net(Cell):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layers = CellList([Dense(4, 8), Dense(8, 2)])
+    ...     def construct(self, x):
+    ...         for layer in self.layers:
+    ...             x = np.tanh(layer(x))
+    ...         return x
+    >>> from numparam import CellList
+    >>> net = Net()
+    >>> [parameter.name for parameter in net.trainable_params()]
+    ['layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias']
+    >>> net(np.ones((3, 4), np.float32)).shape
+    (3, 2)
+    """
+
+    _training = False
+    _requires_grad = False
+    _compute_dtype: np.dtype[Any] | None = None
+    _cell_type = ""
+    _layouts: Mapping[str, Any] = {}
+    _flags: Mapping[str, Any] = {}
+    _pre_hooks: Hooks = {}
+    _hooks: Hooks = {}
+
+    def __init__(self, auto_prefix: bool = True, flags: Mapping[str, Any] | None = None) -> None:
+        super().__init__(auto_prefix)
+        if flags:
+            self.add_flags(**flags)
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Run the hooks and ``construct``."""
+        for hook in list(self._pre_hooks.values()):
+            replaced = hook(self, inputs)
+            if replaced is not None:
+                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+        output = self.construct(*inputs, **options)
+        for hook in list(self._hooks.values()):
+            replaced = hook(self, inputs, output)
+            if replaced is not None:
+                output = replaced
+        return output
+
+    def construct(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the output; every subclass that is called needs its own.
+
+        Raises
+        ------
+        NotImplementedError
+            If the class has none. It is also an AttributeError.
+        """
+        raise _NoConstruct(f"{type(self).__name__} has no method construct(self, ...), so it cannot be called")
+
+    def register_forward_pre_hook(self, hook_fn: Callable[..., Any], *, prepend: bool = False) -> HookHandle:
+        """Call a function before the cell runs.
+
+        Parameters
+        ----------
+        hook_fn : callable
+            Is given the cell and the tuple of its positional inputs; may return other inputs.
+        prepend : bool
+            Whether it runs before the hooks that are there already.
+
+        Returns
+        -------
+        HookHandle
+            Removes it.
+
+        Raises
+        ------
+        TypeError
+            If it is no function.
+
+        Examples
+        --------
+        >>> class Double(Cell):
+        ...     def construct(self, x):
+        ...         return 2 * x
+        >>> cell = Double()
+        >>> handle = cell.register_forward_pre_hook(lambda cell, inputs: inputs[0] + 1)
+        >>> cell(3)
+        8
+        """
+        return HookHandle(self._own("_pre_hooks"), hook_fn, "a forward pre-hook", prepend)
+
+    def register_forward_hook(self, hook_fn: Callable[..., Any], *, prepend: bool = False) -> HookHandle:
+        """Call a function after the cell ran.
+
+        Parameters
+        ----------
+        hook_fn : callable
+            Is given the cell, the tuple of its positional inputs and the output; may return another output.
+        prepend : bool
+            Whether it runs before the hooks that are there already.
+
+        Returns
+        -------
+        HookHandle
+            Removes it.
+
+        Raises
+        ------
+        TypeError
+            If it is no function.
+
+        Examples
+        --------
+        >>> class Double(Cell):
+        ...     def construct(self, x):
+        ...         return 2 * x
+        >>> cell = Double()
+        >>> handle = cell.register_forward_hook(lambda cell, inputs, output: output + 1)
+        >>> cell(3)
+        7
+        """
+        return HookHandle(self._own("_hooks"), hook_fn, "a forward hook", prepend)
+
+    def _own(self, name: str) -> dict[Any, Any]:
+        """Return a table of this cell, made when it is first needed."""
+        return cast("dict[Any, Any]", vars(self).setdefault(name, {}))
+
+    @property
+    def training(self) -> bool:
+        """Say whether the cell is in training; see `set_train`."""
+        return self._training
+
+    @property
+    def phase(self) -> str:
+        """Return ``"train"`` or ``"predict"``."""
+        return "train" if self._training else "predict"
+
+    def set_train(self, mode: bool = True) -> Self:
+        """Put the cell and all below it into training, or out of it.
+
+        Examples
+        --------
+        >>> Cell().set_train().training
+        True
+        """
+        for _, cell in self.cells_and_names():
+            cell._training = mode
+        return self
+
+    def set_grad(self, requires_grad: bool = True) -> Self:
+        """Note whether gradients of this cell are wanted; its parameters stay as they are.
+
+        Examples
+        --------
+        >>> Cell().set_grad().get_flags()
+        {}
+        """
+        self._requires_grad = requires_grad
+        return self
+
+    @property
+    def compute_dtype(self) -> np.dtype[Any] | None:
+        """Return the dtype that ``construct`` shall compute in, None if `to_float` did not say."""
+        return self._compute_dtype
+
+    def to_float(self, dst_type: Any) -> Self:
+        """Ask this cell and all below it to compute in a dtype; the parameters keep theirs.
+
+        ``construct`` finds it in `compute_dtype`. To convert the parameters, see `to`.
+
+        Parameters
+        ----------
+        dst_type : numpy.dtype or str
+            float16, float32 or bfloat16.
+
+        Raises
+        ------
+        ValueError
+            If it is another one.
+
+        Examples
+        --------
+        >>> Cell().to_float("float16").compute_dtype
+        dtype('float16')
+        """
+        try:
+            dtype = dtypes.as_dtype(dst_type)
+        except TypeError:
+            dtype = None
+        if dtype is None or dtype.name not in _COMPUTE_DTYPES:
+            raise ArgumentValueError(f"a cell computes in {', '.join(_COMPUTE_DTYPES)}; found {dst_type!r}")
+        for _, cell in self.cells_and_names():
+            cell._compute_dtype = dtype
+        return self
+
+    def to(self, dtype: Any = None) -> Self:
+        """Convert every floating-point parameter and buffer to a dtype, in place.
+
+        Lazy parameters stay lazy and are drawn in the new dtype. Integers and bools stay as they are.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype or str
+            A floating one.
+
+        Raises
+        ------
+        TypeError
+            If it is none.
+
+        Examples
+        --------
+        >>> from numparam import Parameter
+        >>> cell = Cell()
+        >>> cell.w = Parameter([1.0, 2.0])
+        >>> cell.to("bfloat16").w.dtype
+        dtype(bfloat16)
+        """
+        target = dtypes.as_dtype(dtype)
+        if not dtypes.is_floating(target):
+            raise ArgumentTypeError(f"the parameters of a cell are converted to a floating dtype, found {target}")
+        for parameter in self.get_parameters():
+            if dtypes.is_floating(parameter.dtype):
+                parameter.set_dtype(target)
+        for _, cell in self.cells_and_names():
+            for name, buffer in cell._buffers.items():
+                if buffer is not None and dtypes.is_floating(buffer.dtype):
+                    cell._buffers[name] = Tensor(buffer, target)
+        return self
+
+    def set_comm_fusion(self, fusion_type: int, recurse: bool = True) -> Self:
+        """Set `Parameter.comm_fusion` of every trainable parameter.
+
+        Raises
+        ------
+        TypeError
+            If `fusion_type` is no int.
+        ValueError
+            If it is negative.
+
+        Examples
+        --------
+        >>> Cell().set_comm_fusion(2).trainable_params()
+        []
+        """
+        for parameter in self.trainable_params(recurse):
+            parameter.comm_fusion = fusion_type
+        return self
+
+    def set_param_ps(self, recurse: bool = True, init_in_server: bool = False) -> None:
+        """Let a parameter server update every trainable parameter; see `Parameter.set_param_ps`.
+
+        Examples
+        --------
+        >>> Cell().set_param_ps()
+        """
+        for parameter in self.trainable_params(recurse):
+            parameter.set_param_ps(init_in_server)
+
+    def recompute(self, **options: Any) -> None:
+        """Ask for a second forward pass instead of kept activations.
+
+        There are no activations here; what is kept is the mark on the parameters.
+
+        Parameters
+        ----------
+        parallel_optimizer_comm_recompute : bool
+            Sets `Parameter.parallel_optimizer_comm_recompute` of every parameter.
+        **options
+            ``mp_comm_recompute`` and ``recompute_slice_activation``, bools, are accepted; so are the options of
+            MindSpore 2.10.
+
+        Raises
+        ------
+        TypeError
+            If an option is no bool.
+        ValueError
+            If there is no such option.
+
+        Examples
+        --------
+        >>> Cell().recompute(parallel_optimizer_comm_recompute=True)
+        """
+        for option, value in options.items():
+            if option in _RECOMPUTE_IGNORED:
+                continue
+            if option not in _RECOMPUTE:
+                raise ArgumentValueError(f"recompute has no option {option!r}; known: {', '.join(_RECOMPUTE)}")
+            if not isinstance(value, bool):
+                raise ArgumentTypeError(f"recompute: {option} is True or False, found {value!r}")
+        if "parallel_optimizer_comm_recompute" in options:
+            for parameter in self.get_parameters():
+                parameter.parallel_optimizer_comm_recompute = options["parallel_optimizer_comm_recompute"]
+
+    def apply(self, fn: Callable[[Cell], object]) -> Self:
+        """Call a function with every cell: those below first, this one last.
+
+        Examples
+        --------
+        >>> Cell().apply(lambda cell: print(cell))
+        Cell()
+        Cell()
+        """
+        for child in self.cells():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def add_flags(self, **flags: Any) -> Self:
+        """Note flags, which become attributes.
+
+        Examples
+        --------
+        >>> cell = Cell().add_flags(frozen=True)
+        >>> cell.frozen, cell.get_flags()
+        (True, {'frozen': True})
+        """
+        for name, value in flags.items():
+            setattr(self, name, value)
+        self._own("_flags").update(flags)
+        return self
+
+    def add_flags_recursive(self, **flags: Any) -> Self:
+        """Note flags of this cell and all below it.
+
+        Examples
+        --------
+        >>> Cell().add_flags_recursive(frozen=True).get_flags()
+        {'frozen': True}
+        """
+        for _, cell in self.cells_and_names():
+            cell.add_flags(**flags)
+        return self
+
+    def get_flags(self) -> dict[str, Any]:
+        """Return the flags that `add_flags` noted."""
+        return dict(self._flags)
+
+    @property
+    def cls_name(self) -> str:
+        """Return the name of the class."""
+        return type(self).__name__
+
+    @property
+    def cell_type(self) -> str:
+        """Return what `update_cell_type` noted."""
+        return self._cell_type
+
+    def update_cell_type(self, cell_type: str) -> None:
+        """Note a type for the cell."""
+        self._cell_type = cell_type
+
+    @property
+    def param_prefix(self) -> str:
+        """Return the path of the cell in the tree that it was put into; empty if it is the root."""
+        return self._prefix[:-1]
+
+    @property
+    def parameter_layout_dict(self) -> Mapping[str, Any]:
+        """Get or set the layouts of the parameters by name."""
+        return self._layouts
+
+    @parameter_layout_dict.setter
+    def parameter_layout_dict(self, layouts: Mapping[str, Any]) -> None:
+        if not isinstance(layouts, dict):
+            raise ArgumentTypeError(f"the layouts of the parameters are a dict, found {type(layouts).__name__}")
+        self._layouts = layouts
+
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """Return by path the parameters and persistent buffers themselves, none copied.
+
+        Parameters
+        ----------
+        prefix : str
+            Stands right before every path.
+
+        Examples
+        --------
+        >>> from numparam import Parameter
+        >>> cell = Cell()
+        >>> cell.w = Parameter(1.0)
+        >>> cell.state_dict("net.")
+        {'net.w': Parameter (name=w, shape=(), dtype=Float32, requires_grad=True)}
+        """
+        state: dict[str, Tensor] = {prefix + path: parameter for path, parameter in self.parameters_and_names()}
+        state.update({prefix + path: buffer for path, buffer, kept in self._state_buffers() if kept})
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy values into the parameters and persistent buffers at their paths; all of them or, on an error, none.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to Tensor or numpy.ndarray
+            The values, which are converted to the dtypes that are there.
+        strict : bool
+            Whether missing and unexpected paths are an error.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``missing_keys`` and ``unexpected_keys``.
+
+        Raises
+        ------
+        TypeError
+            If `state_dict` is no mapping.
+        RuntimeError
+            If a shape differs, a value is no tensor, or the paths differ and `strict` is set.
+
+        Examples
+        --------
+        >>> from numparam import Parameter
+        >>> cell = Cell()
+        >>> cell.w = Parameter([0.0, 0.0])
+        >>> cell.load_state_dict({"w": np.array([1.0, 2.0]), "v": np.array(0)}, strict=False)
+        IncompatibleKeys(missing_keys=[], unexpected_keys=['v'])
+        >>> cell.w.asnumpy()
+        array([1., 2.], dtype=float32)
+        """
+        return load_state(self, state_dict, strict)
+
+    def summary(self) -> Summary:
+        """Return a table of the parameters, which a terminal and a notebook show.
+
+        Examples
+        --------
+        >>> from numparam import Parameter
+        >>> cell = Cell()
+        >>> cell.w = Parameter([1.0, 2.0])
+        >>> cell.summary()
+        parameter  shape  dtype    device  bytes  values  trainable  from
+        w          (2,)   float32  cpu       8 B  made    yes        input
+        1 parameter, 2 values, 8 B; trainable 2 values; lazy 0 B
+        """
+        from numparam.cell.summary import Summary
+
+        return Summary(self)
+
+    def extend_repr(self) -> str:
+        """Return what `repr` shows of the cell itself; subclasses may say more."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [
+            f"({name}): " + repr(cell).replace("\n", "\n  ") for name, cell in self._cells.items() if cell is not None
+        ]
+        own = self.extend_repr()
+        if not children:
+            return f"{type(self).__name__}({own})"
+        lines = [own, *children] if own else children
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+class _NoConstruct(NotImplementedError, AttributeError):
+    """Report a cell that is called and cannot be."""

@@ -1,0 +1,302 @@
+"""Cells that hold other cells: in a list, in a chain, by name."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self, SupportsIndex, cast, overload
+
+from numparam.cell.cell import Cell
+from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenError, RegionError
+
+
+class _Numbered(Cell):
+    """Hold cells in order; their names are 0, 1, 2, ... and follow every change."""
+
+    _cells: dict[str, Cell | None]  # type: ignore[assignment]
+
+    def _arrange(self, cells: Iterable[Any], names: Iterable[str] | None = None) -> None:
+        """Hold these cells from now on."""
+        members = list(cells)
+        for place, cell in enumerate(members):
+            if not isinstance(cell, Cell):
+                raise ArgumentTypeError(
+                    f"{type(self).__name__} holds cells, found {type(cell).__name__} at place {place}"
+                )
+        self._cells.clear()
+        self._cells.update(zip(map(str, range(len(members))) if names is None else names, members, strict=True))
+        if self._auto_prefix:
+            self._move_to(self._prefix[:-1])
+
+    def _append(self, cell: Cell) -> None:
+        if not isinstance(cell, Cell):
+            raise ArgumentTypeError(f"{type(self).__name__} holds cells, found {type(cell).__name__}")
+        place = str(len(self._cells))
+        self._cells[place] = cell
+        if self._auto_prefix:
+            cell._move_to(self._prefix + place)
+
+    @property
+    def _members(self) -> list[Cell]:
+        return cast("list[Cell]", list(self._cells.values()))
+
+    def _place(self, index: SupportsIndex, room: int = 0) -> int:
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise ArgumentTypeError(f"{type(self).__name__}: an index is an int or a slice, found {index!r}") from None
+        length = len(self._cells)
+        if not -length <= place < length + room:
+            raise RegionError(f"{type(self).__name__}: index {place} is out of range for {length} cells")
+        return place
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._members)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Cell: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Cell | Self:
+        if isinstance(index, slice):
+            part = type(self)(auto_prefix=False)  # the cells keep the names that they have here
+            part._arrange(self._members[index])
+            return part
+        return self._members[self._place(index)]
+
+    def __setitem__(self, index: SupportsIndex, cell: Cell) -> None:
+        members = self._members
+        members[self._place(index)] = cell
+        self._arrange(members)
+
+    def __delitem__(self, index: SupportsIndex | slice) -> None:
+        members = self._members
+        del members[index if isinstance(index, slice) else self._place(index)]
+        self._arrange(members)
+
+    def append(self, cell: Cell) -> Self:
+        """Add a cell at the end.
+
+        Raises
+        ------
+        TypeError
+            If it is no cell.
+        """
+        self._append(cell)
+        return self
+
+    def extend(self, cells: Iterable[Cell]) -> Self:
+        """Add cells at the end.
+
+        Raises
+        ------
+        TypeError
+            If it is no list of cells.
+        """
+        if not isinstance(cells, Iterable) or isinstance(cells, Mapping):
+            raise ArgumentTypeError(f"{type(self).__name__} takes an iterable of cells, found {type(cells).__name__}")
+        self._arrange([*self._members, *cells])
+        return self
+
+    __iadd__ = extend
+
+    def insert(self, index: SupportsIndex, cell: Cell) -> None:
+        """Add a cell before another one.
+
+        Raises
+        ------
+        IndexError
+            If there is no such place.
+        TypeError
+            If it is no cell.
+        """
+        members = self._members
+        members.insert(self._place(index, room=1), cell)
+        self._arrange(members)
+
+
+class CellList(_Numbered):
+    """Hold cells in a list; they are called 0, 1, 2, ... in the order of the list.
+
+    Parameters
+    ----------
+    cells : list of Cell, optional
+    auto_prefix : bool
+        See `Cell`.
+
+    Raises
+    ------
+    TypeError
+        If it is no list of cells.
+
+    Examples
+    --------
+    >>> from numparam import Parameter
+    >>> layers = CellList([Cell(), Cell()])
+    >>> layers[1].w = Parameter(1.0)
+    >>> layers.insert(0, Cell())
+    >>> len(layers), [parameter.name for parameter in layers.get_parameters()]
+    (3, ['2.w'])
+    """
+
+    def __init__(self, cells: list[Cell] | None = None, auto_prefix: bool = True) -> None:
+        super().__init__(auto_prefix)
+        if cells is None:
+            return
+        if not isinstance(cells, list | CellList):
+            raise ArgumentTypeError(f"a CellList is made of one list of cells, found {type(cells).__name__}")
+        self._arrange(cells)
+
+    def construct(self, *inputs: Any, **options: Any) -> Any:
+        """Refuse: a list does not say what to do with its cells."""
+        raise NotImplementedError("a CellList cannot be called: call its cells, or use a SequentialCell")
+
+
+class SequentialCell(_Numbered):
+    """Chain cells: each is given the output of the one before it.
+
+    Parameters
+    ----------
+    *cells : Cell, or one list or OrderedDict of them
+        The keys of an OrderedDict are the names of the cells.
+    auto_prefix : bool
+        See `Cell`.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+
+    Examples
+    --------
+    >>> class Double(Cell):
+    ...     def construct(self, x):
+    ...         return 2 * x
+    >>> SequentialCell(Double(), Double())(3)
+    12
+    """
+
+    def __init__(self, *cells: Any, auto_prefix: bool = True) -> None:
+        super().__init__(auto_prefix)
+        if len(cells) == 1 and isinstance(cells[0], OrderedDict):
+            for name in cells[0]:
+                self._check_insert(name, {})
+            self._arrange(cells[0].values(), cells[0])
+        elif len(cells) == 1 and not isinstance(cells[0], Cell):
+            if not isinstance(cells[0], list):
+                raise ArgumentTypeError(
+                    f"a SequentialCell is made of cells, a list or an OrderedDict of them, "
+                    f"found {type(cells[0]).__name__}"
+                )
+            self._arrange(cells[0])
+        elif cells:
+            self._arrange(cells)
+
+    def construct(self, x: Any) -> Any:
+        """Give the input to the first cell, its output to the second, and so on."""
+        for cell in self:
+            x = cell(x)
+        return x
+
+
+class CellDict(Cell):
+    """Hold cells by name, in the order in which they were put in.
+
+    Parameters
+    ----------
+    cells : mapping of str to Cell, or iterable of pairs, optional
+    auto_prefix : bool
+        See `Cell`.
+
+    Raises
+    ------
+    KeyError
+        If a name is empty, has a dot, or is an attribute of the class.
+    TypeError
+        If a name is no str, or something is no cell.
+    ValueError
+        If something is no pair.
+
+    Examples
+    --------
+    >>> heads = CellDict({"first": Cell(), "second": Cell()})
+    >>> list(heads), "first" in heads
+    (['first', 'second'], True)
+    """
+
+    _cells: dict[str, Cell]  # type: ignore[assignment]
+
+    def __init__(self, cells: Mapping[str, Cell] | Iterable[Any] | None = None, auto_prefix: bool = True) -> None:
+        super().__init__(auto_prefix)
+        if cells is not None:
+            self.update(cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._cells
+
+    def __getitem__(self, name: str) -> Cell:
+        if name not in self._cells:
+            raise NameTakenError(f"the CellDict has no cell {name!r}")
+        return self._cells[name]
+
+    def __setitem__(self, name: str, cell: Cell) -> None:
+        self._check(name, cell)
+        self._set_cell(name, cell)
+
+    def __delitem__(self, name: str) -> None:
+        self.pop(name)
+
+    def _check(self, name: Any, cell: Any) -> None:
+        if not isinstance(cell, Cell) or isinstance(cell, _Numbered | CellDict):
+            raise ArgumentTypeError(f"a CellDict holds cells that are no containers, found {type(cell).__name__}")
+        self._check_insert(name, self._cells)
+
+    def update(self, cells: Mapping[str, Cell] | Iterable[Any]) -> None:
+        """Put in cells by name: all of them or, on an error, none."""
+        if not isinstance(cells, Iterable):
+            raise ArgumentTypeError(f"a CellDict takes a mapping or pairs, found {type(cells).__name__}")
+        pairs = [(name, cells[name]) for name in cells] if isinstance(cells, Mapping | CellDict) else list(cells)
+        for pair in pairs:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ArgumentValueError(f"a CellDict takes pairs of a name and a cell, found {pair!r:.80}")
+            self._check(*pair)
+        for name, cell in pairs:
+            self._set_cell(name, cell)
+
+    def keys(self) -> Iterable[str]:
+        """Return the names."""
+        return self._cells.keys()
+
+    def values(self) -> Iterable[Cell]:
+        """Return the cells."""
+        return self._cells.values()
+
+    def items(self) -> Iterable[tuple[str, Cell]]:
+        """Return the names and cells."""
+        return self._cells.items()
+
+    def pop(self, name: str) -> Cell:
+        """Take a cell out and return it."""
+        cell = self[name]
+        del self._cells[name]
+        return cell
+
+    def clear(self) -> None:
+        """Take all cells out."""
+        self._cells.clear()
+
+    def construct(self, *inputs: Any, **options: Any) -> Any:
+        """Refuse: the names do not say what to do with the cells."""
+        raise NotImplementedError("a CellDict cannot be called: call its cells")

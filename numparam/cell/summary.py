@@ -1,0 +1,86 @@
+"""A table of the parameters of a cell, for a terminal and for a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from numparam.text import amount, printable, size
+
+if TYPE_CHECKING:
+    from numparam.cell.cell import Cell
+
+_COLUMNS = ("parameter", "shape", "dtype", "device", "bytes", "values", "trainable", "from")
+_RIGHT = _COLUMNS.index("bytes")
+
+
+class Summary:
+    """Hold what is known of every parameter of a cell at one moment.
+
+    Parameters
+    ----------
+    cell : Cell
+
+    Attributes
+    ----------
+    rows : list of tuple of str
+        For every parameter its path, shape, dtype, device and bytes, whether its values are ``made`` or still
+        ``lazy``, whether it is trainable, and where the values come from; see `numparam.Parameter.origin`.
+    total : str
+        The last line.
+
+    Examples
+    --------
+    >>> from numparam import Cell
+    >>> Summary(Cell()).total
+    '0 parameters, 0 values, 0 B; trainable 0 values; lazy 0 B'
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        named = list(cell.parameters_and_names())
+        self.rows = [
+            (
+                printable(path),
+                str(parameter.shape),
+                str(parameter.dtype),
+                str(parameter.device),
+                size(parameter.nbytes),
+                "lazy" if parameter.has_init else "made",
+                "yes" if parameter.requires_grad else "no",
+                printable(parameter.origin),
+            )
+            for path, parameter in named
+        ]
+        values = sum(parameter.size for _, parameter in named)
+        trainable = sum(parameter.size for _, parameter in named if parameter.requires_grad)
+        lazy = sum(parameter.nbytes for _, parameter in named if parameter.has_init)
+        self.total = (
+            f"{amount(len(named), 'parameter')}, {amount(values, 'value')}, "
+            f"{size(sum(parameter.nbytes for _, parameter in named))}; trainable {amount(trainable, 'value')}; "
+            f"lazy {size(lazy)}"
+        )
+
+    def __repr__(self) -> str:
+        table = [_COLUMNS, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if place == _RIGHT else cell.ljust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        return "\n".join([*lines, self.total])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th style='text-align:left'>{column}</th>" for column in _COLUMNS)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:{'right' if place == _RIGHT else 'left'}'>{escape(cell)}</td>"
+                for place, cell in enumerate(row)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self.total)}</p>"
