@@ -54,9 +54,8 @@ class Format:
             return -0.0 if negative_zero else 0.0
         quantum = self.quantum(exact)
         rounded = round(exact / quantum) * quantum  # Python rounds fractions to the even neighbour
-        if abs(rounded) > self.largest:
-            return math.copysign(math.inf if self.has_infinity else math.nan, exact)
-        return math.copysign(float(abs(rounded)), exact)
+        magnitude = float(abs(rounded)) if abs(rounded) <= self.largest else math.inf if self.has_infinity else math.nan
+        return math.copysign(magnitude, -1 if exact < 0 else 1)
 
     def encode(self, number: float) -> int:
         """Return the bits of a number of this format."""
@@ -345,8 +344,8 @@ def upper_quantile_64(q: float) -> float:
 QUANTILE = {FLOAT32: upper_quantile_32, FLOAT64: upper_quantile_64}
 
 # --------------------------------------------------------------------------- 4. distributions
-# A value is drawn in `f`, FLOAT32 or FLOAT64; the low bits of a word are 0 in FLOAT32. Uniform and truncated normal values
-# are then moved into their bounds.
+# A value is drawn in `f`, FLOAT32 or FLOAT64; the low bits of a word are 0 in FLOAT32. Uniform and truncated normal
+# values are then moved into their bounds.
 
 
 def _half_cell(f: Format) -> Fraction:

@@ -88,10 +88,7 @@ def test_yardsticks_agree_with_exact_arithmetic(name: str) -> None:
     arguments = RNG.choice(arguments, 300).astype(np.float64)
     with mpmath.workdps(80):
         for argument, found in zip(arguments.tolist(), yardstick(arguments).tolist(), strict=True):
-            if name in EXACT:
-                exact = EXACT[name](mpmath.mpf(argument))
-            else:
-                exact = found - quantile_error(argument, found)
+            exact = EXACT[name](mpmath.mpf(argument)) if name in EXACT else found - quantile_error(argument, found)
             assert abs(found - exact) <= abs(exact) * 2.0**-49
 
 
