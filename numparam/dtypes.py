@@ -38,7 +38,8 @@ TABLE: dict[str, Names] = {
     "complex128": Names(None, "Complex128"),
 }
 EXTENSIONS = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
-_NATIVE = frozenset(np.dtype(name) for name in TABLE if name not in EXTENSIONS)
+_NATIVE_BY_NAME = {name: np.dtype(name) for name in TABLE if name not in EXTENSIONS}
+_NATIVE = frozenset(_NATIVE_BY_NAME.values())
 _NAMES_BY_TAG = {names.tag: name for name, names in TABLE.items() if names.tag is not None}
 
 
@@ -68,6 +69,8 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     # The name of a dtype takes 3 us, longer than all else that a lazy tensor needs.
     if isinstance(dtype, np.dtype) and dtype in _NATIVE:
         return dtype
+    if isinstance(dtype, str) and dtype in _NATIVE_BY_NAME:
+        return _NATIVE_BY_NAME[dtype]
     if isinstance(dtype, str) and dtype in EXTENSIONS:
         import ml_dtypes
 

@@ -98,7 +98,9 @@ class Tensor:
         if recipe is None:
             self._hold(other.asnumpy().copy())
         else:
-            self._recipe, self._dtype = recipe._replace(name=other._stream_name(recipe)), other._dtype
+            name = other._stream_name(recipe)
+            self._recipe = recipe if name == recipe.name else recipe._replace(name=name)
+            self._dtype = other._dtype
 
     def _stream_name(self, recipe: Recipe) -> str | int:
         """Return the name that decides the values; a parameter puts its own."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam.dtypes import as_dtype
+from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
 from numparam.initializer.base import Initializer
 from numparam.initializer.constants import Constant, One, Zero
@@ -136,7 +136,7 @@ def initializer(
             init = found()
         except TypeError:
             raise ArgumentTypeError(f"{init!r} needs arguments: give {found.__name__}(...) itself") from None
-    elif isinstance(init, Number | np.bool_):
+    elif not isinstance(init, Initializer) and isinstance(init, Number | np.bool_):
         init = Constant(init)
     if not isinstance(init, Initializer):
         raise ArgumentTypeError(
@@ -144,4 +144,4 @@ def initializer(
         )
     if shape is None:
         raise ShapeError(f"{init!r} needs a shape to make a tensor")
-    return Tensor(shape=shape, dtype=as_dtype(dtype), init=init)
+    return Tensor(shape=shape, dtype=dtypes.as_dtype(dtype), init=init)
