@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -140,7 +140,7 @@ class Cell(Queries):
         >>> cell(3)
         8
         """
-        return HookHandle(self._own("_pre_hooks"), hook_fn, "a forward pre-hook", prepend)
+        return HookHandle(self._own_hooks("_pre_hooks"), hook_fn, "a forward pre-hook", prepend)
 
     def register_forward_hook(self, hook_fn: Callable[..., Any], *, prepend: bool = False) -> HookHandle:
         """Call a function after the cell ran.
@@ -172,11 +172,11 @@ class Cell(Queries):
         >>> cell(3)
         7
         """
-        return HookHandle(self._own("_hooks"), hook_fn, "a forward hook", prepend)
+        return HookHandle(self._own_hooks("_hooks"), hook_fn, "a forward hook", prepend)
 
-    def _own(self, name: str) -> dict[Any, Any]:
-        """Return a table of this cell, made when it is first needed."""
-        return cast("dict[Any, Any]", vars(self).setdefault(name, {}))
+    def _own_hooks(self, name: str) -> Hooks:
+        hooks: Hooks = vars(self).setdefault(name, {})
+        return hooks
 
     @property
     def training(self) -> bool:

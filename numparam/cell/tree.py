@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenError
 from numparam.parameter import Parameter
@@ -23,8 +21,9 @@ class Tree:
     _params: dict[str, Parameter | None]
     _cells: dict[str, Tree | None]
     _buffers: dict[str, Tensor | None]
-    _listed: dict[str, list[str]]  # the parts that a list or tuple attribute brought in
-    _taken: dict[str, Parameter]  # by the name they were registered under
+    # Made when first needed: a model has thousands of cells.
+    _listed: Mapping[str, list[str]] = {}  # the parts that a list or tuple attribute brought in
+    _taken: Mapping[str, Parameter] = {}  # those that brought a name of their own, by it
     _prefix = ""  # the path of this cell, with a dot behind it unless it is the root
     _auto_prefix = True
     _unnamed_members = 0
@@ -32,7 +31,7 @@ class Tree:
 
     def __init__(self, auto_prefix: bool = True) -> None:
         state = vars(self)
-        state["_params"], state["_cells"], state["_buffers"], state["_listed"], state["_taken"] = {}, {}, {}, {}, {}
+        state["_params"], state["_cells"], state["_buffers"] = {}, {}, {}
         if not auto_prefix:
             state["_auto_prefix"] = False
 
@@ -72,36 +71,44 @@ class Tree:
     def _set_parameter(self, name: str, parameter: Parameter) -> None:
         self._check_free(name, self._params)
         self._check_name(name, parameter)
-        self._remove_other(name, self._params)
+        if name not in self._params or name in self._listed or name in vars(self):
+            self._forget(name)
         self._add_parameter(name, parameter)
 
     def _add_parameter(self, key: str, parameter: Parameter) -> None:
         if parameter._name_is_generated:
             parameter._rename(self._prefix + key)
+        else:
+            self._own("_taken")[parameter.name] = parameter
         self._params[key] = parameter
-        self._taken[parameter.name] = parameter
+
+    def _own(self, name: str) -> dict[str, Any]:
+        """Return a table of this cell, made when it is first needed."""
+        return cast("dict[str, Any]", vars(self).setdefault(name, {}))
 
     def _check_name(self, key: str, parameter: Parameter) -> None:
         if parameter._name_is_generated:
             return
-        other = self._taken.get(parameter.name)
-        # The holder of a name may have left, made room, or be the one that is replaced.
-        if (
-            other is not None
-            and other is not parameter
-            and other.name == parameter.name
-            and any(held is other and held_as != key for held_as, held in self._params.items())
-        ):
-            raise ArgumentValueError(
-                f"{type(self).__name__}.{key}: a parameter cannot be called so, "
-                f"its name {parameter.name!r} already exists; give it another one"
-            )
+        name = parameter.name
+        for other in (self._taken.get(name), self._params.get(name.removeprefix(self._prefix))):
+            # The holder of a name may have left, have another one now, or be what is replaced.
+            if (
+                other is not None
+                and other is not parameter
+                and other.name == name
+                and any(held is other and held_as != key for held_as, held in self._params.items())
+            ):
+                raise ArgumentValueError(
+                    f"{type(self).__name__}.{key}: a parameter cannot be called so, "
+                    f"its name {name!r} already exists; give it another one"
+                )
 
     def _set_cell(self, name: str, cell: Tree) -> None:
         self._check_free(name, self._cells)
         if cell is self:
             raise ArgumentValueError(f"{type(self).__name__}.{name}: a cell cannot be a part of itself")
-        self._remove_other(name, self._cells)
+        if name not in self._cells:
+            self._forget(name)
         self._cells[name] = cell
         if self._auto_prefix:
             cell._move_to(f"{self._prefix}{name}")
@@ -117,7 +124,7 @@ class Tree:
                 self._cells[f"{name}.{place}"] = cell
                 if self._auto_prefix:
                     cell._move_to(f"{self._prefix}{name}.{place}")
-            self._listed[name] = [f"{name}.{place}" for place in range(len(members))]
+            self._own("_listed")[name] = [f"{name}.{place}" for place in range(len(members))]
         object.__setattr__(self, name, members)
 
     def _set_parameters(self, name: str, members: Sequence[Parameter]) -> None:
@@ -142,7 +149,7 @@ class Tree:
                 key = member.name
             self._add_parameter(key, member)
             keys.append(key)
-        self._listed[name] = keys
+        self._own("_listed")[name] = keys
 
     def _refill(self, name: str, value: Any) -> None:
         """Assign to an attribute that holds a part something that is no part itself."""
@@ -176,36 +183,37 @@ class Tree:
 
     def _check_free(self, name: str, table: dict[str, Any]) -> None:
         """Raise if an attribute cannot hold a part of a table."""
-        if "_params" not in vars(self):
+        state = vars(self)
+        if "_params" not in state:
             raise AttributeError(f"{type(self).__name__}.{name}: call super().__init__() before assigning it")
         if "." in name or not name:
             raise NameTakenError(f"{type(self).__name__}: {name!r} cannot name a part: it is empty or holds a dot")
-        if name not in table and hasattr(type(self), name):
+        if name in table:
+            return
+        if hasattr(type(self), name):
             raise NameTakenError(f"{type(self).__name__}.{name} is a method or property and cannot hold a part")
+        if not self._is_part(name):
+            return
         for other, what in ((self._params, "parameter"), (self._cells, "cell"), (self._buffers, "buffer")):
-            if other is not table and name in other and not (what == "parameter" and not table):
+            if name in other and not (what == "parameter" and not table):
                 raise NameTakenError(f"{type(self).__name__}.{name} already holds a {what}")
-
-    def _remove_other(self, name: str, table: dict[str, Any]) -> None:
-        """Forget what a name held, but keep its place in a table if it has one."""
-        if name not in table or name in self._listed or name in vars(self):
-            self._forget(name)
 
     def _forget(self, name: str) -> None:
         if name in vars(self) or self._is_part(name):
             self._remove(name)
 
     def _remove(self, name: str) -> None:
-        for key in self._listed.pop(name, ()):
-            self._params.pop(key, None)
-            self._cells.pop(key, None)
+        if name in self._listed:
+            for key in self._own("_listed").pop(name):
+                self._params.pop(key, None)
+                self._cells.pop(key, None)
         for table in (vars(self), self._params, self._cells, self._buffers):
             table.pop(name, None)
 
     def _move_to(self, path: str) -> None:
         """Call every part of this tree by its path, which begins with `path`."""
         seen: set[int] = set()
-        for place, cell in self._walk(path):
+        for place, cell in self._walk(path) if self._cells else [(path, self)]:
             prefix = place + "." if place else ""
             vars(cell)["_prefix"] = prefix
             for key, parameter in cell._params.items():
@@ -332,10 +340,3 @@ class Tree:
         self._check_free(name.replace(".", "") if dots else name, table)
         if name not in table and (name in vars(self) or self._is_part(name)):
             raise NameTakenError(f"{type(self).__name__}.{name} already exists")
-
-
-def as_tensor(value: Any) -> Tensor | None:
-    """Return a tensor as it is and an array as a tensor; None for anything else."""
-    if isinstance(value, np.ndarray | np.generic):
-        return Tensor(value)
-    return value if isinstance(value, Tensor) else None
