@@ -330,6 +330,12 @@ float_of_bits = _conversion("u32", "f32", "Return the float32 that has these bit
 float64_of_bits = _conversion("u64", "f64", "Return the float64 that has these bits.", _emit_bitcast)
 to_float32 = _conversion("i32 u32", "f32", "Convert integers, rounding to nearest even.", _emit_to_float)
 to_float64 = _conversion("i32 u32", "f64", "Convert integers exactly.", _emit_to_float)
+rounded = _conversion(
+    "f64", "f32", "Round to nearest even.", lambda builder, _lanes, target, x: builder.fptrunc(x, target)
+)
+extended = _conversion(
+    "f32", "f64", "Return the same numbers as float64.", lambda builder, _lanes, target, x: builder.fpext(x, target)
+)
 widened = _conversion(
     "u32",
     "u64",
