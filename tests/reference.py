@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import mpmath
@@ -37,15 +37,15 @@ class Format:
     def bias(self) -> int:
         return 2 ** (self.exponent_bits - 1) - 1
 
-    @property
+    @cached_property
     def largest(self) -> Fraction:
         """The largest finite number. Without infinity, the top exponent is used up to its last number, which is NaN."""
         ones = 2 - Fraction(2 if not self.has_infinity else 1, 2**self.mantissa_bits)
-        return ones * Fraction(2) ** (self.bias + (not self.has_infinity))
+        return ones * power_of_two(self.bias + (not self.has_infinity))
 
     def quantum(self, exact: Fraction) -> Fraction:
         """Return the distance of neighbouring numbers around `exact`; it stops shrinking at the subnormals."""
-        return Fraction(2) ** (max(_exponent(exact), 1 - self.bias) - self.mantissa_bits)
+        return power_of_two(max(_exponent(exact), 1 - self.bias) - self.mantissa_bits)
 
     def round(self, exact: Fraction | int, *, negative_zero: bool = False) -> float:
         """Round to nearest, ties to even, overflow to infinity (NaN where there is none)."""
@@ -125,10 +125,15 @@ class Format:
         return math.copysign(float(abs(exact // quantum * quantum)), high)
 
 
+@lru_cache(maxsize=1 << 14)
+def power_of_two(exponent: int) -> Fraction:
+    return Fraction(2) ** exponent
+
+
 def _exponent(exact: Fraction) -> int:
     """Return e with ``2**e <= abs(exact) < 2**(e + 1)``."""
     guess = abs(exact.numerator).bit_length() - exact.denominator.bit_length()
-    return guess if abs(exact) >= Fraction(2) ** guess else guess - 1
+    return guess if abs(exact) >= power_of_two(guess) else guess - 1
 
 
 def _is_negative(number: float) -> bool:
@@ -191,7 +196,7 @@ def signed(word: int) -> int:
 def _split(f: Format, x: float, sqrt_half: float) -> tuple[int, float]:
     """Return (e, m - 1) with ``x = 2**e * m`` and m in [sqrt(1/2), sqrt(2))."""
     e = _exponent(Fraction(x)) + 1
-    m = Fraction(x) / Fraction(2) ** e  # in [1/2, 1)
+    m = Fraction(x) / power_of_two(e)  # in [1/2, 1)
     if m < Fraction(sqrt_half):
         e, m = e - 1, 2 * m
     return e, f.subtract(float(m), 1.0)
@@ -363,6 +368,7 @@ def uniform(f: Format, word: Word, scale: float, middle: float) -> float:
     return f.fma(position, scale, middle)
 
 
+@lru_cache(maxsize=1 << 12)
 def normal(f: Format, a: Word, b: Word, sigma: float, mean: float) -> tuple[float, float]:
     """Box and Muller, "A note on the generation of random normal deviates" (1958)."""
     position = f.round(signed(a.high) + Fraction(a.low, 2**32))
@@ -422,7 +428,7 @@ def normal_tail(x: float) -> Fraction:
         return Fraction(int(x < 0))
     with mpmath.workdps(400):
         man, exp = (mpmath.erfc(mpmath.mpf(x) / mpmath.sqrt(2)) / 2).man_exp
-    return Fraction(int(man)) * Fraction(2) ** int(exp)
+    return int(man) * power_of_two(int(exp))
 
 
 def truncated_params(f: Format, mean: float, sigma: float, low: float, high: float) -> Truncated:

@@ -46,7 +46,8 @@ def all_numbers(name: str) -> np.ndarray:
     """Return every number of a format in ascending order, as float64."""
     dtype = dtype_of(name)
     values = np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype)
-    values = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # some NaN are signalling ones
+        values = values.astype(np.float64)
     return np.unique(values[np.isfinite(values)])
 
 

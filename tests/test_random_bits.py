@@ -51,7 +51,7 @@ def test_reference_gives_the_known_answers(block: int, stream: int, key: int, wo
 
 
 def test_words_are_those_of_the_cpp_engine() -> None:
-    """C++26 requires this of the 10000th number of a default-constructed ``std::philox4x32``, whose seed is 20111115."""
+    """C++26 requires this 10000th number of a default-constructed ``std::philox4x32``, whose seed is 20111115."""
     out = np.empty(10_000, np.uint32)
     fill.bits(out, Key(20111115, 0, 0))
     assert out[-1] == 1955073260
