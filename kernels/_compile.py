@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import numba
+from numba import types
 from numba.core import serialize
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
@@ -169,24 +170,33 @@ class CudaKernel:
     def __init__(self, name: str, function: Callable[..., None], signature: tuple[Any, ...]) -> None:
         self.name, self.function, self.signature = name, function, signature
 
+    @property
+    def leaves(self) -> list[Any]:
+        """Return the types of the numbers that a launch takes, tuples laid out flat."""
+        return list(_leaves(self.signature))
+
     @cached_property
     def ptx(self) -> str:
         """Return the code; no GPU is needed."""
+        return self._kept("ptx", lambda: self._compile().encode("ascii")).decode("ascii")
+
+    def cubin(self, architecture: str) -> bytes:
+        """Return the code linked for cards of an architecture such as "90"; no GPU is needed."""
+        return self._kept(f"sm_{architecture}", lambda: link(self.ptx, architecture)[0])
+
+    def _kept(self, form: str, make: Callable[[], bytes]) -> bytes:
+        """Return what is on disk, or make it and put it there."""
         directory = _cache_directory()
-        parts = (
-            self.name,
-            *(f"{name} {version(name)}" for name in ("numba", "numba-cuda", "cuda-toolkit")),
-            sys.version,
-        )
+        if directory is None:
+            return make()
+        parts = (self.name, form, sys.version, *(version(name) for name in ("numba", "numba-cuda", "cuda-core")))
         digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-        path = None if directory is None else directory / f"numparam-{_source_hash()}-{digest}.kernel"
-        if path is not None:
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                return path.read_text("ascii")
-        code = self._compile()
-        if path is not None:
-            _write_whole(path, code.encode("ascii"))
-        return code
+        path = directory / f"numparam-{_source_hash()}-{digest}.kernel"
+        with contextlib.suppress(OSError):
+            return path.read_bytes()
+        content = make()
+        _write_whole(path, content)
+        return content
 
     def _compile(self) -> str:
         import numba.cuda
@@ -206,3 +216,20 @@ class CudaKernel:
         mangled = re.search(r"\.visible \.entry (\w+)", code)
         assert mangled is not None
         return code.replace(mangled[1], self.name)
+
+
+def link(ptx: str, architecture: str) -> tuple[bytes, str]:
+    """Return the code of a kernel for an architecture such as "90", and what the linker says of its registers."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{architecture}", ptxas_options=["-v"], verbose=True)
+    linker = Linker(ObjectCode.from_ptx(ptx.encode("ascii")), options=options)
+    return bytes(linker.link("cubin").code), linker.get_info_log()
+
+
+def _leaves(kinds: Any) -> Iterator[Any]:
+    for kind in kinds:
+        if isinstance(kind, types.BaseTuple):
+            yield from _leaves(kind)
+        else:
+            yield kind

@@ -7,7 +7,7 @@ every line. A CUDA thread writes lines of 16 bytes, of any dtype.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import types
@@ -16,7 +16,13 @@ from numparam.kernels import threads
 from numparam.kernels._compile import CudaKernel, kernel
 from numparam.kernels._cuda import holds, lane, store_item, store_line, thread
 from numparam.kernels._cuda import threads as cuda_threads
+from numparam.kernels._dispatch import kind
 from numparam.kernels._lanes import low_word, select, stream_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numparam.kernels.device_array import DeviceArray
 
 # Smaller arrays are better left in the caches, where the next operation finds them.
 STREAM_FROM_BYTES = 4 << 20
@@ -56,16 +62,21 @@ def make_constant() -> CudaKernel:
     return CudaKernel("constant", _constant, (types.uint64, types.uint64, types.uint64, types.uint64))
 
 
-def fill(out: np.ndarray[Any, Any], value: Any) -> None:
+def fill(out: Any, value: Any) -> None:
     """Write one value to every element.
 
     Parameters
     ----------
-    out : ndarray
-        C-contiguous and writable, of any dtype whose items are 1, 2, 4 or 8 bytes, or of another one at NumPy's speed.
+    out : ndarray or DeviceArray
+        C-contiguous and writable. On a CPU of any dtype: one whose items are not of 1, 2, 4 or 8 bytes goes at NumPy's
+        speed. On a device its items have 1, 2, 4, 8 or 16 bytes.
     value : scalar
         Must be representable in the dtype of `out`.
     """
+    _TWINS[kind(out)](out, value)
+
+
+def _fill_cpu(out: np.ndarray[Any, Any], value: Any) -> None:
     if out.nbytes < STREAM_FROM_BYTES or out.itemsize not in (1, 2, 4, 8):
         out.fill(value)
         return
@@ -81,3 +92,17 @@ def fill(out: np.ndarray[Any, Any], value: Any) -> None:
     flat[head + count :] = item
     words = flat[head : head + count].view(np.uint64)
     threads.run(lambda start, stop: _stream(words, start, stop, word), words.size, 8, _WORDS_PER_STORE)
+
+
+def _fill_cuda(out: DeviceArray, value: Any) -> None:
+    from numparam.kernels import _launch
+
+    if not out.size:
+        return
+    pattern = np.tile(np.asarray(value).astype(out.dtype).reshape(1), 16 // out.itemsize).view(np.uint64)
+    # The pattern lies on lines of 16 bytes, and an item of 16 bytes may begin in the middle of one.
+    low, high = np.roll(pattern, out.address % 16 // 8).tolist()
+    _launch.launch(out.device, make_constant(), -(-out.nbytes // 16) + 1, 1, (out.address, out.nbytes, low, high))
+
+
+_TWINS: dict[str, Callable[[Any, Any], None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}

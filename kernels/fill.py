@@ -16,6 +16,7 @@ import numpy as np
 
 from numparam.kernels import casts, distributions, threads
 from numparam.kernels._compile import formula, kernel
+from numparam.kernels._dispatch import kind
 from numparam.kernels._lanes import (
     POSITION,
     U32,
@@ -370,8 +371,13 @@ def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
 
 
 def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None) -> None:
-    if out.size == 0:
-        return
+    if out.size:
+        _TWINS[kind(out)](distribution, out, key, params, span)
+
+
+def _fill_cpu(
+    distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None
+) -> None:
     storage = _STORAGE[out.dtype]
     shape, strides, base = _merged(out.shape, span)
     run_length = shape[-1] if strides[-1] == 1 else 1
@@ -386,6 +392,15 @@ def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[
     )
     flat = out.reshape(-1).view(storage.items)
     threads.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
+
+
+def _fill_cuda(*arguments: Any) -> None:
+    from numparam.kernels import fill_threads
+
+    fill_threads.fill_array(*arguments)
+
+
+_TWINS: dict[str, Callable[..., None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}
 
 
 def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[int], int]:

@@ -11,13 +11,15 @@ outside the row is not stored.
 
 from __future__ import annotations
 
+import math
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
-from numparam.kernels import fill
+from numparam.kernels import _launch, fill
 from numparam.kernels._compile import CudaKernel, formula
 from numparam.kernels._cuda import (
     holds,
@@ -32,10 +34,14 @@ from numparam.kernels._cuda import (
     threads,
 )
 from numparam.kernels._lanes import float16_bits, low_word, select
+from numparam.kernels.device_array import DeviceArray
 from numparam.kernels.random_bits import philox
 
 MAX_OUTER_AXES = 5
 """Axes beside the last one that a launch takes; the caller splits what has more."""
+
+GROUP = {1: 16, 2: 8, 4: 4, 8: 4}
+"""Elements that a thread draws at a time, by their bytes: whole blocks of four, and 16 bytes or twice that."""
 
 DESCRIPTOR_WORDS = 13
 """Words of 64 bits that describe one array of a table: address, count, base, stream, refinement, and a word for each
@@ -111,8 +117,7 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the formula that writes this thread's share of one row."""
     items = fill._STORAGE[dtype].items
     item, size = items(0), np.dtype(items).itemsize
-    in_line = 16 // size
-    group = max(4, in_line)
+    in_line, group = 16 // size, GROUP[size]
     line_mask = min(in_line, 4) - 1
     draw, together = _make_block(distribution, dtype), _TOGETHER[group // 4]
 
@@ -243,3 +248,95 @@ def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     outer = types.UniTuple(types.uint64, MAX_OUTER_AXES)
     word = types.uint64
     return word, word, word, word, types.UniTuple(outer, 2), word, types.UniTuple(word, 3), types.Tuple(params)
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def fill_array(
+    distribution: str, out: DeviceArray, key: fill.Key, params: tuple[Any, ...], span: fill.Span | None
+) -> None:
+    """Write a slice of a logical tensor into a device array; see the entries of `fill`."""
+    lengths, steps, base = fill._merged(out.shape, span)
+    batch = _batch.get()
+    if batch is not None and len(lengths) == 1 and (steps[0] == 1 or lengths[0] == 1):
+        batch.add(distribution, out, key, params, base)
+        return
+    _fill_rows(distribution, out.reshape((out.size,)), key, params, lengths, steps, base)
+
+
+def _fill_rows(
+    distribution: str,
+    out: DeviceArray,
+    key: fill.Key,
+    params: tuple[Any, ...],
+    lengths: list[int],
+    steps: list[int],
+    base: int,
+) -> None:
+    *outer, length = lengths
+    if len(outer) > MAX_OUTER_AXES:  # seldom: one launch for each index of the first axis
+        size = math.prod(lengths[1:])
+        for at in range(lengths[0]):
+            part = out[at * size : (at + 1) * size]
+            _fill_rows(distribution, part, key, params, lengths[1:], steps[1:], base + at * steps[0])
+        return
+    rows = math.prod(outer)
+    padding = MAX_OUTER_AXES - len(outer)
+    axes = (*[1] * padding, *outer), (*[0] * padding, *steps[:-1])
+    consecutive = steps[-1] == 1 or length == 1
+    kernel = (make_run if consecutive else make_gather)(distribution, out.dtype)
+    columns = -(-length // GROUP[out.itemsize]) + 1 if consecutive else length
+    words = (out.address, rows, length, steps[-1], *axes[0], *axes[1], base, *key)
+    _launch.launch(out.device, kernel, columns, rows, (*(word % 2**64 for word in words), *params))
+
+
+_batch: ContextVar[Batch | None] = ContextVar("batch", default=None)
+
+CHUNK = 1 << 14
+"""Elements of one row of a table: sixteen rounds of a block's threads."""
+
+
+class Batch:
+    """Fills of many arrays, launched together: one launch for each distribution, dtype and device.
+
+    Examples
+    --------
+    ``with Batch(): ...`` collects what `fill` is asked for inside, and launches at the end.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, np.dtype[Any], int, int], list[tuple[Any, ...]]] = {}
+        self._arrays: list[DeviceArray] = []
+
+    def __enter__(self) -> Batch:
+        self._token = _batch.set(self)
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        _batch.reset(self._token)
+        if failed is None:
+            self._launch()
+
+    def add(self, distribution: str, out: DeviceArray, key: fill.Key, params: tuple[Any, ...], base: int) -> None:
+        """Put off the fill of an array whose elements are consecutive from flat index `base` on."""
+        rows = self._rows.setdefault((distribution, out.dtype, out.device, key.seed), [])
+        self._arrays.append(out)
+        for start in range(0, out.size, CHUNK):
+            count = min(CHUNK, out.size - start)
+            address = out.address + start * out.itemsize
+            rows.append((address, count, base + start, key.stream, key.refinement, params))
+
+    def _launch(self) -> None:
+        for (distribution, dtype, device, seed), rows in self._rows.items():
+            scalar = np.float64 if dtype == np.float64 else np.float32
+            words = np.zeros((len(rows), DESCRIPTOR_WORDS), np.uint64)
+            for line, (*numbers, params) in zip(words, rows, strict=True):
+                line[:5] = numbers
+                for place, value in enumerate(params, 5):
+                    item = np.uint32(value) if place == 5 and DRAWS[distribution].split else scalar(value)
+                    line[place : place + 1].view(item.dtype)[0] = item
+            table = DeviceArray.from_host(words, device)
+            _launch.launch(
+                device, make_table(distribution, dtype), _launch.THREADS, len(rows), (table.address, len(rows), seed)
+            )

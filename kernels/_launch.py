@@ -1,0 +1,46 @@
+"""How a kernel is spread over a device: the shape of the grid, and the only place that launches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numparam.kernels import _driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numparam.kernels._compile import CudaKernel
+
+THREADS = 256  # of a block: at 64 registers a thread, four blocks fill half of a multiprocessor's 2048 threads
+WAVES = 16  # blocks per multiprocessor: four at once, and four times, so that the last ones end together
+_MOST_BLOCKS_Y = 65535
+
+
+def geometry(columns: int, rows: int, multiprocessors: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return grid and block for `rows` rows of `columns` pieces of work; threads take several when there are many.
+
+    Parameters
+    ----------
+    columns, rows : int
+        At least 1.
+    multiprocessors : int
+        Of the device.
+    """
+    block_x = min(THREADS, 1 << (columns - 1).bit_length())
+    block_y = min(THREADS // block_x, 1 << (rows - 1).bit_length())
+    most = WAVES * multiprocessors
+    grid_x = min(-(-columns // block_x), most)
+    grid_y = min(-(-rows // block_y), max(1, most // grid_x), _MOST_BLOCKS_Y)
+    return (grid_x, grid_y), (block_x, block_y)
+
+
+def launch(device: int, kernel: CudaKernel, columns: int, rows: int, arguments: Iterable[Any]) -> None:
+    """Queue a kernel on a device for `rows` rows of `columns` pieces of work."""
+    driver = _driver.get_driver()
+    grid, block = geometry(columns, rows, driver.multiprocessors(device))
+    types = [np.dtype(str(kind)).type for kind in kernel.leaves]
+    with np.errstate(over="ignore"):
+        scalars = [kind(value) for kind, value in zip(types, arguments, strict=True)]
+    driver.launch(device, kernel, grid, block, scalars)

@@ -1,0 +1,394 @@
+"""Run PTX on NumPy arrays, all threads of a launch at once: what a kernel does, on a machine without a GPU.
+
+It knows exactly the instructions that the kernels may use: integer operations, moves, comparisons, stores, and the
+floating-point operations whose rounding PTX fixes (``.rn``). A module with anything else, such as ``mul.f32`` (which
+may be fused), ``sqrt.approx.f32``, ``.ftz``, a call or local memory, is refused when it is read.
+
+Memory is made of NumPy arrays at their own addresses. A store must be aligned, lie inside one of the arrays that the
+launch was given, and be the only one to its bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+_STEPS = 1_000_000  # blocks of instructions; no launch of a test comes near
+_TYPES: dict[str, type[np.generic]] = {
+    "b16": np.uint16, "u16": np.uint16, "f16": np.float16, "u8": np.uint8,
+    "b32": np.uint32, "u32": np.uint32, "s32": np.int32, "f32": np.float32,
+    "b64": np.uint64, "u64": np.uint64, "s64": np.int64, "f64": np.float64, "pred": np.bool_,
+}  # fmt: skip
+
+
+class PtxError(Exception):
+    """Report PTX that is not allowed, or a launch that does what no kernel may do."""
+
+
+# --------------------------------------------------------------------------- arithmetic
+
+
+def fma32(a: Array, b: Array, c: Array) -> Array:
+    """Round ``a * b + c`` once: the product is exact in float64, the sum is rounded to odd, which the last cannot undo.
+
+    Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd" (2008).
+    """
+    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    total = product + addend
+    part = total - product
+    error = (product - (total - part)) + (addend - part)
+    bits = total.view(np.int64)
+    away = (error > 0) == (total > 0)  # the exact sum is further from zero than the rounded one
+    odd = np.where((error != 0) & (bits & 1 == 0), np.where(away, bits + 1, bits - 1), bits)
+    return np.asarray(odd.view(np.float64).astype(np.float32))
+
+
+@cache
+def _libm_fma() -> Any:
+    fma = ctypes.CDLL("libm.so.6").fma
+    fma.restype, fma.argtypes = ctypes.c_double, [ctypes.c_double] * 3
+    return np.frompyfunc(fma, 3, 1)
+
+
+def fma64(a: Array, b: Array, c: Array) -> Array:
+    """Round ``a * b + c`` once, by the C library."""
+    return np.asarray(_libm_fma()(*np.broadcast_arrays(a, b, c)), np.float64)
+
+
+def _shift(operation: Any) -> Callable[[Array, Array], Array]:
+    """Shift by the amount or, as PTX says, by the width if that is less."""
+
+    def shift(x: Array, amount: Array) -> Array:
+        width = 8 * x.dtype.itemsize
+        inside = operation(x, np.minimum(amount, width - 1).astype(x.dtype))
+        beyond = operation(operation(x, np.asarray(width - 1, x.dtype)), np.asarray(1, x.dtype))
+        return np.where(amount >= width, beyond, inside)
+
+    return shift
+
+
+_ARITHMETIC: dict[str, Callable[..., Array]] = {
+    "add": np.add, "sub": np.subtract, "mul.lo": np.multiply, "div": np.floor_divide, "rem": np.remainder,
+    "add.rn": np.add, "sub.rn": np.subtract, "mul.rn": np.multiply, "div.rn": np.divide, "sqrt.rn": np.sqrt,
+    "neg": np.negative, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "shl": _shift(np.left_shift), "shr": _shift(np.right_shift), "min": np.minimum, "max": np.maximum,
+}  # fmt: skip
+_COMPARISONS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+                "ge": np.greater_equal}  # fmt: skip
+_INTEGER_TYPES, _FLOAT_TYPES, _BIT_TYPES = ("u32", "s32", "u64", "s64"), ("f32", "f64"), ("b16", "b32", "b64", "pred")
+_FORMS = {  # the types that each operation may have: a float without .rn is not among them
+    **dict.fromkeys(("add", "sub", "mul.lo", "min", "max"), _INTEGER_TYPES),
+    **dict.fromkeys(("div", "rem"), ("u32", "u64")),
+    **dict.fromkeys(("add.rn", "sub.rn", "mul.rn", "div.rn", "sqrt.rn", "neg"), _FLOAT_TYPES),
+    **dict.fromkeys(("and", "or", "xor", "not"), _BIT_TYPES),
+    "shl": ("b32", "b64"),
+    "shr": _INTEGER_TYPES,
+}
+_CONVERSIONS = {  # target, source: exact, or rounded to nearest even where the name says so
+    ".rn": {("f32", "s32"), ("f32", "u32"), ("f64", "s32"), ("f64", "u32"), ("f16", "f32")},
+    "": {("u32", "u64"), ("u64", "u32"), ("s64", "s32"), ("u16", "u32"), ("u32", "u16"), ("u16", "u64"), ("u64", "u16"),
+         ("f64", "f32")},
+}  # fmt: skip
+
+
+# --------------------------------------------------------------------------- memory
+
+
+class Memory:
+    """Arrays that a launch may read and write."""
+
+    def __init__(self, *arrays: Array) -> None:
+        self._pieces: list[tuple[int, Array, Array]] = []
+        for array in arrays:
+            data = array.reshape(-1).view(np.uint8)
+            assert np.shares_memory(data, array)
+            self._pieces.append((array.ctypes.data, data, np.zeros(data.size, np.bool_)))
+
+    def _find(self, addresses: Array, size: int) -> Iterator[tuple[Array, Array, Array, Array]]:
+        """Yield for each array that is met: which accesses meet it, data, marks of what was written, byte offsets."""
+        if np.any(addresses % np.uint64(size)):
+            raise PtxError(f"an access of {size} bytes is not aligned")
+        left = np.ones(addresses.size, np.bool_)
+        for start, data, written in self._pieces:
+            offsets = (addresses - np.uint64(start)).astype(np.int64)
+            inside = left & (offsets >= 0) & (offsets + size <= data.size)
+            if inside.any():
+                left &= ~inside
+                yield inside, data, written, offsets[inside, None] + np.arange(size)
+        if left.any():
+            raise PtxError(f"an access of {size} bytes at {int(addresses[left][0]):#x} is outside every array")
+
+    def load(self, addresses: Array, kind: type[np.generic]) -> Array:
+        """Return the values at addresses."""
+        size = np.dtype(kind).itemsize
+        rows = np.empty((addresses.size, size), np.uint8)
+        for inside, data, _, at in self._find(addresses, size):
+            rows[inside] = data[at]
+        return rows.view(kind)[:, 0]
+
+    def store(self, addresses: Array, values: Array) -> None:
+        """Write rows of values to addresses."""
+        rows = np.ascontiguousarray(values).view(np.uint8)
+        if np.unique(addresses).size != addresses.size:
+            raise PtxError("a byte is written twice")
+        for inside, data, written, at in self._find(addresses, rows.shape[1]):
+            if written[at].any():
+                raise PtxError("a byte is written twice")
+            data[at], written[at] = rows[inside], True
+
+
+# --------------------------------------------------------------------------- modules
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line: a predicate or none, the operation with its types, and the operands."""
+
+    predicate: str
+    operation: str
+    operands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The shape of a grid, two axes of blocks and threads."""
+
+    grid: tuple[int, int]
+    block: tuple[int, int]
+
+
+class Module:
+    """One kernel, read from PTX.
+
+    Raises
+    ------
+    PtxError
+        If the text has an instruction that is not known, and so not allowed.
+    """
+
+    def __init__(self, text: str) -> None:
+        entry = re.search(r"\.visible \.entry (\w+)\((.*?)\)\s*(?:\.\w+ [\d, ]+\s*)*\{(.*)\}", text, re.DOTALL)
+        if entry is None or text.count(".entry") != 1 or ".func" in text:
+            raise PtxError("expected one entry and no function")
+        self.name = entry[1]
+        self.parameters = dict(
+            reversed(pair) for pair in re.findall(r"\.param \.(\w+) (\w+)", entry[2])
+        )  # name: type, in order
+        self.registers: dict[str, str] = {}  # prefix: type
+        self.labels: dict[str, int] = {}
+        self.code: list[Instruction] = []
+        for line in entry[3].splitlines():
+            self._read(re.sub(r"//.*", "", line).strip())
+        self._steps = [self._decode(instruction) for instruction in self.code]
+        starts = {0, *self.labels.values()}
+        starts |= {at + 1 for at, step in enumerate(self.code) if step.operation in ("bra", "bra.uni", "ret")}
+        self._blocks = dict(pairwise(sorted(starts | {len(self.code)})))
+
+    def _read(self, line: str) -> None:
+        if not line or line in "{}":
+            return
+        if match := re.fullmatch(r"\.reg \.(\w+)\s+%(\w+?)<\d+>;", line):
+            self.registers[match[2]] = match[1]
+        elif match := re.fullmatch(r"(\$?\w+):", line):
+            self.labels[match[1]] = len(self.code)
+        elif match := re.fullmatch(r"(?:@(!?%p\d+)\s+)?([a-z][\w.]*)\s*(.*?);", line):
+            operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^\s,]+", match[3])
+            self.code.append(Instruction(match[1] or "", match[2], tuple(operands)))
+        else:
+            raise PtxError(f"not understood: {line}")
+
+    def run(self, launch: Launch, arguments: Sequence[Any], memory: Memory) -> None:
+        """Run every thread of a grid to its end."""
+        kinds = list(self.parameters.values())
+        assert len(arguments) == len(kinds), (self.parameters, arguments)
+        (grid_x, grid_y), (block_x, block_y) = launch.grid, launch.block
+        tid_y, tid_x, ctaid_y, ctaid_x = np.unravel_index(
+            np.arange(grid_x * grid_y * block_x * block_y), (block_y, block_x, grid_y, grid_x)
+        )
+        values = (np.asarray(value, _TYPES[kind]) for value, kind in zip(arguments, kinds, strict=True))
+        state = State(
+            dict(zip(self.parameters, values, strict=True)),
+            {"%tid.x": tid_x, "%tid.y": tid_y, "%ctaid.x": ctaid_x, "%ctaid.y": ctaid_y, "%ntid.x": block_x,
+             "%ntid.y": block_y, "%nctaid.x": grid_x, "%nctaid.y": grid_y},
+            tid_x.size, memory,
+        )  # fmt: skip
+        place = state.place
+        for _ in range(_STEPS):
+            at = int(place.min())  # who is furthest behind goes first, so paths that part meet again
+            if at == len(self.code):
+                return
+            active = np.flatnonzero(place == at)
+            state.active = slice(None) if active.size == state.count else active
+            place[active] = end = self._blocks[at]
+            with np.errstate(all="ignore"):
+                for step in self._steps[at:end]:
+                    step(state)
+        raise PtxError("the kernel does not come to an end")
+
+    # ---------------------------------------------------------------- instructions
+
+    def _decode(self, instruction: Instruction) -> Callable[[State], None]:
+        operation, operands = instruction.operation, instruction.operands
+        name, _, kind = operation.rpartition(".")
+        if operation in ("bra", "bra.uni", "ret"):
+            target = len(self.code) if operation == "ret" else self.labels[operands[0]]
+            return _jump(instruction.predicate, target)
+        step = (
+            self._decode_memory(operation, operands)
+            or self._decode_arithmetic(name, kind, operands)
+            or self._decode_move(operation, name, kind, operands)
+        )
+        if step is None:
+            raise PtxError(f"not allowed: {operation} {', '.join(operands)}")
+        return _predicated(step, instruction.predicate) if instruction.predicate else step
+
+    def _decode_arithmetic(self, name: str, kind: str, operands: tuple[str, ...]) -> Any:
+        if kind in _FORMS.get(name, ()):
+            return _apply(_ARITHMETIC[name], kind, [kind, "u32" if name[:2] == "sh" else kind], operands)
+        if name == "fma.rn" and kind in _FLOAT_TYPES:
+            return _apply(fma32 if kind == "f32" else fma64, kind, [kind] * 3, operands)
+        if name == "mad.lo" and kind in _INTEGER_TYPES:
+            return _apply(lambda a, b, c: a * b + c, kind, [kind] * 3, operands)
+        if name == "mul.wide" and kind in ("u32", "s32"):
+            wide = kind[0] + "64"
+            return _apply(lambda a, b: a.astype(_TYPES[wide]) * b.astype(_TYPES[wide]), wide, [kind] * 2, operands)
+        if name == "selp" and kind in ("b16", "b32", "b64", "u32", "u64", "s32", "s64", "f32", "f64"):
+            return _apply(lambda a, b, p: np.where(p, a, b), kind, [kind, kind, "pred"], operands)
+        first, _, comparison = name.partition(".")
+        if first == "setp" and comparison.removesuffix("u") in _COMPARISONS:
+            return self._decode_comparison(comparison, kind, operands)
+        return None
+
+    def _decode_comparison(self, comparison: str, kind: str, operands: tuple[str, ...]) -> Any:
+        unordered = comparison not in _COMPARISONS
+        compare = _COMPARISONS[comparison.removesuffix("u")]
+        floating = kind in _FLOAT_TYPES
+        if kind not in (*_INTEGER_TYPES, *_FLOAT_TYPES) or (unordered and not floating):
+            return None
+
+        def apply(a: Array, b: Array) -> Array:
+            nan = (a != a) | (b != b)
+            return np.asarray(compare(a, b) | nan if unordered else compare(a, b) & ~nan)
+
+        return _apply(apply if floating else compare, "pred", [kind, kind], operands)
+
+    def _decode_move(self, operation: str, name: str, kind: str, operands: tuple[str, ...]) -> Any:
+        if name == "mov" and kind in _TYPES and "{" not in "".join(operands):
+            return _apply(lambda x: x, kind, [kind], operands)
+        if operation in ("mov.b32", "mov.b64") and operands[1].startswith("{"):
+            parts = re.findall(r"[^{},\s]+", operands[1])
+            half = {"mov.b32": "b16", "mov.b64": "b32"}[operation]
+            whole = _TYPES[kind]
+            shift = np.asarray({"b16": 16, "b32": 32}[half], whole)
+            return _apply(
+                lambda low, high: low.astype(whole) | high.astype(whole) << shift,
+                kind, [half, half], (operands[0], *parts),
+            )  # fmt: skip
+        if match := re.fullmatch(r"cvt(\.rn)?\.(\w+)\.(\w+)", operation):
+            target, source = match[2], match[3]
+            if (target, source) in _CONVERSIONS[match[1] or ""]:
+                return _apply(lambda x: x.astype(_TYPES[target]), target, [source], operands)
+        return None
+
+    def _decode_memory(self, operation: str, operands: tuple[str, ...]) -> Any:
+        match = re.fullmatch(r"(ld\.param|ld\.global|st\.global)(?:\.v([24]))?\.(\w+)", operation)
+        if match is None or match[3] not in _TYPES:
+            return None
+        access, kind, count = match[1], match[3], int(match[2] or 1)
+        if access == "st.global":
+            address, values = operands[0], re.findall(r"[^{},\s]+", operands[1])
+            assert len(values) == count
+
+            def store(state: State) -> None:
+                rows = np.stack([state.read(value, kind) for value in values], axis=1)
+                state.memory.store(state.read_address(address), rows)
+
+            return store
+        if count != 1:
+            return None
+        if access == "ld.param":
+            name = operands[1].strip("[]")
+            if name not in self.parameters:
+                raise PtxError(f"not a parameter: {name}")
+            return lambda state: state.write(operands[0], kind, state.parameters[name].astype(_TYPES[kind]))
+        return lambda state: state.write(
+            operands[0], kind, state.memory.load(state.read_address(operands[1]), _TYPES[kind])
+        )
+
+
+class State:
+    """Registers and places of all threads, and which threads run now."""
+
+    def __init__(self, parameters: dict[str, Array], special: dict[str, Any], count: int, memory: Memory) -> None:
+        self.parameters, self.count, self.memory = parameters, count, memory
+        self.place = np.zeros(count, np.int64)
+        self.active: Any = slice(None)
+        self._registers = {name: np.broadcast_to(value, count).astype(np.uint32) for name, value in special.items()}
+
+    def read(self, operand: str, kind: str) -> Array:
+        """Return an operand of the active threads, with its bits read as a type."""
+        target = np.dtype(_TYPES[kind])
+        if operand.startswith("%"):
+            if operand not in self._registers:
+                raise PtxError(f"{operand} is read before it is written")
+            values = self._registers[operand][self.active]
+            if values.dtype.itemsize > target.itemsize and kind != "pred":  # stores may take the low part
+                values = values.astype(f"u{target.itemsize}")
+            return values.view(target)
+        count = self.place[self.active].size
+        if match := re.fullmatch(r"0[fd]([0-9A-F]+)", operand):
+            literal = np.array(int(match[1], 16), f"u{len(match[1]) // 2}").view(f"f{len(match[1]) // 2}")
+            return np.broadcast_to(literal.view(target), count)
+        mask = (1 << 8 * target.itemsize) - 1
+        return np.broadcast_to(np.array(int(operand, 0) & mask, f"u{target.itemsize}").view(target), count)
+
+    def read_address(self, operand: str) -> Array:
+        """Return ``[register+offset]``."""
+        register, _, offset = operand.strip("[]").partition("+")
+        return self.read(register, "u64") + np.uint64(int(offset or 0) & (2**64 - 1))
+
+    def write(self, register: str, kind: str, values: Array) -> None:
+        """Write the active threads' part of a register."""
+        size = np.dtype(_TYPES[kind]).itemsize
+        stored = np.bool_ if kind == "pred" else f"u{size}"
+        if register not in self._registers:
+            self._registers[register] = np.zeros(self.count, stored)
+        self._registers[register][self.active] = np.asarray(values, _TYPES[kind]).view(stored)
+
+
+def _apply(function: Any, kind: str, kinds: Iterable[str], operands: tuple[str, ...]) -> Callable[[State], None]:
+    target, sources = operands[0], list(zip(operands[1:], kinds, strict=False))
+    return lambda state: state.write(target, kind, function(*(state.read(name, of) for name, of in sources)))
+
+
+def _holds(state: State, predicate: str) -> Array:
+    values = state.read(predicate.removeprefix("!"), "pred")
+    return ~values if predicate.startswith("!") else values
+
+
+def _jump(predicate: str, target: int) -> Callable[[State], None]:
+    def jump(state: State) -> None:
+        place = state.place[state.active]
+        state.place[state.active] = np.where(_holds(state, predicate), target, place) if predicate else target
+
+    return jump
+
+
+def _predicated(step: Callable[[State], None], predicate: str) -> Callable[[State], None]:
+    def run(state: State) -> None:
+        before, threads = state.active, np.arange(state.count)[state.active]
+        state.active = threads[_holds(state, predicate)]
+        if state.active.size:
+            step(state)
+        state.active = before
+
+    return run

@@ -1,0 +1,235 @@
+"""What the code of every CUDA kernel holds, and what the proof by interpretation would not let pass."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam.kernels
+from interpreted_device import needs_compiler
+from numparam.kernels import _lanes, constant, fill
+from numparam.kernels._compile import CudaKernel, link
+from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
+from test_ptx_fill import CASES
+
+pytestmark = needs_compiler
+
+ARCHITECTURES = ("80", "90", "100", "120")
+DISASSEMBLED = ("90", "120")  # half of the test's time
+# 64 registers let four blocks of 256 threads share a multiprocessor.
+MOST_REGISTERS = 64
+# Double precision and sixteen elements at once hold more, and run on a unit that is slower than any latency.
+MOST_REGISTERS_WIDE = 96
+# What ptxas calls in the place of one instruction, for operands that are rare here: all are correctly rounded.
+SLOW_PATHS = r"__cuda_sm\w+_(sqrt_rn|div_rn|dsqrt_rn|dblrcp_rn|div_u64|rem_u64)\w*|\.L_\w+|\$\w+"
+
+
+def kernels_of(maker: str) -> Iterator[CudaKernel]:
+    """Yield all kernels of the function that makes them."""
+    from numparam.kernels import fill_threads
+
+    if maker == "constant.make_constant":
+        yield constant.make_constant()
+    else:
+        for draw, dtype in CASES:
+            yield getattr(fill_threads, maker.removeprefix("fill_threads."))(draw, dtype)
+
+
+PROVEN = ["constant.make_constant", "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table"]
+"""The functions whose kernels are compared with the CPU, in test_ptx_fill.py."""
+
+
+def test_every_kernel_is_proven() -> None:
+    makers = set()
+    for path in Path(str(numparam.kernels.__file__)).parent.glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and any(
+                isinstance(call, ast.Call) and ast.unparse(call.func) == "CudaKernel" for call in ast.walk(function)
+            ):
+                makers.add(f"{path.stem}.{function.name}")
+    assert sorted(makers) == PROVEN
+
+
+def test_every_distribution_and_dtype_is_proven() -> None:
+    from numparam.kernels import fill_threads
+
+    assert set(fill_threads.DRAWS) == set(fill._DRAWS) == {draw for draw, _ in CASES}
+    assert set(fill._STORAGE) == {dtype for _, dtype in CASES}
+
+
+def instructions(cubin: bytes, directory: Path) -> str:
+    (directory / "kernel.cubin").write_bytes(cubin)
+    return subprocess.run(
+        [disassembler(), "-c", directory / "kernel.cubin"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def disassembler() -> str:
+    import nvidia
+
+    found = [str(path) for root in nvidia.__path__ for path in Path(root).rglob("nvdisasm")]
+    return found[0] if found else shutil.which("nvdisasm") or pytest.skip("nvidia-cuda-nvdisasm is not installed")
+
+
+@pytest.mark.parametrize("maker", PROVEN)
+def test_code(maker: str, tmp_path: Path) -> None:
+    for kernel in kernels_of(maker):
+        module = Module(kernel.ptx)  # which refuses whatever is not correctly rounded, calls or local memory
+        names = {step.operation for step in module.code}
+        wide = "float64" in kernel.name or "float8" in kernel.name
+        lines = maker != "fill_threads.make_gather"
+        if lines:
+            assert any(re.fullmatch(r"st\.global\.v[24]\.\w+", name) for name in names), kernel.name
+        for architecture in ARCHITECTURES:
+            cubin, log = link(kernel.ptx, architecture)
+            where = f"{kernel.name} on sm_{architecture}"
+            registers = int(re.findall(r"Used (\d+) registers", log)[0])
+            assert registers <= (MOST_REGISTERS_WIDE if wide else MOST_REGISTERS), where
+            assert re.search(r"0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", log), where
+            if architecture not in DISASSEMBLED:
+                continue
+            code = instructions(cubin, tmp_path)
+            assert not lines or "STG.E.128" in code, where
+            for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
+                assert re.fullmatch(SLOW_PATHS, target), (where, target)
+
+
+# --------------------------------------------------------------------------- what would not pass
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("mul.rn.f32", "mul.f32"),  # may be fused with an addition
+        ("add.rn.f32", "add.f32"),
+        ("sqrt.rn.f32", "sqrt.approx.f32"),
+        ("fma.rn.f32", "fma.rn.ftz.f32"),
+        ("cvt.rn.f32.s32", "cvt.rz.f32.s32"),
+        ("st.global.f32", "st.local.f32"),
+        ("xor.b64", "vote.sync.b64"),
+        ("ret;", "call foo;"),
+    ],
+)
+def test_other_instructions_are_refused(right: str, wrong: str) -> None:
+    ptx = next(kernel.ptx for kernel in kernels_of("fill_threads.make_run") if "_normal_float32" in kernel.name)
+    Module(ptx)
+    assert right in ptx
+    with pytest.raises(PtxError, match="not allowed"):
+        Module(ptx.replace(right, wrong, 1))
+
+
+@pytest.mark.parametrize(
+    "right, wrong", [("xor.b64", "and.b64"), ("sub.rn.f32", "add.rn.f32"), ("0fBF000000", "0fBF000001")]
+)
+def test_a_changed_kernel_has_other_bits(right: str, wrong: str) -> None:
+    ptx = next(kernel.ptx for kernel in kernels_of("fill_threads.make_run") if "_normal_float32" in kernel.name)
+    expected = np.empty(4096, np.float32)
+    fill.normal(expected, fill.Key(1, 2, 3), 0.0, 1.0)
+
+    def differing(code: str) -> int:
+        out = np.zeros(4096, np.float32)
+        arguments = (out.ctypes.data, 1, 4096, 1, *[1] * 5, *[0] * 5, 0, 1, 2, 3, 1.0, 0.0)
+        Module(code).run(Launch((4, 1), (128, 1)), arguments, Memory(out))
+        return int(np.count_nonzero(out.view(np.uint32) != expected.view(np.uint32)))
+
+    assert differing(ptx) == 0
+    assert right in ptx
+    assert differing(ptx.replace(right, wrong)) > 0
+
+
+def test_without_its_own_lowerings_a_product_and_a_sum_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba import types
+
+    from numparam.kernels._cuda import lane, load_f32, store_item, thread
+
+    def multiply_and_add(source: Any, target: Any) -> None:
+        at = thread(0) * 8
+        x, y, z = load_f32(source + at), load_f32(source + (at + 8192)), load_f32(source + (at + 16384))
+        store_item(lane(target) + at, x * y + z, np.float32(0))
+
+    values = np.zeros((3, 1024, 2), np.float32)
+    values[:, :, 0] = np.random.default_rng(7).standard_normal((3, 1024))
+    x, y, z = values[:, :, 0]
+
+    def differing() -> int:
+        out = np.zeros((1024, 2), np.float32)
+        kernel = CudaKernel("multiply_and_add", multiply_and_add, (types.uint64, types.uint64))
+        arguments = (values.ctypes.data, out.ctypes.data)
+        Module(kernel._compile()).run(Launch((8, 1), (128, 1)), arguments, Memory(values, out))
+        return int(np.count_nonzero(out[:, 0] != x * y + z))
+
+    assert differing() == 0
+    for operation in (operator.add, operator.mul):
+        monkeypatch.delitem(_lanes._LOWERINGS, ("cuda", operation))
+    assert differing() > 100
+
+
+# --------------------------------------------------------------------------- the interpreter
+
+
+def test_the_interpreter_rounds_fma_once() -> None:
+    random = np.random.default_rng(7)
+    words = random.integers(0, 2**32, (3, 200_000), np.uint32)
+    words[:, ::2] = words[:, ::2] & 0x8FFFFFFF | 0x38000000  # of like size, so that sums cancel
+    words[2, ::4] = (-(words[0, ::4].view(np.float32) * words[1, ::4].view(np.float32))).view(np.uint32)
+    a, b, c = (row.view(np.float32) for row in words)
+    with np.errstate(all="ignore"):
+        found, product, total = fma32(a, b, c), a.astype(np.longdouble) * b, a.astype(np.longdouble) * b + c
+        exact = np.isfinite(found) & (total - product == c) & (product == total - c)  # no bit lost in 64
+    assert np.count_nonzero(exact) > 10_000
+    np.testing.assert_array_equal(found[exact], total[exact].astype(np.float32))
+
+
+def test_the_interpreter_rounds_fma_once_in_float64() -> None:
+    assert fma64(np.array([1 + 2.0**-52]), np.array([1 - 2.0**-52]), np.array([-1.0])) == -(2.0**-104)
+
+
+def run(body: str, *arguments: Any) -> np.ndarray[Any, Any]:
+    """Return what a kernel of one thread stores."""
+    out = np.zeros(1, np.uint64)
+    text = (
+        ".visible .entry test(.param .u64 p0, .param .u64 p1)\n{\n.reg .pred %p<9>;\n.reg .b32 %r<9>;\n"
+        f".reg .b64 %rd<9>;\nld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\n{body}\nret;\n}}\n"
+    )
+    Module(text).run(Launch((1, 1), (1, 1)), (out.ctypes.data, *arguments), Memory(out))
+    return out
+
+
+@pytest.mark.parametrize(
+    "body, argument, expected",
+    [
+        ("shl.b64 %rd3, %rd2, 64;", 5, 0),  # shifts clamp
+        ("shr.u64 %rd3, %rd2, 70;", 5, 0),
+        ("cvt.u32.u64 %r1, %rd2; shr.s32 %r2, %r1, 40; cvt.s64.s32 %rd3, %r2;", 2**31, 2**64 - 1),
+        ("cvt.u32.u64 %r1, %rd2; mul.wide.u32 %rd3, %r1, %r1;", 2**32 - 1, (2**32 - 1) ** 2),
+        ("div.u64 %rd3, %rd2, 3;", 2**64 - 1, (2**64 - 1) // 3),
+        ("setp.gt.u64 %p1, %rd2, 9; selp.b64 %rd3, 1, 2, %p1;", 10, 1),
+        ("mov.u64 %rd3, 7; setp.lt.u64 %p1, %rd2, 9; @!%p1 bra L; mov.u64 %rd3, 8;\nL:", 10, 7),
+    ],
+)
+def test_the_interpreter_follows_the_manual(body: str, argument: int, expected: int) -> None:
+    lines = re.sub(r"; *", ";\n", body)
+    assert run(f"{lines}\nst.global.u64 [%rd1], %rd3;", argument) == np.uint64(expected)
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("st.global.u64 [%rd1+8], %rd2;", "outside every array"),
+        ("st.global.u64 [%rd1+4], %rd2;", "not aligned"),
+        ("st.global.u64 [%rd1], %rd2;\nst.global.u64 [%rd1], %rd2;", "written twice"),
+        ("st.global.u64 [%rd1], %rd7;", "read before it is written"),
+    ],
+)
+def test_the_interpreter_sees_wrong_stores(body: str, message: str) -> None:
+    with pytest.raises(PtxError, match=message):
+        run(body, 1)
