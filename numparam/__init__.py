@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     float8_e4m3fn: np.dtype[Any]
     float8_e5m2: np.dtype[Any]
     __version__: str
+    from numparam.loading import load_checkpoint, load_param_into_net
+    from numparam.saving import save_checkpoint
 
 bool_ = np.dtype("bool")
 int8 = np.dtype("int8")
@@ -68,7 +70,10 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "load_checkpoint",
+    "load_param_into_net",
     "reset_auto_parallel_context",
+    "save_checkpoint",
     "set_auto_parallel_context",
     "set_num_threads",
     "set_seed",
@@ -79,10 +84,19 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
+    _IN_MODULES = {
+        "load_checkpoint": "numparam.loading",
+        "load_param_into_net": "numparam.loading",
+        "save_checkpoint": "numparam.saving",
+    }
 
     def __getattr__(name: str) -> Any:
         if name in dtypes.EXTENSIONS:  # 7 ms for ml_dtypes, a twelfth of the import of NumPy
             return dtypes.as_dtype(name)
+        if name in _IN_MODULES:  # half of the modules, and only files need them
+            from importlib import import_module
+
+            return getattr(import_module(_IN_MODULES[name]), name)
         if name == "__version__":
             from importlib.metadata import version
 

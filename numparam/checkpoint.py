@@ -35,7 +35,7 @@ class Checkpoint:
     entries : dict of str to Entry
         Every parameter by name, in file order.
     metadata : dict of str to str
-        The file's free text; empty for an index.
+        The free text of the file or the index.
     places : dict of str to tuple of (Path, int)
         The file that holds each parameter and the byte at which its values begin.
 
@@ -136,7 +136,8 @@ def _open_index(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     if path.stat().st_size > header.MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: an index of more than {header.MAX_HEADER_BYTES} bytes is refused")
-    weight_map = header.parse_object(path.read_bytes(), str(path)).get("weight_map")
+    index = header.parse_object(path.read_bytes(), str(path))
+    weight_map, metadata = index.get("weight_map"), index.get("metadata")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{path}: an index needs a weight_map from parameter names to file names")
     for file in set(weight_map.values()):
@@ -150,7 +151,9 @@ def _open_index(path: Path) -> Checkpoint:
     return Checkpoint(
         path=path,
         entries={name: shards[file].entries[name] for name, file in weight_map.items()},
-        metadata={},
+        metadata={key: text for key, text in metadata.items() if isinstance(text, str)}
+        if isinstance(metadata, dict)
+        else {},
         places={name: shards[file].places[name] for name, file in weight_map.items()},
     )
 

@@ -8,29 +8,23 @@ make it again.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint import BUFFER_BYTES, Block, Checkpoint, write_checkpoint
+from numparam.checkpoint import Block, Checkpoint, write_checkpoint
 from numparam.errors import CheckpointError, NumparamError
 from numparam.header import Entry
-from numparam.initializer import Orthogonal, Sparse
 from numparam.region import Region, as_shape
 from numparam.rules import Rule, Rules
 from numparam.seed import STREAM_VERSION, as_seed
 from numparam.sharding import Shard
 from numparam.source import Source
-
-# Each of their blocks would cost as much as the whole, so these take memory for their slice of the parameter.
-_MADE_AT_ONCE = (Orthogonal, Sparse)
+from numparam.streaming import blocks_to_make
 
 
 @dataclass(frozen=True)
@@ -89,19 +83,8 @@ class Generation:
 
     def blocks(self, entry: Entry) -> Iterator[Block]:
         """Cut the values to make of a whole parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
-        initializer, source = self.chosen[entry.name].initializer, Source(self.seed, entry.name)
-        region = self.region(entry)
-        pieces = _pieces(region.shape, BUFFER_BYTES // entry.dtype.itemsize)
-        if isinstance(initializer, _MADE_AT_ONCE):
-            values = np.empty(region.shape, entry.dtype)
-            if values.size:
-                initializer._initialize_region(values, region, source)
-            for index in pieces:
-                yield Block(values[index].shape, partial(np.copyto, src=values[index]))
-        else:
-            for index in pieces:
-                part = region[index]
-                yield Block(part.shape, partial(initializer._initialize_region, region=part, source=source))
+        source = Source(self.seed, entry.name)
+        return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype)
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
         """Write the parameters to a safetensors file; return its bytes. See `numparam.checkpoint.write_checkpoint`."""
@@ -172,21 +155,3 @@ class Generation:
 def with_dtype(entries: tuple[Entry, ...], dtype: np.dtype[Any]) -> tuple[Entry, ...]:
     """Give the floating-point parameters another dtype; integers and bools keep theirs."""
     return tuple(entry._replace(dtype=dtype) if dtypes.is_floating(entry.dtype) else entry for entry in entries)
-
-
-def _pieces(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice, ...]]:
-    """Yield indices that cut an array into pieces of at most `limit` elements, in row-major order."""
-    if not math.prod(shape):
-        return
-    axis, inner = len(shape), 1  # the axes from here on fit whole
-    while axis and inner * shape[axis - 1] <= limit:
-        axis -= 1
-        inner *= shape[axis]
-    if not axis:
-        yield ()
-        return
-    axis -= 1
-    step = limit // inner
-    for outer in product(*(range(length) for length in shape[:axis])):
-        for start in range(0, shape[axis], step):
-            yield *outer, slice(start, start + step)

@@ -16,8 +16,8 @@ _FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shar
 class Layout(NamedTuple):
     """Say how a parameter is cut over a grid of devices.
 
-    Rank r stands in the grid at the place of r in row-major order. ``tensor_map[d]`` names the axis of the grid, counted
-    from the last one, that cuts axis d of the parameter, -1 if none does; a list names several, the slowest first.
+    Rank r stands in the grid at the place of r in row-major order. ``tensor_map[d]`` names the axis of the grid,
+    counted from the last one, that cuts axis d of the parameter, -1 if none does; a list names several, slowest first.
     Where ranks would hold the same slice and ``opt_shard_group`` is named, they cut it once more along axis 0, into as
     many parts as ``slice_shape`` asks for, in the order of their ranks.
 
@@ -70,7 +70,7 @@ class Layout(NamedTuple):
         used = [axis for item in maps for axis in item if axis != -1]
         if len(set(used)) != len(used) or any(axis >= len(grid) for axis in used):
             raise ArgumentValueError(
-                f"{where} tensor_map {tensor_map!r} names axes of dev_mat {list(grid)}, counted from the last, once each"
+                f"{where} tensor_map {tensor_map!r} names axes of dev_mat {list(grid)} from the last, once each"
             )
         if field_size is not None:
             _ints(f"{where} field_size", [field_size], 0)

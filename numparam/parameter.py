@@ -224,9 +224,10 @@ class Parameter(Tensor):
                 f"Parameter {self._name!r}: data is a Tensor, int or float, found {type(data).__name__}"
             )
         if not isinstance(data, Tensor):
-            if isinstance(data, float | np.inexact) and self._dtype.kind in "iu":
+            number = np.asarray(data)
+            if number.dtype.kind == "f" and self._dtype.kind in "iu":
                 raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found the float {data!r}")
-            data = Tensor(np.asarray(data))
+            data = Tensor(number)
         if not slice_shape and data.shape != self.shape:
             raise ShapeError(
                 f"Parameter {self._name!r}: expected data of shape {self.shape}, found {data.shape}; "
@@ -302,7 +303,7 @@ class Parameter(Tensor):
             How the parameter is cut over the devices, six items: ``dev_mat`` (list of int), the grid of devices;
             ``tensor_map`` (list of int), for each axis of the parameter the axis of the grid that cuts it, counted from
             the last, -1 for none; ``slice_shape`` (list of int), the shape that comes out, or None; ``field_size``
-            (int); ``uniform_split`` (bool); ``opt_shard_group`` (str), not empty if the optimizer cuts axis 0 once more.
+            (int); ``uniform_split`` (bool); ``opt_shard_group`` (str), named if the optimizer cuts axis 0 once more.
             See `numparam.layout.Layout`. The rank is the ``global_rank`` of `numparam.set_auto_parallel_context`.
         set_sliced : bool
             What `sliced` becomes.
@@ -434,7 +435,7 @@ class Parameter(Tensor):
         ...     Parameter(1.0).add_pipeline_stage(1)
         """
         warnings.warn("add_pipeline_stage is deprecated and will be removed", DeprecationWarning, stacklevel=2)
-        if isinstance(stage, bool) or not isinstance(stage, int | np.integer) or stage < 1:
+        if type(stage) is bool or not isinstance(stage, int | np.integer) or stage < 1:
             raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {stage!r}")
         self._pipeline_stages = (*self._pipeline_stages, int(stage))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -79,8 +79,8 @@ class Cell(Queries):
     _cell_type = ""
     _layouts: Mapping[str, Any] = {}
     _flags: Mapping[str, Any] = {}
-    _pre_hooks: Hooks = {}
-    _hooks: Hooks = {}
+    _pre_hooks: ClassVar[Hooks] = {}
+    _hooks: ClassVar[Hooks] = {}
 
     def __init__(self, auto_prefix: bool = True, flags: Mapping[str, Any] | None = None) -> None:
         super().__init__(auto_prefix)
@@ -100,7 +100,7 @@ class Cell(Queries):
                 output = replaced
         return output
 
-    def construct(self, *inputs: Any, **options: Any) -> Any:
+    def construct(self, *inputs: Any, **options: Any) -> Any:  # noqa: ARG002
         """Compute the output; every subclass that is called needs its own.
 
         Raises

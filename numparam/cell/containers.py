@@ -99,7 +99,7 @@ class _Numbered(Cell):
         TypeError
             If it is no list of cells.
         """
-        if not isinstance(cells, Iterable) or isinstance(cells, Mapping):
+        if isinstance(cells, Mapping | str) or not hasattr(cells, "__iter__"):
             raise ArgumentTypeError(f"{type(self).__name__} takes an iterable of cells, found {type(cells).__name__}")
         self._arrange([*self._members, *cells])
         return self

@@ -144,7 +144,7 @@ class Queries(Tree):
         return [parameter for parameter in self.get_parameters(recurse) if not parameter.requires_grad]
 
     def parameters_broadcast_dict(self, recurse: bool = True) -> dict[str, Parameter] | None:
-        """Return by name the parameters that are broadcast, those without ``layerwise_parallel``; None if there are none.
+        """Return by name the parameters without ``layerwise_parallel``, which are broadcast; None if there are none.
 
         Examples
         --------

@@ -21,6 +21,7 @@ from numparam.initializer.fan import (
 )
 from numparam.initializer.random import CorrectedTruncatedNormal, Normal, TruncatedNormal, Uniform
 from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
+from numparam.initializer.unset import Unset
 
 __all__ = [
     "Constant",
@@ -42,6 +43,7 @@ __all__ = [
     "Sparse",
     "TruncatedNormal",
     "Uniform",
+    "Unset",
     "VarianceScaling",
     "XavierNormal",
     "XavierUniform",

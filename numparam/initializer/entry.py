@@ -21,6 +21,7 @@ from numparam.initializer.fan import (
 )
 from numparam.initializer.random import CorrectedTruncatedNormal, Normal, TruncatedNormal, Uniform
 from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
+from numparam.initializer.unset import Unset
 from numparam.region import Shape, as_shape
 from numparam.tensor import Tensor
 
@@ -54,6 +55,7 @@ _BY_CLASS_NAME: dict[str, type[Initializer]] = {
     "Sparse": Sparse,
     "Identity": Identity,
     "Dirac": Dirac,
+    "Unset": Unset,
 }
 _SNAKE = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(): found for name, found in _BY_CLASS_NAME.items()}
 _ALIASES = _SNAKE | {name.lower(): found for name, found in _BY_CLASS_NAME.items()}

@@ -1,0 +1,36 @@
+"""The initializer of parameters that are there to be loaded."""
+
+from numparam.errors import StateError
+from numparam.initializer.base import Initializer
+from numparam.region import Region
+from numparam.source import Buffer, Source
+
+
+class Unset(Initializer):
+    """Make no values: a parameter holds nothing until values are loaded or set, and reading it is an error.
+
+    Use it for a model that a checkpoint shall fill. What it left out is never garbage, but an error that names the
+    parameter; `numparam.Cell.uninitialized` lists it before.
+
+    Raises
+    ------
+    RuntimeError
+        When values are asked for.
+
+    Examples
+    --------
+    >>> from numparam import Parameter
+    >>> from numparam.initializer import initializer
+    >>> weight = Parameter(initializer("unset", (4096, 4096)), name="weight")
+    >>> weight[0, 0].asnumpy()
+    Traceback (most recent call last):
+        ...
+    numparam.errors.StateError: parameter 'weight' holds no values yet: load a checkpoint, or set its data
+    """
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+        what = f"parameter {source.name!r}" if isinstance(source.name, str) else f"tensor number {source.name}"
+        raise StateError(f"{what} holds no values yet: load a checkpoint, or set its data")

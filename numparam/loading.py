@@ -1,0 +1,338 @@
+"""Load parameters from files, and into cells."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam import dtypes, mindspore_file, recipes
+from numparam import header as headers
+from numparam.cell import Cell
+from numparam.cell.state import put
+from numparam.checkpoint import INDEX_SUFFIX, Checkpoint, open_checkpoint
+from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
+from numparam.mapped_file import MappedFile
+from numparam.parameter import Parameter
+from numparam.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, Progress
+from numparam.seed import STREAM_VERSION
+from numparam.tensor import Tensor
+
+_LOGGER = logging.getLogger("numparam")
+_CACHE_MARK = ".__param_key__"
+
+
+def load_checkpoint(
+    ckpt_file_name: str | os.PathLike[str],
+    net: Cell | None = None,
+    strict_load: bool = False,
+    filter_prefix: str | Iterable[str] | None = None,
+    *,
+    specify_prefix: str | Iterable[str] | None = None,
+    choice_func: Callable[[str], bool] | None = None,
+    crc_check: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Open a checkpoint: its parameters by name, mapped into memory and read when they are touched.
+
+    A slice of a parameter reads that slice of the file and no more. Writing to a parameter never changes the file. The
+    file may be replaced as long as they live, but must not be shortened.
+
+    Parameters
+    ----------
+    ckpt_file_name : str or path
+        A safetensors file, the index of several (``*.safetensors.index.json``), or a ``.ckpt`` file of MindSpore.
+    net : Cell, optional
+        The values are copied into it; see `load_param_into_net`.
+    strict_load : bool
+        See `load_param_into_net`.
+    filter_prefix : str or list of str, optional
+        Leave out the names that begin so.
+    specify_prefix : str or list of str, optional
+        Take only the names that begin so.
+    choice_func : callable, optional
+        Is given a name and says whether to take it; not asked if a prefix is given.
+    crc_check : bool
+        Whether to compare the checksum at the end of a ``.ckpt`` file.
+    progress : callable, optional
+        Is told the bytes copied into `net` since the last call.
+
+    Returns
+    -------
+    dict of str to Parameter
+        In file order; the recipes of lazy parameters come after the others, and texts, as str, last. The attributes of
+        parameters that numparam saved are as they were.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged or of another kind, a prefix is empty, or no name is left.
+    TypeError
+        If an argument is of another kind.
+    RuntimeError
+        If the values do not fit `net`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from numparam import save_checkpoint
+    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save_checkpoint({"w": np.arange(12).reshape(3, 4)}, path)
+    >>> load_checkpoint(path)["w"][1, ::2].asnumpy()
+    array([4, 6])
+    """
+    if not isinstance(ckpt_file_name, str | os.PathLike):
+        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {ckpt_file_name!r}")
+    if net is not None and not isinstance(net, Cell):
+        raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
+    wanted = _selection(_prefixes("filter_prefix", filter_prefix), _prefixes("specify_prefix", specify_prefix))
+    if filter_prefix is None and specify_prefix is None and choice_func is not None:
+        wanted = choice_func
+    path = Path(ckpt_file_name)
+    if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
+        found = _read_safetensors(path, wanted)
+    elif path.suffix == ".ckpt":
+        found = _read_mindspore(path, wanted, crc_check)
+    else:
+        raise CheckpointError(f"{path}: a checkpoint ends with {SUFFIX}, {INDEX_SUFFIX} or .ckpt")
+    if not found:
+        raise CheckpointError(f"{path}: no parameter is left to load: the file is empty, or the prefixes fit no name")
+    if net is not None:
+        load_param_into_net(net, found, strict_load, progress=progress)
+    return found
+
+
+class LoadReport(tuple[list[str], list[str]]):
+    """Hold what a load left out: ``(param_not_load, ckpt_not_load)``, as MindSpore gives it, and why.
+
+    Attributes
+    ----------
+    param_not_load : list of str
+        The parameters that got no values.
+    ckpt_not_load : list of str
+        The values that went nowhere.
+    skipped : dict of str to str
+        The reason for each name in either.
+    """
+
+    skipped: dict[str, str]
+
+    def __new__(cls, param_not_load: list[str], ckpt_not_load: list[str], skipped: dict[str, str]) -> LoadReport:
+        """Make the pair."""
+        report = super().__new__(cls, (param_not_load, ckpt_not_load))
+        report.skipped = skipped
+        return report
+
+    @property
+    def param_not_load(self) -> list[str]:
+        """Return the parameters that got no values."""
+        return self[0]
+
+    @property
+    def ckpt_not_load(self) -> list[str]:
+        """Return the values that went nowhere."""
+        return self[1]
+
+    def __str__(self) -> str:
+        if not self.skipped:
+            return "everything was loaded"
+        return "\n".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+
+
+def load_param_into_net(
+    net: Cell,
+    parameter_dict: Mapping[str, Any],
+    strict_load: bool = False,
+    *,
+    progress: Progress | None = None,
+) -> LoadReport:
+    """Copy values into the parameters of a cell by their names, and into its persistent buffers by their paths.
+
+    Names, shapes and dtypes are compared before anything is copied. Lazy values leave a lazy parameter lazy. Floating
+    dtypes are converted to the parameter's, and so are integers.
+
+    Parameters
+    ----------
+    net : Cell
+    parameter_dict : mapping of str to Tensor
+        Texts in it are passed over.
+    strict_load : bool
+        Whether every name must be on both sides, with the same shape and dtype.
+    progress : callable, optional
+        Is told the bytes copied since the last call.
+
+    Returns
+    -------
+    LoadReport
+        The names that were left out and why; it unpacks into ``(param_not_load, ckpt_not_load)``. It is also logged as
+        a warning of the logger ``numparam`` if there are any.
+
+    Raises
+    ------
+    TypeError
+        If an argument, or something in the dict, is of another kind.
+    RuntimeError
+        If `strict_load` is set and anything does not fit. The message names each parameter, both shapes and the file.
+    ValueError
+        If two parameters of `net` have the same name, or an integer does not fit its dtype.
+
+    Examples
+    --------
+    >>> from numparam import Cell
+    >>> net = Cell()
+    >>> net.w = Parameter([0.0, 0.0])
+    >>> net.b = Parameter([0.0])
+    >>> report = load_param_into_net(net, {"w": Parameter([1.0, 2.0]), "v": Parameter(0.0)})
+    >>> print(report)
+    b: no values were given for it
+    v: the Cell has no such parameter
+    """
+    if not isinstance(net, Cell):
+        raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
+    if not isinstance(parameter_dict, Mapping):
+        raise ArgumentTypeError(f"parameter_dict maps names to parameters, found {type(parameter_dict).__name__}")
+    there: dict[str, Tensor] = dict(net.parameters_dict())
+    for path, buffer, persistent in net._state_buffers():
+        if persistent:
+            there.setdefault(path, buffer)
+    given: dict[str, Tensor] = {}
+    for name, value in parameter_dict.items():
+        if isinstance(value, Tensor) and isinstance(name, str):
+            given[name] = value
+        elif not isinstance(value, str):
+            raise ArgumentTypeError(f"parameter {name!r}: expected a Tensor, found {type(value).__name__}")
+
+    misfits = {name: why for name in there if name in given and (why := _misfit(there[name], given[name], strict_load))}
+    missing = {name: "no values were given for it" for name in there if name not in given}
+    surplus = {name: f"the {net.cls_name} has no such parameter" for name in given if name not in there}
+    skipped = misfits | missing | surplus
+    if skipped and strict_load:
+        listed = "\n".join(f"  parameter {name!r}: {why}" for name, why in skipped.items())
+        raise MismatchError(f"strict loading into the {net.cls_name} is not possible:\n{listed}")
+    for name, held in there.items():
+        if name in given and name not in misfits:
+            _copy_into(held, given[name])
+            if progress is not None:
+                progress(given[name].nbytes)
+    if skipped:
+        _LOGGER.warning("%d names were left out when loading:\n%s", len(skipped), LoadReport([], [], skipped))
+    return LoadReport([name for name in there if name in skipped], [*misfits, *surplus], skipped)
+
+
+def _misfit(held: Tensor, value: Tensor, strict: bool) -> str | None:
+    """Say why values cannot go into a parameter; None if they can."""
+    file = value.origin_file if isinstance(value, Parameter) else None
+    source = f"{file} has" if file else "found"
+    if held.shape != value.shape:
+        return f"expected shape {held.shape}, {source} shape {value.shape}"
+    kinds = [_kind(held.dtype), _kind(value.dtype)]
+    if held.dtype != value.dtype and (strict or kinds[0] != kinds[1]):
+        return f"expected dtype {held.dtype}, {source} dtype {value.dtype}"
+    return None
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "f" if dtypes.is_floating(dtype) else "i" if dtype.kind in "iu" else dtype.kind
+
+
+def _copy_into(held: Tensor, value: Tensor) -> None:
+    put(held, value)
+    if isinstance(held, Parameter) and isinstance(value, Parameter) and value.origin_file is not None:
+        held._set_origin(value._origin, value.origin_file)
+
+
+def _prefixes(argument: str, prefix: Any) -> tuple[str, ...]:
+    if prefix is None:
+        return ()
+    prefixes = (prefix,) if isinstance(prefix, str) else prefix
+    if not isinstance(prefixes, list | tuple) or not all(isinstance(item, str) for item in prefixes):
+        raise ArgumentTypeError(f"{argument} is a str or a list of str, found {prefix!r}")
+    if not prefixes or not all(prefixes):
+        raise ArgumentValueError(f"{argument} needs at least one prefix, and none may be empty; found {prefix!r}")
+    return tuple(prefixes)
+
+
+def _selection(unwanted: tuple[str, ...], wanted: tuple[str, ...]) -> Callable[[str], bool]:
+    return lambda name: (not wanted or name.startswith(wanted)) and not name.startswith(unwanted)
+
+
+def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
+    try:
+        checkpoint = open_checkpoint(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    found: dict[str, Any] = {}
+    mappings: dict[Path, MappedFile] = {}
+    for name, entry in checkpoint.entries.items():
+        if wanted(name):
+            file, begin = checkpoint.places[name]
+            if file not in mappings:
+                mappings[file] = MappedFile(file)
+            found[name] = _loaded(name, mappings[file].array(begin, entry.dtype, entry.shape, entry.nbytes), file)
+    for name, content in _record(checkpoint, RECIPES).items():
+        if checkpoint.metadata.get(STREAM) != str(STREAM_VERSION):
+            raise CheckpointError(
+                f"{path}: its recipes are for random stream {checkpoint.metadata.get(STREAM)!r}; "
+                f"this numparam makes the values of stream {STREAM_VERSION}"
+            )
+        if name in checkpoint.entries:
+            raise CheckpointError(f"{path}: parameter {name!r} has both values and a recipe")
+        if wanted(name):
+            found[name] = _loaded(name, recipes.decode(content, f"{path}: parameter {name!r}"), path)
+    _set_flags(path, found, _record(checkpoint, FLAGS))
+    for name, text in _record(checkpoint, TEXTS).items():
+        if not isinstance(text, str) or name in found:
+            raise CheckpointError(f"{path}: {name!r} is no text, or stands twice")
+        if wanted(name):
+            found[name] = text
+    return found
+
+
+def _record(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
+    if key not in checkpoint.metadata:
+        return {}
+    return headers.parse_object(checkpoint.metadata[key].encode(), f"{checkpoint.path}: {key}")
+
+
+def _set_flags(path: Path, found: dict[str, Any], record: dict[str, Any]) -> None:
+    for name, flags in record.items():
+        if name not in found:
+            continue
+        if not isinstance(flags, dict) or not all(flag in FLAG_NAMES for flag in flags):
+            raise CheckpointError(f"{path}: parameter {name!r} has no flags {flags!r:.80}")
+        try:
+            for flag, value in flags.items():
+                setattr(found[name], flag, value)
+        except NumparamError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+
+def _read_mindspore(path: Path, wanted: Callable[[str], bool], crc_check: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for tag, value in mindspore_file.read(path, crc_check).items():
+        name, mark, key = tag.partition(_CACHE_MARK)
+        if not wanted(name):
+            continue
+        if isinstance(value, str):
+            found[name] = value
+            continue
+        found[name] = _loaded(name, value, path)
+        if mark and key.isdecimal():
+            found[name].cache_enable, found[name].key = True, int(key)
+    return found
+
+
+def _loaded(name: str, values: np.ndarray[Any, np.dtype[Any]] | Tensor, file: Path) -> Parameter:
+    """Make a parameter around an array that nobody else holds, or a recipe."""
+    parameter = Parameter.__new__(Parameter)
+    parameter._rename(name)
+    if isinstance(values, Tensor):
+        parameter._copy(values)
+    else:
+        parameter._hold(values)
+    parameter._set_origin("recipe" if isinstance(values, Tensor) else "checkpoint", str(file))
+    return parameter

@@ -1,0 +1,117 @@
+"""Recipes as text: what a lazy tensor is made from, in a few hundred bytes instead of its values.
+
+A recipe is a JSON object with the keys ``init`` (the name of an initializer of numparam), ``args`` (its arguments,
+reals as decimal text), ``seed``, ``stream`` (the name whose random stream it is), ``shape`` (of the whole parameter),
+``dtype`` and, for a slice, ``index`` (for each axis an integer, null or [start, stop, step]). With the version of the
+random stream it gives every value back, exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numparam import dtypes
+from numparam import initializer as initializers
+from numparam.errors import CheckpointError, NumparamError
+from numparam.initializer import Initializer, Unset, by_name
+from numparam.region import Region, as_shape
+from numparam.seed import as_seed
+from numparam.tensor import Recipe, Tensor
+
+
+def encode(tensor: Tensor) -> dict[str, Any] | None:
+    """Describe a lazy tensor; None if it has values, or no text can say where they come from.
+
+    The latter are those of an initializer that is not numparam's, and of a tensor without a name.
+
+    Examples
+    --------
+    >>> from numparam import Parameter, set_seed
+    >>> from numparam.initializer import Normal, initializer
+    >>> set_seed(7)
+    >>> encode(Parameter(initializer(Normal(0.02), (2, 3)), name="w"))["args"]
+    {'sigma': '0.02', 'mean': '0.0'}
+    """
+    recipe = tensor._recipe
+    if recipe is None:
+        return None
+    name, kind = tensor._stream_name(recipe), type(recipe.init)
+    region = recipe.region
+    index = [[item.start, item.stop, item.step] if isinstance(item, slice) else item for item in region.slices()]
+    if (
+        not isinstance(name, str)
+        or isinstance(recipe.init, Unset)
+        or getattr(initializers, kind.__name__, None) is not kind
+        or Region.full(region.full_shape)[_index(index)].shape != region.shape
+    ):
+        return None
+    arguments = {key: value for key, value in vars(recipe.init).items() if not key.startswith("_")}
+    content = {
+        "init": kind.__name__,
+        "args": {key: _as_text(value) for key, value in arguments.items()},
+        "seed": recipe.seed,
+        "stream": name,
+        "shape": list(region.full_shape),
+        "dtype": tensor.dtype.name,
+    }
+    return content if region.whole else content | {"index": index}
+
+
+def decode(content: Any, where: str) -> Tensor:
+    """Make the lazy tensor that a text describes, checking all that it says.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no sound recipe; `where` begins the message.
+
+    Examples
+    --------
+    >>> from numparam import Parameter
+    >>> from numparam.initializer import initializer
+    >>> lazy = Parameter(initializer("xavier_uniform", (4, 3)), name="w")[1:]
+    >>> bool((decode(encode(lazy), "w").asnumpy() == lazy.asnumpy()).all())
+    True
+    """
+    try:
+        shape, dtype = as_shape(content["shape"]), dtypes.as_dtype(content["dtype"])
+        arguments = {key: _as_value(value) for key, value in content["args"].items()}
+        kind = by_name(content["init"])
+        if not isinstance(content["stream"], str):
+            raise CheckpointError(f"{where}: the stream of a recipe is a name, found {content['stream']!r:.80}")
+        init: Initializer = kind(**arguments)
+        init._check(shape, dtype)
+        region = Region.full(shape)[_index(content["index"])] if "index" in content else Region.full(shape)
+        tensor = Tensor.__new__(Tensor)
+        tensor._recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region)
+        tensor._dtype = dtype
+    except (NumparamError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{where}: its recipe cannot be followed: {error!s:.200}") from None
+    return tensor
+
+
+def _index(items: Any) -> tuple[Any, ...]:
+    if not isinstance(items, list) or not all(item is None or type(item) is int or _is_slice(item) for item in items):
+        raise CheckpointError(f"an index holds ints, null and [start, stop, step], found {items!r:.80}")
+    return tuple(slice(*item) if isinstance(item, list) else item for item in items)
+
+
+def _is_slice(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 3 and all(part is None or type(part) is int for part in item)
+
+
+def _as_text(value: Any) -> Any:
+    """Write an argument so that JSON keeps all its bits: a real as text, the rest as it is."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return {"text": value} if isinstance(value, str) else repr(float(value))
+
+
+def _as_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return str(value["text"])
+    return float(value) if isinstance(value, str) else value

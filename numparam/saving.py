@@ -1,0 +1,276 @@
+"""Save parameters: whole, or as the recipes that make them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam import recipes as recipe_text
+from numparam.atomic_file import replacing
+from numparam.cell import Cell
+from numparam.checkpoint import INDEX_SUFFIX, open_checkpoint, write_checkpoint
+from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+from numparam.flags import Flag
+from numparam.header import Entry
+from numparam.parameter import Parameter
+from numparam.seed import STREAM_VERSION
+from numparam.streaming import blocks_of
+from numparam.tensor import Tensor
+
+SUFFIX = ".safetensors"
+RECIPES, FLAGS, TEXTS, STREAM = "numparam.recipes", "numparam.flags", "numparam.texts", "numparam.stream"
+FLAG_NAMES = tuple(name for name, value in vars(Parameter).items() if isinstance(value, Flag))
+
+Progress = Callable[[int], None]
+
+
+def save_checkpoint(
+    save_obj: Cell | list[Any] | Mapping[str, Any],
+    ckpt_file_name: str | os.PathLike[str],
+    *,
+    append_dict: Mapping[str, Any] | None = None,
+    choice_func: Callable[[str], bool] | None = None,
+    recipes: bool = False,
+    max_shard_bytes: int | None = None,
+    progress: Progress | None = None,
+    integrated_save: bool = True,  # noqa: ARG001
+    format: str = "safetensors",  # noqa: A002
+) -> None:
+    """Save parameters to a safetensors file, or to several with an index as Hugging Face writes them.
+
+    The values go to the disk block by block: lazy parameters are made on the way and stay lazy, so the memory does not
+    grow with the checkpoint. A file appears whole or not at all, and so does a checkpoint of several: until the index
+    is replaced, the files of the old one stay.
+
+    Parameters
+    ----------
+    save_obj : Cell, list or dict
+        A cell with its parameters, by name, and persistent buffers, by path; a list of parameters or of dicts with the
+        keys ``name`` and ``data``; or a dict from names to tensors, arrays or texts.
+    ckpt_file_name : str or path
+        ``.safetensors`` is put behind it unless it ends so.
+    append_dict : dict, optional
+        More to save: names to ints, floats, bools, texts or tensors.
+    choice_func : callable, optional
+        Is given a name and says whether to save it.
+    recipes : bool
+        Save what makes the values of lazy parameters instead of the values. Only numparam reads these, and gives back
+        every bit. Initializers of your own are saved with their values all the same.
+    max_shard_bytes : int, optional
+        Start another file when one would hold more bytes of values.
+    progress : callable, optional
+        Is told the bytes of values written since the last call.
+    integrated_save : bool
+        Accepted for scripts written for MindSpore.
+    format : str
+        ``"safetensors"``.
+
+    Raises
+    ------
+    TypeError
+        If `save_obj` or something in it is of another kind.
+    ValueError
+        If a name stands twice or cannot stand in a file, the format is another one, or a file cannot be written.
+    RuntimeError
+        If a parameter still holds nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from numparam import Parameter, load_checkpoint
+    >>> from numparam.initializer import initializer
+    >>> path = Path(tempfile.mkdtemp()) / "huge.safetensors"
+    >>> huge = Parameter(initializer("normal", (2**20, 2**20)), name="huge")
+    >>> save_checkpoint([huge], path, append_dict={"step": 3}, recipes=True)
+    >>> path.stat().st_size < 1000
+    True
+    >>> loaded = load_checkpoint(path)
+    >>> bool((loaded["huge"][5, :9].asnumpy() == huge[5, :9].asnumpy()).all()), loaded["step"].asnumpy()
+    (True, array(3))
+    """
+    if format != "safetensors":
+        raise ArgumentValueError(f"checkpoints are written as 'safetensors', found format {format!r}")
+    path = _with_suffix(ckpt_file_name)
+    values = collect(save_obj)
+    for name, value in (append_dict or {}).items():
+        _add(values, name, _appended(value))
+    if choice_func is not None:
+        values = {name: value for name, value in values.items() if choice_func(name)}
+
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    described = {name: recipe_text.encode(tensor) for name, tensor in tensors.items()} if recipes else {}
+    known = {name: content for name, content in described.items() if content is not None}
+    metadata = {"format": "pt"}  # without it, transformers refuses the file
+    if texts:
+        metadata[TEXTS] = _json(texts)
+    if known:
+        metadata |= {RECIPES: _json(known), STREAM: str(STREAM_VERSION)}
+    if flags := {name: found for name, tensor in tensors.items() if (found := _flags(tensor))}:
+        metadata[FLAGS] = _json(flags)
+
+    whole = {name: tensor for name, tensor in tensors.items() if name not in known}
+    entries = [Entry(name, tensor.shape, tensor.dtype) for name, tensor in whole.items()]
+    groups = _groups(entries, max_shard_bytes)
+    if len(groups) == 1:
+        write_checkpoint(path, entries, metadata, lambda entry: blocks_of(whole[entry.name]), progress)
+    else:
+        _write_shards(path, groups, metadata, whole, progress)
+
+
+def collect(source: Any) -> dict[str, Tensor | str]:
+    """Return what there is to save, by name.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is of a kind that cannot be saved.
+    ArgumentValueError
+        If a name stands twice or cannot stand in a file.
+    """
+    found: dict[str, Tensor | str] = {}
+    if isinstance(source, Cell):
+        for name, parameter in source.parameters_dict().items():
+            _add(found, name, parameter)
+        for path, buffer, persistent in source._state_buffers():
+            if persistent:
+                _add(found, path, buffer)
+    elif isinstance(source, Mapping):
+        for name, value in source.items():
+            _add(found, name, value)
+    elif isinstance(source, list | tuple):
+        for item in source:
+            if isinstance(item, Parameter):
+                _add(found, item.name, item)
+            elif isinstance(item, Mapping) and {"name", "data"} <= set(item):
+                _add(found, item["name"], item["data"])
+            else:
+                raise ArgumentTypeError(
+                    f"a list to save holds parameters or dicts with a name and data, found {type(item).__name__}"
+                )
+    else:
+        raise ArgumentTypeError(f"a Cell, a list or a dict can be saved, found {type(source).__name__}")
+    return found
+
+
+def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"what is saved has a str for a name, found {name!r}")
+    if name in found:
+        raise ArgumentValueError(f"two parameters to save are called {name!r}; give one of them another name")
+    if name == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise ArgumentValueError(f"a safetensors file cannot hold a parameter called {name!r}")
+    if isinstance(value, np.ndarray | np.generic):
+        value = Tensor(value)
+    if not isinstance(value, Tensor | str):
+        raise ArgumentTypeError(f"parameter {name!r}: a tensor, array or text can be saved, found {value!r:.80}")
+    found[name] = value
+
+
+def _appended(value: Any) -> Any:
+    """Keep every bit of a number: a Python float takes float64."""
+    if isinstance(value, bool | int | float):
+        return Tensor(np.asarray(value))
+    return value
+
+
+def _flags(tensor: Tensor) -> dict[str, Any]:
+    """Return the attributes of a parameter that are not at their defaults and that JSON can hold."""
+    if not isinstance(tensor, Parameter):
+        return {}
+    state = vars(tensor)
+    return {
+        name: state[name]
+        for name in FLAG_NAMES
+        if name in state
+        and state[name] != getattr(Parameter, name).default()
+        and (isinstance(state[name], bool | int) or name == "cache_shape")
+    }
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=int)
+
+
+def _with_suffix(name: Any) -> Path:
+    if not isinstance(name, str | os.PathLike) or isinstance(name, bytes):
+        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r}")
+    text = os.fspath(name)
+    return Path(text if text.endswith(SUFFIX) else text + SUFFIX)
+
+
+def _groups(entries: list[Entry], max_bytes: int | None) -> list[list[Entry]]:
+    """Share the parameters out over files, in their order."""
+    if max_bytes is None:
+        return [entries]
+    if type(max_bytes) is not int or max_bytes < 1:
+        raise ArgumentValueError(f"max_shard_bytes is a positive int, found {max_bytes!r}")
+    groups: list[list[Entry]] = [[]]
+    used = 0
+    for entry in entries:
+        if groups[-1] and used + entry.nbytes > max_bytes:
+            groups.append([])
+            used = 0
+        groups[-1].append(entry)
+        used += entry.nbytes
+    return groups
+
+
+def _write_shards(
+    path: Path,
+    groups: list[list[Entry]],
+    metadata: dict[str, str],
+    tensors: Mapping[str, Tensor],
+    progress: Progress | None,
+) -> None:
+    stem = path.name.removesuffix(SUFFIX)
+    index = path.with_name(stem + INDEX_SUFFIX)
+    old = _files_of(index)
+    token = ""
+    # Files of the same names may belong to a checkpoint that must stay whole until the new index is there.
+    while any((shards := _shard_paths(path, f"{stem}{token}", len(groups)))[0].parent.glob(f"{stem}{token}-*-of-*")):
+        token = f"-{secrets.token_hex(4)}"
+    written: list[Path] = []
+    try:
+        for shard, group in zip(shards, groups, strict=True):
+            written.append(shard)
+            write_checkpoint(shard, group, {"format": "pt"}, lambda entry: blocks_of(tensors[entry.name]), progress)
+        total = sum(entry.nbytes for group in groups for entry in group)
+        content = {
+            "metadata": {**metadata, "total_size": total},
+            "weight_map": {
+                entry.name: shard.name for shard, group in zip(shards, groups, strict=True) for entry in group
+            },
+        }
+        try:
+            with replacing(index) as file:
+                file.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
+        except OSError as error:
+            raise CheckpointError(f"cannot write {index}: {error.strerror or error}") from error
+    except BaseException:
+        _unlink(written)
+        raise
+    _unlink(old)
+
+
+def _shard_paths(path: Path, stem: str, count: int) -> list[Path]:
+    return [path.with_name(f"{stem}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1)]
+
+
+def _files_of(index: Path) -> list[Path]:
+    """Return the files of a checkpoint that is about to be replaced, if it is a sound one."""
+    try:
+        return sorted({place for place, _ in open_checkpoint(index).places.values()})
+    except (CheckpointError, OSError):
+        return []
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""The values of a tensor as a stream of small blocks, so that writing them takes no memory."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from numparam.checkpoint import BUFFER_BYTES, Block
+from numparam.initializer import Initializer, Orthogonal, Sparse
+from numparam.region import Region
+from numparam.source import Source
+from numparam.tensor import Tensor
+
+
+def blocks_of(tensor: Tensor) -> Iterator[Block]:
+    """Cut the values of a tensor into blocks of at most `BUFFER_BYTES`; one that is lazy stays lazy."""
+    recipe = tensor._recipe
+    if recipe is None:
+        yield from _copied(tensor.asnumpy())
+    else:
+        source = Source(recipe.seed, tensor._stream_name(recipe))
+        yield from blocks_to_make(recipe.init, source, recipe.region, tensor.dtype)
+
+
+def blocks_to_make(initializer: Initializer, source: Source, region: Region, dtype: np.dtype[Any]) -> Iterator[Block]:
+    """Cut what an initializer makes of a region into blocks of at most `BUFFER_BYTES`, in row-major order."""
+    if _makes_all_at_once(initializer):
+        values = np.empty(region.shape, dtype)
+        if values.size:
+            initializer._initialize_region(values, region, source)
+        yield from _copied(values)
+        return
+    for index in _pieces(region.shape, BUFFER_BYTES // dtype.itemsize):
+        part = region[index]
+        yield Block(part.shape, partial(initializer._initialize_region, region=part, source=source))
+
+
+def _makes_all_at_once(initializer: Initializer) -> bool:
+    """Say whether each block would cost as much as the whole, so that the slice is made in memory."""
+    own_array_only = type(initializer)._initialize_region is Initializer._initialize_region
+    return own_array_only or isinstance(initializer, Orthogonal | Sparse)
+
+
+def _copied(values: np.ndarray[Any, np.dtype[Any]]) -> Iterator[Block]:
+    for index in _pieces(values.shape, BUFFER_BYTES // values.itemsize):
+        yield Block(values[(*index, ...)].shape, partial(np.copyto, src=values[index]))
+
+
+def _pieces(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice, ...]]:
+    """Yield indices that cut an array into pieces of at most `limit` elements, in row-major order."""
+    if not math.prod(shape):
+        return
+    axis, inner = len(shape), 1  # the axes from here on fit whole
+    while axis and inner * shape[axis - 1] <= limit:
+        axis -= 1
+        inner *= shape[axis]
+    if not axis:
+        yield ()
+        return
+    axis -= 1
+    step = limit // inner
+    for outer in product(*(range(length) for length in shape[:axis])):
+        for start in range(0, shape[axis], step):
+            yield *outer, slice(start, start + step)
