@@ -1,0 +1,164 @@
+"""The random stream, version 1, is frozen: these values never change, on any processor.
+
+``golden.json`` holds hashes of what the fills write, and for people and other implementations the first values of each
+draw. A test that fails here means that users would get other parameters from the same seed. A change of values needs a
+new version of the stream; only then may the file be written again:
+
+    python tests/test_golden.py --freeze
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from numparam.kernels import fill
+from numparam.kernels.fill import Key, Span
+
+GOLDEN = Path(__file__).parent / "golden.json"
+KEY = Key(20261124, 0x0123456789ABCDEF, 0xFEDCBA9876543210)
+DTYPES = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float32", "float64")
+DRAWS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "bits": ("bits", ()),
+    "uniform -0.3 0.7": ("uniform", (-0.3, 0.7)),
+    "normal 0 0.02": ("normal", (0.0, 0.02)),
+    "normal 0.1 1.3": ("normal", (0.1, 1.3)),
+    "truncated normal 0 1, -2 2": ("truncated_normal", (0.0, 1.0, -2.0, 2.0)),
+    "truncated normal 0.5 1, -3.5 4": ("truncated_normal", (0.5, 1.0, -3.5, 4.0)),
+    "truncated normal 0 0.02, 0.06 inf": ("truncated_normal", (0.0, 0.02, 0.06, math.inf)),
+    "truncated normal 0 0.02, -2 2": ("truncated_normal", (0.0, 0.02, -2.0, 2.0)),
+}
+SLICES: dict[str, tuple[tuple[int, ...], Span]] = {
+    "first 100003": ((100003,), Span(0, (1,))),
+    "beyond 2**34": ((10007,), Span(2**34 - 5001, (1,))),
+    "strided": ((37, 5, 41), Span(2**40 + 1, (-1000003, 1, 7))),
+    "rows": ((11, 300), Span(2**36 + 7, (999, 1))),
+}
+CASES = [(draw, dtype) for draw in DRAWS for dtype in (("uint32",) if draw == "bits" else DTYPES)]
+# Every formula and every rounding once: compiling all cases for another processor takes minutes.
+PORTABLE = [(draw, "uint32" if draw == "bits" else "float32") for draw in DRAWS if draw != "normal 0 0.02"]
+PORTABLE += [("normal 0.1 1.3", dtype) for dtype in DTYPES if dtype != "float32"]
+PORTABLE += [("uniform -0.3 0.7", "float64"), ("truncated normal 0.5 1, -3.5 4", "float64")]
+
+
+def drawn(draw: str, dtype: str, shape: tuple[int, ...], span: Span) -> np.ndarray[Any, Any]:
+    """Return the bits of a fill."""
+    out = np.empty(shape, getattr(ml_dtypes, dtype, dtype))
+    distribution, arguments = DRAWS[draw]
+    getattr(fill, distribution)(out, KEY, *arguments, span)
+    return out.view(f"u{out.itemsize}")
+
+
+def hashes(draw: str, dtype: str) -> dict[str, str]:
+    """Return the BLAKE2b of each slice, its items in row-major order with their low bytes first."""
+    return {
+        name: hashlib.blake2b(bits.astype(bits.dtype.newbyteorder("<")).tobytes(), digest_size=16).hexdigest()
+        for name, bits in ((name, drawn(draw, dtype, *where)) for name, where in SLICES.items())
+    }
+
+
+def first_values(draw: str, dtype: str) -> list[str]:
+    """Return the bits and, to seven digits, the values of the first elements."""
+    bits = drawn(draw, dtype, (8,), Span(0, (1,)))
+    values = bits.view(getattr(ml_dtypes, dtype, dtype)).astype(np.float64)
+    return [f"{int(b):0{2 * bits.itemsize}x} {value:.7g}" for b, value in zip(bits, values, strict=True)]
+
+
+def freeze() -> None:
+    """Write ``golden.json``."""
+    record = {
+        "about": "Random stream version 1: BLAKE2b (16 bytes) of slices, and the first values as bits and number.",
+        "key": {name: f"{value:#018x}" for name, value in KEY._asdict().items()},
+        "slices": {
+            name: f"shape {shape}, base {span.base}, strides {span.strides}" for name, (shape, span) in SLICES.items()
+        },
+        "hashes": {f"{draw}: {dtype}": hashes(draw, dtype) for draw, dtype in CASES},
+        "first values": {f"{draw}: {dtype}": first_values(draw, dtype) for draw, dtype in CASES},
+    }
+    text = json.dumps(record, indent=1)
+    GOLDEN.write_text(re.sub(r"\[[^][]*\]", lambda found: " ".join(found[0].split()), text) + "\n")  # a list per line
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    return json.loads(GOLDEN.read_text())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("draw, dtype", CASES)
+def test_values_are_the_frozen_ones(draw: str, dtype: str, golden: dict[str, Any]) -> None:
+    assert first_values(draw, dtype) == golden["first values"][f"{draw}: {dtype}"]
+    assert hashes(draw, dtype) == golden["hashes"][f"{draw}: {dtype}"]
+
+
+@pytest.mark.parametrize("draw, dtype", CASES)
+def test_frozen_values_are_those_of_the_reference(draw: str, dtype: str, golden: dict[str, Any]) -> None:
+    import reference
+
+    distribution, arguments = DRAWS[draw]
+    found = [int(text.split()[0], 16) for text in golden["first values"][f"{draw}: {dtype}"]]
+    assert found == [reference.stream_bits(distribution, arguments, dtype, KEY, index) for index in range(8)]
+
+
+def test_every_frozen_case_is_tested(golden: dict[str, Any]) -> None:
+    assert list(golden["hashes"]) == list(golden["first values"]) == [f"{draw}: {dtype}" for draw, dtype in CASES]
+
+
+# --------------------------------------------------------------------------- other processors
+
+PROCESSORS = {
+    "avx2, fma and f16c": ("haswell", "+sse4.2,+avx,+avx2,+fma,+f16c"),
+    "avx2 and fma, float16 by integers": ("haswell", "+sse4.2,+avx,+avx2,+fma,-f16c"),
+    "fma by the C library": ("x86-64", "+sse2"),
+}
+
+
+def assert_portable(golden: dict[str, Any], printed: str) -> None:
+    found = json.loads(printed)
+    assert found == {name: golden["hashes"][name] for name in found}
+    assert len(found) == len(PORTABLE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for x86 processors")
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_every_processor_gives_the_frozen_values(processor: str, golden: dict[str, Any], tmp_path: Path) -> None:
+    from package_copy import run_python
+
+    name, features = PROCESSORS[processor]
+    printed = run_python(
+        __file__, "--portable", NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path)
+    )
+    assert_portable(golden, printed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_every_width_gives_the_frozen_values(width: int, golden: dict[str, Any], tmp_path: Path) -> None:
+    """Width 16 is what processors with AVX-512 use; here it runs on any."""
+    from numparam.kernels._lanes import WIDTH
+    from package_copy import copy_package, replace_once, run_python
+
+    if width == WIDTH:
+        pytest.skip("this processor's own width")
+    lanes = copy_package(tmp_path) / "_lanes.py"
+    replace_once(lanes, 'WIDTH = 16 if "+avx512f" in _FEATURES else 8', f"WIDTH = {width}")
+    assert_portable(golden, run_python(__file__, "--portable", package=tmp_path, NUMBA_CACHE_DIR=str(tmp_path)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--freeze"]:
+        freeze()
+    elif sys.argv[1:] == ["--portable"]:
+        print(json.dumps({f"{draw}: {dtype}": hashes(draw, dtype) for draw, dtype in PORTABLE}))
+    else:
+        sys.exit(__doc__)
