@@ -137,10 +137,10 @@ class Sparse(RandomInitializer):
             matrix[:, begin : begin + width][_smallest(words, zeros)[as_slice(rows)]] = 0
 
 
-def _smallest(words: Buffer, count: int) -> Buffer:
+def _smallest(words: Buffer, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Mark the `count` smallest words of each column, the upper row first among equals."""
     last = np.partition(words, count - 1, axis=0)[count - 1]
-    marked = words <= last
+    marked: np.ndarray[Any, np.dtype[np.bool_]] = words <= last
     for column in np.flatnonzero(np.count_nonzero(marked, axis=0) > count):
         equal = np.flatnonzero(words[:, column] == last[column])
         surplus = np.count_nonzero(marked[:, column]) - count
