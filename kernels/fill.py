@@ -424,7 +424,7 @@ def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[
 @lru_cache(maxsize=1024)
 def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
     """Return the smallest and largest finite number of `dtype` in [low, high]: rounding cannot leave the interval."""
-    largest = np.asarray(ml_dtypes.finfo(dtype).max, dtype)
+    largest = np.asarray(ml_dtypes.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
     limit = float(largest)
     inner_low, inner_high = (np.asarray(min(max(bound, -limit), limit)).astype(dtype) for bound in (low, high))
     # Towards the largest number, for float8_e4m3fn has no infinity to step towards.
