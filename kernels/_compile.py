@@ -77,12 +77,25 @@ def _candidates() -> Iterator[Path]:
         yield Path(base) / "numparam"
 
 
-@lru_cache(maxsize=1)
-def _source_hash() -> str:
+def _hash_of_sources() -> str:
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+# Taken at the import: kernels of a process that runs while a source is edited must not pass for those of the edit.
+_SOURCE_HASH = _hash_of_sources()
+
+
+def _read_whole(path: Path) -> bytes | None:
+    """Return the content of a file of the cache, or None when it is not there or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:16], data[16:]
+    return content if digest == hashlib.blake2b(content, digest_size=16).digest() else None
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -92,7 +105,7 @@ def _write_whole(path: Path, content: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                file.write(hashlib.blake2b(content, digest_size=16).digest() + content)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -104,7 +117,7 @@ def _remove_outdated(directory: Path) -> None:
     if directory.parent != Path(__file__).parent:
         return
     for path in directory.glob("numparam-*.kernel"):
-        if not path.name.startswith(f"numparam-{_source_hash()}-"):
+        if not path.name.startswith(f"numparam-{_SOURCE_HASH}-"):
             path.unlink(missing_ok=True)
 
 
@@ -128,13 +141,12 @@ class _KernelCache(_Cache):  # type: ignore[misc]
         """Do nothing: names are hashes of content, so no file is ever out of date."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled kernel for a signature, or None when it is not there or cannot be read."""
-        try:
-            payload = pickle.loads(self._path(sig, target_context).read_bytes())
-        except Exception:  # a missing, foreign or damaged file only means: compile
+        """Return the compiled kernel for a signature, or None when it is not there or damaged."""
+        content = _read_whole(self._path(sig, target_context))
+        if content is None:
             return None
         target_context.refresh()
-        return CompileResult._rebuild(target_context, *payload)
+        return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the compiled kernel."""
@@ -146,7 +158,7 @@ class _KernelCache(_Cache):  # type: ignore[misc]
             numba.__version__, llvmlite.__version__, sys.version,
         )  # fmt: skip
         name = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-        return self._directory / f"numparam-{_source_hash()}-{name}.kernel"
+        return self._directory / f"numparam-{_SOURCE_HASH}-{name}.kernel"
 
 
 # Kernels are compiled once for the oldest architecture and linked for each card from there: what the tests interpret is
@@ -191,11 +203,11 @@ class CudaKernel:
             return make()
         parts = (self.name, form, sys.version, *(version(name) for name in ("numba", "numba-cuda", "cuda-core")))
         digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-        path = directory / f"numparam-{_source_hash()}-{digest}.kernel"
-        with contextlib.suppress(OSError):
-            return path.read_bytes()
-        content = make()
-        _write_whole(path, content)
+        path = directory / f"numparam-{_SOURCE_HASH}-{digest}.kernel"
+        content = _read_whole(path)
+        if content is None:
+            content = make()
+            _write_whole(path, content)
         return content
 
     def _compile(self) -> str:
