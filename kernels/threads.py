@@ -111,8 +111,7 @@ def _get_pool(workers: int) -> ThreadPoolExecutor:
     global _pool  # noqa: PLW0603
     with _lock:
         if _pool is None or _pool._max_workers < workers:
-            if _pool is not None:
-                _pool.shutdown(wait=False)  # what was submitted still runs
+            # Another thread may be about to use the smaller pool, so it is left to end with its last reference.
             _pool = ThreadPoolExecutor(workers, thread_name_prefix="numparam")
         return _pool
 
