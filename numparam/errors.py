@@ -37,7 +37,7 @@ class StateError(NumparamError, RuntimeError):
     """Report something that cannot be done in the present state, though the arguments are sound."""
 
 
-class MismatchError(CheckpointError, RuntimeError):
+class MismatchError(NumparamError, RuntimeError):
     """Report values that do not fit the parameters they are loaded into."""
 
 
@@ -46,3 +46,11 @@ class NameTakenError(NumparamError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # a KeyError would show its message in quotes
+
+
+class DeviceError(NumparamError, RuntimeError):
+    """Report a device that is not there, or has no room."""
+
+
+class DeviceOutOfMemoryError(DeviceError, MemoryError):
+    """Report a device without room for what was asked."""

@@ -46,6 +46,8 @@ class Parameter(Tensor):
         Whether broadcasts and gradient aggregation leave it out.
     parallel_optimizer : bool
         Whether the optimizer may shard it.
+    device : str or Device, optional
+        Where the values are, or will be made, as for a `Tensor`.
 
     Raises
     ------
@@ -93,6 +95,8 @@ class Parameter(Tensor):
         requires_grad: bool = True,
         layerwise_parallel: bool = False,
         parallel_optimizer: bool = True,
+        *,
+        device: Any = None,
     ) -> None:
         self.name = name
         # A default needs no place: models have thousands of parameters.
@@ -106,6 +110,7 @@ class Parameter(Tensor):
             self._copy(default_input)
         else:
             self._hold(_values(self._name, default_input))
+        self._place(device)
         if self.has_init:
             self._parallel_mode = get_auto_parallel_context("parallel_mode")
         else:
@@ -240,16 +245,15 @@ class Parameter(Tensor):
 
     def _take(self, data: Tensor) -> None:
         """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
-        was_lazy = self.has_init
         if data.dtype == self._dtype:
-            self._discard()
-            self._copy(data)
-            if not was_lazy:
-                self.asnumpy()
-            return
-        converted = _converted(self._name, data.asnumpy(), self._dtype)
+            taken = Tensor(data)
+            if not self.has_init:
+                taken.asnumpy()
+        else:
+            taken = Tensor.__new__(Tensor)
+            taken._hold(_converted(self._name, data.asnumpy(), self._dtype))
         self._discard()
-        self._hold(converted)
+        vars(self).update(vars(taken))
 
     def _discard(self) -> None:
         vars(self).pop("_array", None)
@@ -343,7 +347,7 @@ class Parameter(Tensor):
         if parsed is not None:
             region = parsed.region(self._name, self.shape, get_auto_parallel_context("global_rank"))
             self._recipe = recipe._replace(region=recipe.region[region.slices()])
-        self.asnumpy()
+        self._settle()
         self.sliced = set_sliced
         self._initialized = True
         return self

@@ -186,7 +186,7 @@ class SequentialCell(_Numbered):
         super().__init__(auto_prefix)
         if len(cells) == 1 and isinstance(cells[0], OrderedDict):
             for name in cells[0]:
-                self._check_insert(name, {})
+                self._check_insert(name, self._cells)
             self._arrange(cells[0].values(), cells[0])
         elif len(cells) == 1 and not isinstance(cells[0], Cell):
             if not isinstance(cells[0], list):

@@ -343,7 +343,7 @@ class Queries(Tree):
         Returns
         -------
         dict of Parameter to Parameter
-            Every parameter that was lazy, to itself: none is replaced.
+            Every parameter, to itself: none is replaced.
 
         Raises
         ------
@@ -359,7 +359,7 @@ class Queries(Tree):
         >>> list(cell.init_parameters_data()), cell.w.has_init
         ([Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True)], False)
         """
-        return {parameter: parameter.init_data() for parameter in self.get_parameters() if parameter.has_init}
+        return {parameter: parameter.init_data() for parameter in self.get_parameters()}
 
     def uninitialized(self) -> list[str]:
         """Return the paths of the parameters that hold no values yet, and that no file was loaded into.

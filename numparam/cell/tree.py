@@ -118,7 +118,7 @@ class Tree:
         if all(isinstance(member, Parameter) for member in members):
             self._set_parameters(name, members)
         elif all(isinstance(member, Tree) for member in members):
-            self._check_free(name, {})
+            self._check_free(name, self._params)
             self._forget(name)
             for place, cell in enumerate(members):
                 self._cells[f"{name}.{place}"] = cell
@@ -128,7 +128,7 @@ class Tree:
         object.__setattr__(self, name, members)
 
     def _set_parameters(self, name: str, members: Sequence[Parameter]) -> None:
-        self._check_free(name, {})
+        self._check_free(name, self._params)
         check_members(members, f"{type(self).__name__}.{name}")
         self._forget(name)
         held = {id(parameter) for parameter in self._params.values()}
@@ -195,7 +195,7 @@ class Tree:
         if not self._is_part(name):
             return
         for other, what in ((self._params, "parameter"), (self._cells, "cell"), (self._buffers, "buffer")):
-            if name in other and not (what == "parameter" and not table):
+            if name in other:
                 raise NameTakenError(f"{type(self).__name__}.{name} already holds a {what}")
 
     def _forget(self, name: str) -> None:
@@ -294,7 +294,7 @@ class Tree:
         >>> list(cell.name_cells())
         ['head']
         """
-        self._check_insert(child_name, {})
+        self._check_insert(child_name, self._cells)
         if child_cell is not None and not isinstance(child_cell, Tree):
             raise ArgumentTypeError(f"{type(self).__name__}.{child_name}: expected a Cell, found {child_cell!r:.80}")
         if child_cell is None:
@@ -327,7 +327,9 @@ class Tree:
         >>> [name for name, _ in cell.named_buffers()]
         ['steps']
         """
-        self._check_insert(name, {})
+        self._check_insert(name, self._buffers)
+        if name in self._buffers:
+            raise NameTakenError(f"{type(self).__name__}.{name} already holds a buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise ArgumentTypeError(f"{type(self).__name__}.{name}: expected a Tensor, found {type(tensor).__name__}")
         self._buffers[name] = tensor
@@ -337,6 +339,6 @@ class Tree:
     def _check_insert(self, name: Any, table: dict[str, Any], dots: bool = False) -> None:
         if not isinstance(name, str):
             raise ArgumentTypeError(f"{type(self).__name__}: the name of a part is a str, found {name!r}")
-        self._check_free(name.replace(".", "") if dots else name, table)
-        if name not in table and (name in vars(self) or self._is_part(name)):
+        self._check_free(name.replace(".", "$") if dots else name, table)
+        if name in vars(self) or name in self._listed:
             raise NameTakenError(f"{type(self).__name__}.{name} already exists")

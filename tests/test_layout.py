@@ -1,0 +1,146 @@
+"""A layout says which slice of a parameter a rank holds, and the slice has the bits of the whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from numparam import Parameter
+from numparam.initializer import initializer
+from numparam.layout import Layout
+
+
+@pytest.fixture(autouse=True)
+def _fresh_context() -> Iterator[None]:
+    numparam.reset_auto_parallel_context()
+    yield
+    numparam.reset_auto_parallel_context()
+
+
+def layout(grid: Any, axes: Any, shape: Any = None, group: Any = "") -> tuple[Any, ...]:
+    return (grid, axes, shape, 0, True, group)
+
+
+# The slice of each rank, counted in row-major order over the cut axes, as MindSpore 2.10 gives it.
+@pytest.mark.parametrize(
+    "grid, axes, indices",
+    [
+        ([4], [0, -1], "0123"),
+        ([4], [-1, 0], "0123"),
+        ([2, 2], [1, 0], "0123"),
+        ([2, 2], [0, 1], "0213"),
+        ([2, 2], [1, -1], "0011"),
+        ([2, 2], [0, -1], "0101"),
+        ([2, 4], [0, -1], "01230123"),
+        ([2, 2, 2], [2, 0], "01012323"),
+        ([2, 2, 2], [0, 2], "02021313"),
+        ([2, 2, 2], [1, -1], "00110011"),
+        ([2, 2], [-1, -1], "0000"),
+        ([2, 2], [[1, 0], -1], "0123"),
+        ([2, 2], [[0, 1], -1], "0213"),
+    ],
+)
+def test_slice_of_each_rank(grid: list[int], axes: list[int], indices: str) -> None:
+    shape = (8, 16)
+    parsed = Layout.parse(layout(grid, axes), "w")
+    whole = np.arange(128).reshape(shape)
+    parts = [int(np.prod([grid[-1 - a] for a in ([x] if isinstance(x, int) else x) if a != -1])) for x in axes]
+    rows, columns = shape[0] // parts[0], shape[1] // parts[1]
+    for rank, index in enumerate(indices):
+        row, column = divmod(int(index), parts[1])
+        expected = whole[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
+        np.testing.assert_array_equal(parsed.region("w", shape, rank).take(whole), expected)
+
+
+def test_slices_of_all_ranks_are_those_of_the_whole() -> None:
+    numparam.set_seed(7)
+    whole = Parameter(initializer("xavier_normal", (8, 6)), name="w").asnumpy()
+    rows = []
+    for rank in range(4):
+        numparam.set_auto_parallel_context(parallel_mode="semi_auto_parallel", device_num=4, global_rank=rank)
+        part = Parameter(initializer("xavier_normal", (8, 6)), name="w")
+        assert part.init_data(layout([2, 2], [1, 0], [4, 3]), set_sliced=True) is part
+        assert (part.shape, part.sliced, part.inited_param) == ((4, 3), True, part)
+        rows.append(part.asnumpy())
+    np.testing.assert_array_equal(np.block([[rows[0], rows[1]], [rows[2], rows[3]]]), whole)
+
+
+def test_optimizer_group_cuts_the_first_axis_once_more() -> None:
+    whole = np.arange(8 * 6).reshape(8, 6)
+    parsed = Layout.parse(layout([2, 2], [1, -1], [2, 6], "group"), "w")
+    pieces = [parsed.region("w", (8, 6), rank).take(whole) for rank in range(4)]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+@pytest.mark.parametrize(
+    "given, error, words",
+    [
+        ([1, 2, 3, 4, 5, 6], TypeError, "layout is a tuple .*found list"),
+        ((), ValueError, "has the six items dev_mat.*found 0"),
+        ((1, 2, 3, 4, 5), ValueError, "found 5"),
+        (layout("4", [0, -1]), TypeError, "dev_mat holds ints, found '4'"),
+        (layout([0], [0, -1]), ValueError, "dev_mat holds ints of at least 1"),
+        (layout([4.0], [0, -1]), TypeError, "dev_mat holds ints"),
+        (layout([4], 0), TypeError, "tensor_map is a list of ints"),
+        (layout([4], [0, -2]), ValueError, "tensor_map holds ints of at least -1"),
+        (layout([4], [1, -1]), ValueError, "names axes of dev_mat"),
+        (layout([4], [0, 0]), ValueError, "once each"),
+        (layout([4], [0]), ValueError, "tensor_map has 1 items, one for each axis"),
+        (layout([5], [0, -1]), ValueError, "cuts axis 0 into 5 parts, which do not divide 8"),
+        (layout([4], [0, -1], [4, 3]), ValueError, r"cuts slices of shape \(2, 6\), its slice_shape says \(4, 3\)"),
+        (layout([4], [0, -1], "26"), TypeError, "slice_shape holds ints"),
+        (([4], [0, -1], None, "x", True, ""), TypeError, "field_size holds ints"),
+        (([4], [0, -1], None, 0, "yes", ""), TypeError, "uniform_split is True or False"),
+        (([4], [0, -1], None, 0, False, ""), ValueError, "slices of unequal size are not supported"),
+        (layout([4], [0, -1], None, 3), TypeError, "opt_shard_group is a str"),
+        (layout([2, 2], [1, -1], [3, 6], "group"), ValueError, "its slice_shape says"),
+    ],
+    ids=str,
+)
+def test_wrong_layouts(given: Any, error: type[Exception], words: str) -> None:
+    lazy = Parameter(initializer("normal", (8, 6)), name="w")
+    with pytest.raises(error, match=f"Parameter 'w'.*{words}"):
+        lazy.init_data(given)
+    assert lazy.has_init
+    assert lazy.shape == (8, 6)
+
+
+def test_rank_outside_the_grid() -> None:
+    numparam.set_auto_parallel_context(global_rank=4)
+    with pytest.raises(ValueError, match="has no rank 4"):
+        Parameter(initializer("normal", (8, 6)), name="w").init_data(layout([4], [0, -1]))
+
+
+def test_changed_parallel_mode() -> None:
+    lazy, made = Parameter(initializer("normal", (8, 6)), name="w"), Parameter(1.0)
+    numparam.set_auto_parallel_context(parallel_mode="auto_parallel")
+    with pytest.raises(RuntimeError, match="'w' was made in parallel mode 'stand_alone', now it is 'auto_parallel'"):
+        lazy.init_data()
+    assert made.init_data() is made
+    numparam.reset_auto_parallel_context()
+    assert not lazy.init_data().has_init
+
+
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"parallel_mode": "fast"}, ValueError, "parallel_mode is one of stand_alone"),
+        ({"parallel_mode": 3}, TypeError, "parallel_mode is a str"),
+        ({"device_num": 0}, ValueError, "device_num is at least 1, found 0"),
+        ({"device_num": True}, TypeError, "device_num is an int"),
+        ({"global_rank": 4096}, ValueError, "from 0 to 4095"),
+        ({"nothing": 1}, ValueError, "no option 'nothing'; known: parallel_mode"),
+    ],
+    ids=str,
+)
+def test_wrong_context(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        numparam.set_auto_parallel_context(**({"parallel_mode": "data_parallel"} | options))
+    assert numparam.get_auto_parallel_context("parallel_mode") == "stand_alone"
+
+
+def test_unknown_option_read() -> None:
+    with pytest.raises(ValueError, match="no option 'nothing'"):
+        numparam.get_auto_parallel_context("nothing")

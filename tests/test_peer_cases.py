@@ -1,0 +1,69 @@
+"""Parameters and cells do what those of MindSpore 2.10 do, but for the differences listed here."""
+
+import copy
+import json
+import pickle
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from peer_cases import OUTCOMES, all_cases, outcome
+
+NAMES = {
+    name: getattr(numparam, name)
+    for name in (
+        *("Parameter", "ParameterTuple", "Tensor", "Cell", "CellList", "CellDict", "SequentialCell"),
+        *("float16", "float32", "int32"),
+    )
+} | {"np": np, "copy": copy, "pickle": pickle, "OrderedDict": OrderedDict}
+
+TYPE_ERROR, VALUE_ERROR = {"raises": "TypeError"}, {"raises": "ValueError"}
+
+# Where numparam differs on purpose: the rule that its documentation gives, and what becomes of the snippet.
+DIFFERENCES: dict[str, Any] = {
+    # A stage is a positive int.
+    "parameter: w.add_pipeline_stage(0)": TYPE_ERROR,
+    # Parameter servers are still there.
+    "parameter: w.set_param_ps()": None,
+    "settings: Cell().set_param_ps()": None,
+    # `data` is the parameter.
+    "parameter: w.data is w": True,
+    # A wrong layout is an error, also for a parameter that has its values.
+    "parameter: w.init_data(layout=[1])": TYPE_ERROR,
+    "parameter: w.init_data(layout=(1,))": VALUE_ERROR,
+    # set_data keeps the shape, and never shares storage.
+    "set_data: w.set_data(Tensor(np.ones((3, 2), np.float32)))": VALUE_ERROR,
+    "set_data: w.set_data(1.0)": VALUE_ERROR,
+    "set_data: t = Tensor(np.ones((2, 3), np.float32))\nw.set_data(t)\nt.asnumpy()[0, 0] = 9\n"
+    "w.asnumpy()[0, 0].item()": 1.0,
+    # An array is of the wrong type, not of the wrong value.
+    "clone: w.clone(np.ones((2, 3)))": TYPE_ERROR,
+    # Copies of every kind keep every attribute.
+    "clone: w.comm_fusion = 3\ncopy.deepcopy(w).comm_fusion": 3,
+    "clone: w.comm_fusion = 3\npickle.loads(pickle.dumps(w)).comm_fusion": 3,
+    "clone: w.sliced = True\nw.clone().sliced": True,
+    # Lists and tuples register their parameters, and names do not stand twice.
+    "attributes: c = Cell()\nc.l = [Parameter(1), Parameter(2)]\nnames(c)": ["Parameter$1", "Parameter$2"],
+    "attributes: c = Cell()\nc.a = Parameter(1, name='n')\nc.l = (Parameter(1, name='n'), Parameter(2))": VALUE_ERROR,
+    # The order in which a tree is built does not change its names.
+    "names: c = Cell()\nc.fc = Dense()\nc.fc.late = Parameter(1)\nnames(c)": ["fc.weight", "fc.bias", "fc.late"],
+    "names: c = Cell()\nc.a = Cell()\nc.a.b = Dense()\nnames(c)": ["a.b.weight", "a.b.bias"],
+    # A cell that is not in training predicts, from the start.
+    "settings: Net().training, Net().phase": [False, "predict"],
+}
+RECORDED = json.loads(OUTCOMES.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.replace("\n", "; "))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_outcome(case: str) -> None:
+    expected = DIFFERENCES[case] if case in DIFFERENCES else RECORDED[case]
+    assert json.loads(json.dumps(outcome(all_cases()[case], NAMES))) == expected
+
+
+def test_every_difference_is_one() -> None:
+    assert set(DIFFERENCES) <= set(RECORDED)
+    assert [case for case, expected in DIFFERENCES.items() if RECORDED[case] == expected] == []
