@@ -7,11 +7,17 @@ without a copy.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from numparam.kernels import _driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import EllipsisType
 
 STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
@@ -116,6 +122,17 @@ class DeviceArray:
         address = self.address + start * math.prod(self.shape[1:]) * self.itemsize
         return DeviceArray(shape, self.dtype, self.device, address, self._owner)
 
+    def __setitem__(self, index: EllipsisType, value: Any) -> None:
+        """Give every element one value, or copy a NumPy array of the same shape."""
+        if index is not ...:
+            raise IndexError(f"the whole array is written as array[...], found {index!r}")
+        if isinstance(value, np.ndarray) and value.ndim:
+            self.write(np.broadcast_to(value, self.shape).astype(self.dtype, copy=False))
+            return
+        from numparam.kernels import constant
+
+        constant.fill(self, value)
+
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
         """Share the elements under another shape of the same size."""
         if math.prod(shape) != self.size:
@@ -128,34 +145,39 @@ class DeviceArray:
         """Copy the elements of a NumPy array of the same size and dtype here."""
         source = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         _check_size(source.size, self.nbytes)
-        staging = _Staging(self.device)
-        for start in range(0, self.nbytes, STAGING_BYTES):
-            piece = source[start : start + STAGING_BYTES]
-            pinned = staging.take()[: piece.size]
-            pinned[...] = piece
-            staging.copy(self.address + start, pinned.ctypes.data, piece.size)
-        staging.finish()
+        with _staging(self.device) as staging:
+            for start in range(0, self.nbytes, STAGING_BYTES):
+                piece = source[start : start + STAGING_BYTES]
+                pinned = staging.take()[: piece.size]
+                pinned[...] = piece
+                staging.copy(self.address + start, pinned.ctypes.data, piece.size)
 
     def read(self, out: np.ndarray[Any, Any]) -> None:
         """Copy the elements to a C-contiguous NumPy array of the same size and dtype."""
         target = out.reshape(-1).view(np.uint8)
         _check_size(target.size, self.nbytes)
-        staging = _Staging(self.device)
-        waiting: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Any]] = []
-        for start in range(0, self.nbytes, STAGING_BYTES):
-            piece = target[start : start + STAGING_BYTES]
-            pinned = staging.take()[: piece.size]
-            waiting.append((piece, pinned, staging.copy(pinned.ctypes.data, self.address + start, piece.size)))
-            if len(waiting) == 2:  # the device copies the next piece while this one is moved on
-                _move_on(*waiting.pop(0))
-        for item in waiting:
-            _move_on(*item)
+        waiting: deque[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Any]] = deque()
+        with _staging(self.device) as staging:
+            for start in range(0, self.nbytes, STAGING_BYTES):
+                piece = target[start : start + STAGING_BYTES]
+                pinned = staging.take()[: piece.size]
+                waiting.append((piece, pinned, staging.copy(pinned.ctypes.data, self.address + start, piece.size)))
+                if len(waiting) == 2:  # the device copies the next piece while this one is moved on
+                    _move_on(*waiting.popleft())
+            while waiting:
+                _move_on(*waiting.popleft())
 
     def to_host(self) -> np.ndarray[Any, Any]:
         """Return a copy on the host."""
         out = np.empty(self.shape, self.dtype)
         self.read(out)
         return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DeviceArray:
+        return self.copy_to(self.device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DeviceArray.from_host, (self.to_host(), self.device)
 
     def copy_to(self, device: int) -> DeviceArray:
         """Return a copy on a device, this one or another."""
@@ -201,18 +223,18 @@ class DeviceArray:
 class _Staging:
     """Two pinned buffers in turn, each free again when the copy it was used for is done."""
 
-    def __init__(self, device: int) -> None:
-        self._device, self._driver = device, _driver.get_driver()
-        self._buffers = [self._driver.pinned(STAGING_BYTES) for _ in range(2)]
+    def __init__(self, driver: Any, device: int) -> None:
+        self._driver, self._device = driver, device
+        self._buffers = [driver.pinned(STAGING_BYTES) for _ in range(2)]
         self._done: list[Any] = [None, None]
         self._turn = 1
 
     def take(self) -> np.ndarray[Any, Any]:
         """Return the next buffer, waiting until it is free."""
         self._turn ^= 1
-        if self._done[self._turn] is not None:
-            self._done[self._turn].sync()
-        return self._buffers[self._turn]
+        self._wait(self._turn)
+        buffer: np.ndarray[Any, Any] = self._buffers[self._turn]
+        return buffer
 
     def copy(self, target: int, source: int, nbytes: int) -> Any:
         """Queue a copy from or to the buffer taken last; return the event of its end."""
@@ -222,9 +244,32 @@ class _Staging:
 
     def finish(self) -> None:
         """Wait for the copies."""
-        for event in self._done:
-            if event is not None:
-                event.sync()
+        for turn in range(2):
+            self._wait(turn)
+
+    def _wait(self, turn: int) -> None:
+        if self._done[turn] is not None:
+            self._done[turn].sync()
+            self._done[turn] = None
+
+
+_free: dict[tuple[Any, int], list[_Staging]] = {}  # by driver and device; to pin memory takes longer than to use it
+
+
+@contextmanager
+def _staging(device: int) -> Iterator[_Staging]:
+    """Lend staging buffers to one thread."""
+    driver = _driver.get_driver()
+    free = _free.setdefault((driver, device), [])
+    try:
+        staging = free.pop()
+    except IndexError:
+        staging = _Staging(driver, device)
+    try:
+        yield staging
+    finally:
+        staging.finish()
+        free.append(staging)
 
 
 def _move_on(target: np.ndarray[Any, Any], pinned: np.ndarray[Any, Any], done: Any) -> None:

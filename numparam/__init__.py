@@ -15,6 +15,7 @@ from numparam import dtypes, errors
 from numparam import initializer as initializer
 from numparam.cell import Cell, CellDict, CellList, SequentialCell
 from numparam.context import get_auto_parallel_context, reset_auto_parallel_context, set_auto_parallel_context
+from numparam.hardware import device, devices, get_default_device, set_default_device
 from numparam.parameter import Parameter
 from numparam.parameter_tuple import ParameterTuple
 from numparam.seed import get_seed, set_seed
@@ -56,6 +57,8 @@ __all__ = [
     "bool_",
     "complex64",
     "complex128",
+    "device",
+    "devices",
     "dtypes",
     "errors",
     "float8_e4m3fn",
@@ -64,6 +67,7 @@ __all__ = [
     "float32",
     "float64",
     "get_auto_parallel_context",
+    "get_default_device",
     "get_num_threads",
     "get_seed",
     "int8",
@@ -75,6 +79,7 @@ __all__ = [
     "reset_auto_parallel_context",
     "save_checkpoint",
     "set_auto_parallel_context",
+    "set_default_device",
     "set_num_threads",
     "set_seed",
     "uint8",

@@ -10,6 +10,7 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
+from numparam.placed import Placed
 from numparam.region import Region, Shape, as_shape
 from numparam.seed import current_seed, next_number
 from numparam.source import Source
@@ -29,7 +30,7 @@ class Recipe(NamedTuple):
     region: Region
 
 
-class Tensor:
+class Tensor(Placed):
     """Hold an array of numbers, or the recipe for one.
 
     A tensor made from an initializer is lazy: it takes no memory until its values are asked for. A slice of it is lazy
@@ -47,6 +48,9 @@ class Tensor:
         The shape of a lazy tensor.
     init : Initializer, optional
         Makes the values of a lazy tensor; takes the place of `input_data`.
+    device : str or Device, optional
+        Where the values are, or will be made: ``"cpu"`` or ``"cuda"``. The default device, see `numparam.device`, or
+        that of an input that is on a CUDA device.
 
     Raises
     ------
@@ -76,6 +80,7 @@ class Tensor:
         dtype: Any = None,
         shape: Shape | None = None,
         init: Initializer | None = None,
+        device: Any = None,
     ) -> None:
         if init is not None:
             if input_data is not None or shape is None:
@@ -88,6 +93,7 @@ class Tensor:
             self._copy(input_data)
         else:
             self._hold(as_array(input_data, dtype))
+        self._place(device)
 
     def _hold(self, array: Array) -> None:
         self._array, self._dtype = array, array.dtype
@@ -95,6 +101,8 @@ class Tensor:
     def _copy(self, other: Tensor) -> None:
         """Take the values or the recipe of another tensor, sharing neither."""
         recipe = other._recipe
+        if other.device != "cpu":
+            self._device = other._device
         if recipe is None:
             self._hold(other.asnumpy().copy())
         else:
@@ -110,17 +118,14 @@ class Tensor:
     def shape(self) -> tuple[int, ...]:
         """Return the shape, as a tuple."""
         recipe = self._recipe
-        return self.asnumpy().shape if recipe is None else recipe.region.shape
+        if recipe is not None:
+            return recipe.region.shape
+        return self._on_device.shape if self._array is None and self._on_device is not None else self.asnumpy().shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Return the NumPy dtype."""
         return self._dtype
-
-    @property
-    def device(self) -> str:
-        """Return where the values are, or will be made."""
-        return "cpu"
 
     @property
     def ndim(self) -> int:
@@ -156,7 +161,7 @@ class Tensor:
         Tensor
             This tensor.
         """
-        self.asnumpy()
+        self._settle()
         return self
 
     def asnumpy(self) -> Array:
@@ -165,10 +170,12 @@ class Tensor:
         Returns
         -------
         numpy.ndarray
-            The storage itself: writing to it changes the tensor.
+            The storage itself: writing to it changes the tensor. Of a tensor on a CUDA device, a copy.
         """
         if self._array is not None:
             return self._array
+        if self.device != "cpu":
+            return self._device_values().to_host()
         array = np.empty(self.shape, self._dtype)
         self._write(array)
         # Of several threads the first one wins, so that all get the same storage.
@@ -236,6 +243,8 @@ class Tensor:
         else:
             part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
             part._dtype = self._dtype
+        if self.device != "cpu":
+            part._move(self.device)
         return part
 
     def __len__(self) -> int:

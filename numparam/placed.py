@@ -1,0 +1,190 @@
+"""Where the values of a tensor are: what every tensor can do about its device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from numparam.errors import DeviceOutOfMemoryError
+from numparam.hardware import Device, device, get_default_device
+from numparam.source import Source
+
+if TYPE_CHECKING:
+    from numparam.initializer import Initializer
+    from numparam.kernels.device_array import DeviceArray
+    from numparam.region import Region
+    from numparam.tensor import Recipe
+
+_CPU = device("cpu")
+# Initializers whose method is one of these modules' draw with a source and assign nothing but constants, which device
+# arrays take as NumPy's do. The others, and those of users, compute on the host.
+_MADE_ON_DEVICES = {f"numparam.initializer.{name}" for name in ("constants", "fan", "random")}
+
+
+class Placed:
+    """Hold values on a device."""
+
+    _device: Device = _CPU
+    _on_device: DeviceArray | None = None
+
+    if TYPE_CHECKING:
+        _array: np.ndarray[Any, np.dtype[Any]] | None
+        _recipe: Recipe | None
+        _dtype: np.dtype[Any]
+
+        def asnumpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...  # noqa: D102
+
+        def _stream_name(self, recipe: Recipe) -> str | int: ...
+
+    @property
+    def device(self) -> Device:
+        """Return where the values are, or will be made."""
+        return self._device
+
+    def to(self, name: Any) -> Self:
+        """Return the tensor on a device.
+
+        Parameters
+        ----------
+        name : str or Device
+            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+        Returns
+        -------
+        Tensor
+            This tensor if it is there already, else another one of the same values. A lazy one stays lazy, and its
+            values are the same bits on every device.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device, or it has no room.
+
+        Examples
+        --------
+        >>> from numparam import Tensor
+        >>> tensor = Tensor([1.0, 2.0])
+        >>> tensor.to("cpu") is tensor
+        True
+        """
+        target = device(name)
+        if target == self._device:
+            return self
+        moved = self.__class__.__new__(self.__class__)
+        vars(moved).update(vars(self))  # to move makes new storage and leaves the old one alone
+        moved._move(target)
+        return moved
+
+    def cpu(self) -> Self:
+        """Return the tensor on the CPU; see `to`."""
+        return self.to(_CPU)
+
+    def cuda(self, index: int = 0) -> Self:
+        """Return the tensor on a CUDA device; see `to`."""
+        return self.to(f"cuda:{index}")
+
+    def _place(self, name: Any) -> None:
+        """Put a new tensor where it was asked for, or on the default device unless it has a place."""
+        if name is not None:
+            self._move(device(name))
+        elif self._device is _CPU and (default := get_default_device()) is not _CPU:
+            self._move(default)
+
+    def _move(self, target: Device) -> None:
+        """Put this tensor on a device; a lazy one, or one whose values are on the host, only notes it."""
+        if target != self._device and self._recipe is None and self._array is None:
+            source = self._device_values()
+            if target is _CPU:
+                self._array, self._on_device = source.to_host(), None
+            else:
+                self._on_device = allocated(source.copy_to, target.index)
+        elif target != self._device and target is _CPU and self._array is not None:
+            self._array = self._array.copy()
+        self._device = target
+        if target is not _CPU and self._recipe is None:
+            self._device_values()
+
+    def _device_values(self) -> DeviceArray:
+        """Return the values on the tensor's CUDA device, making them or copying them there first."""
+        recipe, array = self._recipe, self._array
+        if recipe is not None:
+            source = Source(recipe.seed, self._stream_name(recipe))
+            self._on_device = made_on_device(recipe.init, recipe.region, self._dtype, source, self._device)
+            self._recipe = None
+        elif array is not None:  # new values, given on the host
+            self._on_device = upload(array, self._device)
+            self._array = None
+        assert self._on_device is not None
+        return self._on_device
+
+    def _settle(self) -> None:
+        """Make the values now if the tensor is lazy."""
+        if self._device is _CPU:
+            self.asnumpy()
+        else:
+            self._device_values()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Describe the values to other libraries, which share them; version 3."""
+        if self._device.kind == "cpu":
+            raise AttributeError("the tensor is on the CPU")
+        return self._device_values().__cuda_array_interface__
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's kind and number of the device."""
+        return (1, 0) if self._device.kind == "cpu" else (2, self._device.index)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Share the values with another library."""
+        if self._device.kind == "cpu":
+            options = {name: value for name, value in options.items() if value is not None}
+            return self.asnumpy().__dlpack__(**options)
+        return self._device_values().__dlpack__(**options)
+
+
+def made_on_device(
+    init: Initializer, region: Region, dtype: np.dtype[Any], source: Source, target: Device
+) -> DeviceArray:
+    """Return a region of what an initializer makes, in the memory of a CUDA device.
+
+    Raises
+    ------
+    DeviceOutOfMemoryError
+        If the device has no room.
+    """
+    from numparam.kernels.device_array import DeviceArray
+
+    out = allocated(DeviceArray.empty, region.shape, dtype, target.index)
+    if type(init)._initialize_region.__module__ in _MADE_ON_DEVICES:
+        init._initialize_region(out, region, source)  # type: ignore[arg-type]
+    elif out.size:
+        values = np.empty(region.shape, dtype)
+        init._initialize_region(values, region, source)
+        out.write(values)
+    return out
+
+
+def upload(array: np.ndarray[Any, Any], target: Device) -> DeviceArray:
+    """Copy an array to a CUDA device.
+
+    Raises
+    ------
+    DeviceOutOfMemoryError
+        If the device has no room.
+    """
+    from numparam.kernels.device_array import DeviceArray
+
+    return allocated(DeviceArray.from_host, array, target.index)
+
+
+def allocated(make: Any, *arguments: Any) -> DeviceArray:
+    """Return a new device array, or say what was asked for and how much room there is."""
+    from numparam.kernels._driver import DeviceMemoryError
+
+    try:
+        array: DeviceArray = make(*arguments)
+    except DeviceMemoryError as error:
+        raise DeviceOutOfMemoryError(str(error)) from error
+    return array

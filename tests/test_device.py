@@ -1,0 +1,206 @@
+"""Devices: names, the default, tensors and parameters on a CUDA device that the PTX interpreter stands for."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import numparam
+from interpreted_device import InterpretedDriver, interpreted, needs_compiler
+from numparam import Parameter, Tensor
+from numparam.errors import DeviceError, DeviceOutOfMemoryError
+from numparam.initializer import Initializer, initializer
+from numparam.kernels import _driver, device_array
+
+# --------------------------------------------------------------------------- without a CUDA device
+
+
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> Any:
+        raise OSError(name)
+
+    monkeypatch.setattr(_driver.ctypes, "CDLL", fail)
+
+
+@pytest.mark.usefixtures("no_driver")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_a_missing_device_says_what_was_looked_for_and_what_to_install(name: str) -> None:
+    message = (
+        f"device '{name}' was asked for, but the NVIDIA driver's libcuda.so.1 was looked for and not found; "
+        r"install an NVIDIA driver, and numparam\[cuda13\] or, for CUDA 12, numparam\[cuda12\]"
+    )
+    for ask in (
+        numparam.device, numparam.set_default_device, Tensor([1.0]).to, lambda name: Parameter(1.0, device=name)
+    ):  # fmt: skip
+        with pytest.raises(DeviceError, match=f"^{message}$"):
+            ask(name)
+
+
+@pytest.mark.usefixtures("no_driver")
+def test_without_a_driver_the_cpu_is_the_only_device() -> None:
+    (cpu,) = numparam.devices()
+    assert cpu.device == "cpu"
+    assert 0 < cpu.free <= cpu.total
+
+
+def test_a_driver_without_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_driver, "count_devices", lambda: 0)
+    with pytest.raises(DeviceError, match="'cuda' was asked for, but the driver has no CUDA device"):
+        numparam.device("cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "", "CPU", "cpu:0"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="'cpu', 'cuda' or 'cuda:N'"):
+        numparam.device(name)
+    with pytest.raises(TypeError, match="'cpu', 'cuda' or 'cuda:N'"):
+        numparam.device(0)
+
+
+def test_cpu() -> None:
+    cpu = numparam.device("cpu")
+    assert (cpu, cpu.kind, cpu.index, repr(cpu)) == ("cpu", "cpu", 0, "Device('cpu')")
+    tensor = Tensor([1.0, 2.0])
+    assert tensor.device == "cpu"
+    assert tensor.to("cpu") is tensor.cpu() is tensor
+    shared = np.from_dlpack(tensor)
+    assert np.shares_memory(shared, tensor.asnumpy())
+
+
+# --------------------------------------------------------------------------- with one
+
+
+@pytest.fixture
+def driver() -> Iterator[InterpretedDriver]:
+    with interpreted() as driver:
+        yield driver
+    numparam.set_default_device("cpu")
+
+
+def test_names_and_memory(driver: InterpretedDriver) -> None:
+    assert numparam.device("cuda") == numparam.device("cuda:0") == "cuda:0"
+    assert (numparam.device("cuda:1").kind, numparam.device("cuda:1").index) == ("cuda", 1)
+    with pytest.raises(DeviceError, match="'cuda:2' was asked for, but the driver has cuda:0 to cuda:1"):
+        numparam.device("cuda:2")
+    _, first, second = numparam.devices()
+    assert first == ("cuda:0", "interpreted 0", driver.total, driver.total)
+    assert second.device == "cuda:1"
+
+
+def test_the_default_device(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    assert numparam.get_default_device() == "cpu"
+    with numparam.device("cuda:1") as outer:
+        assert Tensor([1.0]).device == outer == "cuda:1"
+        with numparam.device("cpu"), numparam.device("cuda:0"):
+            assert Parameter(initializer("zeros", 3)).device == "cuda:0"
+            assert Parameter(initializer("zeros", 3), device="cpu").device == "cpu"
+        assert Tensor([1.0]).device == "cuda:1"
+    assert Tensor([1.0]).device == "cpu"
+    numparam.set_default_device("cuda")
+    assert Tensor([1.0]).device == "cuda:0"
+    with numparam.device("cpu"):
+        assert Tensor([1.0]).device == "cpu"
+
+
+def test_a_round_trip_keeps_every_byte_and_shares_none(driver: InterpretedDriver, monkeypatch: Any) -> None:
+    monkeypatch.setattr(device_array, "STAGING_BYTES", 4096)
+    for dtype in (np.float32, np.complex128, np.int8, np.bool_, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn):
+        words = np.random.default_rng(7).integers(0, 2, 16 * 2003, np.uint8).view(np.bool_)
+        values = words.view(dtype).copy()
+        tensor = Tensor(values)
+        moved = tensor.to("cuda:1")
+        assert (moved.device, moved.shape, moved.dtype, tensor.device) == ("cuda:1", values.shape, dtype, "cpu")
+        there = moved.to("cuda:0")
+        tensor.asnumpy()[...] = 0
+        for copied in (moved, there, there.cpu()):
+            np.testing.assert_array_equal(copied.asnumpy().view(np.uint8), values.view(np.uint8))
+        np.testing.assert_array_equal(moved[5:900:7].asnumpy(), values[5:900:7])
+    assert driver.used(0) > 0
+    del moved, there, copied
+    gc.collect()
+    assert driver.used(0) == driver.used(1) == 0
+
+
+@needs_compiler[0]
+@needs_compiler[1]
+@pytest.mark.parametrize("name", ["normal", "xavier_uniform", "truncated_normal", "ones", "identity", "orthogonal"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lazy_parameters_have_the_same_bits_on_every_device(driver: InterpretedDriver, name: str, dtype: str) -> None:
+    numparam.set_seed(7)
+    values = Parameter(initializer(name, (40, 40), dtype), name="w").asnumpy()
+    numparam.set_seed(7)
+    lazy = Parameter(initializer(name, (40, 40), dtype), name="w", device="cuda")
+    part = lazy[3:30:2, 5:]
+    assert lazy.has_init
+    assert part.device == "cuda:0"
+    assert lazy.to("cpu").has_init
+    assert driver.used(0) == 0
+    for found, expected in [(lazy.init_data(), values), (part, values[3:30:2, 5:]), (lazy[1], values[1])]:
+        assert found.device == "cuda:0"
+        np.testing.assert_array_equal(found.asnumpy().view(np.uint8), np.ascontiguousarray(expected).view(np.uint8))
+    assert not lazy.has_init
+    assert driver.used(0) > 0
+    assert (driver.launches == []) == (name in ("identity", "orthogonal"))
+
+
+def test_an_initializer_of_the_users_computes_on_the_host(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    class Ramp(Initializer):
+        def _initialize(self, arr: np.ndarray[Any, Any]) -> None:
+            arr[...] = np.arange(arr.size).reshape(arr.shape)
+
+    tensor = Tensor(shape=(4, 5), init=Ramp(), device="cuda").init_data()
+    np.testing.assert_array_equal(tensor.asnumpy(), np.arange(20).reshape(4, 5))
+
+
+def test_parameters_keep_their_attributes_and_device(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    parameter = Parameter([1.0, 2.0], name="w", requires_grad=False, device="cuda")
+    for twin in (
+        copy.copy(parameter),
+        copy.deepcopy(parameter),
+        pickle.loads(pickle.dumps(parameter)),
+        parameter.clone(),
+    ):
+        assert (twin.name, twin.requires_grad, twin.device) == ("w", False, "cuda:0")
+        twin.set_data(Tensor([3.0, 4.0]))
+        assert twin.device == "cuda:0"
+        np.testing.assert_array_equal(twin.cpu().asnumpy(), [3.0, 4.0])
+        np.testing.assert_array_equal(twin.asnumpy(), [3.0, 4.0])
+    np.testing.assert_array_equal(parameter.asnumpy(), [1.0, 2.0])
+    assert Parameter(parameter).device == "cuda:0"
+
+
+def test_too_little_memory_is_said_with_sizes() -> None:
+    with (
+        interpreted(1000),
+        pytest.raises(DeviceOutOfMemoryError, match="1600 bytes were asked of cuda:0, 1000 of 1000"),
+    ):
+        Tensor(np.zeros(400, np.float32), device="cuda")
+    assert issubclass(DeviceOutOfMemoryError, MemoryError)
+
+
+def test_the_array_interface(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    tensor = Tensor(np.ones((3, 4), np.float32), device="cuda:1")
+    address = tensor._device_values().address
+    assert tensor.__cuda_array_interface__ == {
+        "shape": (3, 4), "typestr": "<f4", "data": (address, False), "strides": None, "stream": 1, "version": 3,
+    }  # fmt: skip
+    assert tensor.__dlpack_device__() == (2, 1)
+    assert not hasattr(tensor.to("cpu"), "__cuda_array_interface__")
+    assert not hasattr(Tensor(np.ones(3, ml_dtypes.bfloat16), device="cuda"), "__cuda_array_interface__")
+
+
+def test_the_import_of_numparam_looks_for_no_device() -> None:
+    import subprocess
+
+    heavy = "[name for name in sys.modules if name.split('.')[0] in ('cuda', 'numba')]"
+    code = f"import sys, numparam; numparam.Tensor([1.0]).device; print({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
