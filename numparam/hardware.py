@@ -30,7 +30,7 @@ class Device(str):
     @property
     def kind(self) -> str:
         """Return ``"cpu"`` or ``"cuda"``."""
-        return self.partition(":")[0]
+        return str(self.partition(":")[0])
 
     @property
     def index(self) -> int:  # type: ignore[override]
