@@ -39,7 +39,7 @@ def finite_pair_to_bfloat16(x: F32, y: F32) -> U32:
 @formula
 def to_bfloat16(x: F32) -> U32:
     """Return bfloat16 bits."""
-    return select(x != x, (bits(x) >> 16) | 0x40, finite_to_bfloat16(x))
+    return select(x != x, ((bits(x) >> 16) & 0x8000) | 0x7FC0, finite_to_bfloat16(x))
 
 
 def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:

@@ -1,0 +1,233 @@
+"""Copy from one floating-point dtype to another, rounding once, to nearest even.
+
+Every pair of float64, float32, float16, bfloat16, float8_e5m2 and float8_e4m3fn has its loop, made and compiled when it
+is first needed. All short types are exact in float32. A float64 on its way to a short type becomes a float32 rounded to
+odd, which keeps what decides the second rounding (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums:
+proved algorithms using rounding to odd", 2008); ml_dtypes rounds twice there. NaN stays NaN and keeps its sign,
+infinities stay, and what is too large becomes infinity, or NaN in float8_e4m3fn, which has no infinity. Integers and
+bools convert as NumPy does.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from numparam.kernels import casts, threads
+from numparam.kernels._compile import formula
+from numparam.kernels._lanes import (
+    F32,
+    F64,
+    U32,
+    bits,
+    bits64,
+    extended,
+    float64_of_bits,
+    float_of_bits,
+    rounded,
+    select,
+)
+from numparam.kernels._memory import LINE, access, prefetch, stack
+from numparam.kernels.copy import (
+    STREAM_FROM_BYTES,
+    Array,
+    Walk,
+    copy_apart,
+    copy_by_numpy,
+    table,
+    walk_of,
+)
+from numparam.kernels.runs import copy_bytes, walker
+
+FROM_BYTES = 1 << 14
+TILE_ITEMS = 1 << 16
+_AHEAD = 1024  # bytes; worth a tenth between float32 and float16
+
+# --------------------------------------------------------------------------- formulas
+
+
+@formula
+def from_bfloat16(b: U32) -> F32:
+    """Read bfloat16 bits."""
+    return float_of_bits(b << 16)
+
+
+def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:
+    """Make the formula that reads the bits of a type of one sign bit, `exponent_bits` and `mantissa_bits`."""
+    shift = 23 - mantissa_bits
+    sign_bit = 1 << (exponent_bits + mantissa_bits)
+    sign_shift = 31 - exponent_bits - mantissa_bits
+    scale = 2.0 ** (128 - 2 ** (exponent_bits - 1))
+    top = ((1 << exponent_bits) - 1) << mantissa_bits  # infinity, or the largest exponent
+    first_nan = top + 1 if has_infinity else top | ((1 << mantissa_bits) - 1)
+    first_special = top if has_infinity else first_nan
+    one_nan = mantissa_bits < 10  # as ml_dtypes does; NumPy keeps what a float16 NaN carries
+
+    @formula
+    def convert(b: U32) -> F32:
+        magnitude = b & (sign_bit - 1)
+        # The product moves the exponent to where float32 has it, for subnormal numbers too.
+        number = bits(float_of_bits(magnitude << shift) * scale)
+        number = select(magnitude >= first_special, (magnitude << shift) | 0x7F800000, number)
+        number = select(magnitude >= first_nan, 0x7FC00000, number) if one_nan else number
+        return float_of_bits(number | ((b & sign_bit) << sign_shift))
+
+    return convert
+
+
+from_float16 = _short_float(5, 10, has_infinity=True)
+from_float8_e5m2 = _short_float(5, 2, has_infinity=True)
+from_float8_e4m3fn = _short_float(4, 3, has_infinity=False)
+
+
+@formula
+def to_odd(x: F64) -> F32:
+    """Round to float32: where x lies between two numbers, to the one with the odd last bit."""
+    nearest = rounded(x)
+    b = bits(nearest)
+    found = float64_of_bits(bits64(extended(nearest)) & 0x7FFFFFFFFFFFFFFF)
+    wanted = float64_of_bits(bits64(x) & 0x7FFFFFFFFFFFFFFF)
+    even = (b & 1) == 0
+    b = select(even & (found < wanted), b + 1, b)
+    return float_of_bits(select(even & (found > wanted), b - 1, b))
+
+
+class _Format(NamedTuple):
+    """How one dtype is kept, and how it becomes float32 and is made from it."""
+
+    element: str
+    item_bytes: int
+    widen: Any = casts.unchanged
+    shorten: Any = casts.unchanged
+
+
+_FORMATS = {
+    np.dtype(np.float64): _Format("f64", 8),
+    np.dtype(np.float32): _Format("f32", 4),
+    np.dtype(np.float16): _Format("u32", 2, from_float16, casts.to_float16),
+    np.dtype(ml_dtypes.bfloat16): _Format("u32", 2, from_bfloat16, casts.to_bfloat16),
+    np.dtype(ml_dtypes.float8_e5m2): _Format("u32", 1, from_float8_e5m2, casts.to_float8_e5m2),
+    np.dtype(ml_dtypes.float8_e4m3fn): _Format("u32", 1, from_float8_e4m3fn, casts.to_float8_e4m3fn),
+}
+
+
+def _make_formula(target: _Format, source: _Format) -> Any:
+    """Make the formula from what is loaded to what is stored."""
+    widen, shorten = source.widen, target.shorten
+    if source.element == "f64":
+        return rounded if target.element == "f32" else formula(lambda x: shorten(to_odd(x)))
+    if target.element == "f64":
+        return formula(lambda x: extended(widen(x)))
+    return formula(lambda x: shorten(widen(x)))
+
+
+# --------------------------------------------------------------------------- loops
+
+
+@cache
+def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
+    """Make the loop over runs from one dtype to another."""
+    to, origin = _FORMATS[target], _FORMATS[source]
+    convert = _make_formula(to, origin)
+    target_bytes, source_bytes = to.item_bytes, origin.item_bytes
+    width = min(16, LINE // target_bytes)
+    load, _, _ = access(origin.element, width, source_bytes if origin.element == "u32" else None)
+    _, store, stream = access(to.element, width, target_bytes if to.element == "u32" else None)
+    reserve_source, reserve_target = stack(width * source_bytes), stack(width * target_bytes)
+
+    @formula
+    def convert_few(target: Any, source: Any, count: Any) -> None:
+        """Convert less than one vector beside the arrays, which a whole one would overrun."""
+        few_source, few_target = reserve_source(), reserve_target()
+        copy_bytes(few_source, source, count * source_bytes, False, source)
+        store(few_target, convert(load(few_source)))
+        copy_bytes(target, few_target, count * target_bytes, False, few_target)
+
+    @formula
+    def do_run(target: Any, source: Any, count: Any, past_caches: Any, following: Any) -> None:  # noqa: ARG001
+        if past_caches and target % target_bytes == 0:
+            head = min(count, (-target & (width * target_bytes - 1)) // target_bytes)
+            if head > 0:
+                convert_few(target, source, head)
+            target, source, count = target + head * target_bytes, source + head * source_bytes, count - head
+            for i in range(count // width):
+                at = i * width
+                prefetch(source + at * source_bytes + _AHEAD)
+                stream(target + at * target_bytes, convert(load(source + at * source_bytes)))
+        else:
+            for i in range(count // width):
+                at = i * width
+                store(target + at * target_bytes, convert(load(source + at * source_bytes)))
+        done = count // width * width
+        if done < count:
+            convert_few(target + done * target_bytes, source + done * source_bytes, count - done)
+
+    return walker(f"convert {source} to {target}", target_bytes, source_bytes, do_run)
+
+
+# --------------------------------------------------------------------------- entry
+
+
+def convert(target: Array, source: Array) -> None:
+    """Write the values of `source` into `target`, of another dtype; parameters as in `copy.copy`."""
+    if not target.flags.writeable:
+        raise ValueError("the target of a copy must be writable, found a read-only array")
+    if source.shape != target.shape:
+        source = np.broadcast_to(source, target.shape)
+    pair = target.dtype.newbyteorder("="), source.dtype.newbyteorder("=")
+    if pair[0] not in _FORMATS or pair[1] not in _FORMATS:
+        copy_by_numpy(target, source)
+        return
+    rounds_twice = pair[1] == np.float64 and pair[0].kind != "f"
+    if target.size * max(target.itemsize, source.itemsize) < FROM_BYTES and not rounds_twice:
+        copy_by_numpy(target, source)
+        return
+    if np.may_share_memory(target, source):
+        source = source.copy()
+    loop = converting(*pair)
+    if target.dtype.isnative and source.dtype.isnative:
+        walk = walk_of(target, source)
+        if walk.axes[-1].target == target.itemsize and walk.axes[-1].source == source.itemsize:
+            _convert_runs(loop, walk, target.itemsize, target.nbytes >= STREAM_FROM_BYTES)
+            return
+    _convert_tiles(loop, target, source)
+
+
+def _convert_runs(loop: Any, walk: Walk, item_bytes: int, past_caches: bool) -> None:
+    outer, run = table(walk.axes[:-1]), walk.axes[-1].length
+
+    def work(start: int, stop: int) -> None:
+        loop(walk.target, walk.source, start, stop, outer, run, past_caches)
+
+    threads.run(work, run * int(outer[:, 0].prod()), item_bytes, LINE)
+
+
+def _convert_tiles(loop: Any, target: Array, source: Array) -> None:
+    """Convert by way of tiles in scratch memory, where both sides are consecutive and in native byte order."""
+    order = sorted(range(target.ndim), key=lambda axis: -abs(target.strides[axis]))
+    target, source = target.transpose(order), source.transpose(order)
+    extents = list(target.shape)
+    while math.prod(extents) > TILE_ITEMS:
+        longest = extents.index(max(extents))
+        extents[longest] = -(-extents[longest] // 2)
+    counts = [-(-length // extent) for length, extent in zip(target.shape, extents, strict=True)]
+
+    def work(start: int, stop: int) -> None:
+        converted = np.empty(math.prod(extents), target.dtype.newbyteorder("="))
+        gathered = np.empty(math.prod(extents), source.dtype.newbyteorder("="))
+        for tile in range(start, stop):
+            places = np.unravel_index(tile, counts)
+            here = tuple(
+                [slice(place * extent, (place + 1) * extent) for place, extent in zip(places, extents, strict=True)]
+            )
+            part = target[here]
+            given, made = gathered[: part.size].reshape(part.shape), converted[: part.size].reshape(part.shape)
+            copy_apart(given, source[here]) if source.dtype.isnative else np.copyto(given, source[here])
+            loop(made.ctypes.data, given.ctypes.data, 0, part.size, table([]), part.size, False)
+            np.copyto(part, made)
+
+    threads.run(work, math.prod(counts), math.prod(extents) * target.itemsize, 1)

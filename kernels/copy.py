@@ -1,0 +1,236 @@
+"""Copy arrays of any rank, strides and dtype, at the speed of memory.
+
+Axes are put into the order of the target's memory and merged where both sides walk on. What is left decides the loop:
+runs that are consecutive on both sides, a transpose, or NumPy's own loop. Small arrays and arrays
+that fit the caches go to NumPy, which is as fast there, so that nothing is compiled or imported for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from numparam.kernels import threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Array = np.ndarray[Any, Any]
+
+# Below these sizes NumPy is as fast, or the time that the compiled loop could save is less than a few microseconds.
+RUNS_FROM_BYTES = 1 << 20
+TRANSPOSES_FROM_BYTES = 1 << 14
+# Smaller targets are better left in the caches, where the next operation finds them.
+STREAM_FROM_BYTES = 4 << 20
+# A transpose of fewer rows or columns wastes most of its tiles.
+SHORTEST_SIDE = 8
+SLAB_BYTES = 1 << 18
+LINE = 64
+
+
+class Axis(NamedTuple):
+    """One axis of a copy: how long it is, and the steps in bytes of both sides."""
+
+    length: int
+    target: int
+    source: int
+
+
+class Walk(NamedTuple):
+    """A copy without its arrays: axes in the order of the target's memory, and where both sides start."""
+
+    axes: list[Axis]
+    target: int
+    source: int
+
+
+def copy(target: Array, source: Array) -> None:
+    """Write the values of `source` into `target`.
+
+    Both may have any strides and byte order. They may overlap: the result is that of copying `source` first. Extra
+    memory is less than 1 MiB, except where the two overlap and have different strides: then it is the size of `source`.
+
+    Parameters
+    ----------
+    target : ndarray
+        Writable.
+    source : ndarray
+        Broadcast to the shape of `target`; of the same dtype, or one that `conversion.convert` takes.
+
+    Raises
+    ------
+    ValueError
+        If `target` is read-only or `source` cannot be broadcast to its shape.
+
+    Examples
+    --------
+    >>> target = np.zeros((2, 3), np.float32)
+    >>> copy(target, np.arange(3, dtype=np.float32)[::-1])
+    >>> target
+    array([[2., 1., 0.],
+           [2., 1., 0.]], dtype=float32)
+    """
+    if target.dtype != source.dtype:
+        from numparam.kernels import conversion
+
+        conversion.convert(target, source)
+        return
+    if target.nbytes < TRANSPOSES_FROM_BYTES or target.dtype.hasobject or target.itemsize not in (1, 2, 4, 8, 16):
+        np.copyto(target, source)
+        return
+    if not target.flags.writeable:
+        raise ValueError("the target of a copy must be writable, found a read-only array")
+    if source.shape != target.shape:
+        source = np.broadcast_to(source, target.shape)
+    if np.may_share_memory(target, source):
+        copy_overlapping(target, source)
+    else:
+        copy_apart(target, source)
+
+
+def copy_apart(target: Array, source: Array) -> None:
+    """Copy between arrays of one shape and dtype that share no memory."""
+    walk = walk_of(target, source)
+    size, inner = target.itemsize, walk.axes[-1]
+    past_caches = target.nbytes >= STREAM_FROM_BYTES
+    if inner.target != size:
+        copy_by_numpy(target, source)
+    elif inner.source == size:
+        if target.nbytes < RUNS_FROM_BYTES:
+            np.copyto(target, source)
+        else:
+            copy_runs(walk, size, past_caches)
+    elif (row := _transposed_axis(walk.axes, size)) is not None and size <= 8:
+        copy_transposed(walk, row, size, past_caches)
+    else:
+        copy_by_numpy(target, source)
+
+
+# --------------------------------------------------------------------------- layout
+
+
+def walk_of(target: Array, source: Array) -> Walk:
+    """Put the axes into the order of the target's memory, all walked upwards there, and merge what can be merged."""
+    to, origin = target.ctypes.data, source.ctypes.data
+    axes = []
+    for length, step, source_step in zip(target.shape, target.strides, source.strides, strict=True):
+        if length == 1:
+            continue
+        if step < 0:
+            to += (length - 1) * step
+            origin += (length - 1) * source_step
+            step, source_step = -step, -source_step  # noqa: PLW2901
+        axes.append(Axis(length, step, source_step))
+    axes.sort(key=lambda axis: -axis.target)
+    merged: list[Axis] = []
+    for axis in axes:
+        if merged:
+            outer = merged[-1]
+            if outer.target == axis.length * axis.target and outer.source == axis.length * axis.source:
+                merged[-1] = Axis(outer.length * axis.length, axis.target, axis.source)
+                continue
+        merged.append(axis)
+    return Walk(merged or [Axis(1, target.itemsize, source.itemsize)], to, origin)
+
+
+def table(axes: list[Axis]) -> Array:
+    """Return outer axes as the compiled loops take them."""
+    return np.array(axes or [Axis(1, 0, 0)], np.int64)
+
+
+def _transposed_axis(axes: list[Axis], size: int) -> int | None:
+    """Return the axis along which the source is consecutive, if it makes tiles worth transposing."""
+    for at, axis in enumerate(axes[:-1]):
+        if axis.source == size and axis.length >= SHORTEST_SIDE and axes[-1].length >= SHORTEST_SIDE:
+            return at
+    return None
+
+
+# --------------------------------------------------------------------------- loops
+
+
+def copy_runs(walk: Walk, size: int, past_caches: bool) -> None:
+    """Copy where both sides are consecutive along the last axis."""
+    from numparam.kernels import runs
+
+    loop, outer, run = runs.copying(), table(walk.axes[:-1]), walk.axes[-1].length * size
+
+    def work(start: int, stop: int) -> None:
+        loop(walk.target, walk.source, start, stop, outer, run, past_caches)
+
+    threads.run(work, run * int(outer[:, 0].prod()), 1, run if run < SLAB_BYTES else size)
+
+
+def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
+    """Copy where the target is consecutive along the last axis and the source along the axis `row`."""
+    from numparam.kernels import transposes
+
+    loop, block = transposes.transposing(size), transposes.block(size)
+    outer = table([axis for at, axis in enumerate(walk.axes[:-1]) if at != row])
+    rows, columns = walk.axes[row], walk.axes[-1]
+    # The first block ends where a line of the target does, so that the others write whole lines.
+    shift = walk.target % LINE // size
+    blocks = -(-rows.length // block.rows) * -(-(columns.length + shift) // block.columns) * int(outer[:, 0].prod())
+
+    def work(start: int, stop: int) -> None:
+        scratch = np.empty(block.scratch_bytes, np.uint8)
+        loop(
+            walk.target, walk.source, start, stop, outer, rows.length, columns.length, rows.target, columns.source,
+            shift, scratch.ctypes.data, past_caches,
+        )  # fmt: skip
+
+    threads.run(work, blocks, min(rows.length, block.rows) * min(columns.length, block.columns) * size, 1)
+
+
+def copy_by_numpy(target: Array, source: Array) -> None:
+    """Copy by NumPy, in pieces along the longest axis."""
+    axis = int(np.argmax(target.shape))
+    target, source = np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)
+
+    def work(start: int, stop: int) -> None:
+        np.copyto(target[start:stop], source[start:stop], casting="unsafe")
+
+    threads.run(work, len(target), target.nbytes // len(target), 1)
+
+
+# --------------------------------------------------------------------------- overlap
+
+
+def copy_overlapping(target: Array, source: Array) -> None:
+    """Copy between arrays whose memory may overlap."""
+    try:
+        apart = not np.shares_memory(target, source, max_work=10_000)
+    except np.exceptions.TooHardError:
+        apart = False
+    if apart:
+        copy_apart(target, source)
+    elif target.strides == source.strides and (axes := _nested_axes(target)) is not None:
+        upwards = tuple([slice(None, None, -1 if step < 0 else None) for step in target.strides])
+        move(target[upwards].transpose(axes), source[upwards].transpose(axes))
+    else:
+        copy_apart(target, source.copy())
+
+
+def _nested_axes(array: Array) -> list[int] | None:
+    """Return the axes by falling step if each step passes all of the inner axes, else None."""
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    extent = array.itemsize
+    for axis in reversed(axes):
+        if array.shape[axis] > 1 and abs(array.strides[axis]) < extent:
+            return None
+        extent += (array.shape[axis] - 1) * abs(array.strides[axis])
+    return axes
+
+
+def move(target: Array, source: Array) -> None:
+    """Copy in the order of memory that reads every item before it is overwritten, a slab at a time."""
+    if target.nbytes <= SLAB_BYTES or target.ndim == 0:
+        np.copyto(target, source)
+        return
+    count = len(target)
+    size = max(1, SLAB_BYTES * count // target.nbytes)
+    starts = range(0, count, size)
+    copy_slab: Callable[[Array, Array], None] = move if size == 1 else np.copyto
+    for start in starts if target.ctypes.data < source.ctypes.data else reversed(starts):
+        copy_slab(target[start : start + size], source[start : start + size])
