@@ -93,12 +93,15 @@ def load_checkpoint(
     if filter_prefix is None and specify_prefix is None and choice_func is not None:
         wanted = choice_func
     path = Path(ckpt_file_name)
-    if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
-        found = _read_safetensors(path, wanted)
-    elif path.suffix == ".ckpt":
-        found = _read_mindspore(path, wanted, crc_check)
-    else:
-        raise CheckpointError(f"{path}: a checkpoint ends with {SUFFIX}, {INDEX_SUFFIX} or .ckpt")
+    try:
+        if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
+            found = _read_safetensors(path, wanted)
+        elif path.suffix == ".ckpt":
+            found = _read_mindspore(path, wanted, crc_check)
+        else:
+            raise CheckpointError(f"{path}: a checkpoint ends with {SUFFIX}, {INDEX_SUFFIX} or .ckpt")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
     if not found:
         raise CheckpointError(f"{path}: no parameter is left to load: the file is empty, or the prefixes fit no name")
     if net is not None:
@@ -261,10 +264,7 @@ def _selection(unwanted: tuple[str, ...], wanted: tuple[str, ...]) -> Callable[[
 
 
 def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
-    try:
-        checkpoint = open_checkpoint(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    checkpoint = open_checkpoint(path)
     found: dict[str, Any] = {}
     mappings: dict[Path, MappedFile] = {}
     for name, entry in checkpoint.entries.items():

@@ -2,12 +2,18 @@
 
 import mmap
 import os
+import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from numparam.errors import CheckpointError
+
+
+# Python 3.11 does not name the flag; without it Linux maps no file for writing that is larger than the memory.
+_NO_RESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") else 0
 
 
 class MappedFile:
@@ -30,13 +36,7 @@ class MappedFile:
         self.path = path
         with path.open("rb") as file:
             self.nbytes = os.fstat(file.fileno()).st_size
-            # Without a reservation, a file larger than the memory can be mapped for writing.
-            if hasattr(mmap, "MAP_NORESERVE"):
-                flags = mmap.MAP_PRIVATE | mmap.MAP_NORESERVE
-                bytes_ = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE) if self.nbytes else b""
-            else:
-                bytes_ = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if self.nbytes else b""
-        self.bytes = np.frombuffer(bytes_, np.uint8)
+            self.bytes = np.frombuffer(_map(file.fileno()) if self.nbytes else b"", np.uint8)
 
     def array(
         self, begin: int, dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int
@@ -56,3 +56,9 @@ class MappedFile:
         if begin % dtype.alignment:
             part = part.copy()
         return part.view(dtype).reshape(shape)
+
+
+def _map(descriptor: int) -> mmap.mmap:
+    if sys.platform == "win32" or not _NO_RESERVE:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    return mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE)

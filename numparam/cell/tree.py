@@ -52,8 +52,8 @@ class Tree:
         for table in ("_params", "_cells", "_buffers"):
             if name in state.get(table, ()):
                 return state[table][name]
-        if "_params" not in state and name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__} has no {name}: call super().__init__() first")
+        if name in ("_params", "_cells"):
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning parameters or cells")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
@@ -183,9 +183,6 @@ class Tree:
 
     def _check_free(self, name: str, table: dict[str, Any]) -> None:
         """Raise if an attribute cannot hold a part of a table."""
-        state = vars(self)
-        if "_params" not in state:
-            raise AttributeError(f"{type(self).__name__}.{name}: call super().__init__() before assigning it")
         if "." in name or not name:
             raise NameTakenError(f"{type(self).__name__}: {name!r} cannot name a part: it is empty or holds a dot")
         if name in table:

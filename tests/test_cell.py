@@ -1,0 +1,329 @@
+"""A cell registers what is assigned to it, names it by its place, and answers questions in linear time."""
+
+import copy
+import pickle
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from numparam import Cell, CellList, Parameter, ParameterTuple, SequentialCell, Tensor
+from numparam.initializer import initializer
+
+
+class Dense(Cell):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = Parameter(initializer("xavier_uniform", (outputs, inputs)))
+        self.bias = Parameter(initializer("zeros", outputs))
+
+    def construct(self, x: Any) -> Any:
+        return x @ self.weight.asnumpy().T + self.bias.asnumpy()
+
+
+def names(cell: Cell) -> list[str]:
+    return [parameter.name for parameter in cell.get_parameters()]
+
+
+def paths(cell: Cell) -> list[str]:
+    return [path for path, _ in cell.parameters_and_names()]
+
+
+def test_the_four_cases_of_naming() -> None:
+    cell = Cell()
+    cell.param_a = Parameter(Tensor([1], numparam.float32), name="name_a")
+    cell.param_b = Parameter(Tensor([2], numparam.float32))
+    cell.param_list = [Parameter(Tensor([3], numparam.float32)), Parameter(Tensor([4], numparam.float32))]
+    assert names(cell) == ["name_a", "param_b", "Parameter$1", "Parameter$2"]
+    with pytest.raises(ValueError, match="its name 'name_a' already exists"):
+        cell.param_tuple = (Parameter(Tensor([5], numparam.float32), name="name_a"), Parameter(6.0))
+    assert len(names(cell)) == 4
+    cell.param_tuple = (cell.param_a, cell.param_a)
+    assert names(cell) == ["name_a", "param_b", "Parameter$1", "Parameter$2"]
+    cell.more = ParameterTuple([Parameter(7.0), Parameter(8.0, name="own")])
+    assert names(cell)[4:] == ["Parameter$3", "own"]
+    assert isinstance(cell.more, ParameterTuple)
+
+
+def test_two_attributes_with_one_name() -> None:
+    cell = Cell()
+    cell.a = Parameter(1.0, name="n")
+    with pytest.raises(ValueError, match="Cell.b: a parameter cannot be called so, its name 'n' already exists"):
+        cell.b = Parameter(2.0, name="n")
+    cell.a = Parameter(3.0, name="n")
+    cell.b = Parameter(4.0)
+    with pytest.raises(ValueError, match="'b' already exists"):
+        cell.c = Parameter(5.0, name="b")
+    cell.b.name = "other"
+    cell.c = Parameter(5.0, name="b")
+    assert names(cell) == ["n", "other", "b"]
+
+
+def test_lists_of_cells_are_called_by_attribute_and_place() -> None:
+    cell = Cell()
+    cell.blocks = [Dense(1, 1), Dense(1, 1)]
+    assert names(cell) == ["blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias"]
+    cell.blocks = [Dense(1, 1)]
+    assert names(cell) == ["blocks.0.weight", "blocks.0.bias"]
+    cell.blocks = None
+    assert names(cell) == []
+    assert cell.blocks is None
+
+
+def test_a_list_that_is_assigned_again_replaces_its_members() -> None:
+    cell = Cell()
+    cell.ps = [Parameter(1.0), Parameter(2.0)]
+    cell.ps = [cell.ps[1], Parameter(3.0)]
+    assert names(cell) == ["Parameter$2", "Parameter$3"]
+    del cell.ps
+    assert names(cell) == []
+    assert not hasattr(cell, "ps")
+
+
+def test_mixed_and_empty_lists_are_plain() -> None:
+    cell = Cell()
+    cell.a = [Parameter(1.0), None]
+    cell.b = []
+    cell.c = {"p": Parameter(1.0)}
+    assert names(cell) == []
+
+
+def test_names_do_not_depend_on_the_order_of_building() -> None:
+    inner_first, outer_first = Cell(), Cell()
+    child = Cell()
+    child.fc = Dense(1, 1)
+    child.late = Parameter(1.0)
+    inner_first.child = child
+    outer_first.child = Cell()
+    outer_first.child.late = Parameter(1.0)
+    outer_first.child.fc = Dense(1, 1)
+    assert (
+        sorted(names(inner_first)) == sorted(names(outer_first)) == ["child.fc.bias", "child.fc.weight", "child.late"]
+    )
+    assert names(inner_first) == paths(inner_first)
+
+
+def test_values_depend_on_the_place_in_the_finished_tree() -> None:
+    numparam.set_seed(7)
+    net = Cell()
+    net.layers = CellList([Dense(3, 2), Dense(3, 2)])
+    expected = Parameter(initializer("xavier_uniform", (2, 3)), name="layers.1.weight").asnumpy()
+    np.testing.assert_array_equal(net.layers[1].weight.asnumpy(), expected)
+    assert not np.array_equal(net.layers[0].weight.asnumpy(), expected)
+
+
+def test_tied_parameters_are_met_once_and_named_by_the_first_place() -> None:
+    net = Cell()
+    net.embed, net.head = Dense(2, 2), Dense(2, 2)
+    net.head.weight = net.embed.weight
+    assert names(net) == ["embed.weight", "embed.bias", "head.bias"]
+    outer = Cell()
+    outer.net = net
+    assert names(outer) == paths(outer) == ["net.embed.weight", "net.embed.bias", "net.head.bias"]
+
+
+def test_a_cell_that_contains_itself_is_refused_and_cycles_end() -> None:
+    cell = Cell()
+    with pytest.raises(ValueError, match="cannot be a part of itself"):
+        cell.me = cell
+    child = Cell()
+    cell.child = child
+    child.insert_child_to_cell("up", cell)
+    assert [path for path, _ in cell.cells_and_names()] == ["", "child"]
+
+
+def test_assignment_before_init() -> None:
+    class Wrong(Cell):
+        def __init__(self) -> None:
+            self.w = Parameter(1.0)
+
+    with pytest.raises(AttributeError, match=r"Wrong: call super\(\).__init__\(\) before assigning"):
+        Wrong()
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (5, "holds parameter 'w' and takes a Parameter, a Tensor of new values or None, found int"),
+        (np.ones(2), "found ndarray"),
+        ("x", "found str"),
+    ],
+    ids=str,
+)
+def test_wrong_values_for_a_parameter(value: Any, words: str) -> None:
+    cell = Cell()
+    cell.w = Parameter([1.0, 2.0])
+    with pytest.raises(TypeError, match=words):
+        cell.w = value
+    with pytest.raises(ValueError, match="expected data of shape"):
+        cell.w = Tensor([1.0])
+    assert cell.w.asnumpy().tolist() == [1, 2]
+
+
+def test_buffers() -> None:
+    cell = Cell()
+    cell.register_buffer("mask", Tensor([1.0, 2.0]))
+    cell.register_buffer("scratch", Tensor([0.0]), persistent=False)
+    cell.register_buffer("none", None)
+    outer = Cell()
+    outer.cell = cell
+    assert [path for path, _ in outer.named_buffers()] == ["cell.mask", "cell.scratch"]
+    assert list(outer.state_dict()) == ["cell.mask"]
+    cell.mask = Tensor([5.0])
+    assert outer.get_buffer("cell.mask").asnumpy().tolist() == [5]
+    with pytest.raises(TypeError, match="holds a buffer and takes a Tensor or None, found int"):
+        cell.mask = 3
+    with pytest.raises(KeyError, match="already holds a buffer"):
+        cell.register_buffer("mask", None)
+    with pytest.raises(KeyError, match="already holds a buffer"):
+        cell.mask = Parameter(1.0)
+    del cell.mask
+    assert [path for path, _ in outer.named_buffers()] == ["cell.scratch"]
+
+
+def test_attributes_show_in_dir() -> None:
+    cell = Dense(1, 1)
+    assert {"weight", "bias", "construct"} <= set(dir(cell))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda cell: pickle.loads(pickle.dumps(cell))])
+def test_copies_share_nothing_and_stay_lazy(duplicate: Any) -> None:
+    net = SequentialCell(Dense(2, 3), Dense(3, 1))
+    net[1].bias.set_data(Tensor([4.0]))
+    net[0].weight.comm_fusion = 3
+    twin = duplicate(net)
+    assert names(twin) == names(net)
+    assert twin[0].weight.has_init
+    assert twin[0].weight.comm_fusion == 3
+    twin[1].bias.asnumpy()[0] = 9
+    assert net[1].bias.asnumpy().tolist() == [4]
+    np.testing.assert_array_equal(twin[0].weight.asnumpy(), net[0].weight.asnumpy())
+
+
+def test_settings_reach_everything_below() -> None:
+    net = SequentialCell(Dense(2, 3), Dense(3, 1))
+    net.set_train().to_float("bfloat16").set_comm_fusion(2)
+    assert all(cell.training and str(cell.compute_dtype) == "bfloat16" for _, cell in net.cells_and_names())
+    assert {parameter.comm_fusion for parameter in net.get_parameters()} == {2}
+    net.recompute(parallel_optimizer_comm_recompute=True)
+    assert all(parameter.parallel_optimizer_comm_recompute for parameter in net.get_parameters())
+    net[0].bias.requires_grad = False
+    net.set_param_ps(init_in_server=True)
+    assert [parameter.is_param_ps for parameter in net.get_parameters()] == [True, False, True, True]
+    assert net[0].weight.init_in_server
+
+
+def test_conversion_of_a_whole_cell() -> None:
+    numparam.set_seed(7)
+    net = SequentialCell(Dense(2, 3), Dense(3, 1))
+    net.register_buffer("steps", Tensor([1, 2]))
+    net.register_buffer("scale", Tensor([1.5]))
+    expected = net[0].weight.clone().asnumpy().astype(numparam.bfloat16)
+    net[1].weight.init_data()
+    made = net[1].weight.asnumpy().copy()
+    assert net.to("bfloat16") is net
+    assert {str(parameter.dtype) for parameter in net.get_parameters()} == {"bfloat16"}
+    assert (net.steps.dtype, str(net.scale.dtype)) == (np.int64, "bfloat16")
+    assert net[0].weight.has_init
+    np.testing.assert_array_equal(net[0].weight.asnumpy(), expected)
+    np.testing.assert_array_equal(net[1].weight.asnumpy(), made.astype(numparam.bfloat16))
+    with pytest.raises(TypeError, match="converted to a floating dtype, found int8"):
+        net.to("int8")
+
+
+def test_state_is_loaded_whole_or_not_at_all() -> None:
+    net = Dense(2, 1)
+    state = {"weight": np.ones((1, 2)), "bias": np.ones(3)}
+    with pytest.raises(RuntimeError, match=r"parameter 'bias': expected shape \(1,\), found \(3,\)"):
+        net.load_state_dict(state)
+    assert net.weight.has_init
+    with pytest.raises(RuntimeError, match="does not fit the Dense: missing: 'bias'; unexpected: 'x'"):
+        net.load_state_dict({"weight": np.ones((1, 2)), "x": np.ones(1)})
+    keys = net.load_state_dict({"weight": np.ones((1, 2)), "x": np.ones(1)}, strict=False)
+    assert keys == (["bias"], ["x"])
+    assert net.weight.asnumpy().tolist() == [[1, 1]]
+    assert net.bias.has_init
+
+
+def test_uninitialized_and_origins() -> None:
+    net = Dense(2, 1)
+    net.scale = Parameter([1.0])
+    net.table = Parameter(initializer("unset", (2, 2)))
+    assert net.uninitialized() == ["weight", "bias", "table"]
+    with pytest.raises(RuntimeError, match="3 parameters of the Dense hold no values yet: weight, bias, table"):
+        net.check_initialized()
+    with pytest.raises(RuntimeError, match="parameter 'table' holds no values yet: load a checkpoint, or set its data"):
+        net.init_parameters_data()
+    net.table.set_data(Tensor(np.ones((2, 2), np.float32)))
+    net.init_parameters_data()
+    net.check_initialized()
+    assert [row[-1] for row in net.summary().rows] == ["initializer", "initializer", "input", "set_data"]
+
+
+def test_summary_reads_well_anywhere() -> None:
+    net = SequentialCell(Dense(2, 3))
+    net[0].bias.requires_grad = False
+    net[0].bias.name = "<b>"
+    summary = net.summary()
+    lines = repr(summary).splitlines()
+    assert lines[0].split() == ["parameter", "shape", "dtype", "device", "bytes", "values", "trainable", "from"]
+    assert lines[1].split() == ["0.weight", "(3,", "2)", "float32", "cpu", "24", "B", "lazy", "yes", "initializer"]
+    assert lines[-1] == "2 parameters, 9 values, 36 B; trainable 6 values; lazy 36 B"
+    assert len({line.find("float32") for line in lines[1:3]}) == 1
+    html = summary._repr_html_()
+    assert html.count("<tr>") == 3
+    net.insert_param_to_cell("<script>", Parameter(1.0))
+    assert "<script>" not in net.summary()._repr_html_()
+
+
+def test_repr_shows_the_tree() -> None:
+    class Scaled(Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = SequentialCell(Cell())
+
+        def extend_repr(self) -> str:
+            return "factor=2"
+
+    assert repr(Scaled()) == "Scaled(\n  factor=2\n  (inner): SequentialCell(\n    (0): Cell()\n  )\n)"
+
+
+def test_hooks_run_in_order_and_can_be_removed() -> None:
+    cell = SequentialCell()
+    order: list[str] = []
+    first = cell.register_forward_pre_hook(lambda _cell, _inputs: order.append("first"))
+    cell.register_forward_pre_hook(lambda _cell, _inputs: order.append("before"), prepend=True)
+    cell.register_forward_hook(lambda _cell, _inputs, output: output + 1)
+    assert cell(3) == 4
+    assert order == ["before", "first"]
+    first.remove()
+    first.remove()
+    cell(3)
+    assert order == ["before", "first", "before"]
+    assert SequentialCell()(3) == 3
+
+
+def test_walking_is_linear() -> None:
+    def seconds(layers: int) -> float:
+        net = CellList([Dense(2, 2) for _ in range(layers)])
+        best = 9.0
+        for _ in range(5):
+            start = perf_counter()
+            assert sum(1 for _ in net.parameters_and_names()) == 2 * layers
+            best = min(best, perf_counter() - start)
+        return best
+
+    assert seconds(4000) < 40 * seconds(400)
+
+
+def test_deep_trees_need_no_recursion() -> None:
+    root = Cell()
+    cell = root
+    for _ in range(3000):
+        below = Cell()
+        vars(cell)["_cells"]["x"] = below
+        cell = below
+    cell.w = Parameter(1.0)
+    assert len(paths(root)[0]) == 6001
