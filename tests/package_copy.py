@@ -32,8 +32,9 @@ def run_python(*arguments: str, package: Path | None = None, **environment: str)
     environment = {**os.environ, **environment}
     if package is not None:
         environment["PYTHONPATH"] = str(package)
+    # -P, for the current folder may hold the package too
     done = subprocess.run(
-        [sys.executable, *arguments], check=False, capture_output=True, text=True, env=environment, timeout=900
+        [sys.executable, "-P", *arguments], check=False, capture_output=True, text=True, env=environment, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
