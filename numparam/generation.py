@@ -41,6 +41,8 @@ class Generation:
         Give each parameter its initializer.
     shard : Shard, optional
         Which slice of every parameter to make; all of it if not given.
+    device : str
+        Which device makes the values; they are the same on all.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class Generation:
     seed: int
     rules: Rules
     shard: Shard | None = None
+    device: str = "cpu"
     chosen: dict[str, Rule] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +87,7 @@ class Generation:
     def blocks(self, entry: Entry) -> Iterator[Block]:
         """Cut the values to make of a whole parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
         source = Source(self.seed, entry.name)
-        return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype)
+        return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype, self.device)
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
         """Write the parameters to a safetensors file; return its bytes. See `numparam.checkpoint.write_checkpoint`."""

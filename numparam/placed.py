@@ -166,6 +166,13 @@ def made_on_device(
     return out
 
 
+def make_through(
+    target: Device, init: Initializer, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source
+) -> None:
+    """Write a region of what an initializer makes, by way of a CUDA device."""
+    made_on_device(init, region, out.dtype, source, target).read(out)
+
+
 def upload(array: np.ndarray[Any, Any], target: Device) -> DeviceArray:
     """Copy an array to a CUDA device.
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from numparam.checkpoint import BUFFER_BYTES, Block
+from numparam.hardware import Device
 from numparam.initializer import Initializer, Orthogonal, Sparse
+from numparam.placed import make_through
 from numparam.region import Region
 from numparam.source import Source
 from numparam.tensor import Tensor
@@ -25,17 +27,23 @@ def blocks_of(tensor: Tensor) -> Iterator[Block]:
         yield from blocks_to_make(recipe.init, source, recipe.region, tensor.dtype)
 
 
-def blocks_to_make(initializer: Initializer, source: Source, region: Region, dtype: np.dtype[Any]) -> Iterator[Block]:
-    """Cut what an initializer makes of a region into blocks of at most `BUFFER_BYTES`, in row-major order."""
+def blocks_to_make(
+    initializer: Initializer, source: Source, region: Region, dtype: np.dtype[Any], device: str = "cpu"
+) -> Iterator[Block]:
+    """Cut what an initializer makes of a region into blocks of at most `BUFFER_BYTES`, in row-major order.
+
+    A CUDA device makes each block in memory of its own; the bytes are the same.
+    """
     if _makes_all_at_once(initializer):
         values = np.empty(region.shape, dtype)
         if values.size:
             initializer._initialize_region(values, region, source)
         yield from _copied(values)
         return
+    make = initializer._initialize_region if device == "cpu" else partial(make_through, Device(device), initializer)
     for index in _pieces(region.shape, BUFFER_BYTES // dtype.itemsize):
         part = region[index]
-        yield Block(part.shape, partial(initializer._initialize_region, region=part, source=source))
+        yield Block(part.shape, partial(make, region=part, source=source))
 
 
 def _makes_all_at_once(initializer: Initializer) -> bool:

@@ -7,15 +7,18 @@ import gc
 import pickle
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import numparam
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam import Parameter, Tensor
+from numparam.cli import main
 from numparam.errors import DeviceError, DeviceOutOfMemoryError
 from numparam.initializer import Initializer, initializer
 from numparam.kernels import _driver, device_array
@@ -204,3 +207,27 @@ def test_the_import_of_numparam_looks_for_no_device() -> None:
     heavy = "[name for name in sys.modules if name.split('.')[0] in ('cuda', 'numba')]"
     code = f"import sys, numparam; numparam.Tensor([1.0]).device; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@needs_compiler[0]
+@needs_compiler[1]
+def test_the_command_writes_the_same_bytes_by_way_of_a_device(driver: InterpretedDriver, tmp_path: Path) -> None:
+    model = {
+        "norm.weight": np.ones(300, np.float32), "a.weight": np.ones((70, 90), np.float32),
+        "b.weight": np.ones((33, 7), np.float16), "b.bias": np.ones(33, np.float16), "position_ids": np.arange(8)[None],
+    }  # fmt: skip
+    save_file(model, tmp_path / "model.safetensors")
+    command = ["init", "--like", str(tmp_path / "model.safetensors"), "--seed", "7", "--shard", "1/2", "-o"]
+    assert main([*command, str(tmp_path / "cpu")]) == 0
+    assert driver.launches == []
+    assert main([*command, str(tmp_path / "cuda"), "--device", "cuda:1"]) == 0
+    assert (tmp_path / "cpu").read_bytes() == (tmp_path / "cuda").read_bytes()
+    assert {device for _, device in driver.launches} == {1}
+    assert driver.used(1) == 0
+
+
+@pytest.mark.usefixtures("no_driver")
+def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--like", "minilm-l6", "--device", "cuda", "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith("numparam: device 'cuda' was asked for, but the NVIDIA driver's libcuda")
+    assert list(tmp_path.iterdir()) == []

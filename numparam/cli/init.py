@@ -9,6 +9,7 @@ from pathlib import Path
 from numparam.cli.arguments import Commands, add_model, model
 from numparam.errors import ArgumentValueError
 from numparam.generation import Generation
+from numparam.hardware import device
 from numparam.rules import Rules
 from numparam.seed import as_seed
 from numparam.sharding import AUTO, Shard
@@ -36,6 +37,12 @@ def add_to(commands: Commands) -> None:
         metavar="AXIS",
         help="the axis to split, one for each dimension of the mesh: 0, or 0,1; or auto (default), as numparam plan",
     )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="DEVICE",
+        help="what makes the values: cpu (default), cuda, cuda:1; same bytes",
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     shard = None if arguments.shard is None else Shard.parse(arguments.shard, arguments.axis or AUTO)
     seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
-    generation = Generation(model(arguments).entries, seed, rules, shard)
+    generation = Generation(model(arguments).entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):
         if rule not in generation.chosen.values():
             print(f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}", file=sys.stderr)
