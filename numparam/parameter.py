@@ -245,19 +245,20 @@ class Parameter(Tensor):
 
     def _take(self, data: Tensor) -> None:
         """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
-        if data.dtype == self._dtype:
-            taken = Tensor(data)
-            if not self.has_init:
-                taken.asnumpy()
+        recipe = data._recipe
+        if recipe is not None and data.dtype == self._dtype and self.has_init:
+            taken = recipe._replace(name=data._stream_name(recipe))
+            self._discard()
+            self._recipe = taken
         else:
-            taken = Tensor.__new__(Tensor)
-            taken._hold(_converted(self._name, data.asnumpy(), self._dtype))
-        self._discard()
-        vars(self).update(vars(taken))
+            values = data.asnumpy() if recipe is None else Tensor(data).asnumpy()
+            values = _converted(self._name, values, self._dtype)
+            self._discard()
+            self._hold(values)
 
     def _discard(self) -> None:
-        vars(self).pop("_array", None)
-        vars(self).pop("_recipe", None)
+        for storage in ("_array", "_on_device", "_recipe"):
+            vars(self).pop(storage, None)
 
     def set_dtype(self, dtype: Any) -> Self:
         """Convert the parameter to another dtype, in place.
@@ -290,7 +291,9 @@ class Parameter(Tensor):
         if target == self._dtype:
             return self
         if recipe is None:
-            self._hold(_converted(self._name, self.asnumpy(), target))
+            values = _converted(self._name, self.asnumpy(), target)
+            self._discard()
+            self._hold(values)
         else:
             recipe.init._check(recipe.region.full_shape, target)
             self._dtype = target

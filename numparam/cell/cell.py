@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from numparam import dtypes
+from numparam import dtypes, hardware
 from numparam.cell.hooks import HookHandle, Hooks
 from numparam.cell.queries import Queries
 from numparam.cell.state import IncompatibleKeys, load_state
@@ -246,20 +246,24 @@ class Cell(Queries):
             cell._compute_dtype = dtype
         return self
 
-    def to(self, dtype: Any = None) -> Self:
-        """Convert every floating-point parameter and buffer to a dtype, in place.
+    def to(self, dtype: Any = None, device: Any = None) -> Self:
+        """Convert every floating-point parameter and buffer to a dtype, move all to a device, or both, in place.
 
-        Lazy parameters stay lazy and are drawn in the new dtype. Integers and bools stay as they are.
+        Lazy parameters stay lazy and are drawn in the new dtype. Integers and bools keep theirs.
 
         Parameters
         ----------
-        dtype : numpy.dtype or str
-            A floating one.
+        dtype : numpy.dtype or str, optional
+            A floating one. The name of a device is taken for `device`.
+        device : str or Device, optional
+            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
         Raises
         ------
         TypeError
-            If it is none.
+            If the dtype is none, or no floating one.
+        DeviceError
+            If there is no such device, or it has no room.
 
         Examples
         --------
@@ -269,7 +273,23 @@ class Cell(Queries):
         >>> cell.to("bfloat16").w.dtype
         dtype(bfloat16)
         """
-        target = dtypes.as_dtype(dtype)
+        if device is None and isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda"):
+            dtype, device = None, dtype
+        if device is not None:
+            self._move(hardware.device(device))
+        if dtype is not None or device is None:
+            self._convert(dtypes.as_dtype(dtype))
+        return self
+
+    def _move(self, target: hardware.Device) -> None:
+        for parameter in self.get_parameters():
+            parameter._move(target)
+        for _, cell in self.cells_and_names():
+            for buffer in cell._buffers.values():
+                if buffer is not None:
+                    buffer._move(target)
+
+    def _convert(self, target: np.dtype[Any]) -> None:
         if not dtypes.is_floating(target):
             raise ArgumentTypeError(f"the parameters of a cell are converted to a floating dtype, found {target}")
         for parameter in self.get_parameters():
@@ -279,7 +299,6 @@ class Cell(Queries):
             for name, buffer in cell._buffers.items():
                 if buffer is not None and dtypes.is_floating(buffer.dtype):
                     cell._buffers[name] = Tensor(buffer, target)
-        return self
 
     def set_comm_fusion(self, fusion_type: int, recurse: bool = True) -> Self:
         """Set `Parameter.comm_fusion` of every trainable parameter.

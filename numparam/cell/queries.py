@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from numparam.cell.tree import Tree
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.parameter import Parameter
+from numparam.placed import made_together
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -359,7 +360,9 @@ class Queries(Tree):
         >>> list(cell.init_parameters_data()), cell.w.has_init
         ([Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True)], False)
         """
-        return {parameter: parameter.init_data() for parameter in self.get_parameters()}
+        parameters = list(self.get_parameters())
+        with made_together(parameters):
+            return {parameter: parameter.init_data() for parameter in parameters}
 
     def uninitialized(self) -> list[str]:
         """Return the paths of the parameters that hold no values yet, and that no file was loaded into.

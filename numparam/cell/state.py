@@ -57,4 +57,5 @@ def put(held: Tensor, value: Tensor) -> None:
     if isinstance(held, Parameter):
         held.set_data(value, held.sliced)
     else:
-        held.asnumpy()[...] = value.asnumpy()
+        vars(held).pop("_recipe", None)
+        held._hold(value.asnumpy().astype(held.dtype))
