@@ -13,8 +13,8 @@ import numpy as np
 from numba import types
 
 from numparam.kernels import threads
-from numparam.kernels._compile import CudaKernel, kernel
-from numparam.kernels._cuda import holds, lane, store_item, store_line, thread
+from numparam.kernels._compile import CudaKernel, formula, kernel
+from numparam.kernels._cuda import holds, lane, load_u64, store_item, store_line, thread
 from numparam.kernels._cuda import threads as cuda_threads
 from numparam.kernels._dispatch import kind
 from numparam.kernels._lanes import low_word, select, stream_word
@@ -39,27 +39,47 @@ def _stream(out: Any, start: Any, stop: Any, word: Any) -> None:
 _BYTE, _WORD = np.uint8(0), np.uint64(0)
 
 
-def _constant(address: Any, nbytes: Any, low: Any, high: Any) -> None:
-    """Write the 16-byte pattern (low, high) of the lines of memory that hold ``nbytes`` bytes from `address` on."""
-    before = lane(address) & 15  # bytes of the first line that are not ours
-    lines = (lane(nbytes) + before + 15) // 16
-    at = thread(0)
+@formula
+def _write(address: Any, nbytes: Any, low: Any, high: Any, first: Any, step: Any) -> None:
+    """Write this thread's share of `nbytes` bytes; memory's lines of 16 bytes hold the words `low` and `high`."""
+    before = address & 15  # bytes of the first line that are not ours
+    lines = (nbytes + before + 15) // 16
+    at = first
     while holds(at < lines):
         start = at * 16 - before
-        if holds((start < nbytes) & (lane(nbytes) - start >= 16)):
-            store_line(lane(address) + start, (lane(low), lane(high)), _WORD)
+        if holds((start < nbytes) & (nbytes - start >= 16)):
+            store_line(address + start, (low, high), _WORD)
         else:
             for k in range(16):
                 if holds(start + k < nbytes):
                     byte = low_word(select(lane(np.uint64(k)) < 8, low, high) >> (8 * (k % 8)))
-                    store_item(lane(address) + (start + k), byte, _BYTE)
-        at = at + cuda_threads(0)
+                    store_item(address + (start + k), byte, _BYTE)
+        at = at + step
+
+
+def _constant(address: Any, nbytes: Any, low: Any, high: Any) -> None:
+    _write(lane(address), lane(nbytes), lane(low), lane(high), thread(0), cuda_threads(0))
+
+
+def _constants(descriptors: Any, rows: Any) -> None:
+    at = thread(1)
+    while holds(at < rows):
+        start = lane(descriptors) + at * 32
+        low, high = load_u64(start + 16), load_u64(start + 24)
+        _write(load_u64(start), load_u64(start + 8), low, high, thread(0), cuda_threads(0))
+        at = at + cuda_threads(1)
 
 
 @cache
 def make_constant() -> CudaKernel:
     """Make the kernel for constants of every dtype."""
-    return CudaKernel("constant", _constant, (types.uint64, types.uint64, types.uint64, types.uint64))
+    return CudaKernel("constant", _constant, (types.uint64,) * 4)
+
+
+@cache
+def make_table() -> CudaKernel:
+    """Make the kernel for many arrays: row `i` is what the `i`-th descriptor says."""
+    return CudaKernel("constant_table", _constants, (types.uint64,) * 2)
 
 
 def fill(out: Any, value: Any) -> None:
@@ -96,13 +116,18 @@ def _fill_cpu(out: np.ndarray[Any, Any], value: Any) -> None:
 
 def _fill_cuda(out: DeviceArray, value: Any) -> None:
     from numparam.kernels import _launch
+    from numparam.kernels.batch import waiting
 
     if not out.size:
         return
     pattern = np.tile(np.asarray(value).astype(out.dtype).reshape(1), 16 // out.itemsize).view(np.uint64)
     # The pattern lies on lines of 16 bytes, and an item of 16 bytes may begin in the middle of one.
     low, high = np.roll(pattern, out.address % 16 // 8).tolist()
-    _launch.launch(out.device, make_constant(), -(-out.nbytes // 16) + 1, 1, (out.address, out.nbytes, low, high))
+    row = out.address, out.nbytes, low, high
+    if batch := waiting(out):
+        batch.add(make_table(), out, [row])
+    else:
+        _launch.launch(out.device, make_constant(), -(-out.nbytes // 16) + 1, 1, row)
 
 
 _TWINS: dict[str, Callable[[Any, Any], None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}

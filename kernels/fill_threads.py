@@ -12,9 +12,8 @@ outside the row is not stored.
 from __future__ import annotations
 
 import math
-from contextvars import ContextVar
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -34,14 +33,22 @@ from numparam.kernels._cuda import (
     threads,
 )
 from numparam.kernels._lanes import float16_bits, low_word, select
-from numparam.kernels.device_array import DeviceArray
+from numparam.kernels.batch import waiting
 from numparam.kernels.random_bits import philox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numparam.kernels.device_array import DeviceArray
 
 MAX_OUTER_AXES = 5
 """Axes beside the last one that a launch takes; the caller splits what has more."""
 
 GROUP = {1: 16, 2: 8, 4: 4, 8: 4}
 """Elements that a thread draws at a time, by their bytes: whole blocks of four, and 16 bytes or twice that."""
+
+CHUNK = 1 << 14
+"""Elements of one row of a table: sixteen rounds of a block's threads."""
 
 DESCRIPTOR_WORDS = 13
 """Words of 64 bits that describe one array of a table: address, count, base, stream, refinement, and a word for each
@@ -258,9 +265,9 @@ def fill_array(
 ) -> None:
     """Write a slice of a logical tensor into a device array; see the entries of `fill`."""
     lengths, steps, base = fill._merged(out.shape, span)
-    batch = _batch.get()
-    if batch is not None and len(lengths) == 1 and (steps[0] == 1 or lengths[0] == 1):
-        batch.add(distribution, out, key, params, base)
+    if len(lengths) == 1 and (steps[0] == 1 or lengths[0] == 1) and (batch := waiting(out)):
+        rows = _table_rows(distribution, out, key, params, base)
+        batch.add(make_table(distribution, out.dtype), out, rows, key.seed)
         return
     _fill_rows(distribution, out.reshape((out.size,)), key, params, lengths, steps, base)
 
@@ -291,52 +298,14 @@ def _fill_rows(
     _launch.launch(out.device, kernel, columns, rows, (*(word % 2**64 for word in words), *params))
 
 
-_batch: ContextVar[Batch | None] = ContextVar("batch", default=None)
-
-CHUNK = 1 << 14
-"""Elements of one row of a table: sixteen rounds of a block's threads."""
-
-
-class Batch:
-    """Fills of many arrays, launched together: one launch for each distribution, dtype and device.
-
-    Examples
-    --------
-    ``with Batch(): ...`` collects what `fill` is asked for inside, and launches at the end.
-    """
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, np.dtype[Any], int, int], list[tuple[Any, ...]]] = {}
-        self._arrays: list[DeviceArray] = []
-
-    def __enter__(self) -> Batch:
-        self._token = _batch.set(self)
-        return self
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        _batch.reset(self._token)
-        if failed is None:
-            self._launch()
-
-    def add(self, distribution: str, out: DeviceArray, key: fill.Key, params: tuple[Any, ...], base: int) -> None:
-        """Put off the fill of an array whose elements are consecutive from flat index `base` on."""
-        rows = self._rows.setdefault((distribution, out.dtype, out.device, key.seed), [])
-        self._arrays.append(out)
-        for start in range(0, out.size, CHUNK):
-            count = min(CHUNK, out.size - start)
-            address = out.address + start * out.itemsize
-            rows.append((address, count, base + start, key.stream, key.refinement, params))
-
-    def _launch(self) -> None:
-        for (distribution, dtype, device, seed), rows in self._rows.items():
-            scalar = np.float64 if dtype == np.float64 else np.float32
-            words = np.zeros((len(rows), DESCRIPTOR_WORDS), np.uint64)
-            for line, (*numbers, params) in zip(words, rows, strict=True):
-                line[:5] = numbers
-                for place, value in enumerate(params, 5):
-                    item = np.uint32(value) if place == 5 and DRAWS[distribution].split else scalar(value)
-                    line[place : place + 1].view(item.dtype)[0] = item
-            table = DeviceArray.from_host(words, device)
-            _launch.launch(
-                device, make_table(distribution, dtype), _launch.THREADS, len(rows), (table.address, len(rows), seed)
-            )
+def _table_rows(
+    distribution: str, out: DeviceArray, key: fill.Key, params: tuple[Any, ...], base: int
+) -> Iterator[tuple[int, ...]]:
+    scalar = np.float64 if out.dtype == np.float64 else np.float32
+    words = np.zeros(DESCRIPTOR_WORDS - 5, np.uint64)
+    for place, value in enumerate(params):
+        item = np.uint32(value) if DRAWS[distribution].split and place == 0 else scalar(value)
+        words[place : place + 1].view(item.dtype)[0] = item
+    for start in range(0, out.size, CHUNK):
+        address, count = out.address + start * out.itemsize, min(CHUNK, out.size - start)
+        yield address, count, base + start, key.stream, key.refinement, *words.tolist()

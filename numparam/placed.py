@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,6 +12,8 @@ from numparam.hardware import Device, device, get_default_device
 from numparam.source import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numparam.initializer import Initializer
     from numparam.kernels.device_array import DeviceArray
     from numparam.region import Region
@@ -142,6 +145,18 @@ class Placed:
             options = {name: value for name, value in options.items() if value is not None}
             return self.asnumpy().__dlpack__(**options)
         return self._device_values().__dlpack__(**options)
+
+
+@contextmanager
+def made_together(tensors: Iterable[Placed]) -> Iterator[None]:
+    """Launch the fills of small tensors on CUDA devices together, at the end of the block."""
+    if all(tensor.device == "cpu" for tensor in tensors):
+        yield
+        return
+    from numparam.kernels.batch import Batch
+
+    with Batch():
+        yield
 
 
 def made_on_device(

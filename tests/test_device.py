@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import numparam
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
-from numparam import Parameter, Tensor
+from numparam import Cell, Parameter, Tensor
 from numparam.cli import main
 from numparam.errors import DeviceError, DeviceOutOfMemoryError
 from numparam.initializer import Initializer, initializer
@@ -231,3 +231,31 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
     assert main(["init", "--like", "minilm-l6", "--device", "cuda", "-o", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("numparam: device 'cuda' was asked for, but the NVIDIA driver's libcuda")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_compiler[0]
+@needs_compiler[1]
+def test_a_cell_moves_whole_and_its_small_parameters_take_few_launches(driver: InterpretedDriver) -> None:
+    def make() -> Cell:
+        numparam.set_seed(7)
+        cell = Cell()
+        for number in range(20):
+            setattr(cell, f"w{number}", Parameter(initializer("normal", (number + 1, 13))))
+            setattr(cell, f"b{number}", Parameter(initializer("zeros", number + 1)))
+            setattr(cell, f"n{number}", Parameter(initializer("ones", number + 1, "float16")))
+        cell.register_buffer("count", Tensor([1, 2, 3]))
+        return cell
+
+    expected = make()
+    cell = make().to("cuda")
+    assert all(parameter.has_init for parameter in cell.get_parameters())
+    cell.init_parameters_data()
+    assert sorted(name for name, _ in driver.launches) == ["constant_table", "fill_table_normal_float32"]
+    for there, here in zip(cell.get_parameters(), expected.get_parameters(), strict=True):
+        assert there.device == "cuda:0"
+        np.testing.assert_array_equal(there.asnumpy(), here.asnumpy())
+    assert cell.count.device == "cuda:0"
+    cell.to("float16", device="cpu")
+    assert (cell.w3.device, cell.w3.dtype) == ("cpu", np.float16)
+    np.testing.assert_array_equal(cell.w3.asnumpy(), expected.w3.asnumpy().astype(np.float16))
+    np.testing.assert_array_equal(cell.count.asnumpy(), [1, 2, 3])

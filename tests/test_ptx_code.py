@@ -37,14 +37,17 @@ def kernels_of(maker: str) -> Iterator[CudaKernel]:
     """Yield all kernels of the function that makes them."""
     from numparam.kernels import fill_threads
 
-    if maker == "constant.make_constant":
-        yield constant.make_constant()
+    if maker.startswith("constant."):
+        yield getattr(constant, maker.removeprefix("constant."))()
     else:
         for draw, dtype in CASES:
             yield getattr(fill_threads, maker.removeprefix("fill_threads."))(draw, dtype)
 
 
-PROVEN = ["constant.make_constant", "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table"]
+PROVEN = [
+    "constant.make_constant", "constant.make_table",
+    "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table",
+]  # fmt: skip
 """The functions whose kernels are compared with the CPU, in test_ptx_fill.py."""
 
 

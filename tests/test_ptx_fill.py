@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import ml_dtypes
@@ -125,8 +126,9 @@ def counters_of_special_words(seed: int) -> Iterator[tuple[int, int, tuple[int, 
 def test_tables_have_the_bits_of_the_cpu_on_special_words(
     driver: InterpretedDriver, draw: str, dtype: np.dtype[Any]
 ) -> None:
+    from numparam.kernels.batch import Batch
     from numparam.kernels.device_array import DeviceArray
-    from numparam.kernels.fill_threads import CHUNK, Batch
+    from numparam.kernels.fill_threads import CHUNK
 
     rows, expected = [], []
     with Batch():
@@ -153,18 +155,23 @@ def test_tables_have_the_bits_of_the_cpu_on_special_words(
 @pytest.mark.parametrize(
     "dtype", [*FLOATS, *map(np.dtype, ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "c8", "c16"))], ids=str
 )
-def test_constants_have_the_bits_of_numpy(driver: InterpretedDriver, dtype: np.dtype[Any]) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_constants_have_the_bits_of_numpy(driver: InterpretedDriver, dtype: np.dtype[Any], together: bool) -> None:
+    from numparam.kernels.batch import Batch
     from numparam.kernels.device_array import DeviceArray
 
     value = 3 - 4j if dtype.kind == "c" else 3
-    for size, offset in [(1, 0), (1, 1), (5, 1), (33, 3), (1025, 0), (1000, 5), (40, 8)]:
-        whole = DeviceArray.empty((offset + size,), dtype, 0)
-        whole.write(np.zeros(offset + size, dtype))
-        constant.fill(whole[offset:], value)
-        expected = np.zeros(offset + size, dtype)
+    wholes = []
+    with Batch() if together else nullcontext():
+        for size, offset in [(1, 0), (1, 1), (5, 1), (33, 3), (1025, 0), (1000, 5), (40, 8)]:
+            wholes.append((DeviceArray.empty((offset + size,), dtype, 0), offset))
+            wholes[-1][0].write(np.zeros(offset + size, dtype))
+            constant.fill(wholes[-1][0][offset:], value)
+    for whole, offset in wholes:
+        expected = np.zeros(whole.shape, dtype)
         expected[offset:] = value
         np.testing.assert_array_equal(whole.to_host().view(np.uint8), expected.view(np.uint8))
-    assert {name for name, _ in driver.launches} == {"constant"}
+    assert driver.launches == ([("constant_table", 0)] if together else [("constant", 0)] * len(wholes))
 
 
 def test_a_store_outside_the_array_is_seen(driver: InterpretedDriver) -> None:
