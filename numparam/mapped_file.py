@@ -11,7 +11,6 @@ import numpy as np
 
 from numparam.errors import CheckpointError
 
-
 # Python 3.11 does not name the flag; without it Linux maps no file for writing that is larger than the memory.
 _NO_RESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") else 0
 

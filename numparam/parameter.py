@@ -245,14 +245,12 @@ class Parameter(Tensor):
 
     def _take(self, data: Tensor) -> None:
         """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
-        recipe = data._recipe
-        if recipe is not None and data.dtype == self._dtype and self.has_init:
-            taken = recipe._replace(name=data._stream_name(recipe))
-            self._discard()
-            self._recipe = taken
+        source = self._sibling()  # of this name: lazy values without one are those of this parameter
+        source._copy(data)
+        if source.has_init and self.has_init and source.dtype == self._dtype:
+            self._recipe = source._recipe
         else:
-            values = data.asnumpy() if recipe is None else Tensor(data).asnumpy()
-            values = _converted(self._name, values, self._dtype)
+            values = _converted(self._name, source.asnumpy(), self._dtype)
             self._discard()
             self._hold(values)
 
@@ -407,7 +405,7 @@ class Parameter(Tensor):
         if data.dtype == self._dtype:
             self._copy(data)
         else:
-            self._hold(_converted(self._name, data.asnumpy(), self._dtype))
+            self._take(data)
         self._set_origin("initializer" if self.has_init else "input")
 
     def _sibling(self) -> Self:
@@ -496,4 +494,4 @@ def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
         if not (limits.min - 1 < low and high < limits.max + 1):
             raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")
     with np.errstate(all="ignore"):
-        return array.astype(dtype)
+        return array.astype(dtype, copy=False)

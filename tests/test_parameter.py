@@ -210,3 +210,185 @@ def test_attributes_of_users() -> None:
     parameter = Parameter(1, "w")
     parameter.anything = 3  # type: ignore[attr-defined]
     assert parameter.anything == 3  # type: ignore[attr-defined]
+
+
+def test_numbers_of_the_integer_flags_may_be_those_of_numpy() -> None:
+    parameter = Parameter(1, "w")
+    parameter.comm_fusion, parameter.key = np.int64(3), np.uint8(5)
+    assert [type(parameter.comm_fusion), parameter.comm_fusion, parameter.key] == [int, 3, 5]
+
+
+@pytest.mark.parametrize(
+    "flag, value, error, words",
+    [
+        ("comm_fusion", -1, ValueError, "comm_fusion is at least 0, found -1"),
+        ("comm_fusion", True, TypeError, "comm_fusion is an int, found True"),
+        ("key", "7", TypeError, "key is an int"),
+        ("cache_enable", 1, TypeError, "cache_enable is True or False"),
+        ("cache_shape", 3, TypeError, "cache_shape is a list or tuple"),
+        ("parallel_optimizer_comm_recompute", None, TypeError, "is True or False"),
+    ],
+)
+def test_wrong_flags_leave_the_old_value(flag: str, value: Any, error: type[Exception], words: str) -> None:
+    parameter = Parameter(1, "w")
+    before = getattr(parameter, flag)
+    with pytest.raises(error, match=f"Parameter 'w': {words}" if words.startswith(flag) else words):
+        setattr(parameter, flag, value)
+    assert getattr(parameter, flag) == before
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [Parameter.clone, Parameter.copy, copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],
+)
+@pytest.mark.parametrize("lazy", [True, False])
+def test_every_copy_keeps_every_attribute_and_shares_nothing(duplicate: Any, lazy: bool) -> None:
+    original = Parameter(initializer("normal", (4, 3)), "w", False, True, False)
+    original.comm_fusion, original.sliced, original.unique, original.key = 3, True, True, 9
+    original.parallel_optimizer_comm_recompute, original.cache_shape = True, [1, 2]
+    original.set_param_ps(init_in_server=True)
+    original.mine = "x"  # type: ignore[attr-defined]
+    if not lazy:
+        original.init_data()
+    twin = duplicate(original)
+    assert (twin.has_init, original.has_init) == (lazy, lazy)
+    for flag in (
+        *(
+            "name",
+            "requires_grad",
+            "layerwise_parallel",
+            "parallel_optimizer",
+            "comm_fusion",
+            "sliced",
+            "unique",
+            "key",
+        ),
+        *("parallel_optimizer_comm_recompute", "cache_shape", "is_param_ps", "init_in_server", "mine", "origin"),
+    ):
+        assert getattr(twin, flag) == getattr(original, flag)
+    np.testing.assert_array_equal(twin.asnumpy(), original.asnumpy())
+    twin.asnumpy()[0] = 9
+    twin.cache_shape.append(3)
+    assert original.cache_shape == [1, 2]
+    assert not (original.asnumpy() == 9).any()
+
+
+def test_clone_of_a_subclass_and_with_a_cache() -> None:
+    class Scale(Parameter):
+        pass
+
+    scale = Scale(1.0, "s")
+    scale.cache_enable = True
+    first, second = scale.clone(), scale.clone("zeros")
+    assert type(first) is type(second) is Scale
+    assert len({scale.key, first.key, second.key}) == 3
+    assert second.asnumpy() == 0
+
+
+def test_clone_keeps_its_values_under_another_name_and_a_copy_does_not() -> None:
+    original = Parameter(initializer("normal", (4, 3)), "w")
+    clone, twin = original.clone(), copy.deepcopy(original)
+    clone.name = twin.name = "other"
+    np.testing.assert_array_equal(clone.asnumpy(), original.asnumpy())
+    fresh = Parameter(initializer("normal", (4, 3)), "other")
+    np.testing.assert_array_equal(twin.asnumpy(), fresh.asnumpy())
+
+
+def test_clone_with_another_initializer_has_the_values_of_its_name() -> None:
+    original = Parameter([[1.0, 2.0]], "w").set_dtype("float16")
+    clone = original.clone("normal")
+    assert (clone.has_init, clone.dtype, clone.origin) == (True, np.float16, "initializer")
+    expected = Parameter(initializer("normal", (1, 2), "float16"), "w").asnumpy()
+    np.testing.assert_array_equal(clone.asnumpy(), expected)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_lazy_data_are_the_same_whether_the_parameter_has_values_or_not(made: bool) -> None:
+    parameter = Parameter(initializer("zeros", (4, 3)), "w")
+    if made:
+        parameter.init_data()
+    data = initializer("normal", (4, 3))
+    assert parameter.set_data(data) is parameter
+    assert parameter.has_init is not made
+    assert data.has_init
+    expected = Parameter(initializer("normal", (4, 3)), "w").asnumpy()
+    np.testing.assert_array_equal(parameter.asnumpy(), expected)
+    named = Parameter(initializer("normal", (4, 3)), "v")
+    parameter.set_data(named)
+    np.testing.assert_array_equal(parameter.asnumpy(), named.asnumpy())
+
+
+def test_lazy_data_of_another_dtype_are_not_lost() -> None:
+    parameter = Parameter(initializer(3.0, (2,)), "w")
+    parameter.set_data(initializer(7.0, (2,), "float16"))
+    assert parameter.dtype == np.float32
+    assert parameter.asnumpy().tolist() == [7, 7]
+
+
+@pytest.mark.parametrize(
+    "dtype, data, words",
+    [
+        ("int32", np.array([2**31]), "dtype int32 cannot hold values from 2147483648 to 2147483648"),
+        ("int64", np.array([2.0**63]), "cannot hold"),
+        ("uint8", np.array([-1.0]), "cannot hold"),
+        ("int8", np.array([np.nan]), "cannot hold"),
+        ("int8", np.array([np.inf]), "cannot hold"),
+    ],
+    ids=str,
+)
+def test_integers_that_do_not_fit(dtype: str, data: Any, words: str) -> None:
+    parameter = Parameter(np.zeros(1, dtype), "w")
+    with pytest.raises(ValueError, match=f"Parameter 'w': .*{words}"):
+        parameter.set_data(Tensor(data))
+    assert parameter.asnumpy().tolist() == [0]
+
+
+def test_setting_data_to_itself_and_through_the_property() -> None:
+    parameter = Parameter([1.0, 2.0], "w")
+    assert parameter.set_data(parameter).asnumpy().tolist() == [1, 2]
+    parameter.data = Tensor([3, 4])
+    assert parameter.asnumpy().tolist() == [3, 4]
+    with pytest.raises(ValueError, match=r"Parameter 'w': expected data of shape \(2,\), found \(3,\)"):
+        parameter.data = Tensor([1, 2, 3])
+    parameter.set_data(Tensor([1, 2, 3]), slice_shape=True)
+    assert (parameter.shape, parameter.sliced, parameter.dtype) == ((3,), True, np.float32)
+
+
+def test_dtype_of_a_parameter_changes_in_place() -> None:
+    lazy = Parameter(initializer("normal", (4, 3)), "w")
+    expected = lazy.clone().asnumpy().astype(np.float16)
+    assert lazy.set_dtype("float16") is lazy
+    assert lazy.has_init
+    np.testing.assert_array_equal(lazy.asnumpy(), expected)
+    with pytest.raises(TypeError, match="draws real numbers"):
+        Parameter(initializer("normal", (4, 3)), "w").set_dtype("int8")
+    with pytest.raises(ValueError, match="cannot hold"):
+        Parameter([300], "w").set_dtype("int8")
+
+
+def test_value_is_a_tensor_of_its_own() -> None:
+    lazy = Parameter(initializer("normal", (4, 3)), "w")
+    value = lazy.value()
+    assert type(value) is Tensor
+    assert value.has_init
+    np.testing.assert_array_equal(value.asnumpy(), lazy.asnumpy())
+    value.asnumpy()[0] = 9
+    assert not (lazy.asnumpy() == 9).any()
+
+
+def test_inited_param_and_pipeline_stages() -> None:
+    lazy = Parameter(initializer("normal", (4, 3)), "w")
+    assert lazy.inited_param is None
+    assert lazy.init_data().inited_param is lazy
+    assert Parameter(1.0).init_data().inited_param is None
+    with pytest.warns(DeprecationWarning, match="add_pipeline_stage is deprecated"):
+        lazy.add_pipeline_stage(2)
+    for wrong in (0, -1, True, 1.0, "1"):
+        with (
+            pytest.warns(DeprecationWarning, match="deprecated"),
+            pytest.raises(TypeError, match="Parameter 'w': stage is a positive int"),
+        ):
+            lazy.add_pipeline_stage(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="init_in_server is True or False"):
+        lazy.set_param_ps(init_in_server=1)  # type: ignore[arg-type]
+    assert not lazy.is_param_ps
