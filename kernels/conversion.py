@@ -43,8 +43,7 @@ from numparam.kernels.copy import (
 )
 from numparam.kernels.runs import copy_bytes, walker
 
-FROM_BYTES = 1 << 14
-TILE_ITEMS = 1 << 16
+TILE_BYTES = 1 << 18
 _AHEAD = 1024  # bytes; worth a tenth between float32 and float16
 
 # --------------------------------------------------------------------------- formulas
@@ -179,11 +178,7 @@ def convert(target: Array, source: Array) -> None:
     if source.shape != target.shape:
         source = np.broadcast_to(source, target.shape)
     pair = target.dtype.newbyteorder("="), source.dtype.newbyteorder("=")
-    if pair[0] not in _FORMATS or pair[1] not in _FORMATS:
-        copy_by_numpy(target, source)
-        return
-    rounds_twice = pair[1] == np.float64 and pair[0].kind != "f"
-    if target.size * max(target.itemsize, source.itemsize) < FROM_BYTES and not rounds_twice:
+    if pair[0] == pair[1] or pair[0] not in _FORMATS or pair[1] not in _FORMATS:
         copy_by_numpy(target, source)
         return
     if np.may_share_memory(target, source):
@@ -211,7 +206,7 @@ def _convert_tiles(loop: Any, target: Array, source: Array) -> None:
     order = sorted(range(target.ndim), key=lambda axis: -abs(target.strides[axis]))
     target, source = target.transpose(order), source.transpose(order)
     extents = list(target.shape)
-    while math.prod(extents) > TILE_ITEMS:
+    while math.prod(extents) * (target.itemsize + source.itemsize) > TILE_BYTES:
         longest = extents.index(max(extents))
         extents[longest] = -(-extents[longest] // 2)
     counts = [-(-length // extent) for length, extent in zip(target.shape, extents, strict=True)]

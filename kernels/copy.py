@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 # Below these sizes NumPy is as fast, or the time that the compiled loop could save is less than a few microseconds.
 RUNS_FROM_BYTES = 1 << 20
 TRANSPOSES_FROM_BYTES = 1 << 14
+CONVERSIONS_FROM_BYTES = 1 << 14
 # Smaller targets are better left in the caches, where the next operation finds them.
 STREAM_FROM_BYTES = 4 << 20
 # A transpose of fewer rows or columns wastes most of its tiles.
@@ -72,6 +73,10 @@ def copy(target: Array, source: Array) -> None:
            [2., 1., 0.]], dtype=float32)
     """
     if target.dtype != source.dtype:
+        # On its way to a dtype that is not NumPy's own, float64 would be rounded twice.
+        if target.nbytes < CONVERSIONS_FROM_BYTES and (source.dtype.char != "d" or target.dtype.isbuiltin != 2):
+            copy_by_numpy(target, np.broadcast_to(source, target.shape))
+            return
         from numparam.kernels import conversion
 
         conversion.convert(target, source)
@@ -184,14 +189,24 @@ def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
 
 
 def copy_by_numpy(target: Array, source: Array) -> None:
-    """Copy by NumPy, in pieces along the longest axis."""
+    """Copy and convert by NumPy, in pieces along the longest axis."""
+    if target.nbytes < threads.BYTES_PER_PIECE:
+        _copy_and_convert(target, source)
+        return
     axis = int(np.argmax(target.shape))
     target, source = np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)
+    if np.may_share_memory(target, source):
+        source = source.copy()
 
     def work(start: int, stop: int) -> None:
-        np.copyto(target[start:stop], source[start:stop], casting="unsafe")
+        _copy_and_convert(target[start:stop], source[start:stop])
 
     threads.run(work, len(target), target.nbytes // len(target), 1)
+
+
+def _copy_and_convert(target: Array, source: Array) -> None:
+    with np.errstate(all="ignore"):
+        np.copyto(target, source, casting="unsafe")
 
 
 # --------------------------------------------------------------------------- overlap

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from numparam import dtypes
-from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
+from numparam import dtypes, indexing
+from numparam.arithmetic import Arithmetic
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, RegionError, ShapeError
 from numparam.placed import Placed
 from numparam.region import Region, Shape, as_shape
+from numparam.reshaping import Reshaping
 from numparam.seed import current_seed, next_number
 from numparam.source import Source
 
@@ -30,7 +32,7 @@ class Recipe(NamedTuple):
     region: Region
 
 
-class Tensor(Placed):
+class Tensor(Arithmetic, Reshaping, Placed):
     """Hold an array of numbers, or the recipe for one.
 
     A tensor made from an initializer is lazy: it takes no memory until its values are asked for. A slice of it is lazy
@@ -95,6 +97,64 @@ class Tensor(Placed):
             self._hold(as_array(input_data, dtype))
         self._place(device)
 
+    @classmethod
+    def from_numpy(cls, array: Array) -> Tensor:
+        """Return a tensor whose storage is an array: writing to one is seen in the other.
+
+        Parameters
+        ----------
+        array : numpy.ndarray
+            Of any strides, in native byte order. A read-only one makes a tensor that refuses to be written to.
+
+        Raises
+        ------
+        TypeError
+            If it is no array, or of a dtype that numparam does not have.
+
+        Examples
+        --------
+        >>> array = np.zeros(3)
+        >>> Tensor.from_numpy(array)[1:] = 5
+        >>> array
+        array([0., 5., 5.])
+        """
+        if not isinstance(array, np.ndarray):
+            raise ArgumentTypeError(f"a NumPy array is needed, found {type(array).__name__}; Tensor(...) copies others")
+        if dtypes.as_dtype(array.dtype) != array.dtype:
+            raise DtypeError(f"the array has dtype {array.dtype}, in foreign byte order; Tensor(array) copies it")
+        tensor = Tensor.__new__(Tensor)
+        tensor._hold(array)
+        return tensor
+
+    @classmethod
+    def from_dlpack(cls, array: Any) -> Tensor:
+        """Return a tensor whose storage is that of another library's array on the CPU, such as one of torch or JAX.
+
+        Parameters
+        ----------
+        array : object
+            Has ``__dlpack__`` and ``__dlpack_device__``. DLPack has no bfloat16 and float8 that NumPy can read.
+
+        Raises
+        ------
+        BufferError
+            If NumPy cannot read the array where it is.
+
+        Examples
+        --------
+        >>> Tensor.from_dlpack(np.arange(3)).tolist()
+        [0, 1, 2]
+        """
+        return cls.from_numpy(np.from_dlpack(array))
+
+    def _made(self, array: Array) -> Tensor:
+        """Return a tensor that adopts an array of its own, where this one is."""
+        tensor = Tensor.__new__(Tensor)
+        tensor._hold(array)
+        if self.device != "cpu":
+            tensor._move(self.device)
+        return tensor
+
     def _hold(self, array: Array) -> None:
         self._array, self._dtype = array, array.dtype
 
@@ -104,7 +164,7 @@ class Tensor(Placed):
         if other.device != "cpu":
             self._device = other._device
         if recipe is None:
-            self._hold(other.asnumpy().copy())
+            self._hold(indexing.duplicate(other.asnumpy()))
         else:
             name = other._stream_name(recipe)
             self._recipe = recipe if name == recipe.name else recipe._replace(name=name)
@@ -220,7 +280,7 @@ class Tensor(Placed):
     def _write(self, out: Array, region: Region | None = None) -> None:
         recipe = self._recipe
         if recipe is None:
-            out[...] = self.asnumpy() if region is None else region.take(self.asnumpy())
+            indexing.overwrite(out, self.asnumpy() if region is None else region.take(self.asnumpy()))
         elif out.size:
             selected = recipe.region if region is None else recipe.region[region.slices()]
             recipe.init._initialize_region(out, selected, Source(recipe.seed, self._stream_name(recipe)))
@@ -229,23 +289,85 @@ class Tensor(Placed):
         """Return the values at an index as a tensor of its own.
 
         A lazy tensor takes integers, slices, ``...`` and None, and gives a lazy slice. One with values takes any index
-        that NumPy takes, and gives a copy.
+        that NumPy takes, tensors included, and gives a copy; see `view` for a slice that shares storage.
 
         Raises
         ------
         IndexError
             If the index does not fit.
         """
-        part = Tensor.__new__(Tensor)
         recipe = self._recipe
         if recipe is None:
-            part._hold(np.array(self.asnumpy()[index], order="C"))
-        else:
-            part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
-            part._dtype = self._dtype
+            return self._made(indexing.read(self.asnumpy(), index))
+        part = Tensor.__new__(Tensor)
+        part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
+        part._dtype = self._dtype
         if self.device != "cpu":
             part._move(self.device)
         return part
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write values in place; those of a lazy tensor are made first.
+
+        The value is broadcast to the part and converted to the dtype of the tensor. Bools become numbers, integers
+        become floats and floats become complex, never the other way.
+
+        Raises
+        ------
+        IndexError
+            If the index does not fit.
+        TypeError
+            If the value is of a kind that the dtype cannot hold, such as floats for integers.
+        ValueError
+            If the value cannot be broadcast, or an integer dtype cannot hold it.
+        """
+        array = self.asnumpy()
+        indexing.write(array, index, value)
+        if self.device != "cpu":  # the array is a copy
+            self._hold(array)
+            self._settle()
+
+    def view(self, index: Any = ...) -> Tensor:
+        """Return a tensor that shares the storage of a part of this one: writing to one is seen in the other.
+
+        Parameters
+        ----------
+        index : int, slice, ``...``, None or tuple of these
+            All of the tensor by default. The values of a lazy tensor are made first.
+
+        Raises
+        ------
+        IndexError
+            If the index does not fit, or is one that only copies can be made of.
+        ValueError
+            If the tensor is not on the CPU.
+
+        Examples
+        --------
+        >>> tensor = Tensor([[1, 2], [3, 4]])
+        >>> tensor.view((slice(None), 0))[...] = 0
+        >>> tensor.tolist()
+        [[0, 2], [0, 4]]
+        """
+        if self.device != "cpu":
+            raise ArgumentValueError(f"views show the storage of tensors on the CPU, found one on {self.device}")
+        if not indexing.is_basic(index):
+            raise RegionError(f"a view takes ints, slices, ... and None, found {index!r:.80}")
+        return self.from_numpy(indexing.select(self.asnumpy(), index))
+
+    def copy(self) -> Tensor:
+        """Return a tensor of its own with the same values, lazy if this one is.
+
+        Examples
+        --------
+        >>> Tensor([1, 2]).copy().tolist()
+        [1, 2]
+        """
+        return Tensor(self)
+
+    def contiguous(self) -> Tensor:
+        """Return this tensor if its values lie in row-major order, as they do unless it is a view, else a copy."""
+        return self if self.has_init or self.device != "cpu" or self.asnumpy().flags.c_contiguous else self.copy()
 
     def __len__(self) -> int:
         if not self.shape:
