@@ -12,7 +12,7 @@ so that rounding cannot carry a value across them.
 from __future__ import annotations
 
 import math
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -354,6 +354,10 @@ def truncated_normal_64(a: U32, b: U32, a_refined: U32, b_refined: U32, params: 
     return _truncated_64(a, a_refined, params), _truncated_64(b, b_refined, params)
 
 
+# A context of our own: rounding and traps that a user has set must not reach the parameters.
+_SIXTY_DIGITS = Context(prec=60)
+
+
 def truncated_normal_params(
     mean: float, sigma: float, low: float, high: float, bounds: Bounds, *, word_bits: int
 ) -> TruncatedParams:
@@ -367,8 +371,7 @@ def truncated_normal_params(
     a, b = (low - mean) / sigma, (high - mean) / sigma
     if b <= 0:  # both bounds below the mean: mirror, so that the nearer end is always the upper one
         a, b, sigma = -b, -a, -sigma
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(_SIXTY_DIGITS):
         below, above = (normal_tail(-a), normal_tail(b)) if a < 0 else (Decimal(0), normal_tail(b))
         mass = 1 - below - above if a < 0 else normal_tail(a) - above
         if mass < Decimal(2) ** -93:
@@ -397,8 +400,7 @@ def normal_tail(x: float) -> Decimal:
     """
     if math.isinf(x):
         return Decimal(int(x < 0))
-    with localcontext() as context:
-        context.prec = 60
+    with localcontext(_SIXTY_DIGITS):
         if x < 0:
             return 1 - normal_tail(-x)
         z = Decimal(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import itertools
 import math
 import re
@@ -325,6 +326,16 @@ def test_normal_tail_has_forty_digits(x: float) -> None:
     found = reference.Fraction(distributions.normal_tail(x))
     exact = reference.normal_tail(x)
     assert abs(found - exact) <= exact / 10**40
+
+
+def test_parameters_do_not_depend_on_the_decimal_context_of_the_user() -> None:
+    arguments = (0.1, 1.0, -1.7, 2.3, Bounds(-1.7, 2.3))
+    expected = distributions.truncated_normal_params(*arguments, word_bits=32)
+    distributions.normal_tail.cache_clear()
+    with decimal.localcontext() as context:
+        context.prec, context.rounding, context.Emin = 5, decimal.ROUND_UP, -10
+        context.traps[decimal.FloatOperation] = context.traps[decimal.Inexact] = True
+        assert distributions.truncated_normal_params(*arguments, word_bits=32) == expected
 
 
 # --------------------------------------------------------------------------- bounds
