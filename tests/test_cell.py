@@ -50,7 +50,7 @@ def test_the_four_cases_of_naming() -> None:
 def test_two_attributes_with_one_name() -> None:
     cell = Cell()
     cell.a = Parameter(1.0, name="n")
-    with pytest.raises(ValueError, match="Cell.b: a parameter cannot be called so, its name 'n' already exists"):
+    with pytest.raises(ValueError, match=r"Cell\.b: a parameter cannot be called so, its name 'n' already exists"):
         cell.b = Parameter(2.0, name="n")
     cell.a = Parameter(3.0, name="n")
     cell.b = Parameter(4.0)

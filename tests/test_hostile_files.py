@@ -1,4 +1,4 @@
-"""Whatever a file says: an answer within the file, or one sentence; never a crash, a huge allocation or another file."""
+"""Whatever a file says: an answer within it, or one sentence; never a crash, a huge allocation or another file."""
 
 import io
 import json
@@ -83,6 +83,13 @@ def mutated(content: bytes, random: np.random.Generator) -> bytes:
     return bytes(out)
 
 
+def answered(content: bytes) -> header.Header | str:
+    try:
+        return header._read(io.BytesIO(content), "f", len(content))
+    except CheckpointError as error:
+        return str(error)
+
+
 @pytest.mark.slow
 def test_mutated_headers_give_a_sound_header_or_one_sentence() -> None:
     random = np.random.default_rng(7)
@@ -92,18 +99,17 @@ def test_mutated_headers_give_a_sound_header_or_one_sentence() -> None:
     try:
         for number in range(MUTATIONS):
             content = mutated(originals[number % len(originals)], random)
-            try:
-                found = header._read(io.BytesIO(content), "f", len(content))
-            except CheckpointError as error:
-                assert str(error).startswith("f: ")
-                assert "\n" not in str(error)
-                assert len(str(error)) < 1000
+            answer = answered(content)
+            if isinstance(answer, str):
+                assert answer.startswith("f: ")
+                assert "\n" not in answer
+                assert len(answer) < 1000
                 kinds["refused"] += 1
                 continue
             kinds["read"] += 1
-            assert found.nbytes == len(content)
-            assert sum(entry.nbytes for entry in found.entries) <= len(content)
-            assert all(8 <= found.begins[e.name] <= len(content) - e.nbytes for e in found.entries)
+            assert answer.nbytes == len(content)
+            assert sum(entry.nbytes for entry in answer.entries) <= len(content)
+            assert all(8 <= answer.begins[e.name] <= len(content) - e.nbytes for e in answer.entries)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -117,7 +123,7 @@ def test_claimed_lengths_cost_nothing(length: int, tmp_path: Path) -> None:
     path = tmp_path / "f.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{}")
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match="f.safetensors"):
+    with pytest.raises(CheckpointError, match=r"f\.safetensors"):
         load_checkpoint(path)
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()

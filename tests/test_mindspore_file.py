@@ -12,7 +12,7 @@ from numparam.errors import CheckpointError
 from numparam.mindspore_file import read
 
 RECORDED = Path(__file__).parent / "data" / "mindspore_2_10.ckpt"
-"""Written by ``mindspore.save_checkpoint(..., append_dict={"epoch": 3, "lr": 0.1, "note": "hällo"}, crc_check=True)``."""
+"""Written by ``save_checkpoint`` with ``append_dict={"epoch": 3, "lr": 0.1, "note": "hällo"}, crc_check=True``."""
 
 
 def varint(value: int) -> bytes:

@@ -426,7 +426,8 @@ from numparam.initializer import initializer
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 def save(rows):
-    numparam.save_checkpoint([numparam.Parameter(initializer("zeros", (rows, 2**20)), name="w")], {str(tmp_path / "w")!r})
+    weight = numparam.Parameter(initializer("zeros", (rows, 2**20)), name="w")
+    numparam.save_checkpoint([weight], {str(tmp_path / "w")!r})
 save(1)
 before = peak()
 save(64)
