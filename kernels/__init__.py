@@ -16,5 +16,11 @@ Files
 ``casts``         float32 to float16, bfloat16 and float8 bits
 ``fill``          random fill of an array that holds any slice of a tensor
 ``fill_threads``  the random fill's CUDA kernels, around the same formulas
+``copy_threads``  copies and conversions by CUDA kernels, around the same formulas
+``batch``         many small arrays in few launches
+``device_array``  arrays in device memory, and copies from and to the host
+``_driver``       all that is asked of the CUDA driver
+``_launch``       the shape of a grid, and the only place that launches
+``_dispatch``     which twin of an operation an array takes
 ``constant``      constant fill
 """

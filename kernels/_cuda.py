@@ -146,6 +146,33 @@ load_u64, load_u32, load_f32, load_f64 = (_load(element) for element in ("u64", 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def load_item(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
+    """Return one item from an address that is a multiple of its size; short ones as the low bits of a word."""
+    element = f"f{item.bitwidth}" if isinstance(item, types.Float) else f"u{max(item.bitwidth, 32)}"
+    lanes, width = Lanes(element, 1), item.bitwidth
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        kind = lanes.llvm if width >= 32 else ir.IntType(width)
+        value = builder.load(_global_pointer(builder, args[0], kind), align=width // 8)
+        return value if width >= 32 else builder.zext(value, lanes.llvm)
+
+    return lanes(address, item), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_line(typing_context: Any, address: U64) -> Any:  # noqa: ARG001
+    """Return the two words of 64 bits at an address that is a multiple of 16."""
+    pair = types.UniTuple(Lanes("u64", 1), 2)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = builder.load(_global_pointer(builder, args[0], ir.VectorType(_I64, 2)), align=16)
+        words = [builder.extract_element(vector, ir.Constant(_I32, place)) for place in range(2)]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return pair(address), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def store_item(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
     """Store one item; bits are cut down to the item size."""
     width = item.bitwidth

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import EllipsisType
 
+    from numparam.kernels.fill import Span
+
 STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
 
@@ -178,6 +180,28 @@ class DeviceArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DeviceArray.from_host, (self.to_host(), self.device)
+
+    def read_slice(self, shape: tuple[int, ...], span: Span) -> DeviceArray:
+        """Return a copy of a slice of the array."""
+        from numparam.kernels import copy_threads
+
+        part = DeviceArray.empty(shape, self.dtype, self.device)
+        copy_threads.copy(part, self, shape, source_span=span)
+        return part
+
+    def write_slice(self, values: DeviceArray, span: Span) -> None:
+        """Copy the values of another array on the device into a slice of this one."""
+        from numparam.kernels import copy_threads
+
+        copy_threads.copy(self, values, values.shape, target_span=span)
+
+    def astype(self, dtype: np.dtype[Any]) -> DeviceArray:
+        """Return a copy of another floating-point dtype, rounded to nearest even."""
+        from numparam.kernels import copy_threads
+
+        converted = DeviceArray.empty(self.shape, dtype, self.device)
+        copy_threads.copy(converted, self, self.shape)
+        return converted
 
     def copy_to(self, device: int) -> DeviceArray:
         """Return a copy on a device, this one or another."""

@@ -153,7 +153,7 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
 
 
 @formula
-def _locate(row: Any, axes: Any, base: Any) -> Any:
+def locate(row: Any, axes: Any, base: Any) -> Any:
     """Return the global flat index of the first element of a row; the outermost axis takes no division."""
     index = base
     for axis in range(MAX_OUTER_AXES - 1, -1, -1):
@@ -174,7 +174,7 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
         at = thread(1)
         while holds(at < rows):
             start = lane(address) + at * length * size
-            write(start, lane(length), _locate(at, axes, lane(base)), thread(0), threads(0), key, params)
+            write(start, lane(length), locate(at, axes, lane(base)), thread(0), threads(0), key, params)
             at = at + threads(1)
 
     return CudaKernel(f"fill_run_{distribution}_{dtype}", run, _row_signature(distribution, dtype))
@@ -190,7 +190,7 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
         at = thread(1)
         while holds(at < rows):
             start = lane(address) + at * length * size
-            first = _locate(at, axes, lane(base))
+            first = locate(at, axes, lane(base))
             column = thread(0)
             while holds(column < length):
                 index = first + column * step

@@ -97,7 +97,13 @@ class InterpretedDriver:
         for address in (target, source):
             if not any(start <= address and address + nbytes <= start + size for start, size in self._ranges()):
                 raise ValueError(f"a copy of {nbytes} bytes at {address:#x} leaves its memory")
-        self._queues[device].append(lambda: ctypes.memmove(target, source, nbytes) and None)
+        kept = [list(buffers) for buffers in self._buffers]  # memory is freed in the order of the stream
+
+        def work() -> None:
+            ctypes.memmove(target, source, nbytes)
+            kept.clear()
+
+        self._queues[device].append(work)
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
         for buffers in self._buffers:

@@ -64,6 +64,14 @@ def fma64(a: Array, b: Array, c: Array) -> Array:
     return np.asarray(_libm_fma()(*np.broadcast_arrays(a, b, c)), np.float64)
 
 
+def _canonical(values: Array) -> Array:
+    """Give every NaN the bits that PTX gives what an operation returns."""
+    if values.dtype not in (np.float16, np.float32):
+        return values
+    bits = np.array(2 ** (8 * values.itemsize - 1) - 1, f"u{values.itemsize}")
+    return np.where(np.isnan(values), bits.view(values.dtype), values)
+
+
 def _shift(operation: Any) -> Callable[[Array, Array], Array]:
     """Shift by the amount or, as PTX says, by the width if that is less."""
 
@@ -94,7 +102,7 @@ _FORMS = {  # the types that each operation may have: a float without .rn is not
     "shr": _INTEGER_TYPES,
 }
 _CONVERSIONS = {  # target, source: exact, or rounded to nearest even where the name says so
-    ".rn": {("f32", "s32"), ("f32", "u32"), ("f64", "s32"), ("f64", "u32"), ("f16", "f32")},
+    ".rn": {("f32", "s32"), ("f32", "u32"), ("f64", "s32"), ("f64", "u32"), ("f16", "f32"), ("f32", "f64")},
     "": {("u32", "u64"), ("u64", "u32"), ("s64", "s32"), ("u16", "u32"), ("u32", "u16"), ("u16", "u64"), ("u64", "u16"),
          ("f64", "f32")},
 }  # fmt: skip
@@ -127,13 +135,12 @@ class Memory:
         if left.any():
             raise PtxError(f"an access of {size} bytes at {int(addresses[left][0]):#x} is outside every array")
 
-    def load(self, addresses: Array, kind: type[np.generic]) -> Array:
-        """Return the values at addresses."""
-        size = np.dtype(kind).itemsize
-        rows = np.empty((addresses.size, size), np.uint8)
-        for inside, data, _, at in self._find(addresses, size):
+    def load(self, addresses: Array, kind: np.dtype[Any]) -> Array:
+        """Return the values, or rows of values, at addresses."""
+        rows = np.empty((addresses.size, kind.itemsize), np.uint8)
+        for inside, data, _, at in self._find(addresses, kind.itemsize):
             rows[inside] = data[at]
-        return rows.view(kind)[:, 0]
+        return rows.view(kind.base).reshape(addresses.size, *kind.shape)
 
     def store(self, addresses: Array, values: Array) -> None:
         """Write rows of values to addresses."""
@@ -258,11 +265,14 @@ class Module:
             return _apply(fma32 if kind == "f32" else fma64, kind, [kind] * 3, operands)
         if name == "mad.lo" and kind in _INTEGER_TYPES:
             return _apply(lambda a, b, c: a * b + c, kind, [kind] * 3, operands)
-        if name == "mul.wide" and kind in ("u32", "s32"):
-            wide = kind[0] + "64"
+        if name == "mul.wide" and kind in ("u16", "u32", "s32"):
+            wide = f"{kind[0]}{2 * int(kind[1:])}"
             return _apply(lambda a, b: a.astype(_TYPES[wide]) * b.astype(_TYPES[wide]), wide, [kind] * 2, operands)
         if name == "selp" and kind in ("b16", "b32", "b64", "u32", "u64", "s32", "s64", "f32", "f64"):
             return _apply(lambda a, b, p: np.where(p, a, b), kind, [kind, kind, "pred"], operands)
+        if name in ("setp.nan", "setp.num") and kind in _FLOAT_TYPES:
+            wanted = name == "setp.nan"
+            return _apply(lambda a, b: (np.isnan(a) | np.isnan(b)) == wanted, "pred", [kind] * 2, operands)
         first, _, comparison = name.partition(".")
         if first == "setp" and comparison.removesuffix("u") in _COMPARISONS:
             return self._decode_comparison(comparison, kind, operands)
@@ -272,7 +282,8 @@ class Module:
         unordered = comparison not in _COMPARISONS
         compare = _COMPARISONS[comparison.removesuffix("u")]
         floating = kind in _FLOAT_TYPES
-        if kind not in (*_INTEGER_TYPES, *_FLOAT_TYPES) or (unordered and not floating):
+        kinds = (*_INTEGER_TYPES, *_FLOAT_TYPES, *(("b32", "b64") if comparison in ("eq", "ne") else ()))
+        if kind not in kinds or (unordered and not floating):
             return None
 
         def apply(a: Array, b: Array) -> Array:
@@ -296,7 +307,7 @@ class Module:
         if match := re.fullmatch(r"cvt(\.rn)?\.(\w+)\.(\w+)", operation):
             target, source = match[2], match[3]
             if (target, source) in _CONVERSIONS[match[1] or ""]:
-                return _apply(lambda x: x.astype(_TYPES[target]), target, [source], operands)
+                return _apply(lambda x: _canonical(x.astype(_TYPES[target])), target, [source], operands)
         return None
 
     def _decode_memory(self, operation: str, operands: tuple[str, ...]) -> Any:
@@ -313,15 +324,26 @@ class Module:
                 state.memory.store(state.read_address(address), rows)
 
             return store
-        if count != 1:
-            return None
+        if access == "ld.global" and count > 1:
+            targets = re.findall(r"[^{},\s]+", operands[0])
+
+            def load(state: State) -> None:
+                rows = state.memory.load(state.read_address(operands[1]), np.dtype((_TYPES[kind], count)))
+                for place, target in enumerate(targets):
+                    state.write(target, kind, np.ascontiguousarray(rows[:, place]))
+
+            return load
         if access == "ld.param":
             name = operands[1].strip("[]")
             if name not in self.parameters:
                 raise PtxError(f"not a parameter: {name}")
             return lambda state: state.write(operands[0], kind, state.parameters[name].astype(_TYPES[kind]))
+        declared = self.registers[operands[0].strip("%0123456789")]  # may be longer: what is loaded is extended
+        into = kind if np.dtype(_TYPES[kind]).itemsize == np.dtype(_TYPES[declared]).itemsize else f"u{declared[1:]}"
+        if into != kind and kind[0] not in "ub":
+            return None
         return lambda state: state.write(
-            operands[0], kind, state.memory.load(state.read_address(operands[1]), _TYPES[kind])
+            operands[0], into, state.memory.load(state.read_address(operands[1]), np.dtype(_TYPES[kind]))
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import operator
 import re
 import shutil
@@ -19,14 +20,15 @@ from interpreted_device import needs_compiler
 from numparam.kernels import _lanes, constant, fill
 from numparam.kernels._compile import CudaKernel, link
 from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
+from test_ptx_copy import PAIRS
 from test_ptx_fill import CASES
 
 pytestmark = needs_compiler
 
 ARCHITECTURES = ("80", "90", "100", "120")
 DISASSEMBLED = ("90", "120")  # half of the test's time
-# 64 registers let four blocks of 256 threads share a multiprocessor.
-MOST_REGISTERS = 64
+# 72 registers let three blocks of 256 threads share a multiprocessor.
+MOST_REGISTERS = 72
 # Double precision and sixteen elements at once hold more, and run on a unit that is slower than any latency.
 MOST_REGISTERS_WIDE = 96
 # What ptxas calls in the place of one instruction, for operands that are rare here: all are correctly rounded.
@@ -35,20 +37,24 @@ SLOW_PATHS = r"__cuda_sm\w+_(sqrt_rn|div_rn|dsqrt_rn|dblrcp_rn|div_u64|rem_u64)\
 
 def kernels_of(maker: str) -> Iterator[CudaKernel]:
     """Yield all kernels of the function that makes them."""
-    from numparam.kernels import fill_threads
+    from numparam.kernels import copy_threads, fill_threads
 
     if maker.startswith("constant."):
         yield getattr(constant, maker.removeprefix("constant."))()
+    elif maker == "copy_threads.make_copy":
+        yield from map(copy_threads.make_copy, (1, 2, 4, 8, 16))
+    elif maker == "copy_threads.make_conversion":
+        yield from itertools.starmap(copy_threads.make_conversion, PAIRS)
     else:
         for draw, dtype in CASES:
             yield getattr(fill_threads, maker.removeprefix("fill_threads."))(draw, dtype)
 
 
 PROVEN = [
-    "constant.make_constant", "constant.make_table",
+    "constant.make_constant", "constant.make_table", "copy_threads.make_conversion", "copy_threads.make_copy",
     "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table",
 ]  # fmt: skip
-"""The functions whose kernels are compared with the CPU, in test_ptx_fill.py."""
+"""The functions whose kernels are compared with the CPU, in test_ptx_fill.py and test_ptx_copy.py."""
 
 
 def test_every_kernel_is_proven() -> None:
@@ -56,10 +62,11 @@ def test_every_kernel_is_proven() -> None:
     for path in Path(str(numparam.kernels.__file__)).parent.glob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef) and any(
-                isinstance(call, ast.Call) and ast.unparse(call.func) == "CudaKernel" for call in ast.walk(function)
+                isinstance(call, ast.Call) and ast.unparse(call.func) in ("CudaKernel", "_make_kernel")
+                for call in ast.walk(function)
             ):
                 makers.add(f"{path.stem}.{function.name}")
-    assert sorted(makers) == PROVEN
+    assert sorted(makers - {"copy_threads._make_kernel"}) == PROVEN
 
 
 def test_every_distribution_and_dtype_is_proven() -> None:
@@ -89,7 +96,7 @@ def test_code(maker: str, tmp_path: Path) -> None:
         module = Module(kernel.ptx)  # which refuses whatever is not correctly rounded, calls or local memory
         names = {step.operation for step in module.code}
         wide = "float64" in kernel.name or "float8" in kernel.name
-        lines = maker != "fill_threads.make_gather"
+        lines = maker.endswith(("make_run", "make_table", "make_constant")) or kernel.name == "copy_16"
         if lines:
             assert any(re.fullmatch(r"st\.global\.v[24]\.\w+", name) for name in names), kernel.name
         for architecture in ARCHITECTURES:
