@@ -39,11 +39,11 @@ class Region:
     (1099510579205, ())
     """
 
-    __slots__ = ("_picks", "full_shape", "shape")
+    __slots__ = ("_chosen", "full_shape", "shape")
 
     def __init__(self, full_shape: tuple[int, ...], picks: tuple[tuple[int, range | int], ...]) -> None:
         self.full_shape = full_shape
-        self._picks = picks  # (axis of the whole, its indices), in order; an int where the axis was dropped
+        self._chosen: tuple[tuple[int, range | int], ...] | None = picks  # None: everything
         self.shape = tuple([len(pick) for _, pick in picks if isinstance(pick, range)])
 
     @classmethod
@@ -51,8 +51,13 @@ class Region:
         """Select everything of an array of this shape."""
         region = cls.__new__(cls)
         region.full_shape = region.shape = shape
-        region._picks = tuple(enumerate(map(range, shape)))
+        region._chosen = None  # most regions of a model are never looked at
         return region
+
+    @property
+    def _picks(self) -> tuple[tuple[int, range | int], ...]:
+        """Return (axis of the whole, its indices) in order; an int where the axis was dropped."""
+        return tuple(enumerate(map(range, self.shape))) if self._chosen is None else self._chosen
 
     @property
     def size(self) -> int:
@@ -62,8 +67,9 @@ class Region:
     @property
     def whole(self) -> bool:
         """Say whether the selection is the whole array in its own order."""
-        return self.shape == self.full_shape and all(
-            axis != _INSERTED and pick == range(self.full_shape[axis]) for axis, pick in self._picks
+        return self._chosen is None or (
+            self.shape == self.full_shape
+            and all(axis != _INSERTED and pick == range(self.full_shape[axis]) for axis, pick in self._picks)
         )
 
     @property

@@ -98,6 +98,9 @@ def test_mutated_headers_give_a_sound_header_or_one_sentence() -> None:
     tracemalloc.start()
     try:
         for number in range(MUTATIONS):
+            if number == MUTATIONS // 20:  # it makes everything three times slower
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
             content = mutated(originals[number % len(originals)], random)
             answer = answered(content)
             if isinstance(answer, str):
@@ -110,7 +113,6 @@ def test_mutated_headers_give_a_sound_header_or_one_sentence() -> None:
             assert answer.nbytes == len(content)
             assert sum(entry.nbytes for entry in answer.entries) <= len(content)
             assert all(8 <= answer.begins[e.name] <= len(content) - e.nbytes for e in answer.entries)
-        peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert kinds["read"] > 1000
