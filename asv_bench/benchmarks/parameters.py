@@ -1,6 +1,7 @@
 """Lazy parameters: making many of them, and reading slices of one far larger than any memory."""
 
 import numparam
+from numparam import Cell, CellList, Parameter
 from numparam.initializer import Normal, initializer
 
 
@@ -38,3 +39,33 @@ class Slice:
 
     def time_read(self, name: str) -> None:
         self.parameter[self.index].asnumpy()
+
+
+class Layer(Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = Parameter(initializer("normal", (64, 64)))
+        self.bias = Parameter(initializer("zeros", (64,)))
+
+
+class Model(Cell):
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = CellList([Layer() for _ in range(layers)])
+
+
+class Tree:
+    """A cell tree of ten thousand lazy parameters; `peer_cells.py` compares with other libraries."""
+
+    def setup(self) -> None:
+        self.model = Model(5_000)
+
+    def time_make(self) -> None:
+        Model(5_000)
+
+    def time_name(self) -> None:
+        self.model.update_parameters_name()
+
+    def time_walk(self) -> None:
+        for _ in self.model.parameters_and_names():
+            pass
