@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 TILE = 4 * WIDTH  # elements of one tile
 _POSITION = np.array(POSITION, np.int64)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Below this run length a tile is mostly thrown away and drawing one block per element is faster.
 SHORTEST_RUN = TILE // 2
 
@@ -371,8 +372,15 @@ def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
 
 
 def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None) -> None:
-    if out.size:
-        _TWINS[kind(out)](distribution, out, key, params, span)
+    if not out.size:
+        return
+    if params and out.dtype != np.float64 and max(max(params), -min(params)) > FLOAT32_MAX:
+        name = distribution.split("_", maxsplit=1)[0]
+        raise ValueError(
+            f"{name} values of {out.dtype} are drawn in float32, whose numbers end at {FLOAT32_MAX:.4g}; found the "
+            f"parameters {params}; use smaller ones, or float64"
+        )
+    _TWINS[kind(out)](distribution, out, key, params, span)
 
 
 def _fill_cpu(

@@ -424,3 +424,13 @@ def test_tiny_probabilities_are_drawn() -> None:
     assert len(np.unique(out)) > 5000
     assert out.min() >= 11
     assert np.mean(out) == pytest.approx(11 + 1 / 11, abs=0.003)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=str)
+def test_parameters_beyond_float32_are_refused(dtype: type) -> None:
+    out = np.zeros(4, dtype)
+    with pytest.raises(ValueError, match=r"drawn in float32, whose numbers end at 3\.403e\+38"):
+        fill.uniform(out, fill.Key(1, 2, 3), -1e300, 1e300)
+    with pytest.raises(ValueError, match="use smaller ones, or float64"):
+        fill.normal(out, fill.Key(1, 2, 3), 0.0, 1e39)
+    assert not out.any()
