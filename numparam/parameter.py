@@ -440,9 +440,10 @@ class Parameter(Tensor):
         ...     Parameter(1.0).add_pipeline_stage(1)
         """
         warnings.warn("add_pipeline_stage is deprecated and will be removed", DeprecationWarning, stacklevel=2)
-        if type(stage) is bool or not isinstance(stage, int | np.integer) or stage < 1:
+        given: Any = stage
+        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
             raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {stage!r}")
-        self._pipeline_stages = (*self._pipeline_stages, int(stage))
+        self._pipeline_stages = (*self._pipeline_stages, int(given))
 
     def set_param_ps(self, init_in_server: bool = False) -> None:
         """Let a parameter server update the parameter.
