@@ -59,13 +59,14 @@ def gather(target: Array, source: Array, indices: Array) -> None:
 
     Examples
     --------
+    >>> import numpy as np
     >>> target = np.empty((2, 3), np.int64)
     >>> gather(target, np.arange(12).reshape(4, 3), np.array([3, 1]))
     >>> target
     array([[ 9, 10, 11],
            [ 3,  4,  5]])
     """
-    row_bytes = target.nbytes // max(1, len(target))
+    row_bytes = target.nbytes // max(1, len(indices))
     loop, to, origin, step = _moving(False), target.ctypes.data, source.ctypes.data, source.strides[0]
     past_caches = target.nbytes >= STREAM_FROM_BYTES
 
@@ -80,7 +81,7 @@ def scatter(target: Array, indices: Array, source: Array) -> None:
 
     Parameters as in `gather`, with `target` and `source` exchanged.
     """
-    row_bytes = source.nbytes // max(1, len(source))
+    row_bytes = source.nbytes // max(1, len(indices))
     past_caches = source.nbytes >= STREAM_FROM_BYTES
     _moving(True)(
         target.ctypes.data, source.ctypes.data, 0, len(indices), indices, row_bytes, target.strides[0], past_caches

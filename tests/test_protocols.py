@@ -1,0 +1,228 @@
+"""Tensors take part in NumPy's arithmetic, in DLPack and in pickling, and change shape and dtype without sharing."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from numparam import Parameter, Tensor
+from numparam.initializer import initializer
+
+ARRAY = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, -6.25]], np.float32)
+
+
+def same(tensor: Any, expected: Any) -> bool:
+    return (
+        type(tensor) is Tensor
+        and tensor.dtype == np.asarray(expected).dtype
+        and np.array_equal(tensor.asnumpy(), expected)
+    )
+
+
+@pytest.mark.parametrize("make", [Tensor, lambda array: Parameter(array, name="w")])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow,
+        operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("other", [2, 1.5, np.float32(2), ARRAY[0], [1.0, 2.0, 3.0], Tensor(ARRAY[1])], ids=type)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_binary_operators(make: Any, operation: Any, other: Any) -> None:
+    plain = other.asnumpy() if isinstance(other, Tensor) else other
+    assert same(operation(make(ARRAY), other), np.asarray(operation(ARRAY, plain))) or operation is operator.pow
+    if not isinstance(other, list):
+        assert operation(other, make(ARRAY)).shape == (2, 3)
+        expected = operation(plain, ARRAY)
+        assert np.array_equal(operation(other, make(ARRAY)).asnumpy(), expected, equal_nan=True)
+
+
+def test_integer_and_unary_operators() -> None:
+    bits = Tensor([1, 6])
+    assert same(bits & 3, [1, 2])
+    assert same(8 | bits, [9, 14])
+    assert same(bits ^ bits, [0, 0])
+    assert same(bits << 1, [2, 12])
+    assert same(1 >> bits, [0, 0])
+    assert same(~bits, [-2, -7])
+    assert same(-Tensor(ARRAY), -ARRAY)
+    assert same(abs(Tensor(ARRAY)), abs(ARRAY))
+    assert same(Tensor(ARRAY) @ Tensor(ARRAY.T), ARRAY @ ARRAY.T)
+    assert [part.tolist() for part in divmod(bits, 4)] == [[0, 1], [1, 2]]
+
+
+def test_an_operator_in_place_leaves_the_parameter() -> None:
+    parameter = kept = Parameter([1.0, 2.0], name="w")
+    parameter += 1
+    assert type(parameter) is Tensor
+    assert parameter.tolist() == [2, 3]
+    assert kept.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("other", [None, "a", {}, object()])
+def test_what_is_no_number_is_not_equal(other: Any) -> None:
+    assert (Tensor(ARRAY) == other) is False
+    assert (Tensor(ARRAY) != other) is True
+    with pytest.raises(TypeError):
+        Tensor(ARRAY) + other
+
+
+def test_tensors_are_hashed_by_identity() -> None:
+    one, other = Tensor(1), Tensor(1)
+    assert len({one, other, one}) == 2
+
+
+def test_ufuncs() -> None:
+    tensor = Tensor(ARRAY)
+    assert same(np.exp(tensor), np.exp(ARRAY))
+    assert same(np.add.reduce(tensor, axis=1), ARRAY.sum(axis=1))
+    assert same(np.sum(tensor), ARRAY.sum())
+    assert same(np.multiply.outer(tensor, Tensor([1, 2])), np.multiply.outer(ARRAY, [1, 2]))
+    assert [same(*pair) for pair in zip(np.frexp(tensor), np.frexp(ARRAY), strict=True)] == [True, True]
+    out = Tensor(np.zeros((2, 3), np.float32))
+    assert np.add(tensor, 1, out=out, where=tensor > 0) is out
+    assert np.array_equal(out.asnumpy(), np.where(ARRAY > 0, ARRAY + 1, 0))
+    array = np.zeros((2, 3), np.float32)
+    assert np.negative(tensor, out=array) is array
+    np.add.at(out, ([0], [0]), 5)
+    assert out[0, 0].item() == 7.5
+    assert np.array_equal(np.concatenate([tensor, tensor]), np.concatenate([ARRAY, ARRAY]))
+
+
+def test_short_types_compute_too() -> None:
+    half = Tensor([1.0, 2.0], "bfloat16")
+    assert (half + 1).dtype == numparam.bfloat16
+    assert (half * Tensor([1.0, 2.0])).dtype == np.float32
+
+
+def test_numpy_testing() -> None:
+    np.testing.assert_array_equal(Tensor(ARRAY), ARRAY)
+    np.testing.assert_allclose(ARRAY, Parameter(ARRAY), rtol=0)
+    with pytest.raises(AssertionError, match="Mismatched elements: 1 / 6"):
+        np.testing.assert_array_equal(Tensor(ARRAY), np.where(ARRAY == 5, 0, ARRAY))
+
+
+def test_single_numbers() -> None:
+    assert (float(Tensor(2.5)), int(Tensor([3])), bool(Tensor([[0]])), complex(Tensor(1j))) == (2.5, 3, False, 1j)
+    assert "abc"[Tensor(1)] == "b"
+    assert Tensor([[2.5]]).item() == 2.5
+    assert Tensor(7).tolist() == 7
+    for convert in (float, int, bool, Tensor.item):
+        with pytest.raises(ValueError, match=r"one element is needed, found the shape \(2, 3\)"):
+            convert(Tensor(ARRAY))
+    with pytest.raises(TypeError, match="an index is a tensor of integers, found dtype float32"):
+        operator.index(Tensor(1.0))
+
+
+def test_shapes() -> None:
+    tensor = Tensor(ARRAY)
+    for made, expected in [
+        (tensor.reshape(3, 2), ARRAY.reshape(3, 2)), (tensor.reshape((-1, 1, 2)), ARRAY.reshape(-1, 1, 2)),
+        (tensor.flatten(), ARRAY.ravel()), (tensor.T, ARRAY.T), (tensor.transpose(1, 0), ARRAY.T),
+        (tensor.transpose((0, 1)), ARRAY), (np.transpose(tensor), ARRAY.T),
+        (tensor.reshape(1, 2, 3, 1).squeeze(), ARRAY), (tensor.reshape(1, 2, 3, 1).squeeze(3), ARRAY[None]),
+    ]:  # fmt: skip
+        assert same(made, expected)
+        assert made.asnumpy().flags.c_contiguous
+        made[...] = 0
+    assert same(tensor, ARRAY)
+
+
+def test_large_transposes() -> None:
+    array = np.random.default_rng(0).random((300, 200, 5), np.float32)
+    for axes in ((2, 1, 0), (1, 0, 2), (0, 2, 1), (1, 2, 0)):
+        assert same(Tensor(array).transpose(axes), array.transpose(axes))
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda t: t.reshape(4), r"a tensor of shape \(2, 3\) cannot be reshaped to 4"),
+        (lambda t: t.reshape(-1, -1), "cannot be reshaped"),
+        (lambda t: t.squeeze(0), "cannot be squeezed along 0"),
+        (lambda t: t.transpose(0, 0), r"cannot be transposed by \(0, 0\)"),
+    ],
+)
+def test_wrong_shapes(call: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call(Tensor(ARRAY))
+
+
+def test_astype() -> None:
+    tensor = Tensor(ARRAY)
+    assert same(tensor.astype("float16"), ARRAY.astype(np.float16))
+    assert same(tensor.astype(np.int32), ARRAY.astype(np.int32))
+    assert tensor.astype("float32").asnumpy() is not tensor.asnumpy()
+    assert np.isinf(Tensor([1e6]).astype("float16").asnumpy()).all()
+    with pytest.raises(TypeError, match="no dtype"):
+        tensor.astype("float31")
+
+
+def test_from_numpy_shares_and_contiguous_does_not() -> None:
+    array = ARRAY.copy()
+    tensor = Tensor.from_numpy(array.T)
+    array[0, 0] = 9
+    assert tensor[0, 0].item() == 9
+    tensor[1, 1] = 8
+    assert array[1, 1] == 8
+    assert same(tensor.contiguous(), array.T)
+    assert tensor.contiguous().asnumpy().flags.c_contiguous
+    assert Tensor(ARRAY).contiguous().shape == (2, 3)
+    for wrong, words in [([1], "a NumPy array is needed, found list"), (ARRAY.astype(">f4"), "foreign byte order")]:
+        with pytest.raises(TypeError, match=words):
+            Tensor.from_numpy(wrong)
+
+
+def test_copies_are_lazy_if_the_tensor_is() -> None:
+    lazy = initializer("normal", (3, 4))
+    for twin in (lazy.copy(), pickle.loads(pickle.dumps(lazy)), copy.deepcopy(lazy)):
+        assert twin.has_init
+        np.testing.assert_array_equal(twin, lazy[...])
+    tensor = Tensor(ARRAY, "bfloat16")
+    for twin in (tensor.copy(), pickle.loads(pickle.dumps(tensor)), copy.deepcopy(tensor)):
+        assert twin.dtype == numparam.bfloat16
+        twin[...] = 0
+        assert same(tensor.astype("float32"), ARRAY)
+    assert type(Parameter(1.0).copy()) is Parameter
+
+
+# --------------------------------------------------------------------------- DLPack
+
+
+def test_numpy_by_dlpack() -> None:
+    tensor = Tensor(ARRAY)
+    array = np.from_dlpack(tensor)
+    assert np.shares_memory(array, tensor.asnumpy())
+    assert tensor.__dlpack_device__() == (1, 0)
+    Tensor.from_dlpack(tensor)[0, 0] = 9
+    assert tensor[0, 0].item() == 9
+
+
+def test_torch_by_dlpack() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = Tensor(ARRAY)
+    shared = torch.from_dlpack(tensor)
+    shared[0, 0] = 9
+    assert tensor[0, 0].item() == 9
+    back = Tensor.from_dlpack(shared.T)
+    back[0, 1] = 8
+    assert tensor[1, 0].item() == 8
+    lazy = initializer("normal", (3, 4))
+    assert np.array_equal(torch.from_dlpack(lazy).numpy(), lazy.asnumpy())
+
+
+def test_jax_by_dlpack() -> None:
+    jax = pytest.importorskip("jax")
+    tensor = Tensor(ARRAY)
+    assert np.array_equal(np.asarray(jax.dlpack.from_dlpack(tensor)), ARRAY)
+    back = Tensor.from_dlpack(jax.numpy.asarray(ARRAY))
+    assert same(back, ARRAY)
+    with pytest.raises(ValueError, match="read-only"):
+        back[0, 0] = 1
