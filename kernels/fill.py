@@ -374,7 +374,7 @@ def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
 def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None) -> None:
     if not out.size:
         return
-    if params and out.dtype != np.float64 and max(max(params), -min(params)) > FLOAT32_MAX:
+    if params and out.dtype != np.float64 and max(*params, -min(params)) > FLOAT32_MAX:
         name = distribution.split("_", maxsplit=1)[0]
         raise ValueError(
             f"{name} values of {out.dtype} are drawn in float32, whose numbers end at {FLOAT32_MAX:.4g}; found the "
