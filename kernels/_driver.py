@@ -1,20 +1,21 @@
 """What numparam asks of a CUDA driver, in one place: devices, memory, copies, launches.
 
-Everything here goes through ``cuda.core`` and nothing else in numparam does. Work on a device is queued on its default
-stream, so what other libraries queue there comes in the order it was asked for.
+Work on a device is queued on its legacy default stream, so what other libraries queue there comes in the order it was
+asked for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numparam.kernels._compile import CudaKernel
 
@@ -63,35 +64,38 @@ class Driver:
 
     def name(self, device: int) -> str:
         """Return the name of the card."""
-        return str(_device(device).name)
+        with _current(device) as card:
+            return str(card.name)
 
     def memory(self, device: int) -> tuple[int, int]:
         """Return how many bytes are free and how many there are."""
         from cuda.bindings import driver
 
-        _device(device)
-        status, free, total = driver.cuMemGetInfo()
+        with _current(device):
+            status, free, total = driver.cuMemGetInfo()
         if status:
             raise DeviceMissingError(f"cuda:{device} does not tell its memory: {status}")
         return int(free), int(total)
 
+    @cache  # noqa: B019
     def multiprocessors(self, device: int) -> int:
         """Return how many multiprocessors the card has."""
-        return int(_device(device).properties.multiprocessor_count)
+        with _current(device) as card:
+            return int(card.properties.multiprocessor_count)
 
     def allocate(self, device: int, nbytes: int) -> Any:
-        """Return a new buffer of the stream-ordered pool; it is freed with its last reference.
+        """Return a new buffer of the stream-ordered pool; it is freed, in that order, with its last reference.
 
         Raises
         ------
         DeviceMemoryError
             If the device has no room.
         """
-        card = _device(device)
         try:
-            return card.allocate(nbytes, stream=card.default_stream)
+            with _current(device) as card:
+                return card.allocate(nbytes, stream=_stream())
         except Exception as error:
-            if "OUT_OF_MEMORY" not in str(error).upper().replace("MEMORYALLOCATION", "OUT_OF_MEMORY"):
+            if "OUT_OF_MEMORY" not in str(error):
                 raise
             free, total = self.memory(device)
             raise DeviceMemoryError(
@@ -102,21 +106,21 @@ class Driver:
         """Return host memory that a device copies from and to while the processor works on."""
         from cuda.core import LegacyPinnedMemoryResource
 
-        _device(0)
-        buffer = LegacyPinnedMemoryResource().allocate(nbytes)
-        array = np.from_dlpack(buffer).view(np.uint8)
-        return array.reshape(-1)
+        with _current(0):
+            buffer = LegacyPinnedMemoryResource().allocate(nbytes)
+        return np.from_dlpack(buffer).view(np.uint8)
 
     def copy(self, device: int, target: int, source: int, nbytes: int) -> None:
         """Queue a copy between two addresses of device or pinned memory."""
         from cuda.core import Buffer
 
-        stream = _device(device).default_stream
-        Buffer.from_handle(target, nbytes).copy_from(Buffer.from_handle(source, nbytes), stream=stream)
+        with _current(device):
+            Buffer.from_handle(target, nbytes).copy_from(Buffer.from_handle(source, nbytes), stream=_stream())
 
     def record(self, device: int) -> Any:
         """Return an event that comes when all that is queued is done; its ``sync()`` waits for it."""
-        return _device(device).default_stream.record()
+        with _current(device):
+            return _stream().record()
 
     def launch(
         self, device: int, kernel: CudaKernel, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[Any]
@@ -124,24 +128,37 @@ class Driver:
         """Queue a kernel; arguments are NumPy scalars of the kernel's types."""
         from cuda.core import LaunchConfig, launch
 
-        config = LaunchConfig(grid=(*grid, 1), block=(*block, 1))
-        launch(_device(device).default_stream, config, _load(device, kernel), *arguments)
+        with _current(device):
+            launch(_stream(), LaunchConfig(grid=(*grid, 1), block=(*block, 1)), _load(device, kernel), *arguments)
 
 
-@cache
-def _device(index: int) -> Any:
+@contextmanager
+def _current(index: int) -> Iterator[Any]:
+    """Make a device that of the calling thread, and then the one again that other libraries had made it."""
+    from cuda.bindings import driver
     from cuda.core import Device
 
+    _, before = driver.cuCtxGetCurrent()
     device = Device(index)
     device.set_current()
-    return device
+    try:
+        yield device
+    finally:
+        if int(before):
+            driver.cuCtxSetCurrent(before)
+
+
+def _stream() -> Any:
+    from cuda.core import LEGACY_DEFAULT_STREAM
+
+    return LEGACY_DEFAULT_STREAM
 
 
 @cache
 def _load(device: int, kernel: CudaKernel) -> Any:
-    from cuda.core import ObjectCode
+    from cuda.core import Device, ObjectCode
 
-    return ObjectCode.from_cubin(kernel.cubin(_device(device).arch)).get_kernel(kernel.name)
+    return ObjectCode.from_cubin(kernel.cubin(Device(device).arch)).get_kernel(kernel.name)
 
 
 @lru_cache(maxsize=1)

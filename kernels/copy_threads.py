@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from numparam.kernels import _driver, _launch, conversion
-from numparam.kernels._compile import CudaKernel
+from numparam.kernels._compile import CudaKernel, formula
 from numparam.kernels._cuda import holds, lane, load_item, load_line, store_item, store_line, thread, threads
 from numparam.kernels.device_array import DeviceArray
 from numparam.kernels.fill_threads import MAX_OUTER_AXES, locate
@@ -62,11 +62,9 @@ def _make_kernel(name: str, move: Any) -> CudaKernel:
 def make_copy(item_bytes: int) -> CudaKernel:
     """Make the kernel that copies items of 1, 2, 4, 8 or 16 bytes."""
     if item_bytes == 16:
-        return _make_kernel("copy_16", conversion.formula(lambda to, origin: store_line(to, load_line(origin), _WORD)))
+        return _make_kernel("copy_16", formula(lambda to, origin: store_line(to, load_line(origin), _WORD)))
     item = _BITS[item_bytes](0)
-    return _make_kernel(
-        f"copy_{item_bytes}", conversion.formula(lambda to, origin: store_item(to, load_item(origin, item), item))
-    )
+    return _make_kernel(f"copy_{item_bytes}", formula(lambda to, origin: store_item(to, load_item(origin, item), item)))
 
 
 @cache
@@ -74,7 +72,7 @@ def make_conversion(target: np.dtype[Any], source: np.dtype[Any]) -> CudaKernel:
     """Make the kernel that converts one floating-point dtype to another."""
     convert = conversion._make_formula(conversion._FORMATS[target], conversion._FORMATS[source])
     to_item, from_item = (_item(dtype) for dtype in (target, source))
-    move = conversion.formula(lambda to, origin: store_item(to, convert(load_item(origin, from_item)), to_item))
+    move = formula(lambda to, origin: store_item(to, convert(load_item(origin, from_item)), to_item))
     return _make_kernel(f"convert_{source}_to_{target}", move)
 
 

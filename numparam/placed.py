@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from numparam.errors import DeviceOutOfMemoryError
+from numparam.errors import DeviceOutOfMemoryError, RegionError
 from numparam.hardware import Device, device, get_default_device
+from numparam.region import Region
 from numparam.source import Source
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from numparam.initializer import Initializer
     from numparam.kernels.device_array import DeviceArray
-    from numparam.region import Region
     from numparam.tensor import Recipe
 
 _CPU = device("cpu")
@@ -120,6 +120,17 @@ class Placed:
             self._array = None
         assert self._on_device is not None
         return self._on_device
+
+    def _part_on_device(self, index: Any) -> DeviceArray | None:
+        """Return a slice of the values, copied on their device; None for an index that only NumPy takes."""
+        from numparam.kernels.fill import Span
+
+        values = self._device_values()
+        try:
+            region = Region.full(values.shape)[index]
+        except RegionError:
+            return None
+        return values.read_slice(region.shape, Span(*region.span()))
 
     def _settle(self) -> None:
         """Make the values now if the tensor is lazy."""

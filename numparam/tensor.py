@@ -297,9 +297,13 @@ class Tensor(Arithmetic, Reshaping, Placed):
             If the index does not fit.
         """
         recipe = self._recipe
-        if recipe is None:
-            return self._made(indexing.read(self.asnumpy(), index))
         part = Tensor.__new__(Tensor)
+        if recipe is None:
+            values = None if self.device == "cpu" else self._part_on_device(index)
+            if values is None:
+                return self._made(indexing.read(self.asnumpy(), index))
+            part._device, part._on_device, part._dtype = self._device, values, self._dtype
+            return part
         part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
         part._dtype = self._dtype
         if self.device != "cpu":
