@@ -215,7 +215,7 @@ def _copy_and_convert(target: Array, source: Array) -> None:
 def copy_overlapping(target: Array, source: Array) -> None:
     """Copy between arrays whose memory may overlap."""
     try:
-        apart = not np.shares_memory(target, source, max_work=10_000)
+        apart = not np.shares_memory(target, source, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         apart = False
     if apart:

@@ -85,7 +85,8 @@ def read(array: Array, index: Any) -> Array:
             return np.array(array[index], order="C", copy=None)
         row_bytes = array.nbytes // max(1, len(array))
         if row_bytes < _LONG_ROW or index.size * row_bytes < _LARGE_ROWS or not array.flags.c_contiguous:
-            return np.take(array, index, axis=0)
+            taken: Array = np.take(array, index, axis=0)
+            return taken
     except IndexError as error:
         raise RegionError(f"{error}, in a tensor of shape {array.shape}") from None
     from numparam.kernels import rows
