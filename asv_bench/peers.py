@@ -265,9 +265,26 @@ def machine() -> str:
     return f"{name} ({llvmlite.binding.get_host_cpu_name()}), {cores} cores, {platform.system()}"
 
 
+def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
+    import gpu_peers
+    import numparam
+
+    try:
+        card = numparam.devices()[numparam.device("cuda").index + 1]
+    except numparam.errors.DeviceError as error:
+        sys.exit(f"peers.py: {error}")
+    peers, absent = present([name for name in ("torch", "cupy", "jax") if name in (*wanted, "cupy")])
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["numparam", "numba-cuda", *peers])
+    print(f"{date.today():%d %B %Y}; {card.name}, {card.total / 2**30:.0f} GiB; {versions}.")
+    print(f"Fills of {elements} elements, warm, best of {rounds} rounds, in G elements/s;")
+    print("in brackets: numparam fills so many times as fast.")
+    print(*(f"Absent: {name}.\n" for name in absent), sep="")
+    print(markdown(gpu_peers.rows(elements, rounds, peers)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu"], default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--elements", type=int, default=2**26, help="array length, 2**26 unless told")
     parser.add_argument("--rounds", type=int, default=5, help="warm rounds, of which the best counts, 5 unless told")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
@@ -275,6 +292,9 @@ def main() -> None:
     parser.add_argument("--targets", action="store_true", help="add a column that judges each row by its targets")
     arguments = parser.parse_args()
 
+    if arguments.device == "cuda":
+        compare_on_gpu(arguments.elements, arguments.rounds, arguments.peers)
+        return
     peers, absent = present(arguments.peers)
     measured = {}
     for threads in arguments.threads:
