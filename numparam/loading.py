@@ -18,7 +18,8 @@ from numparam.checkpoint import INDEX_SUFFIX, Checkpoint, open_checkpoint
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.mapped_file import MappedFile
 from numparam.parameter import Parameter
-from numparam.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, Progress
+from numparam.progress import Progress, telling
+from numparam.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS
 from numparam.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 
@@ -35,7 +36,7 @@ def load_checkpoint(
     specify_prefix: str | Iterable[str] | None = None,
     choice_func: Callable[[str], bool] | None = None,
     crc_check: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> dict[str, Any]:
     """Open a checkpoint: its parameters by name, mapped into memory and read when they are touched.
 
@@ -58,8 +59,8 @@ def load_checkpoint(
         Is given a name and says whether to take it; not asked if a prefix is given.
     crc_check : bool
         Whether to compare the checksum at the end of a ``.ckpt`` file.
-    progress : callable, optional
-        Is told the bytes copied into `net` since the last call.
+    progress : bool or callable
+        See `load_param_into_net`.
 
     Returns
     -------
@@ -151,7 +152,7 @@ def load_param_into_net(
     parameter_dict: Mapping[str, Any],
     strict_load: bool = False,
     *,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> LoadReport:
     """Copy values into the parameters of a cell by their names, and into its persistent buffers by their paths.
 
@@ -165,8 +166,8 @@ def load_param_into_net(
         Texts in it are passed over.
     strict_load : bool
         Whether every name must be on both sides, with the same shape and dtype.
-    progress : callable, optional
-        Is told the bytes copied since the last call.
+    progress : bool or callable
+        True shows a bar if the standard error is a terminal; a function is told the bytes copied since its last call.
 
     Returns
     -------
@@ -216,11 +217,12 @@ def load_param_into_net(
     if skipped and strict_load:
         listed = "\n".join(f"  parameter {name!r}: {why}" for name, why in skipped.items())
         raise MismatchError(f"strict loading into the {net.cls_name} is not possible:\n{listed}")
-    for name, held in there.items():
-        if name in given and name not in misfits:
-            _copy_into(held, given[name])
-            if progress is not None:
-                progress(given[name].nbytes)
+    fitting = [name for name in there if name in given and name not in misfits]
+    with telling(progress, "loading", sum(given[name].nbytes for name in fitting)) as tell:
+        for name in fitting:
+            _copy_into(there[name], given[name])
+            if tell:
+                tell(given[name].nbytes)
     if skipped:
         _LOGGER.warning("%d names were left out when loading:\n%s", len(skipped), LoadReport([], [], skipped))
     return LoadReport([name for name in there if name in skipped], [*misfits, *surplus], skipped)

@@ -19,6 +19,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointErr
 from numparam.flags import Flag
 from numparam.header import Entry
 from numparam.parameter import Parameter
+from numparam.progress import Progress, Tell, telling
 from numparam.seed import STREAM_VERSION
 from numparam.streaming import blocks_of
 from numparam.tensor import Tensor
@@ -26,8 +27,6 @@ from numparam.tensor import Tensor
 SUFFIX = ".safetensors"
 RECIPES, FLAGS, TEXTS, STREAM = "numparam.recipes", "numparam.flags", "numparam.texts", "numparam.stream"
 FLAG_NAMES = tuple(name for name, value in vars(Parameter).items() if isinstance(value, Flag))
-
-Progress = Callable[[int], None]
 
 
 def save_checkpoint(
@@ -38,7 +37,7 @@ def save_checkpoint(
     choice_func: Callable[[str], bool] | None = None,
     recipes: bool = False,
     max_shard_bytes: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = None,
     integrated_save: bool = True,  # noqa: ARG001
     format: str = "safetensors",  # noqa: A002
 ) -> None:
@@ -64,8 +63,9 @@ def save_checkpoint(
         every bit. Initializers of your own are saved with their values all the same.
     max_shard_bytes : int, optional
         Start another file when one would hold more bytes of values.
-    progress : callable, optional
-        Is told the bytes of values written since the last call.
+    progress : bool or callable
+        True shows a bar if the standard error is a terminal; a function is told the bytes of values written since its
+        last call.
     integrated_save : bool
         Accepted for scripts written for MindSpore.
     format : str
@@ -118,10 +118,11 @@ def save_checkpoint(
     whole = {name: tensor for name, tensor in tensors.items() if name not in known}
     entries = [Entry(name, tensor.shape, tensor.dtype) for name, tensor in whole.items()]
     groups = _groups(entries, max_shard_bytes)
-    if len(groups) == 1:
-        write_checkpoint(path, entries, metadata, lambda entry: blocks_of(whole[entry.name]), progress)
-    else:
-        _write_shards(path, groups, metadata, whole, progress)
+    with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
+        if len(groups) == 1:
+            write_checkpoint(path, entries, metadata, lambda entry: blocks_of(whole[entry.name]), tell)
+        else:
+            _write_shards(path, groups, metadata, whole, tell)
 
 
 def collect(source: Any) -> dict[str, Tensor | str]:
@@ -188,9 +189,7 @@ def _flags(tensor: Tensor) -> dict[str, Any]:
     return {
         name: state[name]
         for name in FLAG_NAMES
-        if name in state
-        and state[name] != getattr(Parameter, name).default()
-        and (isinstance(state[name], bool | int) or name == "cache_shape")
+        if isinstance(state.get(name), bool | int | list) and state[name] != getattr(Parameter, name).default()
     }
 
 
@@ -227,7 +226,7 @@ def _write_shards(
     groups: list[list[Entry]],
     metadata: dict[str, str],
     tensors: Mapping[str, Tensor],
-    progress: Progress | None,
+    tell: Tell | None,
 ) -> None:
     stem = path.name.removesuffix(SUFFIX)
     index = path.with_name(stem + INDEX_SUFFIX)
@@ -240,7 +239,7 @@ def _write_shards(
     try:
         for shard, group in zip(shards, groups, strict=True):
             written.append(shard)
-            write_checkpoint(shard, group, {"format": "pt"}, lambda entry: blocks_of(tensors[entry.name]), progress)
+            write_checkpoint(shard, group, {"format": "pt"}, lambda entry: blocks_of(tensors[entry.name]), tell)
         total = sum(entry.nbytes for group in groups for entry in group)
         content = {
             "metadata": {**metadata, "total_size": total},

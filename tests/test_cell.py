@@ -1,7 +1,9 @@
 """A cell registers what is assigned to it, names it by its place, and answers questions in linear time."""
 
 import copy
+import gc
 import pickle
+import weakref
 from time import perf_counter
 from typing import Any
 
@@ -80,6 +82,19 @@ def test_a_list_that_is_assigned_again_replaces_its_members() -> None:
     del cell.ps
     assert names(cell) == []
     assert not hasattr(cell, "ps")
+
+
+def test_parameters_that_left_are_not_kept() -> None:
+    cell = Cell()
+    cell.a = Parameter(1.0, name="n")
+    cell.ps = [Parameter(2.0, name="m")]
+    left = [weakref.ref(cell.a), weakref.ref(cell.ps[0])]
+    cell.a = Parameter(3.0, name="other")
+    del cell.ps
+    gc.collect()
+    assert [reference() for reference in left] == [None, None]
+    cell.b = Parameter(4.0, name="n")
+    assert names(cell) == ["other", "n"]
 
 
 def test_mixed_and_empty_lists_are_plain() -> None:

@@ -464,3 +464,9 @@ while True:
         numbers = {float(number) for tensor in loaded.values() for number in np.unique(tensor.asnumpy())}
         assert len(loaded) == 4
         assert len(numbers) == 1
+
+
+def test_progress_may_be_a_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(Net(), tmp_path / "n", progress=True)
+    load_checkpoint(tmp_path / "n.safetensors", Net("zeros"), progress=True)
+    assert capfd.readouterr() == ("", "")  # no terminal, no bar

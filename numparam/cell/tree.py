@@ -71,7 +71,9 @@ class Tree:
     def _set_parameter(self, name: str, parameter: Parameter) -> None:
         self._check_free(name, self._params)
         self._check_name(name, parameter)
-        if name not in self._params or name in self._listed or name in vars(self):
+        if name in self._params:
+            self._free_name(self._params[name])
+        else:
             self._forget(name)
         self._add_parameter(name, parameter)
 
@@ -159,6 +161,7 @@ class Tree:
         elif name in self._params:
             parameter = self._params[name]
             if value is None:
+                self._free_name(parameter)
                 self._params[name] = None
             elif isinstance(value, Tensor) and parameter is not None:
                 parameter.set_data(value)
@@ -202,10 +205,15 @@ class Tree:
     def _remove(self, name: str) -> None:
         if name in self._listed:
             for key in self._own("_listed").pop(name):
-                self._params.pop(key, None)
+                self._free_name(self._params.pop(key, None))
                 self._cells.pop(key, None)
-        for table in (vars(self), self._params, self._cells, self._buffers):
+        self._free_name(self._params.pop(name, None))
+        for table in (vars(self), self._cells, self._buffers):
             table.pop(name, None)
+
+    def _free_name(self, parameter: Parameter | None) -> None:
+        if parameter is not None and self._taken:
+            vars(self)["_taken"] = {name: other for name, other in self._taken.items() if other is not parameter}
 
     def _move_to(self, path: str) -> None:
         """Call every part of this tree by its path, which begins with `path`."""
