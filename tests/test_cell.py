@@ -84,6 +84,26 @@ def test_a_list_that_is_assigned_again_replaces_its_members() -> None:
     assert not hasattr(cell, "ps")
 
 
+def test_a_list_that_is_refused_leaves_the_old_one() -> None:
+    cell = Cell()
+    cell.a = Parameter(0.0, name="n")
+    cell.ps = [Parameter(1.0), Parameter(2.0, name="m")]
+    before = cell.ps
+    for wrong in ([Parameter(3.0, name="n")], [Parameter(3.0, name="a")], [Parameter(3.0, "x"), Parameter(3.0, "x")]):
+        with pytest.raises(ValueError, match="already exists"):
+            cell.ps = wrong
+        assert cell.ps is before
+        assert names(cell) == ["n", "Parameter$1", "m"]
+    cell.ps = [Parameter(4.0, name="m")]
+    assert names(cell) == ["n", "m"]
+    cell.ps = [Parameter(5.0), None]
+    assert names(cell) == ["n"]
+    with pytest.raises(TypeError, match="holds parameter 'n' and takes"):
+        cell.a = [Parameter(5.0), None]
+    cell.a = [Parameter(6.0)]
+    assert names(cell) == ["Parameter$2"]
+
+
 def test_parameters_that_left_are_not_kept() -> None:
     cell = Cell()
     cell.a = Parameter(1.0, name="n")

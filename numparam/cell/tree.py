@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, cast
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenError
@@ -70,7 +70,7 @@ class Tree:
 
     def _set_parameter(self, name: str, parameter: Parameter) -> None:
         self._check_free(name, self._params)
-        self._check_name(name, parameter)
+        self._check_name(name, parameter, {name})
         if name in self._params:
             self._free_name(self._params[name])
         else:
@@ -88,17 +88,18 @@ class Tree:
         """Return a table of this cell, made when it is first needed."""
         return cast("dict[str, Any]", vars(self).setdefault(name, {}))
 
-    def _check_name(self, key: str, parameter: Parameter) -> None:
+    def _check_name(self, key: str, parameter: Parameter, leaving: Set[str]) -> None:
+        """Raise if another parameter of the cell has the same name, those at keys that are leaving left out."""
         if parameter._name_is_generated:
             return
         name = parameter.name
         for other in (self._taken.get(name), self._params.get(name.removeprefix(self._prefix))):
-            # The holder of a name may have left, have another one now, or be what is replaced.
+            # The holder of a name may have another one by now.
             if (
                 other is not None
                 and other is not parameter
                 and other.name == name
-                and any(held is other and held_as != key for held_as, held in self._params.items())
+                and any(held is other and held_as not in leaving for held_as, held in self._params.items())
             ):
                 raise ArgumentValueError(
                     f"{type(self).__name__}.{key}: a parameter cannot be called so, "
@@ -127,21 +128,24 @@ class Tree:
                 if self._auto_prefix:
                     cell._move_to(f"{self._prefix}{name}.{place}")
             self._own("_listed")[name] = [f"{name}.{place}" for place in range(len(members))]
+        elif self._is_part(name):
+            self._refill(name, members)
         object.__setattr__(self, name, members)
 
     def _set_parameters(self, name: str, members: Sequence[Parameter]) -> None:
         self._check_free(name, self._params)
         check_members(members, f"{type(self).__name__}.{name}")
-        self._forget(name)
-        held = {id(parameter) for parameter in self._params.values()}
+        leaving = {name, *self._listed.get(name, ())}
+        held = {id(parameter) for key, parameter in self._params.items() if key not in leaving}
         fresh = {id(member): member for member in members if id(member) not in held}
         for member in fresh.values():
-            self._check_name(name, member)
-            if not member._name_is_generated and member.name in self._params:
+            self._check_name(name, member, leaving)
+            if not member._name_is_generated and member.name in self._params and member.name not in leaving:
                 raise ArgumentValueError(
                     f"{type(self).__name__}.{name}: the name {member.name!r} of a parameter already exists; "
                     "an attribute has it"
                 )
+        self._forget(name)
         keys = []
         for member in fresh.values():
             if member._name_is_generated:
@@ -191,7 +195,7 @@ class Tree:
         if name in table:
             return
         if hasattr(type(self), name):
-            raise NameTakenError(f"{type(self).__name__}.{name} is a method or property and cannot hold a part")
+            raise NameTakenError(f"{type(self).__name__}.{name} is an attribute of the class and cannot hold a part")
         if not self._is_part(name):
             return
         for other, what in ((self._params, "parameter"), (self._cells, "cell"), (self._buffers, "buffer")):
@@ -278,7 +282,7 @@ class Tree:
         if param is None:
             self._params[param_name] = None
         else:
-            self._check_name(param_name, param)
+            self._check_name(param_name, param, {param_name})
             self._add_parameter(param_name, param)
 
     def insert_child_to_cell(self, child_name: str, child_cell: Tree | None) -> None:
