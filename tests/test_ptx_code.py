@@ -26,7 +26,7 @@ from test_ptx_fill import CASES
 pytestmark = needs_compiler
 
 ARCHITECTURES = ("80", "90", "100", "120")
-DISASSEMBLED = ("90", "120")  # half of the test's time
+DISASSEMBLED = ("90", "120")  # to disassemble takes longer than to link
 # 72 registers let three blocks of 256 threads share a multiprocessor.
 MOST_REGISTERS = 72
 # Double precision and sixteen elements at once hold more, and run on a unit that is slower than any latency.
@@ -105,8 +105,8 @@ def test_code(maker: str, tmp_path: Path) -> None:
             registers = int(re.findall(r"Used (\d+) registers", log)[0])
             assert registers <= (MOST_REGISTERS_WIDE if wide else MOST_REGISTERS), where
             assert re.search(r"0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", log), where
-            if architecture not in DISASSEMBLED:
-                continue
+            if architecture not in DISASSEMBLED or not re.match("(fill_(run|table)_(normal|bits)|constant|copy)_?", kernel.name):
+                continue  # how a kernel stores does not depend on what it draws
             code = instructions(cubin, tmp_path)
             assert not lines or "STG.E.128" in code, where
             for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
