@@ -85,14 +85,16 @@ from_float8_e4m3fn = _short_float(4, 3, has_infinity=False)
 
 @formula
 def to_odd(x: F64) -> F32:
-    """Round to float32: where x lies between two numbers, to the one with the odd last bit."""
-    nearest = rounded(x)
-    b = bits(nearest)
-    found = float64_of_bits(bits64(extended(nearest)) & 0x7FFFFFFFFFFFFFFF)
-    wanted = float64_of_bits(bits64(x) & 0x7FFFFFFFFFFFFFFF)
-    even = (b & 1) == 0
-    b = select(even & (found < wanted), b + 1, b)
-    return float_of_bits(select(even & (found > wanted), b - 1, b))
+    """Round to float32: what lies between two numbers goes to the one with the odd last bit.
+
+    Where float32 has fewer digits than its 24, below 2**-126, the result is what bfloat16 rounds to there.
+    """
+    magnitude = bits64(x) & 0x7FFFFFFFFFFFFFFF
+    dropped = 0x1FFFFFFF  # the sum carries into the last bit kept, unless all dropped bits are zero
+    odd = float64_of_bits((magnitude | ((magnitude & dropped) + dropped)) & 0xFFFFFFFFE0000000)
+    y = float64_of_bits(magnitude)
+    number = select(y < 2.0**-126, (y + 2.0**-81) - 2.0**-81, odd)
+    return rounded(float64_of_bits(bits64(number) | (bits64(x) & 0x8000000000000000)))
 
 
 class _Format(NamedTuple):
@@ -202,27 +204,30 @@ def _convert_runs(loop: Any, walk: Walk, item_bytes: int, past_caches: bool) -> 
 
 
 def _convert_tiles(loop: Any, target: Array, source: Array) -> None:
-    """Convert by way of tiles in scratch memory, where both sides are consecutive and in native byte order."""
-    order = sorted(range(target.ndim), key=lambda axis: -abs(target.strides[axis]))
+    """Convert by way of tiles in scratch memory, whose axes are in the order of the source's memory."""
+    order = sorted(range(source.ndim), key=lambda axis: -abs(source.strides[axis]))
     target, source = target.transpose(order), source.transpose(order)
     extents = list(target.shape)
     while math.prod(extents) * (target.itemsize + source.itemsize) > TILE_BYTES:
         longest = extents.index(max(extents))
         extents[longest] = -(-extents[longest] // 2)
     counts = [-(-length // extent) for length, extent in zip(target.shape, extents, strict=True)]
+    as_it_is = source.dtype.isnative and source.strides[-1] == source.itemsize
+    copy_out = copy_apart if target.dtype.isnative else np.copyto
 
     def work(start: int, stop: int) -> None:
         converted = np.empty(math.prod(extents), target.dtype.newbyteorder("="))
-        gathered = np.empty(math.prod(extents), source.dtype.newbyteorder("="))
+        gathered = np.empty(0 if as_it_is else converted.size, source.dtype.newbyteorder("="))
         for tile in range(start, stop):
-            places = np.unravel_index(tile, counts)
-            here = tuple(
-                [slice(place * extent, (place + 1) * extent) for place, extent in zip(places, extents, strict=True)]
-            )
-            part = target[here]
-            given, made = gathered[: part.size].reshape(part.shape), converted[: part.size].reshape(part.shape)
-            copy_apart(given, source[here]) if source.dtype.isnative else np.copyto(given, source[here])
-            loop(made.ctypes.data, given.ctypes.data, 0, part.size, table([]), part.size, False)
-            np.copyto(part, made)
+            places = zip(np.unravel_index(tile, counts), extents, strict=True)
+            here = tuple([slice(place * extent, (place + 1) * extent) for place, extent in places])
+            part, given = target[here], source[here]
+            made = converted[: part.size].reshape(part.shape)
+            if not as_it_is:
+                np.copyto(gathered[: part.size].reshape(part.shape), given)
+                given = gathered[: part.size].reshape(part.shape)
+            walk = walk_of(made, given)
+            loop(walk.target, walk.source, 0, part.size, table(walk.axes[:-1]), walk.axes[-1].length, False)
+            copy_out(part, made)
 
     threads.run(work, math.prod(counts), math.prod(extents) * target.itemsize, 1)
