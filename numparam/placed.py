@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from numparam.errors import DeviceOutOfMemoryError, RegionError
+from numparam.dtypes import as_dtype
+from numparam.errors import DeviceOutOfMemoryError, RegionError, ShapeError
 from numparam.hardware import Device, device, get_default_device
 from numparam.region import Region
 from numparam.source import Source
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numparam.tensor import Recipe
 
 _CPU = device("cpu")
+_DLPACK_CUDA = 2
 # Initializers whose method is one of these modules' draw with a source and assign nothing but constants, which device
 # arrays take as NumPy's do. The others, and those of users, compute on the host.
 _MADE_ON_DEVICES = {f"numparam.initializer.{name}" for name in ("constants", "fan", "random")}
@@ -121,6 +123,17 @@ class Placed:
         assert self._on_device is not None
         return self._on_device
 
+    def _adopt(self, array: Any) -> None:
+        """Take another library's array on a CUDA device as the storage."""
+        from numparam.kernels.device_array import DeviceArray
+
+        try:
+            values = DeviceArray.from_foreign(array)
+        except ValueError as error:
+            raise ShapeError(str(error)) from None
+        self._on_device, self._dtype = values, as_dtype(values.dtype)
+        self._device = Device(f"cuda:{values.device}")
+
     def _part_on_device(self, index: Any) -> DeviceArray | None:
         """Return a slice of the values, copied on their device; None for an index that only NumPy takes."""
         from numparam.kernels.fill import Span
@@ -148,7 +161,7 @@ class Placed:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Return DLPack's kind and number of the device."""
-        return (1, 0) if self._device.kind == "cpu" else (2, self._device.index)
+        return (1, 0) if self._device.kind == "cpu" else (_DLPACK_CUDA, self._device.index)
 
     def __dlpack__(self, **options: Any) -> Any:
         """Share the values with another library."""
@@ -156,6 +169,13 @@ class Placed:
             options = {name: value for name, value in options.items() if value is not None}
             return self.asnumpy().__dlpack__(**options)
         return self._device_values().__dlpack__(**options)
+
+
+def is_on_cuda(array: Any) -> bool:
+    """Say whether another library's array is on a CUDA device."""
+    if hasattr(array, "__dlpack_device__"):
+        return bool(array.__dlpack_device__()[0] == _DLPACK_CUDA)
+    return hasattr(array, "__cuda_array_interface__")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from numparam import dtypes, indexing
 from numparam.arithmetic import Arithmetic
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, RegionError, ShapeError
-from numparam.placed import Placed
+from numparam.placed import Placed, is_on_cuda
 from numparam.region import Region, Shape, as_shape
 from numparam.reshaping import Reshaping
 from numparam.seed import current_seed, next_number
@@ -128,24 +128,31 @@ class Tensor(Arithmetic, Reshaping, Placed):
 
     @classmethod
     def from_dlpack(cls, array: Any) -> Tensor:
-        """Return a tensor whose storage is that of another library's array on the CPU, such as one of torch or JAX.
+        """Return a tensor whose storage is that of another library's array, such as one of torch, CuPy or JAX.
 
         Parameters
         ----------
         array : object
-            Has ``__dlpack__`` and ``__dlpack_device__``. DLPack has no bfloat16 and float8 that NumPy can read.
+            Has ``__dlpack__`` and ``__dlpack_device__``, or ``__cuda_array_interface__``. On a CUDA device it must be
+            row-major. On the CPU, DLPack has no bfloat16 and float8 that NumPy can read.
 
         Raises
         ------
         BufferError
             If NumPy cannot read the array where it is.
+        ValueError
+            If an array on a CUDA device is not row-major.
 
         Examples
         --------
         >>> Tensor.from_dlpack(np.arange(3)).tolist()
         [0, 1, 2]
         """
-        return cls.from_numpy(np.from_dlpack(array))
+        if not is_on_cuda(array):
+            return cls.from_numpy(np.from_dlpack(array))
+        tensor = Tensor.__new__(Tensor)
+        tensor._adopt(array)
+        return tensor
 
     def _made(self, array: Array) -> Tensor:
         """Return a tensor that adopts an array of its own, where this one is."""

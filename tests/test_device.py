@@ -22,6 +22,7 @@ from numparam.cli import main
 from numparam.errors import DeviceError, DeviceOutOfMemoryError
 from numparam.initializer import Initializer, initializer
 from numparam.kernels import _driver, device_array
+from numparam.kernels.device_array import DeviceArray
 
 # --------------------------------------------------------------------------- without a CUDA device
 
@@ -213,6 +214,17 @@ def test_the_array_interface(driver: InterpretedDriver) -> None:  # noqa: ARG001
     assert tensor.__dlpack_device__() == (2, 1)
     assert not hasattr(tensor.to("cpu"), "__cuda_array_interface__")
     assert not hasattr(Tensor(np.ones(3, ml_dtypes.bfloat16), device="cuda"), "__cuda_array_interface__")
+
+
+def test_an_array_of_another_library_is_shared(driver: InterpretedDriver, monkeypatch: Any) -> None:  # noqa: ARG001
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    foreign = Tensor(values, device="cuda:1")
+    monkeypatch.setattr(DeviceArray, "from_foreign", lambda array: array._device_values())
+    shared = Tensor.from_dlpack(foreign)
+    assert shared.device == "cuda:1"
+    assert shared._device_values().address == foreign._device_values().address
+    np.testing.assert_array_equal(shared.asnumpy(), values)
+    assert Tensor.from_dlpack(values).device == "cpu"
 
 
 def test_the_import_of_numparam_looks_for_no_device() -> None:
