@@ -7,7 +7,8 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 
-PARALLEL_MODES = ("stand_alone", "data_parallel", "hybrid_parallel", "semi_auto_parallel", "auto_parallel")
+STAND_ALONE = "stand_alone"
+PARALLEL_MODES = (STAND_ALONE, "data_parallel", "hybrid_parallel", "semi_auto_parallel", "auto_parallel")
 
 
 def _mode(key: str, value: Any) -> str:
@@ -31,7 +32,7 @@ def _count(low: int, high: int | None = None) -> Callable[[str, Any], int]:
 
 
 _OPTIONS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
-    "parallel_mode": ("stand_alone", _mode),
+    "parallel_mode": (STAND_ALONE, _mode),
     "device_num": (1, _count(1)),
     "global_rank": (0, _count(0, 4095)),
 }
@@ -83,6 +84,18 @@ def get_auto_parallel_context(key: str) -> Any:
     """
     _check(key)
     return _context[key]
+
+
+def parallel_mode() -> str:
+    """Return the parallel mode.
+
+    Examples
+    --------
+    >>> parallel_mode()
+    'stand_alone'
+    """
+    mode: str = _context["parallel_mode"]
+    return mode
 
 
 def reset_auto_parallel_context() -> None:

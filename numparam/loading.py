@@ -15,6 +15,7 @@ from numparam import header as headers
 from numparam.cell import Cell
 from numparam.cell.state import put
 from numparam.checkpoint import INDEX_SUFFIX, Checkpoint, open_checkpoint
+from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.mapped_file import MappedFile
 from numparam.parameter import Parameter
@@ -332,6 +333,7 @@ def _loaded(name: str, values: np.ndarray[Any, np.dtype[Any]] | Tensor, file: Pa
     """Make a parameter around an array that nobody else holds, or a recipe."""
     parameter = Parameter.__new__(Parameter)
     parameter._rename(name)
+    parameter._parallel_mode = parallel_mode()
     if isinstance(values, Tensor):
         parameter._copy(values)
     else:

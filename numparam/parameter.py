@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from numparam import dtypes
-from numparam.context import get_auto_parallel_context
+from numparam.context import STAND_ALONE, get_auto_parallel_context, parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
 from numparam.flags import anything, integer, lengths, switch
 from numparam.layout import Layout
@@ -84,7 +84,7 @@ class Parameter(Tensor):
 
     _origin = "initializer"
     _origin_file: str | None = None
-    _parallel_mode: str | None = None
+    _parallel_mode = STAND_ALONE
     _initialized = False
     _pipeline_stages: tuple[int, ...] = ()
 
@@ -98,7 +98,10 @@ class Parameter(Tensor):
         *,
         device: Any = None,
     ) -> None:
-        self.name = name
+        if name is None:
+            self._name, self._name_is_generated = f"Parameter#{next(_generated)}", True
+        else:
+            self.name = name
         # A default needs no place: models have thousands of parameters.
         if requires_grad is not True:
             self.requires_grad = requires_grad
@@ -111,10 +114,10 @@ class Parameter(Tensor):
         else:
             self._hold(_values(self._name, default_input))
         self._place(device)
-        if self.has_init:
-            self._parallel_mode = get_auto_parallel_context("parallel_mode")
-        else:
+        if self._recipe is None:
             self._origin = "input"
+        elif (mode := parallel_mode()) != self._parallel_mode:
+            self._parallel_mode = mode
 
     def _stream_name(self, recipe: Recipe) -> str | int:
         # A recipe that has a name is a copy of another parameter's.
@@ -339,8 +342,8 @@ class Parameter(Tensor):
         recipe = self._recipe
         if recipe is None:
             return self
-        mode = get_auto_parallel_context("parallel_mode")
-        if self._parallel_mode not in (None, mode):
+        mode = parallel_mode()
+        if mode != self._parallel_mode:
             raise StateError(
                 f"Parameter {self._name!r} was made in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
                 "set the mode before making parameters"

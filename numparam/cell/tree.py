@@ -196,8 +196,6 @@ class Tree:
             return
         if hasattr(type(self), name):
             raise NameTakenError(f"{type(self).__name__}.{name} is an attribute of the class and cannot hold a part")
-        if not self._is_part(name):
-            return
         for other, what in ((self._params, "parameter"), (self._cells, "cell"), (self._buffers, "buffer")):
             if name in other:
                 raise NameTakenError(f"{type(self).__name__}.{name} already holds a {what}")
