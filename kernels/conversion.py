@@ -144,9 +144,9 @@ def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     def convert_few(target: Any, source: Any, count: Any) -> None:
         """Convert less than one vector beside the arrays, which a whole one would overrun."""
         few_source, few_target = reserve_source(), reserve_target()
-        copy_bytes(few_source, source, count * source_bytes, False, source)
+        copy_bytes(few_source, source, count * source_bytes, False)
         store(few_target, convert(load(few_source)))
-        copy_bytes(target, few_target, count * target_bytes, False, few_target)
+        copy_bytes(target, few_target, count * target_bytes, False)
 
     @formula
     def do_run(target: Any, source: Any, count: Any, past_caches: Any, following: Any) -> None:  # noqa: ARG001

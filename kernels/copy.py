@@ -179,10 +179,11 @@ def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
     blocks = -(-rows.length // block.rows) * -(-(columns.length + shift) // block.columns) * int(outer[:, 0].prod())
 
     def work(start: int, stop: int) -> None:
-        scratch = np.empty(block.scratch_bytes, np.uint8)
+        scratch = np.empty(block.scratch_bytes + LINE, np.uint8)
+        line = -(-scratch.ctypes.data // LINE) * LINE  # stores across lines take twice as long
         loop(
             walk.target, walk.source, start, stop, outer, rows.length, columns.length, rows.target, columns.source,
-            shift, scratch.ctypes.data, past_caches,
+            shift, line, past_caches,
         )  # fmt: skip
 
     threads.run(work, blocks, min(rows.length, block.rows) * min(columns.length, block.columns) * size, 1)

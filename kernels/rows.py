@@ -31,13 +31,13 @@ def _moving(scattered: bool) -> Any:
         for row in range(start, stop):
             if scattered:
                 origin = source + row * row_bytes
-                copy_bytes(target + indices[row] * step, origin, row_bytes, past_caches, origin + row_bytes)
+                copy_bytes(target + indices[row] * step, origin, row_bytes, past_caches)
             else:
                 following = source + indices[min(row + _ROWS_AHEAD, stop - 1)] * step
                 for line in range(min(_LINES_AHEAD, row_bytes // LINE + 1)):
                     prefetch(following + line * LINE)
                 origin = source + indices[row] * step
-                copy_bytes(target + row * row_bytes, origin, row_bytes, past_caches, origin)
+                copy_bytes(target + row * row_bytes, origin, row_bytes, past_caches)
 
     return move
 

@@ -1,6 +1,6 @@
 """Walk over runs: the pieces of memory in which both sides of a copy are consecutive.
 
-`walker` makes the loop, `copy_bytes` is what it does to a run that is copied as it is. Everything is counted in bytes
+`walker` makes the loop, `copy_run` is what it does to a run that is copied as it is. Everything is counted in bytes
 and addressed by numbers, so one compiled loop copies every dtype.
 """
 
@@ -56,36 +56,32 @@ def copy_part_of_line(target: Any, source: Any, count: Any) -> None:
 
 
 @formula
-def copy_bytes(target: Any, source: Any, count: Any, past_caches: Any, following: Any) -> None:
-    """Copy consecutive bytes; past the caches, the whole lines of the target are written without being read.
-
-    `following` is the address of what will be read next.
-    """
+def copy_bytes(target: Any, source: Any, count: Any, past_caches: Any) -> None:
+    """Copy consecutive bytes; past the caches, the whole lines of the target are written without being read."""
     # Counted loops: LLVM drops what follows a `while` loop over these addresses when it can tell that it never runs.
     if past_caches and count >= 2 * LINE:
         head = -target & (LINE - 1)
-        copy_part_of_line(target, source, head)
-        target, source, count = target + head, source + head, count - head
-        lines = count // LINE
-        far = max(0, count - AHEAD) // LINE // 4 * 4
-        for line in range(0, far, 4):
-            at = line * LINE
-            a, b = _load_line(source + at), _load_line(source + at + LINE)
-            c, d = _load_line(source + at + 2 * LINE), _load_line(source + at + 3 * LINE)
-            _stream_line(target + at, a)
-            _stream_line(target + at + LINE, b)
-            _stream_line(target + at + 2 * LINE, c)
-            _stream_line(target + at + 3 * LINE, d)
-        for line in range(far, lines):
-            prefetch(following + (line - far) * LINE)
+        if head > 0:
+            copy_part_of_line(target, source, head)
+            target, source, count = target + head, source + head, count - head
+        for line in range(count // LINE):
             _stream_line(target + line * LINE, _load_line(source + line * LINE))
     else:
-        lines = count // LINE
-        for line in range(lines):
-            prefetch(following + line * LINE)
+        for line in range(count // LINE):
             _store_line(target + line * LINE, _load_line(source + line * LINE))
-    done = lines * LINE
-    copy_part_of_line(target + done, source + done, count - done)
+    done = count // LINE * LINE
+    if done < count:
+        copy_part_of_line(target + done, source + done, count - done)
+
+
+@formula
+def copy_run(target: Any, source: Any, count: Any, past_caches: Any, following: Any) -> None:
+    """Copy as `copy_bytes` does, and ask for what will be read next: it begins at the address `following`."""
+    far = max(0, (target + count - AHEAD) // LINE * LINE - target)  # to the end of a line
+    copy_bytes(target, source, far, past_caches)
+    for line in range((count - far) // LINE):
+        prefetch(following + line * LINE)
+    copy_bytes(target + far, source + far, count - far, past_caches)
 
 
 @formula
@@ -140,4 +136,4 @@ def walker(identity: str, target_bytes: int, source_bytes: int, do_run: Any) -> 
 @cache
 def copying() -> Any:
     """Make the loop over runs that are copied as they are; an item is one byte."""
-    return walker("copy runs", 1, 1, copy_bytes)
+    return walker("copy runs", 1, 1, copy_run)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from numparam.kernels._compile import kernel
 from numparam.kernels._memory import LINE, tile_transposer
-from numparam.kernels.runs import copy_bytes, locate
+from numparam.kernels.runs import copy_bytes, copy_run, locate
 
 _LINES = 8  # of a row of a block of the target
 _PITCH = _LINES * LINE + LINE
@@ -66,13 +66,13 @@ def transposing(item_bytes: int) -> Any:
             to += row * target_step + column * item_bytes
             for c in range(width):
                 piece = origin + c * source_step
-                copy_bytes(
+                copy_run(
                     scratch + c * source_pitch, piece, height * item_bytes, False, piece + _ROWS_AHEAD * source_step
                 )
             for r in range(0, height, side):
                 for c in range(0, width, side):  # what a tile holds beyond the block is never copied to the target
                     transpose(strip + c * item_bytes, _PITCH, scratch + c * source_pitch + r * item_bytes, source_pitch)
                 for k in range(min(side, height - r)):
-                    copy_bytes(to + (r + k) * target_step, strip + k * _PITCH, width * item_bytes, past_caches, strip)
+                    copy_bytes(to + (r + k) * target_step, strip + k * _PITCH, width * item_bytes, past_caches)
 
     return loop
