@@ -23,4 +23,10 @@ Files
 ``_launch``       the shape of a grid, and the only place that launches
 ``_dispatch``     which twin of an operation an array takes
 ``constant``      constant fill
+``_memory``       loads and stores at addresses, past the caches where asked, and transposes in registers
+``copy``          copies of any layout: finds the loop that suits it
+``runs``          the loop over consecutive pieces
+``transposes``    the loop over blocks that are transposed
+``conversion``    copies between floating-point dtypes
+``rows``          gather and scatter of rows
 """

@@ -7,6 +7,7 @@ that fit the caches go to NumPy, which is as fast there, so that nothing is comp
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ STREAM_FROM_BYTES = 4 << 20
 SHORTEST_SIDE = 8
 SLAB_BYTES = 1 << 18
 LINE = 64
+
+_kept = threading.local()
 
 
 class Axis(NamedTuple):
@@ -179,14 +182,24 @@ def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
     blocks = -(-rows.length // block.rows) * -(-(columns.length + shift) // block.columns) * int(outer[:, 0].prod())
 
     def work(start: int, stop: int) -> None:
-        scratch = np.empty(block.scratch_bytes + LINE, np.uint8)
-        line = -(-scratch.ctypes.data // LINE) * LINE  # stores across lines take twice as long
+        scratch = _scratch(block.scratch_bytes)
         loop(
             walk.target, walk.source, start, stop, outer, rows.length, columns.length, rows.target, columns.source,
-            shift, line, past_caches,
+            shift, scratch, past_caches,
         )  # fmt: skip
 
     threads.run(work, blocks, min(rows.length, block.rows) * min(columns.length, block.columns) * size, 1)
+
+
+def _scratch(size: int) -> int:
+    """Return the address of scratch memory that this thread keeps, at the start of a line.
+
+    New pages would take longer than a small transpose, and stores across lines twice as long.
+    """
+    buffer = getattr(_kept, "buffer", None)
+    if buffer is None or buffer.size < size + LINE:
+        buffer = _kept.buffer = np.empty(size + LINE, np.uint8)
+    return int(-(-buffer.ctypes.data // LINE) * LINE)
 
 
 def copy_by_numpy(target: Array, source: Array) -> None:
