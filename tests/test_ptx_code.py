@@ -26,6 +26,7 @@ from test_ptx_fill import CASES
 pytestmark = needs_compiler
 
 ARCHITECTURES = ("80", "90", "100", "120")
+DISASSEMBLED_NAMES = r"fill_(run|table)_(normal|bits)_|constant|copy"
 DISASSEMBLED = ("90", "120")  # to disassemble takes longer than to link
 # 72 registers let three blocks of 256 threads share a multiprocessor.
 MOST_REGISTERS = 72
@@ -105,8 +106,9 @@ def test_code(maker: str, tmp_path: Path) -> None:
             registers = int(re.findall(r"Used (\d+) registers", log)[0])
             assert registers <= (MOST_REGISTERS_WIDE if wide else MOST_REGISTERS), where
             assert re.search(r"0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", log), where
-            if architecture not in DISASSEMBLED or not re.match("(fill_(run|table)_(normal|bits)|constant|copy)_?", kernel.name):
-                continue  # how a kernel stores does not depend on what it draws
+            # How a kernel stores does not depend on what it draws.
+            if architecture not in DISASSEMBLED or not re.match(DISASSEMBLED_NAMES, kernel.name):
+                continue
             code = instructions(cubin, tmp_path)
             assert not lines or "STG.E.128" in code, where
             for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
