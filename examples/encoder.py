@@ -1,8 +1,8 @@
 """A transformer encoder whose parameters are called as those of all-MiniLM-L6-v2, computed with NumPy.
 
-`python examples/encoder.py model.safetensors` loads that checkpoint by name, embeds a sentence, initialises the last two
-layers anew and saves the result. The model is BERT (Devlin, Chang, Lee and Toutanova, 2019) in the shape of MiniLM (Wang
-et al., 2020).
+`python examples/encoder.py model.safetensors` loads that checkpoint by name, embeds a sentence, initialises the last
+two layers anew and saves the result. The model is BERT (Devlin, Chang, Lee and Toutanova, 2019) in the shape of
+MiniLM (Wang et al., 2020).
 """
 
 import math
