@@ -66,7 +66,7 @@ def test_an_operator_in_place_leaves_the_parameter() -> None:
     assert kept.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("other", [None, "a", {}, object()])
+@pytest.mark.parametrize("other", [None, "a", {}, object()], ids=lambda other: type(other).__name__)
 def test_what_is_no_number_is_not_equal(other: Any) -> None:
     assert (Tensor(ARRAY) == other) is False
     assert (Tensor(ARRAY) != other) is True

@@ -208,13 +208,13 @@ def test_fill_into_streams_a_lazy_tensor() -> None:
     "out, error, words",
     [
         (
-            np.empty((2, 3)),
+            np.zeros((2, 3)),
             TypeError,
             "values of dtype float32 go into a NumPy array of that dtype, found dtype float64",
         ),
         ([0.0], TypeError, "found <class 'list'>"),
-        (np.empty((3, 2), np.float32), ValueError, r"values of shape \(2, 3\) .* found \(3, 2\)"),
-        (np.empty((3, 2), np.float32).T, ValueError, "c_contiguous=False"),
+        (np.zeros((3, 2), np.float32), ValueError, r"values of shape \(2, 3\) .* found \(3, 2\)"),
+        (np.zeros((3, 2), np.float32).T, ValueError, "c_contiguous=False"),
         (np.broadcast_to(np.float32(0), (2, 3)), ValueError, "writeable=False"),
     ],
     ids=str,
