@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,10 @@ def in_parts(work: Callable[[int, Array], object], out: Array, threads: int) -> 
     return lambda: list(pool.map(work, range(threads), parts))
 
 
+# For a moment after JAX returns, what it left running halves the speed of whoever comes next.
+SETTLE_SECONDS = 0.25
+
+
 def best_seconds(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
     """Call everybody once to warm up, then in turn for so many rounds; return each one's best time."""
     for call in calls.values():
@@ -154,6 +158,7 @@ def best_seconds(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
+            sleep(SETTLE_SECONDS)
             start = perf_counter()
             call()
             best[name] = min(best[name], perf_counter() - start)
