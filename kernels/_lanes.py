@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # What a formula's annotations say. To the type checker they are opaque.
 U64: TypeAlias = Any
 U32: TypeAlias = Any
-I32: TypeAlias = Any
 F32: TypeAlias = Any
 F64: TypeAlias = Any
 Mask: TypeAlias = Any
@@ -323,7 +322,6 @@ def _shuffled(width: int) -> list[int]:
 low_word = _conversion("u64", "u32", "Return the low 32 bits of each lane.", _emit_word(0))
 high_word = _conversion("u64", "u32", "Return the high 32 bits of each lane.", _emit_word(1))
 signed = _conversion("u32", "i32", "Read the same bits as a signed integer.", lambda _b, _l, _t, x: x)
-unsigned = _conversion("i32", "u32", "Read the same bits as an unsigned integer.", lambda _b, _l, _t, x: x)
 bits = _conversion("f32", "u32", "Return the IEEE 754 bits.", _emit_bitcast)
 bits64 = _conversion("f64", "u64", "Return the IEEE 754 bits.", _emit_bitcast)
 float_of_bits = _conversion("u32", "f32", "Return the float32 that has these bits.", _emit_bitcast)

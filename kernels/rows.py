@@ -11,7 +11,6 @@ from numparam.kernels._memory import LINE, prefetch
 from numparam.kernels.copy import STREAM_FROM_BYTES, Array
 from numparam.kernels.runs import copy_bytes
 
-FROM_BYTES = 1 << 16
 # So many rows ahead the first lines of a row are asked for: rows lie anywhere, which no processor foresees.
 _ROWS_AHEAD = 4
 _LINES_AHEAD = 16
