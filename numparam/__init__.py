@@ -14,8 +14,14 @@ import numpy as np
 from numparam import dtypes, errors
 from numparam import initializer as initializer
 from numparam.cell import Cell, CellDict, CellList, SequentialCell
-from numparam.context import get_auto_parallel_context, reset_auto_parallel_context, set_auto_parallel_context
+from numparam.context import (
+    ParallelMode,
+    get_auto_parallel_context,
+    reset_auto_parallel_context,
+    set_auto_parallel_context,
+)
 from numparam.hardware import device, devices, get_default_device, set_default_device
+from numparam.layout import Layout
 from numparam.parameter import Parameter
 from numparam.parameter_tuple import ParameterTuple
 from numparam.seed import get_seed, set_seed
@@ -49,6 +55,8 @@ __all__ = [
     "Cell",
     "CellDict",
     "CellList",
+    "Layout",
+    "ParallelMode",
     "Parameter",
     "ParameterTuple",
     "SequentialCell",

@@ -1,40 +1,182 @@
-"""The parallel context: the mode and the place in it that sharded parameters are made for."""
+"""The parallel context: the mode, the place in it, and the options that sharded parameters are made under."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
+from numparam.layout import Layout
 
-STAND_ALONE = "stand_alone"
-PARALLEL_MODES = (STAND_ALONE, "data_parallel", "hybrid_parallel", "semi_auto_parallel", "auto_parallel")
+
+class ParallelMode:
+    """Name the parallel modes, and say what each means for parameters.
+
+    ``STAND_ALONE``
+        There is one rank, and it holds every parameter whole.
+    ``DATA_PARALLEL``, ``HYBRID_PARALLEL``
+        Every rank holds every parameter whole. With ``parameter_broadcast`` the values of rank 0 are sent to the
+        others, except to parameters with ``layerwise_parallel``, which each rank has for itself.
+    ``SEMI_AUTO_PARALLEL``
+        A rank holds the region that the user's layout gives it: that of `Parameter.init_data`, or the one that
+        `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is whole.
+    ``AUTO_PARALLEL``
+        The same; and ``Cell.init_parameters_data(auto_parallel_mode=True)`` chooses the layouts that the user did not
+        give, as `numparam.automatic_layouts` says, over the ``mesh`` and within the ``memory_per_rank`` of the context.
+
+    `Cell.init_parameters_data` reads no layouts in the first three modes; a layout that is given to
+    `Parameter.init_data` itself counts in every mode. All modes give a parameter the same values.
+
+    Examples
+    --------
+    >>> ParallelMode.SEMI_AUTO_PARALLEL
+    'semi_auto_parallel'
+    """
+
+    STAND_ALONE = "stand_alone"
+    DATA_PARALLEL = "data_parallel"
+    HYBRID_PARALLEL = "hybrid_parallel"
+    SEMI_AUTO_PARALLEL = "semi_auto_parallel"
+    AUTO_PARALLEL = "auto_parallel"
+    MODE_LIST = (STAND_ALONE, DATA_PARALLEL, HYBRID_PARALLEL, SEMI_AUTO_PARALLEL, AUTO_PARALLEL)
+
+
+Check = Callable[[str, Any], Any]
+
+_COLLECTIVES = {
+    "allreduce": ("auto", "size", "index"),
+    "allgather": ("auto", "size"),
+    "reducescatter": ("auto", "size"),
+}
+_LEVELS = ("level1", "level2", "level3")
 
 
 def _mode(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ArgumentTypeError(f"{key} is a str, found {value!r}")
-    if value not in PARALLEL_MODES:
-        raise ArgumentValueError(f"{key} is one of {', '.join(PARALLEL_MODES)}; found {value!r}")
+    if value not in ParallelMode.MODE_LIST:
+        raise ArgumentValueError(f"{key} is one of {', '.join(ParallelMode.MODE_LIST)}; found {value!r}")
     return value
 
 
-def _count(low: int, high: int | None = None) -> Callable[[str, Any], int]:
+def _switch(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"{key} is True or False, found {value!r}")
+    return value
+
+
+def _count(low: int, high: int | None = None, besides: int | None = None) -> Check:
     def check(key: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ArgumentTypeError(f"{key} is an int, found {value!r}")
-        if value < low or (high is not None and value > high):
+        if value != besides and (value < low or (high is not None and value > high)):
             limits = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise ArgumentValueError(f"{key} is {limits}, found {value}")
+            raise ArgumentValueError(f"{key} is {limits}{'' if besides is None else f', or {besides}'}, found {value}")
         return int(value)
 
     return check
 
 
-_OPTIONS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
-    "parallel_mode": (STAND_ALONE, _mode),
+def _level(key: str, value: Any) -> str:
+    if value not in _LEVELS:
+        raise ArgumentValueError(f"{key} is one of {', '.join(_LEVELS)}; found {value!r}")
+    return str(value)
+
+
+def _split_indices(key: str, value: Any) -> list[int]:
+    if not isinstance(value, list):
+        raise ArgumentTypeError(f"{key} is a list of ints, found {value!r}")
+    indices = [_count(0)(f"an item of {key}", item) for item in value]
+    if not indices or any(before >= after for before, after in pairwise(indices)):
+        raise ArgumentValueError(f"{key} has at least one int, each larger than the one before; found {value!r}")
+    return indices
+
+
+def _dict(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"{key} is a dict, found {value!r}")
+    return value
+
+
+_OPTIMIZER: dict[str, Check] = {
+    "parallel_optimizer_threshold": _count(0),
+    "optimizer_weight_shard_size": _count(1, besides=-1),
+    "gradient_accumulation_shard": _switch,
+    "optimizer_level": _level,
+}
+
+
+def _optimizer(key: str, value: Any) -> dict[str, Any]:
+    given = {}
+    for option, item in _dict(key, value).items():
+        if option not in _OPTIMIZER:
+            raise ArgumentValueError(f"{key} has no option {option!r}; known: {', '.join(_OPTIMIZER)}")
+        given[option] = _OPTIMIZER[option](f"{key}: {option}", item)
+    merged = _context[key] | given
+    if merged["gradient_accumulation_shard"] and merged["optimizer_level"] != "level2":
+        if "optimizer_level" in given:
+            raise ArgumentValueError(f"{key}: gradient_accumulation_shard needs optimizer_level 'level2'")
+        merged["optimizer_level"] = "level2"
+    return merged
+
+
+def _fusion(key: str, value: Any) -> dict[str, Any]:
+    given = {}
+    for kind, item in _dict(key, value).items():
+        if kind == "openstate":
+            given[kind] = _switch(f"{key}: {kind}", item)
+        elif kind in _COLLECTIVES:
+            given[kind] = _fused(f"{key}: {kind}", item, _COLLECTIVES[kind])
+        else:
+            raise OptionError(f"{key} has no option {kind!r}; known: openstate, {', '.join(_COLLECTIVES)}")
+    return _context[key] | given
+
+
+def _fused(what: str, value: Any, modes: tuple[str, ...]) -> dict[str, Any]:
+    if missing := {"mode", "config"} - _dict(what, value).keys():
+        raise OptionError(f"{what} has a mode and a config; {' and '.join(sorted(missing))} missing in {value!r}")
+    mode, config = value["mode"], value["config"]
+    if mode not in modes:
+        raise OptionError(f"{what}: the mode is one of {', '.join(modes)}; found {mode!r}")
+    if mode == "auto":
+        return {"mode": mode, "config": None}
+    check = _count(1) if mode == "size" else _split_indices
+    return {"mode": mode, "config": check(f"{what}: the config of mode {mode!r}", config)}
+
+
+def _mesh(key: str, value: Any) -> dict[str, int] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise ArgumentTypeError(f"{key} maps the names of axes to their lengths, found {value!r}")
+    return None if value is None else Layout(value, ()).mesh
+
+
+def _budget(key: str, value: Any) -> int | None:
+    return None if value is None else int(_count(1)(key, value))
+
+
+_OPTIONS: dict[str, tuple[Any, Check]] = {
+    "parallel_mode": (ParallelMode.STAND_ALONE, _mode),
     "device_num": (1, _count(1)),
     "global_rank": (0, _count(0, 4095)),
+    "gradients_mean": (False, _switch),
+    "parameter_broadcast": (False, _switch),
+    "enable_parallel_optimizer": (False, _switch),
+    "parallel_optimizer_config": (
+        {
+            "parallel_optimizer_threshold": 64,
+            "optimizer_weight_shard_size": -1,
+            "gradient_accumulation_shard": False,
+            "optimizer_level": "level1",
+        },
+        _optimizer,
+    ),
+    "comm_fusion": ({"openstate": True} | {kind: {"mode": "auto", "config": None} for kind in _COLLECTIVES}, _fusion),
+    "all_reduce_fusion_config": ([], _split_indices),
+    "pipeline_stages": (1, _count(1)),
+    "mesh": (None, _mesh),
+    "memory_per_rank": (None, _budget),
 }
 _context = {key: default for key, (default, _) in _OPTIONS.items()}
 
@@ -45,19 +187,43 @@ def set_auto_parallel_context(**options: Any) -> None:
     Parameters
     ----------
     parallel_mode : str
-        ``"stand_alone"`` (the default), ``"data_parallel"``, ``"hybrid_parallel"``, ``"semi_auto_parallel"`` or
-        ``"auto_parallel"``.
+        One of `ParallelMode`, which says what they mean; ``"stand_alone"`` unless told.
     device_num : int
         How many ranks there are, 1 unless told.
     global_rank : int
         Which of them this process is, from 0 to 4095; 0 unless told.
+    gradients_mean : bool
+        Whether gradients are averaged, not summed, over the ranks. False unless told, as are all bools here.
+    parameter_broadcast : bool
+        Whether training begins with the parameters of rank 0.
+    enable_parallel_optimizer : bool
+        Whether the optimizer shards the parameters that every rank would hold whole.
+    parallel_optimizer_config : dict
+        Any of ``parallel_optimizer_threshold``, an int: smaller parameters, in KB, are not sharded (64);
+        ``optimizer_weight_shard_size``, an int: how many ranks shard a parameter (-1: all that hold it);
+        ``gradient_accumulation_shard``, a bool; ``optimizer_level``, ``"level1"`` to ``"level3"``, of which gradient
+        accumulation needs the second. Those left out stay as they are.
+    comm_fusion : dict
+        Any of ``openstate``, a bool; ``allreduce``, ``allgather`` and ``reducescatter``, each of which is a dict with a
+        ``mode`` and a ``config``: ``"auto"`` and None; ``"size"`` and the megabytes that are sent at once; for
+        allreduce also ``"index"`` and a list as in ``all_reduce_fusion_config``, which is set too.
+    all_reduce_fusion_config : list of int
+        The gradients after which a group that is reduced at once ends, ascending.
+    pipeline_stages : int
+        How many stages the layers are divided into, 1 unless told.
+    mesh : mapping of str to int
+        The axes of the mesh that automatic layouts cut over and their lengths, as for `Layout`; all ranks in one axis
+        ``"rank"`` unless told.
+    memory_per_rank : int
+        The bytes that automatic layouts may give a rank; no limit unless told.
 
     Raises
     ------
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If there is no such option, or its value is out of range.
+        If there is no such option, or its value is out of range. For parts of ``comm_fusion`` that do not exist it is
+        also a KeyError.
 
     Examples
     --------
@@ -66,7 +232,11 @@ def set_auto_parallel_context(**options: Any) -> None:
     'semi_auto_parallel'
     >>> reset_auto_parallel_context()
     """
-    _context.update({key: _check(key)(key, value) for key, value in options.items()})
+    checked = {key: _check(key)(key, value) for key, value in options.items()}
+    fused = checked.get("comm_fusion", {}).get("allreduce", {})
+    if fused.get("mode") == "index":
+        checked.setdefault("all_reduce_fusion_config", fused["config"])
+    _context.update(deepcopy(checked))
 
 
 def get_auto_parallel_context(key: str) -> Any:
@@ -83,7 +253,7 @@ def get_auto_parallel_context(key: str) -> Any:
     1
     """
     _check(key)
-    return _context[key]
+    return deepcopy(_context[key])
 
 
 def parallel_mode() -> str:
@@ -110,7 +280,7 @@ def reset_auto_parallel_context() -> None:
     _context.update({key: default for key, (default, _) in _OPTIONS.items()})
 
 
-def _check(key: str) -> Callable[[str, Any], Any]:
+def _check(key: str) -> Check:
     if key not in _OPTIONS:
         raise ArgumentValueError(f"the parallel context has no option {key!r}; known: {', '.join(_OPTIONS)}")
     return _OPTIONS[key][1]

@@ -17,6 +17,13 @@ class DtypeError(ArgumentTypeError):
     """Report a dtype that numparam does not have, or that cannot hold what was asked."""
 
 
+class OptionError(ArgumentValueError, KeyError):
+    """Report an option that does not exist, among those that MindSpore looks up in a dict."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would show its message in quotes
+
+
 class ShapeError(ArgumentValueError):
     """Report a shape that is no shape, or that an initializer or a buffer does not fit."""
 

@@ -1,142 +1,238 @@
-"""The layout of a parameter over a grid of devices, as MindSpore writes it: which slice a rank holds."""
+"""The layout of a parameter over a mesh of ranks: which region of it a rank holds."""
+
+from __future__ import annotations
 
 import math
-from itertools import accumulate
-from operator import mul
-from typing import Any, NamedTuple
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
 from numparam.region import Region
+from numparam.sharding import cut
 
-_FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shard_group"
+Axes = str | Sequence[str] | None
 
 
-class Layout(NamedTuple):
-    """Say how a parameter is cut over a grid of devices.
+class Layout:
+    """Say how a parameter is cut over a mesh of ranks.
 
-    Rank r stands in the grid at the place of r in row-major order. ``tensor_map[d]`` names the axis of the grid,
-    counted from the last one, that cuts axis d of the parameter, -1 if none does; a list names several, slowest first.
-    Where ranks would hold the same slice and ``opt_shard_group`` is named, they cut it once more along axis 0, into as
-    many parts as ``slice_shape`` asks for, in the order of their ranks.
+    An axis of n entries over p ranks is cut every ceil(n / p) entries, as ``torch.chunk`` and XLA do: where p does not
+    divide n the last shard is smaller, and shards after it are empty.
 
     Parameters
     ----------
-    dev_mat : tuple of int
-        The grid.
-    tensor_map : tuple of tuple of int
-        The axes of the grid, counted from the last, that cut each axis of the parameter.
-    slice_shape : tuple of int or None
-        The shape that each rank must get, to be checked; None if it need not be.
-    opt_shard_group : str
-        Empty if the optimizer shares nothing out.
+    mesh : mapping of str to int
+        The axes of the mesh and their lengths. Rank r stands at place r in row-major order: the last axis is the
+        fastest.
+    spec : sequence
+        For each axis of the parameter the axis of the mesh that cuts it, None if none does, or a tuple of several, of
+        which the first is the slowest. A shorter one leaves the remaining axes whole.
+    optimizer_shard : str or sequence of str, optional
+        Axes of the mesh that are not in `spec`: their ranks, which would hold the same shard, cut its axis 0 once more.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If the mesh has no such axis, or an axis is named twice.
 
     Examples
     --------
-    >>> layout = Layout.parse(([2, 2], [1, 0], [4, 3], 0, True, ""), "w")
-    >>> layout.region("w", (8, 6), rank=1)
-    Region((8, 6): range(0, 4), range(3, 6))
+    >>> layout = Layout({"dp": 2, "tp": 4}, ("tp", None))
+    >>> layout.region((8, 6), rank=5)
+    Region((8, 6): range(2, 4), range(0, 6))
+    >>> [layout.shape((5, 6), rank) for rank in range(4)]
+    [(2, 6), (2, 6), (1, 6), (0, 6)]
     """
 
-    dev_mat: tuple[int, ...]
-    tensor_map: tuple[tuple[int, ...], ...]
-    slice_shape: tuple[int, ...] | None
-    opt_shard_group: str
+    __slots__ = ("mesh", "optimizer_shard", "spec")
+
+    mesh: dict[str, int]
+    spec: tuple[tuple[str, ...], ...]
+    optimizer_shard: tuple[str, ...]
+
+    def __init__(self, mesh: Mapping[str, int], spec: Sequence[Axes], optimizer_shard: Axes = None) -> None:
+        if not isinstance(mesh, Mapping) or not all(isinstance(axis, str) for axis in mesh):
+            raise ArgumentTypeError(f"the mesh of a layout maps names to lengths, found {mesh!r}")
+        if isinstance(spec, str) or not isinstance(spec, Sequence):
+            raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {spec!r}")
+        self.mesh = {axis: _length(axis, length) for axis, length in mesh.items()}
+        self.spec = tuple(_names(item) for item in spec)
+        self.optimizer_shard = _names(optimizer_shard)
+        used = [axis for item in (*self.spec, self.optimizer_shard) for axis in item]
+        for axis in used:
+            if axis not in self.mesh:
+                raise ArgumentValueError(f"the layout names axis {axis!r}; its mesh has {', '.join(self.mesh)}")
+            if used.count(axis) > 1:
+                raise ArgumentValueError(f"the layout names axis {axis!r} of the mesh more than once: {self!r}")
 
     @classmethod
-    def parse(cls, layout: Any, name: str) -> "Layout":
-        """Check the six items of a layout, of which the order and the names are those of `Parameter.init_data`.
+    def parse(cls, layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Layout:
+        """Read the tuple of six or seven items that says the same in MindSpore; see `numparam.layout_tuple`.
 
-        Raises
-        ------
-        ArgumentTypeError
-            If it is no tuple, or an item is of the wrong kind.
-        ArgumentValueError
-            If it has fewer than six items, or one is out of range.
+        Examples
+        --------
+        >>> Layout.parse(([2, 2], [1, -1], [4, 6], 0, True, ""), (8, 6))
+        Layout({'1': 2, '0': 2}, ('1', None))
         """
-        where = f"Parameter {name!r}: layout"
-        if not isinstance(layout, tuple):
-            raise ArgumentTypeError(f"{where} is a tuple ({_FIELDS}), found {type(layout).__name__}")
-        if len(layout) < 6:
-            raise ArgumentValueError(f"{where} has the six items {_FIELDS}; found {len(layout)}")
-        dev_mat, tensor_map, slice_shape, field_size, uniform_split, group = layout[:6]
-        grid = _ints(f"{where} dev_mat", dev_mat, 1)
-        if not isinstance(tensor_map, list | tuple):
-            raise ArgumentTypeError(f"{where} tensor_map is a list of ints, found {tensor_map!r}")
-        maps = tuple(
-            _ints(f"{where} tensor_map", item if isinstance(item, list | tuple) else [item], -1) for item in tensor_map
-        )
-        used = [axis for item in maps for axis in item if axis != -1]
-        if len(set(used)) != len(used) or any(axis >= len(grid) for axis in used):
-            raise ArgumentValueError(
-                f"{where} tensor_map {tensor_map!r} names axes of dev_mat {list(grid)} from the last, once each"
-            )
-        if field_size is not None:
-            _ints(f"{where} field_size", [field_size], 0)
-        if not isinstance(uniform_split, bool | np.bool_ | int):
-            raise ArgumentTypeError(f"{where} uniform_split is True or False, found {uniform_split!r}")
-        if not uniform_split:
-            raise ArgumentValueError(f"{where} uniform_split is False: slices of unequal size are not supported")
-        if group is not None and not isinstance(group, str):
-            raise ArgumentTypeError(f"{where} opt_shard_group is a str, found {group!r}")
-        wanted = None if slice_shape is None else _ints(f"{where} slice_shape", slice_shape, 0)
-        return cls(grid, tuple(() if item == (-1,) else item for item in maps), wanted, group or "")
+        from numparam.layout_tuple import parse
 
-    def region(self, name: str, shape: tuple[int, ...], rank: int) -> Region:
+        return parse(layout, shape, name)
+
+    @property
+    def size(self) -> int:
+        """Count the ranks."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def replicated(self) -> tuple[str, ...]:
+        """Return the axes of the mesh along which all ranks hold the same."""
+        used = {axis for item in (*self.spec, self.optimizer_shard) for axis in item}
+        return tuple(axis for axis in self.mesh if axis not in used)
+
+    def region(self, shape: tuple[int, ...], rank: int, name: str = "") -> Region:
         """Return the region of a parameter that a rank holds.
 
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the whole parameter.
+        rank : int
+            From 0.
+        name : str
+            Of the parameter, for the message of an error.
+
         Raises
         ------
-        ArgumentValueError
-            If the grid has no such rank, an axis does not divide, or the slice is not of the shape that was asked for.
+        TypeError
+            If the rank is no int.
+        ValueError
+            If the mesh has no such rank, or the parameter has too few axes.
         """
         where = f"Parameter {name!r} of shape {shape}"
-        if len(self.tensor_map) != len(shape):
-            raise ShapeError(f"{where}: the layout's tensor_map has {len(self.tensor_map)} items, one for each axis")
-        if rank >= math.prod(self.dev_mat):
-            raise ArgumentValueError(f"{where}: the grid {list(self.dev_mat)} of the layout has no rank {rank}")
-        grid = self.dev_mat[::-1]  # the last axis first, as tensor_map counts
-        strides = [1, *accumulate(grid, mul)]
-        place = [rank // stride % length for stride, length in zip(strides, grid, strict=False)]
-        slices = []
-        for axis, (length, cut_by) in enumerate(zip(shape, self.tensor_map, strict=True)):
-            parts, part = 1, 0
-            for each in cut_by:
-                parts, part = parts * grid[each], part * grid[each] + place[each]
-            slices.append(self._cut(where, axis, length, parts, part))
-        region = Region.full(shape)[tuple(slices)]
-        return self._share_out(where, region, place, grid)
-
-    def _share_out(self, where: str, region: Region, place: list[int], grid: tuple[int, ...]) -> Region:
-        """Cut the slice among the ranks that would hold the same one, and check the shape that comes out."""
-        wanted = region.shape if self.slice_shape is None else self.slice_shape
-        if self.opt_shard_group and len(wanted) == len(region.shape) and wanted[:1] != region.shape[:1]:
-            used = {axis for cut_by in self.tensor_map for axis in cut_by}
-            replicas, replica = 1, 0
-            for axis in reversed(range(len(grid))):
-                if axis not in used:
-                    replicas, replica = replicas * grid[axis], replica * grid[axis] + place[axis]
-            parts = region.shape[0] // max(wanted[0], 1)
-            if parts and replicas % parts == 0:
-                region = region[self._cut(where, 0, region.shape[0], parts, replica % parts)]
-        if region.shape != wanted:
-            raise ShapeError(f"{where}: the layout cuts slices of shape {region.shape}, its slice_shape says {wanted}")
+        if len(self.spec) > len(shape):
+            raise ShapeError(f"{where}: the spec of {self!r} has {len(self.spec)} items, one for each axis")
+        if self.optimizer_shard and not shape:
+            raise ShapeError(f"{where}: there is no axis 0 that {self.optimizer_shard} could cut once more")
+        place = self._place(rank, where)
+        bounds = [cut(length, *self._part(axes, place)) for length, axes in zip(shape, self.spec, strict=False)]
+        region = Region.full(shape)[tuple(slice(*bound) for bound in bounds)]
+        if self.optimizer_shard:
+            region = region[slice(*cut(region.shape[0], *self._part(self.optimizer_shard, place)))]
         return region
 
-    @staticmethod
-    def _cut(where: str, axis: int, length: int, parts: int, part: int) -> slice:
-        if length % parts:
-            raise ShapeError(f"{where}: the layout cuts axis {axis} into {parts} parts, which do not divide {length}")
-        step = length // parts
-        return slice(part * step, (part + 1) * step)
+    def shape(self, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+        """Return the shape of the region of a parameter that a rank holds; rank 0 has the largest."""
+        return self.region(shape, rank).shape
+
+    def slice_index(self, rank: int) -> int:
+        """Return the number of the slice that a rank holds, which is that of another rank only if it holds the same.
+
+        It counts the shards of the parameter in row-major order, and in each of them the cuts of the optimizer.
+
+        Examples
+        --------
+        >>> layout = Layout({"dp": 2, "tp": 2}, ("dp",))
+        >>> [layout.slice_index(rank) for rank in range(4)]
+        [0, 0, 1, 1]
+        >>> layout = Layout({"dp": 2, "tp": 2}, ("dp",), optimizer_shard="tp")
+        >>> [layout.slice_index(rank) for rank in range(4)]
+        [0, 1, 2, 3]
+        """
+        axes = [axis for item in (*self.spec, self.optimizer_shard) for axis in item]
+        return self._part(axes, self._place(rank, "slice_index"))[1]
+
+    def groups(self, axes: Axes = None) -> list[tuple[int, ...]]:
+        """Return the groups of ranks that differ in their places along some axes of the mesh alone.
+
+        Parameters
+        ----------
+        axes : str or sequence of str, optional
+            Axes of the mesh; those along which all ranks hold the same region if not given. `optimizer_shard` gives
+            the groups that cut one shard among them.
+
+        Returns
+        -------
+        list of tuple of int
+            Every rank is in one group.
+
+        Raises
+        ------
+        ValueError
+            If the mesh has no such axis.
+
+        Examples
+        --------
+        >>> layout = Layout({"dp": 2, "tp": 2}, ("tp",))
+        >>> layout.groups(), layout.groups("tp")
+        ([(0, 2), (1, 3)], [(0, 1), (2, 3)])
+        """
+        chosen = self.replicated if axes is None else _names(axes)
+        if unknown := [axis for axis in chosen if axis not in self.mesh]:
+            raise ArgumentValueError(f"the mesh has no axis {unknown[0]!r}; it has {', '.join(self.mesh)}")
+        strides = self._strides()
+        steps = {axis: range(0, length * strides[axis], strides[axis]) for axis, length in self.mesh.items()}
+        within = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis in chosen))]
+        starts = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis not in chosen))]
+        return [tuple(start + step for step in within) for start in starts]
+
+    def _strides(self) -> dict[str, int]:
+        """Say how far apart in rank neighbours along each axis of the mesh are."""
+        strides, stride = {}, 1
+        for axis, length in reversed(self.mesh.items()):
+            strides[axis], stride = stride, stride * length
+        return strides
+
+    def _place(self, rank: int, where: str) -> dict[str, int]:
+        if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
+            raise ArgumentTypeError(f"{where}: a rank is an int, found {rank!r}")
+        if not 0 <= rank < self.size:
+            raise ArgumentValueError(f"{where}: the mesh {self.mesh} of the layout has no rank {rank}")
+        return {axis: int(rank) // stride % self.mesh[axis] for axis, stride in self._strides().items()}
+
+    def _part(self, axes: Iterable[str], place: Mapping[str, int]) -> tuple[int, int]:
+        """Count the parts that axes of the mesh cut together, and say which of them is at a place."""
+        parts, part = 1, 0
+        for axis in axes:
+            parts, part = parts * self.mesh[axis], part * self.mesh[axis] + place[axis]
+        return parts, part
+
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(self.mesh.items()), self.spec, self.optimizer_shard  # the order of the mesh counts
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Layout) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        cuts = tuple(_shown(item) for item in self.spec)
+        optimizer = f", optimizer_shard={_shown(self.optimizer_shard)!r}" if self.optimizer_shard else ""
+        return f"Layout({self.mesh}, {cuts}{optimizer})"
 
 
-def _ints(what: str, value: Any, low: int) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(item, int | np.integer) and not isinstance(item, bool) for item in value
-    ):
-        raise ArgumentTypeError(f"{what} holds ints, found {value!r}")
-    if any(item < low for item in value):
-        raise ArgumentValueError(f"{what} holds ints of at least {low}, found {value!r}")
-    return tuple(int(item) for item in value)
+def _length(axis: str, length: Any) -> int:
+    try:
+        found = operator.index(length)
+    except TypeError:
+        raise ArgumentTypeError(f"axis {axis!r} of the mesh has an int for its length, found {length!r}") from None
+    if found < 1 or isinstance(length, bool):
+        raise ArgumentValueError(f"axis {axis!r} of the mesh has a length of at least 1, found {length!r}")
+    return found
+
+
+def _names(axes: Any) -> tuple[str, ...]:
+    names = () if axes is None else (axes,) if isinstance(axes, str) else axes
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ArgumentTypeError(f"a layout names an axis of its mesh, a tuple of several, or None; found {axes!r}")
+    return tuple(names)
+
+
+def _shown(axes: tuple[str, ...]) -> Axes:
+    return axes if len(axes) > 1 else axes[0] if axes else None

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from numparam import dtypes
-from numparam.context import STAND_ALONE, get_auto_parallel_context, parallel_mode
+from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
 from numparam.flags import anything, integer, lengths, switch
 from numparam.layout import Layout
+from numparam.region import Region
 from numparam.tensor import Array, Recipe, Tensor, as_array
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ class Parameter(Tensor):
 
     _origin = "initializer"
     _origin_file: str | None = None
-    _parallel_mode = STAND_ALONE
+    _parallel_mode = ParallelMode.STAND_ALONE
     _initialized = False
+    _layout: Layout | None = None
+    _region: Region | None = None  # that of the values, if they are not those of the whole
     _pipeline_stages: tuple[int, ...] = ()
 
     def __init__(
@@ -118,6 +121,13 @@ class Parameter(Tensor):
             self._origin = "input"
         elif (mode := parallel_mode()) != self._parallel_mode:
             self._parallel_mode = mode
+
+    def _copy(self, other: Tensor) -> None:
+        super()._copy(other)
+        recipe = other._recipe
+        region = recipe.region if recipe is not None else other._region if isinstance(other, Parameter) else None
+        if region is not None and not region.whole:
+            self._region = region
 
     def _stream_name(self, recipe: Recipe) -> str | int:
         # A recipe that has a name is a copy of another parameter's.
@@ -168,6 +178,22 @@ class Parameter(Tensor):
 
     def _set_origin(self, origin: str, file: str | None = None) -> None:
         self._origin, self._origin_file = origin, file
+
+    @property
+    def region(self) -> Region:
+        """Return the region of the whole parameter that this object holds.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0]).region.whole
+        True
+        """
+        return Region.full(self.shape) if self._region is None else self._region
+
+    @property
+    def layout(self) -> Layout | None:
+        """Return the layout that `init_data` was given, None if it was given none."""
+        return self._layout
 
     @property
     def data(self) -> Self:
@@ -300,21 +326,21 @@ class Parameter(Tensor):
             self._dtype = target
         return self
 
-    def init_data(self, layout: tuple[Any, ...] | None = None, set_sliced: bool = False) -> Self:
-        """Make the values now if the parameter is lazy: all of them, or the slice of this rank.
+    def init_data(
+        self, layout: Layout | tuple[Any, ...] | None = None, set_sliced: bool = False, *, rank: int | None = None
+    ) -> Self:
+        """Make the values now if the parameter is lazy: all of them, or the slice of a rank.
 
         The slice has the bits that the whole parameter has there.
 
         Parameters
         ----------
-        layout : tuple, optional
-            How the parameter is cut over the devices, six items: ``dev_mat`` (list of int), the grid of devices;
-            ``tensor_map`` (list of int), for each axis of the parameter the axis of the grid that cuts it, counted from
-            the last, -1 for none; ``slice_shape`` (list of int), the shape that comes out, or None; ``field_size``
-            (int); ``uniform_split`` (bool); ``opt_shard_group`` (str), named if the optimizer cuts axis 0 once more.
-            See `numparam.layout.Layout`. The rank is the ``global_rank`` of `numparam.set_auto_parallel_context`.
+        layout : Layout or tuple, optional
+            How the parameter is cut over the ranks; a tuple is one of MindSpore, see `numparam.layout_tuple`.
         set_sliced : bool
             What `sliced` becomes.
+        rank : int, optional
+            The rank whose slice is made, the ``global_rank`` of `numparam.set_auto_parallel_context` if not given.
 
         Returns
         -------
@@ -326,19 +352,22 @@ class Parameter(Tensor):
         RuntimeError
             If the parameter is lazy and the parallel mode changed after it was made.
         TypeError
-            If `layout` is no tuple, or an item is of the wrong kind.
+            If `layout` is neither, or an item of the tuple is of the wrong kind.
         ValueError
-            If `layout` has fewer than six items, or does not suit the parameter.
+            If the layout does not suit the parameter, or has no such rank.
 
         Examples
         --------
         >>> from numparam.initializer import initializer
         >>> whole = Parameter(initializer("normal", (8, 6)), name="w")
-        >>> part = whole.clone().init_data(([2, 2], [1, 0], [4, 3], 0, True, ""), set_sliced=True)
-        >>> bool((part.asnumpy() == whole.asnumpy()[:4, :3]).all())
+        >>> part = whole.clone().init_data(Layout({"dp": 2, "tp": 2}, ("dp", "tp")), set_sliced=True, rank=1)
+        >>> bool((part.asnumpy() == whole.asnumpy()[:4, 3:]).all())
         True
+        >>> part.region
+        Region((8, 6): range(0, 4), range(3, 6))
         """
-        parsed = None if layout is None else Layout.parse(layout, self._name)
+        if layout is not None and not isinstance(layout, Layout):
+            layout = Layout.parse(layout, self.shape, self._name)
         recipe = self._recipe
         if recipe is None:
             return self
@@ -348,9 +377,10 @@ class Parameter(Tensor):
                 f"Parameter {self._name!r} was made in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
                 "set the mode before making parameters"
             )
-        if parsed is not None:
-            region = parsed.region(self._name, self.shape, get_auto_parallel_context("global_rank"))
-            self._recipe = recipe._replace(region=recipe.region[region.slices()])
+        if layout is not None:
+            place = get_auto_parallel_context("global_rank") if rank is None else rank
+            region = recipe.region[layout.region(self.shape, place, self._name).slices()]
+            self._recipe, self._region, self._layout = recipe._replace(region=region), region, layout
         self._settle()
         self.sliced = set_sliced
         self._initialized = True
