@@ -119,10 +119,19 @@ def copy_apart(target: Array, source: Array) -> None:
 
 
 def walk_of(target: Array, source: Array) -> Walk:
-    """Put the axes into the order of the target's memory, all walked upwards there, and merge what can be merged."""
-    to, origin = target.ctypes.data, source.ctypes.data
+    """Return the walk of a copy between two arrays of one shape; it has at least one axis."""
+    walk = walk_at(target.shape, (target.ctypes.data, target.strides), (source.ctypes.data, source.strides))
+    return walk if walk.axes else walk._replace(axes=[Axis(1, target.itemsize, source.itemsize)])
+
+
+def walk_at(shape: tuple[int, ...], target: tuple[int, tuple[int, ...]], source: tuple[int, tuple[int, ...]]) -> Walk:
+    """Put the axes into the order of the target's memory, all walked upwards there, and merge what can be merged.
+
+    Both sides are an address and the steps of the axes in bytes.
+    """
+    (to, target_steps), (origin, source_steps) = target, source
     axes = []
-    for length, step, source_step in zip(target.shape, target.strides, source.strides, strict=True):
+    for length, step, source_step in zip(shape, target_steps, source_steps, strict=True):
         if length == 1:
             continue
         if step < 0:
@@ -139,7 +148,7 @@ def walk_of(target: Array, source: Array) -> Walk:
                 merged[-1] = Axis(outer.length * axis.length, axis.target, axis.source)
                 continue
         merged.append(axis)
-    return Walk(merged or [Axis(1, target.itemsize, source.itemsize)], to, origin)
+    return Walk(merged, to, origin)
 
 
 def table(axes: list[Axis]) -> Array:
