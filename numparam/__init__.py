@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     float8_e4m3fn: np.dtype[Any]
     float8_e5m2: np.dtype[Any]
     __version__: str
+    from numparam.automatic_layout import automatic_layouts
     from numparam.loading import load_checkpoint, load_param_into_net
     from numparam.saving import save_checkpoint
 
@@ -61,6 +62,7 @@ __all__ = [
     "ParameterTuple",
     "SequentialCell",
     "Tensor",
+    "automatic_layouts",
     "bfloat16",
     "bool_",
     "complex64",
@@ -98,6 +100,7 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _IN_MODULES = {
+        "automatic_layouts": "numparam.automatic_layout",
         "load_checkpoint": "numparam.loading",
         "load_param_into_net": "numparam.loading",
         "save_checkpoint": "numparam.saving",

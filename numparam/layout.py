@@ -90,6 +90,11 @@ class Layout:
         return math.prod(self.mesh.values())
 
     @property
+    def whole(self) -> bool:
+        """Say whether every rank holds the whole parameter."""
+        return not any((*self.spec, self.optimizer_shard))
+
+    @property
     def replicated(self) -> tuple[str, ...]:
         """Return the axes of the mesh along which all ranks hold the same."""
         used = {axis for item in (*self.spec, self.optimizer_shard) for axis in item}

@@ -267,6 +267,8 @@ class Parameter(Tensor):
                 f"Parameter {self._name!r}: expected data of shape {self.shape}, found {data.shape}; "
                 "slice_shape=True takes a slice of any shape"
             )
+        if data.shape != self.shape:
+            self._region = self._layout = None  # nobody said which region these values are
         self._take(data)
         self.sliced = slice_shape
         self._set_origin("set_data")
@@ -277,7 +279,7 @@ class Parameter(Tensor):
         source = self._sibling()  # of this name: lazy values without one are those of this parameter
         source._copy(data)
         if source.has_init and self.has_init and source.dtype == self._dtype:
-            self._recipe = source._recipe
+            self._recipe, self._region = source._recipe, source._region
         else:
             values = _converted(self._name, source.asnumpy(), self._dtype)
             self._discard()

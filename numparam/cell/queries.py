@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 from numparam.cell.tree import Tree
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.parameter import Parameter
-from numparam.placed import made_together
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -337,32 +336,6 @@ class Queries(Tree):
             raise ArgumentValueError(f"a prefix has letters, digits, underscores, dots and hyphens, found {prefix!r}")
         for path, parameter in self.parameters_and_names(expand=recurse):
             parameter.name = prefix + path
-
-    def init_parameters_data(self, auto_parallel_mode: bool = False) -> dict[Parameter, Parameter]:  # noqa: ARG002
-        """Make the values of every lazy parameter.
-
-        Returns
-        -------
-        dict of Parameter to Parameter
-            Every parameter, to itself: none is replaced.
-
-        Raises
-        ------
-        RuntimeError
-            If the parallel mode changed since a parameter was made, or a parameter has no initializer and still no
-            values.
-
-        Examples
-        --------
-        >>> from numparam import Cell, initializer
-        >>> cell = Cell()
-        >>> cell.w = Parameter(initializer.initializer("normal", (2, 3)))
-        >>> list(cell.init_parameters_data()), cell.w.has_init
-        ([Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True)], False)
-        """
-        parameters = list(self.get_parameters())
-        with made_together(parameters):
-            return {parameter: parameter.init_data() for parameter in parameters}
 
     def uninitialized(self) -> list[str]:
         """Return the paths of the parameters that hold no values yet, and that no file was loaded into.

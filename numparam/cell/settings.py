@@ -9,7 +9,11 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.cell.queries import Queries
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
+from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
+from numparam.layout import Layout
+from numparam.parameter import Parameter
+from numparam.placed import made_together
 
 _COMPUTE_DTYPES = ("float16", "float32", "bfloat16")
 _RECOMPUTE = ("mp_comm_recompute", "parallel_optimizer_comm_recompute", "recompute_slice_activation")
@@ -197,7 +201,7 @@ class Settings(Queries):
 
     @property
     def parameter_layout_dict(self) -> Mapping[str, Any]:
-        """Get or set the layouts of the parameters by name."""
+        """Get or set the layouts by the name of the parameter, as `Parameter.init_data` takes them."""
         return self._layouts
 
     @parameter_layout_dict.setter
@@ -205,3 +209,70 @@ class Settings(Queries):
         if not isinstance(layouts, dict):
             raise ArgumentTypeError(f"the layouts of the parameters are a dict, found {type(layouts).__name__}")
         self._layouts = layouts
+
+    def init_parameters_data(self, auto_parallel_mode: bool = False) -> dict[Parameter, Parameter]:
+        """Make the values of every lazy parameter: all of them, or those of this rank, see `ParallelMode`.
+
+        Parameters
+        ----------
+        auto_parallel_mode : bool
+            Whether layouts that the user did not give are chosen, if the parallel mode is ``"auto_parallel"``; see
+            `numparam.automatic_layouts`. `Parameter.layout` says which.
+
+        Returns
+        -------
+        dict of Parameter to Parameter
+            Every parameter, to itself: none is replaced.
+
+        Raises
+        ------
+        RuntimeError
+            If the parallel mode changed since a parameter was made, a parameter has no initializer and still no values,
+            or the mesh of the context is not one of its ``device_num`` ranks.
+        ValueError
+            If a layout does not suit its parameter, there is no parameter of that name, or the memory is too small for
+            any layouts.
+
+        Examples
+        --------
+        >>> from numparam import Cell, initializer
+        >>> cell = Cell()
+        >>> cell.w = Parameter(initializer.initializer("normal", (2, 3)))
+        >>> list(cell.init_parameters_data()), cell.w.has_init
+        ([Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True)], False)
+        """
+        parameters = list(self.get_parameters())
+        parallel = parallel_mode() in (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL)
+        layouts = self._given_layouts(parameters) if parallel else {}
+        if auto_parallel_mode and parallel_mode() == ParallelMode.AUTO_PARALLEL:
+            layouts = _chosen_layouts(parameters, layouts)
+        with made_together(parameters):
+            for parameter in parameters:
+                layout = layouts.get(parameter.name)
+                parameter.init_data(layout, set_sliced=layout is not None and not layout.whole)
+        return {parameter: parameter for parameter in parameters}
+
+    def _given_layouts(self, parameters: list[Parameter]) -> dict[str, Layout]:
+        shapes = {parameter.name: parameter.shape for parameter in parameters}
+        if missing := [name for name in self._layouts if name not in shapes]:
+            raise ArgumentValueError(
+                f"parameter_layout_dict has a layout for {missing[0]!r}, a parameter that the {type(self).__name__} "
+                "does not have"
+            )
+        return {
+            name: layout if isinstance(layout, Layout) else Layout.parse(layout, shapes[name], name)
+            for name, layout in self._layouts.items()
+        }
+
+
+def _chosen_layouts(parameters: list[Parameter], given: Mapping[str, Layout]) -> dict[str, Layout]:
+    """Choose layouts for the lazy parameters that have none, over the mesh of the context."""
+    from numparam.automatic_layout import automatic_layouts
+
+    ranks = get_auto_parallel_context("device_num")
+    mesh = get_auto_parallel_context("mesh") or {"rank": ranks}
+    whole = Layout(mesh, ())
+    if whole.size != ranks:
+        raise StateError(f"the mesh {mesh} of the parallel context has {whole.size} ranks, its device_num is {ranks}")
+    settled = {parameter.name: whole for parameter in parameters if not parameter.has_init} | dict(given)
+    return automatic_layouts(parameters, mesh, get_auto_parallel_context("memory_per_rank"), settled)
