@@ -89,6 +89,36 @@ def by_name(name: str) -> type[Initializer]:
     return _ALIASES[name.lower()]
 
 
+def as_initializer(init: str | Initializer | float) -> Initializer:
+    """Return the initializer that a name, a number or an initializer means; see `initializer`.
+
+    Raises
+    ------
+    TypeError
+        If `init` is of another kind or needs arguments.
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> as_initializer("normal"), as_initializer(1.5)
+    (Normal(sigma=0.01, mean=0.0), Constant(value=1.5))
+    """
+    if isinstance(init, str):
+        found = by_name(init)
+        try:
+            return found()
+        except TypeError:
+            raise ArgumentTypeError(f"{init!r} needs arguments: give {found.__name__}(...) itself") from None
+    if isinstance(init, Initializer):
+        return init
+    if isinstance(init, Number | np.bool_):
+        return Constant(init)
+    raise ArgumentTypeError(
+        f"an initializer is a Tensor, a name, an Initializer or a number, found {init!r} of {type(init)}"
+    )
+
+
 def initializer(
     init: Tensor | str | Initializer | float,
     shape: Shape | None = None,
@@ -132,18 +162,7 @@ def initializer(
         if shape is not None and as_shape(shape) != init.shape:
             raise ShapeError(f"a tensor of shape {as_shape(shape)} was asked for, found one of shape {init.shape}")
         return init
-    if isinstance(init, str):
-        found = by_name(init)
-        try:
-            init = found()
-        except TypeError:
-            raise ArgumentTypeError(f"{init!r} needs arguments: give {found.__name__}(...) itself") from None
-    elif not isinstance(init, Initializer) and isinstance(init, Number | np.bool_):
-        init = Constant(init)
-    if not isinstance(init, Initializer):
-        raise ArgumentTypeError(
-            f"an initializer is a Tensor, a name, an Initializer or a number, found {init!r} of {type(init)}"
-        )
+    init = as_initializer(init)
     if shape is None:
         raise ShapeError(f"{init!r} needs a shape to make a tensor")
     return Tensor(shape=shape, dtype=dtypes.as_dtype(dtype), init=init)

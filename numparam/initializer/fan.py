@@ -84,7 +84,10 @@ class FanScaled(RandomInitializer):
         check_rank(self, shape, 2)
 
     def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
-        variance = self._variance(*fans(region.full_shape))
+        self._draw(out, region, source, *fans(region.full_shape))
+
+    def _draw(self, out: Buffer, region: Region, source: Source, fan_in: int, fan_out: int) -> None:
+        variance = self._variance(fan_in, fan_out)
         if self._distribution == "uniform":
             bound = math.sqrt(3.0 * variance)
             source.uniform(out, region, -bound, bound)
