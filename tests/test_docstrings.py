@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+OPTIONAL = {"jax", "torch"}
 PACKAGES = ["numparam", "numparam.kernels"]
 MODULES = PACKAGES + [
     module.name
@@ -18,7 +19,12 @@ MODULES = PACKAGES + [
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        pytest.skip(f"{error.name} is not installed")
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for example in doctest.DocTestFinder().find(module, name):

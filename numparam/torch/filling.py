@@ -1,0 +1,200 @@
+"""Fill the memory of torch tensors with what an initializer makes of a seed and a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, SupportsIndex
+
+import torch
+
+from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
+from numparam.initializer import Constant, Initializer, by_name
+from numparam.placed import _MADE_ON_DEVICES
+from numparam.region import Region
+from numparam.seed import as_seed, current_seed, get_seed
+from numparam.source import Source
+from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
+from numparam.torch.padded import PaddedNormal
+from numparam.torch.shards import held_part
+
+_CPU = torch.device("cpu")
+
+
+def fill_(
+    tensor: torch.Tensor,
+    init: Initializer | str | float,
+    name: str,
+    seed: SupportsIndex | None = None,
+    *,
+    region: Region | None = None,
+) -> torch.Tensor:
+    """Fill one tensor in place, for loops of your own.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        Of any strides, on any device but ``meta``. Of a ``DTensor`` each rank fills its part, without communication.
+    init : Initializer, str or number
+        As `numparam.initializer.initializer` takes it.
+    name : str
+        The name of the parameter, which decides the values.
+    seed : int, optional
+        From 0 to 2**64 - 1; by default that of `numparam.set_seed`.
+    region : Region, optional
+        What an ordinary tensor holds of a whole parameter, for shards that are no ``DTensor``; of the shape of the
+        tensor. By default the tensor is whole.
+
+    Returns
+    -------
+    torch.Tensor
+        The same tensor.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind, or the initializer cannot fill the dtype.
+    ValueError
+        If the shape does not fit the initializer or the region.
+    RuntimeError
+        If the tensor has no memory, or its part is none that its placements explain, or each of several ranks would
+        draw a seed of its own.
+
+    Examples
+    --------
+    >>> from numparam import Parameter, set_seed
+    >>> from numparam.initializer import Normal, initializer
+    >>> set_seed(7)
+    >>> weight = fill_(torch.empty(3, 4), Normal(0.02), "weight")
+    >>> bool((weight.numpy() == Parameter(initializer(Normal(0.02), (3, 4)), name="weight").asnumpy()).all())
+    True
+    >>> last_rows = fill_(torch.empty(2, 4), Normal(0.02), "weight", region=Region.full((3, 4))[1:])
+    >>> torch.equal(last_rows, weight[1:])
+    True
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise ArgumentTypeError(f"a torch tensor is filled, found {type(tensor).__name__}")
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"the name of a parameter is a str, found {name!r}")
+    if tensor.is_meta:
+        raise StateError(f"parameter {name!r} is on the meta device and has no memory to fill")
+    fill_all([plan(name, tensor, as_initializer(init), common_seed(seed), region)])
+    return tensor
+
+
+class Fill(NamedTuple):
+    """What shall be written where."""
+
+    name: str
+    tensor: torch.Tensor
+    local: torch.Tensor
+    """The tensor, or the part of it that this rank holds."""
+    region: Region
+    init: Initializer
+    seed: int
+
+    @property
+    def draws_on(self) -> torch.device:
+        """Return the device that makes the values: that of the tensor wherever possible, else the CPU."""
+        on_device = type(self.init)._initialize_region.__module__ in {*_MADE_ON_DEVICES, PaddedNormal.__module__}
+        place = self.local.device
+        return place if on_device and is_reachable(place) else _CPU
+
+    @property
+    def in_place(self) -> bool:
+        """Say whether the values are made where they shall be, not copied there."""
+        return bool(self.local.is_contiguous()) and self.draws_on == self.local.device
+
+    @property
+    def may_wait(self) -> bool:
+        """Say whether it is one launch on a CUDA device, which others may join."""
+        return self.in_place and bool(self.local.is_cuda) and not isinstance(self.init, PaddedNormal)
+
+    def run(self) -> None:
+        """Write the values."""
+        if not self.region.size:
+            return
+        local = self.local
+        out = local if self.in_place else torch.empty(local.shape, dtype=local.dtype, device=self.draws_on)
+        seed = self.seed if self.init.seed is None else self.init.seed
+        self.init._initialize_region(shared(out), self.region, Source(seed, self.name))  # type: ignore[arg-type]
+        if out is not local:
+            local.copy_(out)
+        torch.autograd.graph.increment_version(self.tensor)
+
+
+def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: Region | None = None) -> Fill:
+    """Check that an initializer can fill a tensor, and find the part of this rank.
+
+    Raises
+    ------
+    NumparamError
+        If it cannot; the message names the parameter.
+    """
+    try:
+        if torch.nn.parameter.is_lazy(tensor):
+            raise StateError("it has no shape yet: call the module once")
+        if tensor.layout != torch.strided:
+            raise ArgumentTypeError(f"a dense tensor is filled, found {tensor.layout}")
+        local, held = held_part(tensor)
+        if region is not None:
+            if local is not tensor or region.shape != held.shape:
+                raise ShapeError(f"an ordinary tensor of shape {region.shape} holds {region}, found {held.shape}")
+            held = region
+        init._check(held.full_shape, dtype_of(tensor))
+    except NumparamError as error:
+        raise type(error)(f"parameter {name!r} gets {init!r}: {error}") from None
+    return Fill(name, tensor, local, held, init, seed)
+
+
+def fill_all(fills: Sequence[Fill]) -> None:
+    """Write all values; those of small tensors on CUDA devices in few launches."""
+    indices = {fill.local.device.index for fill in fills if fill.local.is_cuda}
+    with torch.no_grad(), in_order(indices):
+        with _batch() if indices else nullcontext():
+            for fill in fills:
+                if fill.may_wait:
+                    fill.run()
+        for fill in fills:
+            if not fill.may_wait:
+                fill.run()
+
+
+def as_initializer(given: Initializer | str | float) -> Initializer:
+    """Return the initializer that a name or a number stands for.
+
+    Raises
+    ------
+    NumparamError
+        If it stands for none.
+
+    Examples
+    --------
+    >>> as_initializer("xavier_uniform"), as_initializer(0.5)
+    (XavierUniform(gain=1.0), Constant(value=0.5))
+    """
+    if isinstance(given, Initializer):
+        return given
+    return by_name(given)() if isinstance(given, str) else Constant(given)
+
+
+def common_seed(seed: SupportsIndex | None) -> int:
+    """Return the seed that all ranks use.
+
+    Raises
+    ------
+    NumparamError
+        If it is no seed, or there is none and each of several ranks would draw its own.
+    """
+    if seed is not None:
+        return as_seed(seed)
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if get_seed() is None and several and torch.distributed.get_world_size() > 1:
+        raise StateError("each rank would draw a seed of its own: give the same seed to all, or call numparam.set_seed")
+    return current_seed()
+
+
+def _batch() -> AbstractContextManager[object]:
+    from numparam.kernels.batch import Batch
+
+    return Batch()

@@ -1,0 +1,132 @@
+r"""The rules that follow a user's own: how the layers of ``torch.nn`` start, after their own ``reset_parameters``.
+
+==================================================  ===================================================================
+layer                                               values
+==================================================  ===================================================================
+``Linear``, ``Conv*d``, ``ConvTranspose*d``         weight and bias :math:`U(-b, b)`, :math:`b = 1 / \sqrt{fan\_in}`,
+                                                    which is what ``kaiming_uniform_(a=sqrt(5))`` comes to
+``Bilinear``                                        weight and bias :math:`U(-b, b)`, :math:`b = 1 / \sqrt{in1}`
+``Embedding``, ``EmbeddingBag``                     :math:`N(0, 1)`, the row ``padding_idx`` zero
+``RNN``, ``LSTM``, ``GRU`` and their cells          all :math:`U(-b, b)`, :math:`b = 1 / \sqrt{hidden\_size}`
+``LayerNorm``, ``GroupNorm``, ``RMSNorm``           weight one, bias zero
+``BatchNorm*d``, ``InstanceNorm*d``,                weight one, bias zero, ``running_mean`` zero, ``running_var`` one,
+``SyncBatchNorm``                                   ``num_batches_tracked`` zero
+``MultiheadAttention``                              ``in_proj_weight``, or ``q_``, ``k_`` and ``v_proj_weight``, Xavier
+                                                    uniform; ``bias_k`` and ``bias_v`` Xavier normal; other biases zero;
+                                                    ``out_proj.weight`` as ``Linear``
+``Transformer``                                     every parameter of two or more axes Xavier uniform, the rest as the
+                                                    layers inside say; a ``TransformerEncoder`` alone has no such rule
+``PReLU``                                           the constant ``init`` of the layer, 0.25 unless told otherwise
+==================================================  ===================================================================
+
+``fan_in`` is that of the whole parameter, never of a shard: the product of all axes of the weight but the first. A
+layer inside a layer starts as the outer one says. Subclasses start like their class, unless they define
+``reset_parameters`` themselves: that is never called, and so such a class needs a rule, as does any other that has
+parameters of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from numparam.initializer import Constant, Initializer, Normal, One, Uniform, XavierNormal, XavierUniform, Zero
+from numparam.torch.padded import PaddedNormal
+from numparam.torch.walk import Place
+
+LayerRule = Callable[[Any, str, torch.Tensor], Initializer | None]
+"""Is given a layer, the name of a parameter or buffer below it and the tensor; None where it has nothing to say."""
+
+
+def default(place: Place) -> tuple[Initializer, str] | None:
+    """Return how a parameter or buffer of a layer of ``torch.nn`` starts, and the layer that says so.
+
+    Examples
+    --------
+    >>> from numparam.torch.walk import places
+    >>> [default(place) for place in places(nn.Linear(4, 2))]
+    [(Uniform(scale=0.5), 'torch.nn.Linear'), (Uniform(scale=0.5), 'torch.nn.Linear')]
+    """
+    for prefix, module in place.around:
+        rule = _rule(type(module))
+        init = None if rule is None else rule(module, place.name.removeprefix(prefix), place.tensor)
+        if init is not None:
+            layer = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
+            return init, f"torch.nn.{layer.__name__}"
+    return None
+
+
+def _rule(kind: type) -> LayerRule | None:
+    """Return the rule of the class that says how layers of a kind start, None if there is none for it."""
+    for base in kind.__mro__:
+        if base in _RULES:
+            return _RULES[base]
+        if vars(base).keys() & {"reset_parameters", "_reset_parameters"}:
+            return None
+    return None
+
+
+def _uniform(inputs: int) -> Initializer:
+    return Uniform(1.0 / math.sqrt(inputs)) if inputs else Zero()
+
+
+def _affine(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    return _uniform(math.prod(layer.weight.shape[1:])) if name in ("weight", "bias") else None
+
+
+def _bilinear(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    return _uniform(layer.in1_features) if name in ("weight", "bias") else None
+
+
+def _recurrent(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    return _uniform(layer.hidden_size) if name.startswith(("weight_", "bias_")) else None
+
+
+def _embedding(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    if name != "weight":
+        return None
+    return Normal(1.0) if layer.padding_idx is None else PaddedNormal(layer.padding_idx)
+
+
+def _norm(_layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    if name in ("weight", "running_var"):
+        return One()
+    return Zero() if name in ("bias", "running_mean", "num_batches_tracked") else None
+
+
+def _attention(_layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    if name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
+        return XavierUniform()
+    if name in ("bias_k", "bias_v"):
+        return XavierNormal()
+    return Zero() if name in ("in_proj_bias", "out_proj.bias") else None
+
+
+def _transformer(_layer: Any, _name: str, tensor: torch.Tensor) -> Initializer | None:
+    return XavierUniform() if isinstance(tensor, nn.Parameter) and tensor.ndim > 1 else None
+
+
+def _prelu(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    return Constant(layer.init) if name == "weight" else None
+
+
+_RULES: dict[type, LayerRule] = {
+    nn.Linear: _affine,
+    nn.modules.conv._ConvNd: _affine,
+    nn.Bilinear: _bilinear,
+    nn.Embedding: _embedding,
+    nn.EmbeddingBag: _embedding,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _recurrent,
+    nn.LayerNorm: _norm,
+    nn.GroupNorm: _norm,
+    nn.RMSNorm: _norm,
+    nn.modules.batchnorm._NormBase: _norm,
+    nn.MultiheadAttention: _attention,
+    nn.Transformer: _transformer,
+    nn.PReLU: _prelu,
+}

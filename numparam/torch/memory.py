@@ -1,0 +1,81 @@
+"""The memory of torch tensors, as numparam's kernels take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from numparam.dtypes import EXTENSIONS, as_dtype
+from numparam.errors import DeviceError
+from numparam.hardware import device
+
+if TYPE_CHECKING:
+    from numparam.kernels.device_array import DeviceArray
+
+_BITS = {1: torch.uint8, 2: torch.uint16}
+
+
+def dtype_of(tensor: torch.Tensor) -> np.dtype[Any]:
+    """Return the NumPy dtype of a tensor.
+
+    Raises
+    ------
+    DtypeError
+        If numparam has none for it.
+
+    Examples
+    --------
+    >>> dtype_of(torch.empty(0, dtype=torch.bfloat16))
+    dtype(bfloat16)
+    """
+    return as_dtype(str(tensor.dtype).removeprefix("torch."))
+
+
+@cache  # to ask the driver takes 0.1 ms, and models have thousands of parameters
+def is_reachable(place: torch.device) -> bool:
+    """Say whether numparam can write to a device: the CPU, or an NVIDIA GPU for which its extra is installed."""
+    if place.type != "cuda" or torch.version.hip is not None:
+        return bool(place.type == "cpu")
+    try:
+        device(f"cuda:{place.index}")
+    except DeviceError:
+        return False
+    return True
+
+
+def shared(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]] | DeviceArray:
+    """Return an array over the memory of a row-major tensor on a reachable device.
+
+    Examples
+    --------
+    >>> tensor = torch.zeros(3, dtype=torch.bfloat16)
+    >>> shared(tensor)[1:] = 2
+    >>> tensor
+    tensor([0., 2., 2.], dtype=torch.bfloat16)
+    """
+    dtype = dtype_of(tensor)
+    bare = tensor.detach()
+    if bare.device.type == "cuda":
+        from numparam.kernels.device_array import DeviceArray
+
+        return DeviceArray(tuple(bare.shape), dtype, bare.device.index, bare.data_ptr(), bare)
+    if dtype.name in EXTENSIONS:  # torch has no NumPy array of these, but one of their bits
+        bare = bare.view(_BITS[dtype.itemsize])
+    array: np.ndarray[Any, np.dtype[Any]] = bare.numpy()
+    return array.view(dtype)
+
+
+@contextmanager
+def in_order(indices: Iterable[int]) -> Iterator[None]:
+    """Let what numparam queues on CUDA devices come after what torch queued before, and before what it queues later."""
+    streams = [(torch.cuda.current_stream(index), torch.cuda.default_stream(index)) for index in indices]
+    for current, default in streams:
+        default.wait_stream(current)
+    yield
+    for current, default in streams:
+        current.wait_stream(default)

@@ -1,0 +1,55 @@
+"""The initializer of an embedding with a padding row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from numparam.errors import ShapeError
+from numparam.initializer import Normal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from numparam.region import Region
+    from numparam.source import Buffer, Source
+
+
+class PaddedNormal(Normal):
+    """Draw from the normal distribution, and set one row to zero.
+
+    The other rows are those of ``Normal(sigma)``. ``torch.nn.Embedding(..., padding_idx=0)`` starts so.
+
+    Parameters
+    ----------
+    padding_idx : int
+        The row of zeros, counted from 0.
+    sigma : float
+        The standard deviation, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative. Also when a tensor is made that has no such row.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer(PaddedNormal(1), (2**40, 3))[1:2].asnumpy()
+    array([[0., 0., 0.]], dtype=float32)
+    """
+
+    def __init__(self, padding_idx: int, sigma: float = 1.0) -> None:
+        self.padding_idx = padding_idx
+        super().__init__(sigma)
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super()._check(shape, dtype)
+        if not shape or not 0 <= self.padding_idx < shape[0]:
+            raise ShapeError(f"{self!r} needs a row {self.padding_idx}, found shape {shape}")
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+        super()._initialize_region(out, region, source)
+        rows = region.ranges[0]
+        if self.padding_idx in rows:
+            at = rows.index(self.padding_idx)
+            out.reshape(tuple(map(len, region.ranges)))[at : at + 1][...] = 0

@@ -1,0 +1,75 @@
+"""What an initialisation did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from numparam.initializer import Initializer
+from numparam.text import amount, printable, size
+
+
+class Filled(NamedTuple):
+    """A parameter or buffer that was filled."""
+
+    name: str
+    """The name that decided the values."""
+    shape: tuple[int, ...]
+    """Of the whole."""
+    held: tuple[int, ...]
+    """Of the part that this rank holds and filled."""
+    dtype: str
+    device: str
+    nbytes: int
+    """Of the part."""
+    init: Initializer
+    rule: str
+    """The glob, regular expression or function of the user's that chose the initializer, or the layer of torch."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Say what `numparam.torch.init_` did; printed, it is a table.
+
+    Attributes
+    ----------
+    seed : int
+        The seed that was used.
+    filled : list of Filled
+        In the order of the module.
+    left : list of str
+        The names of what was left as it was: parameters whose rule says ``unset``, and buffers of layers that torch
+        does not initialise, such as the tables of a position encoding. After ``to_empty`` they hold anything.
+    unused : list of str
+        The rules that matched no parameter: perhaps they are misspelt.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from numparam.torch import init_
+    >>> print(init_(torch.nn.Linear(4, 2), {"*.weight": 0.5}, seed=7))
+    parameter  shape   here    dtype    device  values              rule
+    weight     (2, 4)  (2, 4)  float32  cpu     Uniform(scale=0.5)  torch.nn.Linear
+    bias       (2,)    (2,)    float32  cpu     Uniform(scale=0.5)  torch.nn.Linear
+    2 tensors, 40 B here; seed 7
+    the rule '*.weight' matched no parameter
+    """
+
+    seed: int
+    filled: list[Filled] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        table = [("parameter", "shape", "here", "dtype", "device", "values", "rule")]
+        table += [
+            (printable(row.name), str(row.shape), str(row.held), row.dtype, row.device, repr(row.init), row.rule)
+            for row in self.filled
+        ]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+        here = size(sum(row.nbytes for row in self.filled))
+        lines.append(f"{amount(len(self.filled), 'tensor')}, {here} here; seed {self.seed}")
+        lines += [f"{printable(name)} was left as it was" for name in self.left]
+        lines += [f"the rule {rule!r} matched no parameter" for rule in self.unused]
+        return "\n".join(lines)

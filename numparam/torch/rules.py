@@ -1,0 +1,121 @@
+"""What a user says of the initial values of a module, in any of the forms that `numparam.torch.init_` takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from numparam.errors import ArgumentTypeError, NumparamError
+from numparam.header import Entry
+from numparam.initializer import Initializer
+from numparam.rules import Rule, Rules
+from numparam.torch.filling import as_initializer
+from numparam.torch.memory import dtype_of
+from numparam.torch.walk import Place
+
+Choice = Callable[[str, torch.nn.Module, torch.nn.Parameter], Initializer | str | float | None]
+
+
+class OwnRules:
+    """Hold rules in order; the first that has an initializer for a parameter decides.
+
+    Parameters
+    ----------
+    given : mapping, callable, Rules, path or None
+        As `numparam.torch.init_` takes it.
+
+    Attributes
+    ----------
+    layers : bool
+        Whether the layers of ``torch.nn`` decide what no rule decides.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these, or holds something that is no initializer.
+    ValueError
+        If a name stands for no initializer.
+
+    Examples
+    --------
+    >>> from numparam.torch.walk import places
+    >>> rules = OwnRules({"*.bias": 0.5, "head.*": "xavier_uniform"})
+    >>> [rules.find(place) for place in places(torch.nn.Linear(2, 2), "head.")]
+    [(XavierUniform(gain=1.0), 'head.*'), (Constant(value=0.5), '*.bias')]
+    """
+
+    def __init__(self, given: Any = None) -> None:
+        self.layers = True
+        self._choices: list[tuple[str, Callable[[Place], Initializer | None]]] = []
+        self._used: set[str] = set()
+        if isinstance(given, str | os.PathLike):
+            given = Rules.from_file(Path(given))
+        if isinstance(given, Rules):
+            own = _own(given)
+            self.layers = len(own) < len(given.rules)
+            self._choices = [(_text(rule), _by_rule(rule)) for rule in own]
+        elif isinstance(given, Mapping):
+            self._choices = [(glob, _by_glob(glob, init)) for glob, init in given.items()]
+        elif callable(given):
+            self._choices = [(getattr(given, "__qualname__", repr(given)), _by_call(given))]
+        elif given is not None:
+            raise ArgumentTypeError(
+                "rules are a mapping from globs to initializers, a callable, Rules or the path of a TOML file, "
+                f"found {given!r}"
+            )
+
+    def find(self, place: Place) -> tuple[Initializer, str] | None:
+        """Return the initializer of a parameter and the rule that gives it, None if no rule does."""
+        for text, choose in self._choices:
+            init = choose(place)
+            if init is not None:
+                self._used.add(text)
+                return init, text
+        return None
+
+    @property
+    def unused(self) -> list[str]:
+        """Return the rules that have decided nothing."""
+        return [text for text, _ in self._choices if text not in self._used]
+
+
+def _own(rules: Rules) -> tuple[Rule, ...]:
+    """Leave out the general rules that end most rules: they know names, and torch's layers know better."""
+    general = [rule.content for rule in Rules.from_toml("").rules]
+    count = len(rules.rules) - len(general)
+    return rules.rules[:count] if [rule.content for rule in rules.rules[max(count, 0) :]] == general else rules.rules
+
+
+def _text(rule: Rule) -> str:
+    return str(rule.content.get("glob", rule.content.get("regex", "*")))
+
+
+def _by_rule(rule: Rule) -> Callable[[Place], Initializer | None]:
+    def choose(place: Place) -> Initializer | None:
+        entry = Entry(place.name, tuple(place.tensor.shape), dtype_of(place.tensor))
+        return rule.initializer if rule.matches(entry) else None
+
+    return choose
+
+
+def _by_glob(glob: Any, given: Any) -> Callable[[Place], Initializer | None]:
+    if not isinstance(glob, str):
+        raise ArgumentTypeError(f"rules map globs to initializers, found the glob {glob!r}")
+    try:
+        init = as_initializer(given)
+    except NumparamError as error:
+        raise type(error)(f"rule {glob!r}: {error}") from None
+    return lambda place: init if fnmatchcase(place.name, glob) else None
+
+
+def _by_call(function: Choice) -> Callable[[Place], Initializer | None]:
+    def choose(place: Place) -> Initializer | None:
+        init = function(place.name, place.owner, place.tensor)
+        return None if init is None else as_initializer(init)
+
+    return choose

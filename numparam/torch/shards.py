@@ -1,0 +1,104 @@
+"""Which part of a parameter a rank holds: from the placements of a ``DTensor`` to a region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from numparam.errors import StateError
+from numparam.region import Region
+from numparam.sharding import cut
+
+
+def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
+    """Return the memory of this rank, and the region of the whole tensor that it holds.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        An ordinary one is whole. Of a ``DTensor``, which FSDP2 and tensor parallelism make, the rank holds its part.
+
+    Raises
+    ------
+    StateError
+        If the part is none that its placements explain.
+
+    Examples
+    --------
+    >>> local, region = held_part(torch.empty(4, 3))
+    >>> region
+    Region((4, 3): range(0, 4), range(0, 3))
+    """
+    shape = tuple(tensor.shape)
+    mesh = getattr(tensor, "device_mesh", None)
+    if mesh is None:
+        return tensor, Region.full(shape)
+    held: Any = tensor
+    with torch.no_grad():
+        local = held.to_local()
+    place = mesh.get_coordinate()
+    if place is None:  # this rank is not in the mesh
+        return local, Region.full((0,))
+    region = cut_out(shape, tuple(mesh.shape), held.placements, place)
+    if tuple(local.shape) != region.shape:
+        raise StateError(
+            f"placements {held.placements} on {mesh} give this rank shape {region.shape} of {shape}, "
+            f"but it holds shape {tuple(local.shape)}; shards must be those of torch.chunk"
+        )
+    return local, region
+
+
+def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[Any], place: Sequence[int]) -> Region:
+    """Return the region of a tensor that stands at a place of a mesh.
+
+    A dimension of the mesh cuts an axis as ``torch.chunk`` does. Where several cut the same axis they do so from left
+    to right, except that a ``_StridedShard`` comes after as many of those to its right as its ``split_factor`` counts
+    shards: FSDP2 puts its own dimension before that of tensor parallelism, but cuts what the latter has cut.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the whole tensor.
+    mesh : tuple of int
+        The lengths of the dimensions of the mesh.
+    placements : sequence of torch.distributed.tensor.placement_types.Placement
+        One for each dimension of the mesh.
+    place : sequence of int
+        The coordinates in the mesh.
+
+    Raises
+    ------
+    StateError
+        If a placement does not say which values are where, as a partial sum.
+
+    Examples
+    --------
+    >>> from torch.distributed.tensor import Replicate, Shard
+    >>> cut_out((10, 6), (4, 2), [Shard(0), Shard(1)], (3, 0))
+    Region((10, 6): range(9, 10), range(0, 3))
+    >>> cut_out((10, 6), (4, 2), [Replicate(), Shard(0)], (3, 0))
+    Region((10, 6): range(0, 5), range(0, 6))
+    """
+    order: list[int] = []  # dimensions of the mesh, those that cut first before the others
+    for dimension, placement in reversed(list(enumerate(placements))):
+        if placement.is_replicate():
+            continue
+        axis = getattr(placement, "dim", None)
+        if axis is None or placement.is_partial():
+            raise StateError(f"placement {placement} says nothing of the values of one rank; use Shard or Replicate")
+        before, at = 1, 0
+        while before < getattr(placement, "split_factor", 1) and at < len(order):
+            before *= mesh[order[at]] if placements[order[at]].dim == axis else 1
+            at += 1
+        if before != getattr(placement, "split_factor", 1):
+            raise StateError(f"{placement} counts shards that no placement right of it makes: found {placements}")
+        order.insert(at, dimension)
+    bounds = [(0, length) for length in shape]
+    for dimension in order:
+        axis = placements[dimension].dim
+        start, stop = bounds[axis]
+        first, last = cut(stop - start, mesh[dimension], place[dimension])
+        bounds[axis] = start + first, start + last
+    return Region.full(shape)[tuple(slice(*pair) for pair in bounds)]
