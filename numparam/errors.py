@@ -61,3 +61,15 @@ class DeviceError(NumparamError, RuntimeError):
 
 class DeviceOutOfMemoryError(DeviceError, MemoryError):
     """Report a device without room for what was asked."""
+
+
+class CommunicationError(NumparamError, RuntimeError):
+    """Report ranks of a job that cannot go on together; the message names them."""
+
+
+class LateRankError(CommunicationError, TimeoutError):
+    """Report ranks that did not come to an operation of all, or from which nothing came in the middle of it."""
+
+
+class DisagreementError(CommunicationError):
+    """Report ranks that came to different operations, or hold different values."""

@@ -63,12 +63,13 @@ from functools import lru_cache
 from itertools import count
 from typing import SupportsIndex
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 
 STREAM_VERSION = 1
 
 _numbers: Iterator[int] = count()
 _seed: int | None = None
+_is_drawn = False
 
 
 def set_seed(seed: SupportsIndex) -> None:
@@ -94,15 +95,15 @@ def set_seed(seed: SupportsIndex) -> None:
     >>> get_seed()
     7
     """
-    global _numbers, _seed
-    _seed, _numbers = as_seed(seed), count()
+    global _numbers, _seed, _is_drawn
+    _seed, _numbers, _is_drawn = as_seed(seed), count(), False
 
 
 def get_seed() -> int | None:
     """Return the seed: that of `set_seed`, or the one drawn from the operating system.
 
-    Without a call of `set_seed`, the first lazy tensor draws a seed for the whole process. Give it to `set_seed` in
-    another process to repeat the run.
+    Without a call of `set_seed`, the first lazy tensor draws a seed for the whole process; the ranks of a job share
+    that of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
 
     Returns
     -------
@@ -114,10 +115,28 @@ def get_seed() -> int | None:
 
 def current_seed() -> int:
     """Return the seed, drawing one from the operating system if there is none yet."""
-    global _seed  # noqa: PLW0603
+    global _seed, _is_drawn
     if _seed is None:
-        _seed = int.from_bytes(os.urandom(8), "little")
+        _seed, _is_drawn = int.from_bytes(os.urandom(8), "little"), True
     return _seed
+
+
+def share_seed(seed: int) -> None:
+    """Take the seed that another rank of the job drew, unless one was set.
+
+    Raises
+    ------
+    StateError
+        If this process drew one before, so that tensors of its own may depend on it.
+    """
+    global _seed  # noqa: PLW0603
+    if _is_drawn and seed != _seed:
+        raise StateError(
+            "lazy tensors were made before numparam.communication.init(), with a seed that each rank drew for itself: "
+            "call init() or numparam.set_seed() first"
+        )
+    if _seed is None:
+        _seed = seed
 
 
 def next_number() -> int:

@@ -1,0 +1,219 @@
+"""Operations that all ranks of a group do together, on tensors or NumPy arrays.
+
+Every member of the group calls the same operations in the same order, with the same shapes and dtypes. A member that
+does not come ends all others in a `numparam.errors.LateRankError` that names it, one that comes to something else in a
+`numparam.errors.DisagreementError`; see `numparam.communication.init` for how long they wait. What comes back is of the
+kind that was given: an array for an array, and for a tensor a tensor on the same device.
+
+Reductions go by the rank in the group, ``((x0 + x1) + x2) + x3``, and have the same bits on all ranks and in every run.
+Floats of 16 and 8 bits are reduced in float32 and rounded once; integers wrap around. See
+`numparam.communication.collectives` for the memory that operations take.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.communication import collectives, exchange
+from numparam.communication.collectives import Array
+from numparam.communication.group import WORLD_COMM_GROUP, Group
+from numparam.communication.management import as_member, get_group
+from numparam.communication.reduction import ReduceOp, Reduction
+from numparam.errors import ArgumentTypeError, ShapeError
+from numparam.tensor import Tensor
+
+Values = TypeVar("Values", Tensor, Array)
+
+
+def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
+    """Reduce the values of all ranks, and give the result to all of them.
+
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks.
+    op : ReduceOp or str
+        ``"sum"``, ``"avg"``, ``"max"``, ``"min"`` or ``"prod"``.
+    group : str
+        The name of a group of this rank.
+
+    Returns
+    -------
+    Tensor or numpy.ndarray
+        A new one.
+
+    Raises
+    ------
+    TypeError
+        If `tensor` is neither, or the operation makes no sense for its dtype.
+    ValueError
+        If there is no such operation or group.
+    RuntimeError
+        If another rank does not come, or comes to something else.
+
+    Examples
+    --------
+    >>> all_reduce(np.arange(3.0))  # of a single rank
+    array([0., 1., 2.])
+    """
+    members, values = get_group(group), _values(tensor).copy()
+    reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
+    operation = _begin(members, f"all_reduce ({op})", values)
+    collectives.all_reduce(members, operation, [values.reshape(-1)], reduction)
+    return _like(tensor, values)
+
+
+def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Values:
+    """Put the values of all ranks one after another along axis 0.
+
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks, and at least one axis.
+    group : str
+
+    Returns
+    -------
+    Tensor or numpy.ndarray
+        Axis 0 is as many times as long as the group has ranks.
+
+    Raises
+    ------
+    TypeError
+        If `tensor` is neither.
+    ValueError
+        If it has no axis, or there is no such group.
+    RuntimeError
+        If another rank does not come, or comes to something else.
+
+    Examples
+    --------
+    >>> all_gather_into_tensor(np.arange(3.0)).shape
+    (3,)
+    """
+    members, values = get_group(group), _with_axis(_values(tensor))
+    operation = _begin(members, "all_gather", values)
+    out = np.empty((len(values) * members.size, *values.shape[1:]), values.dtype)
+    collectives.all_gather(members, operation, values.reshape(-1), out.reshape(-1))
+    return _like(tensor, out)
+
+
+def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
+    """Reduce the values of all ranks, and give each rank its part along axis 0.
+
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks; the size of the group divides axis 0.
+    op : ReduceOp or str
+        As for `all_reduce`, which has the same bits.
+    group : str
+
+    Returns
+    -------
+    Tensor or numpy.ndarray
+        Axis 0 is as many times shorter as the group has ranks.
+
+    Raises
+    ------
+    TypeError
+        If `tensor` is neither, or the operation makes no sense for its dtype.
+    ValueError
+        If axis 0 does not divide, or there is no such operation or group.
+    RuntimeError
+        If another rank does not come, or comes to something else.
+
+    Examples
+    --------
+    >>> reduce_scatter_tensor(np.arange(3.0))
+    array([0., 1., 2.])
+    """
+    members, values = get_group(group), _with_axis(_values(tensor))
+    if len(values) % members.size:
+        raise ShapeError(f"axis 0 of shape {values.shape} does not divide among {members.size} ranks")
+    reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
+    operation = _begin(members, f"reduce_scatter ({op})", values)
+    out = np.empty((len(values) // members.size, *values.shape[1:]), values.dtype)
+    collectives.reduce_scatter(members, operation, values.reshape(-1), out.reshape(-1), reduction)
+    return _like(tensor, out)
+
+
+def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Values:
+    """Give the values of one rank to all.
+
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks.
+    src : int
+        The rank, in the group, whose values are given.
+    group : str
+
+    Returns
+    -------
+    Tensor or numpy.ndarray
+        A new one.
+
+    Raises
+    ------
+    TypeError
+        If `tensor` is neither.
+    ValueError
+        If there is no such rank or group.
+    RuntimeError
+        If another rank does not come, or comes to something else.
+
+    Examples
+    --------
+    >>> broadcast(np.arange(3.0))
+    array([0., 1., 2.])
+    """
+    members, values = get_group(group), _values(tensor).copy()
+    operation = _begin(members, f"broadcast from {members.ranks[as_member(members, src)]}", values)
+    collectives.broadcast(members, operation, [values.reshape(-1).view(np.uint8)], src)
+    return _like(tensor, values)
+
+
+def barrier(group: str = WORLD_COMM_GROUP) -> None:
+    """Wait until all ranks of a group are here.
+
+    Raises
+    ------
+    ValueError
+        If there is no such group.
+    RuntimeError
+        If another rank does not come, or comes to something else.
+
+    Examples
+    --------
+    >>> barrier()
+    """
+    exchange.arrive(get_group(group), "barrier")
+
+
+def _begin(members: Group, what: str, values: Array) -> str:
+    operation = f"{what} of {values.dtype} {values.shape}"
+    exchange.arrive(members, operation)
+    return operation
+
+
+def _values(tensor: Any) -> Array:
+    """Return the values as a row-major array on the host."""
+    if isinstance(tensor, Tensor):
+        return np.asarray(tensor.asnumpy(), order="C")
+    if isinstance(tensor, np.ndarray):
+        return np.asarray(tensor, dtypes.as_dtype(tensor.dtype), order="C")
+    raise ArgumentTypeError(f"a Tensor or a NumPy array is needed, found {type(tensor).__name__}")
+
+
+def _with_axis(values: Array) -> Array:
+    if not values.ndim:
+        raise ShapeError("values of shape () have no axis 0")
+    return values
+
+
+def _like(tensor: Values, values: Array) -> Values:
+    return tensor._made(values) if isinstance(tensor, Tensor) else values

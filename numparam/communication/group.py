@@ -1,0 +1,115 @@
+"""Groups of ranks, and the state of this process among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+
+WORLD_COMM_GROUP = "mpi_world_group"
+"""The name of the group of all ranks."""
+
+DEFAULT_TIMEOUT = 300.0
+"""Seconds that a rank waits for another one, unless `init` or ``NUMPARAM_COMM_TIMEOUT`` says otherwise."""
+
+
+@dataclass
+class Group:
+    """Hold what a rank knows of a group that it belongs to.
+
+    Parameters
+    ----------
+    name : str
+        Tells groups apart; every member calls the group so.
+    ranks : tuple of int
+        The members as ranks of the world, in the order of their ranks in the group.
+    rank : int
+        Of this process in the group.
+    tag : int
+        The number that the messages of the group carry.
+    """
+
+    name: str
+    ranks: tuple[int, ...]
+    rank: int
+    tag: int = 0
+    operations: int = 0
+    failure: str | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Count the members."""
+        return len(self.ranks)
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Return the ranks in the group of all other members."""
+        return tuple(rank for rank in range(self.size) if rank != self.rank)
+
+    def __str__(self) -> str:
+        return "of all ranks" if self.name == WORLD_COMM_GROUP else f"of group {self.name!r} ({named(self.ranks)})"
+
+
+@dataclass
+class World:
+    """Hold what this process knows of its job: the whole state of `numparam.communication`.
+
+    Parameters
+    ----------
+    communicator : mpi4py.MPI.Comm or None
+        None as long as MPI is not started: the process is then alone.
+    timeout : float
+        Seconds that it waits for another rank.
+    groups : dict of str to Group
+        Those that it belongs to, the world among them.
+    """
+
+    communicator: Any
+    timeout: float
+    groups: dict[str, Group]
+
+
+def alone() -> World:
+    """Return the state of a process that is its own world."""
+    return World(None, DEFAULT_TIMEOUT, {WORLD_COMM_GROUP: Group(WORLD_COMM_GROUP, (0,), 0)})
+
+
+def checked_ranks(rank_ids: Any, size: int) -> tuple[int, ...]:
+    """Check the ranks of a new group.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If they are no list of ints.
+    ArgumentValueError
+        If there are none, or one repeats or is not of this world.
+    """
+    if not isinstance(rank_ids, Sequence) or not all(type(rank) is int for rank in rank_ids):
+        raise ArgumentTypeError(f"rank_ids is a list of ints, found {rank_ids!r:.80}")
+    if not rank_ids or len(set(rank_ids)) != len(rank_ids) or not all(0 <= rank < size for rank in rank_ids):
+        raise ArgumentValueError(f"rank_ids names ranks from 0 to {size - 1}, each once; found {list(rank_ids)!r:.80}")
+    return tuple(rank_ids)
+
+
+def named(ranks: Iterable[int]) -> str:
+    """Name ranks in a sentence.
+
+    Examples
+    --------
+    >>> named([3]), named([0, 1, 2, 5])
+    ('rank 3', 'ranks 0-2, 5')
+    """
+    spans = [str(first) if first == last else f"{first}-{last}" for first, last in _spans(sorted(ranks))]
+    return f"rank{'s' if len(spans) > 1 or '-' in spans[0] else ''} {', '.join(spans)}"
+
+
+def _spans(ranks: list[int]) -> Iterator[tuple[int, int]]:
+    first = last = ranks[0]
+    for rank in ranks[1:]:
+        if rank != last + 1:
+            yield first, last
+            first = rank
+        last = rank
+    yield first, last

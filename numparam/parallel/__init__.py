@@ -1,0 +1,1 @@
+"""Parameters of one model on many ranks."""

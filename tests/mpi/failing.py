@@ -1,0 +1,84 @@
+"""Ranks that fail, each in the way that its argument names."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from numparam.communication import comm_func, create_group, get_rank, init, release
+from numparam.errors import LateRankError, StateError
+
+VALUES = np.ones(1000, np.float32)
+
+
+def raises() -> None:
+    if get_rank() == 2:
+        raise KeyError("no such layer")
+
+
+def raises_in_the_middle() -> None:
+    comm_func.all_reduce(VALUES)
+    if get_rank() == 1:
+        comm_func.broadcast(VALUES.astype(str))
+
+
+def is_killed() -> None:
+    if get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exits() -> None:
+    if get_rank() == 1:
+        sys.exit(3)
+
+
+def is_stopped() -> None:
+    if get_rank() == 2:
+        time.sleep(30)  # far beyond the deadline
+
+
+def calls_another() -> None:
+    if get_rank() == 3:
+        comm_func.broadcast(VALUES)
+
+
+def brings_another_shape() -> None:
+    if get_rank() == 0:
+        comm_func.all_reduce(VALUES[:10])
+
+
+def goes_on_after_an_error() -> None:
+    if get_rank() == 1:
+        time.sleep(3)
+    try:
+        comm_func.barrier()
+    except LateRankError:
+        try:
+            comm_func.barrier()
+        except StateError as error:
+            print(error)
+        release()  # stops the job
+
+
+def waits_in_a_group() -> None:
+    if get_rank() < 2:
+        create_group("first", [0, 1])
+    if get_rank() == 0:
+        comm_func.barrier("first")
+    sys.exit()
+
+
+def forgets_init() -> None:
+    raise AssertionError("started without init")
+
+
+if __name__ == "__main__":
+    what = sys.argv[1]
+    if what == "forgets_init":
+        comm_func.all_reduce(VALUES)
+    init(timeout=float(sys.argv[2]))
+    globals()[what]()
+    comm_func.all_reduce(VALUES)
+    time.sleep(60)  # nothing but the failure of another rank ends this one
