@@ -1,0 +1,44 @@
+"""Initial values for JAX: any mesh gets the bits of the parameter of that name, made shard by shard.
+
+`array` makes a sharded ``jax.Array`` of a parameter, `init` a whole pytree of them, `initializer` a function shaped
+like those of ``jax.nn.initializers``, and `named_sharding` the sharding that a `numparam.Layout` describes. What they
+make is a pure function of the seed, the name and the index: no mesh, no number of processes and no version of JAX
+changes it.
+
+JAX has the axes of a weight in another order than MindSpore and PyTorch: ``(*kernel, inputs, outputs)``. `initializer`
+and `init` count fans in that order; `Kernel` tells other axes.
+
+Examples
+--------
+A function for the layers of Flax, Haiku or your own, with the distribution that JAX has under that name:
+
+>>> import jax, numpy as np
+>>> kernel_init = initializer("lecun_normal", "dense.kernel", seed=7)
+>>> kernel = kernel_init(None, (512, 256))
+>>> kernel.shape, round(float(kernel.std()) * 512**0.5, 1)
+((512, 256), 1.0)
+
+In Flax, linen as nnx, under ``jax.jit`` or not: ``nn.Dense(256, kernel_init=kernel_init)``, and ``nnx.Linear(512, 256,
+kernel_init=kernel_init, rngs=rngs)``. The name is that of one parameter, so make a function for each; or initialise the
+whole tree, whose parameters have the names of their places:
+
+>>> shapes = {"dense": {"kernel": jax.ShapeDtypeStruct((512, 256), np.float32)}}
+>>> bool((init(shapes, seed=7)["dense"]["kernel"] == kernel).all())
+True
+
+Flax tells the shapes: ``jax.eval_shape(model.init, key, x)`` for linen, and for nnx, where ``nnx.merge`` takes back
+what `init` returns, ``graph, shapes = nnx.split(nnx.eval_shape(make_model))``.
+"""
+
+from importlib.util import find_spec
+
+if find_spec("jax") is None:
+    raise ModuleNotFoundError("numparam.jax makes arrays of JAX: install it with pip install jax", name="jax")
+
+from numparam.jax.arrays import array, callback
+from numparam.jax.entry import initializer
+from numparam.jax.kernel import Kernel
+from numparam.jax.mesh import layout, named_sharding
+from numparam.jax.tree import init
+
+__all__ = ["Kernel", "array", "callback", "init", "initializer", "layout", "named_sharding"]

@@ -1,0 +1,138 @@
+"""Arrays of JAX whose shards are made one by one, each where it belongs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from numparam.errors import DtypeError, NumparamError, ShapeError
+from numparam.header import Entry
+from numparam.initializer import Initializer
+from numparam.region import Region
+from numparam.source import Source
+from numparam.tensor import Array, Tensor
+
+Fill = Callable[[Array, Region], None]
+SeededFill = Callable[[int], Fill]
+
+_ALIGNMENT = 64  # of the memory that the CPU client of JAX adopts instead of copying it
+
+
+def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
+    """Make a `jax.Array` of the values of a tensor or parameter, shard by shard.
+
+    Every device of this process gets its own part, with the bits that the tensor has there, and no more than one part
+    is in memory at a time beside what the devices hold; devices that hold the same part get the same values, made once.
+    On the CPU the array adopts the memory in which they were made. A lazy tensor stays lazy, and shares no memory with
+    the array in any case.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Or a `Parameter`; of any shape, and of a dtype that JAX has.
+    sharding : jax.sharding.Sharding, optional
+        Of one process or of many, each of which makes its own shards. The first device if absent.
+
+    Returns
+    -------
+    jax.Array
+        Of the shape and dtype of the tensor, committed to the sharding, or uncommitted if there is none.
+
+    Raises
+    ------
+    TypeError
+        If JAX has not the dtype, as float64 without ``jax_enable_x64``.
+    ValueError
+        If the sharding does not suit the shape: JAX cuts no axis into parts of different lengths.
+
+    Examples
+    --------
+    >>> from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    >>> from numparam.initializer import Normal
+    >>> weight = Tensor(shape=(4, 6), init=Normal(0.02))
+    >>> mesh = Mesh(np.array(jax.devices()[:1]), ("tp",))
+    >>> sharded = array(weight, NamedSharding(mesh, PartitionSpec(None, "tp")))
+    >>> weight.has_init, bool((np.asarray(sharded) == weight.asnumpy()).all())
+    (True, True)
+    """
+    entry = Entry(getattr(tensor, "name", "unnamed"), tensor.shape, tensor.dtype)
+    return assembled(entry, sharding, tensor.fill_into)
+
+
+def callback(tensor: Tensor) -> Callable[[tuple[slice, ...]], Array]:
+    """Return the function that `jax.make_array_from_callback` asks for the part at an index.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Or a `Parameter`. If it is lazy it stays lazy, and an index makes only its part.
+
+    Examples
+    --------
+    >>> from numparam.initializer import Normal
+    >>> weight = Tensor(shape=(2**20, 2**20), init=Normal(0.02))
+    >>> callback(weight)((slice(7, 9), slice(0, 3))).shape
+    (2, 3)
+    """
+    whole = Region.full(tensor.shape)
+    return lambda index: made(tensor.fill_into, whole[index], tensor.dtype)
+
+
+def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
+    """Make the array of a parameter from what `fill` writes into its parts; see `array`."""
+    name, shape, dtype = entry
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise DtypeError(
+            f'parameter {name!r} has dtype {dtype}: JAX has it after jax.config.update("jax_enable_x64", True)'
+        )
+    if sharding is None:
+        return jax.device_put(made(fill, Region.full(shape), dtype))
+    try:
+        indices = sharding.addressable_devices_indices_map(shape)
+    except ValueError as error:
+        raise ShapeError(f"parameter {name!r}: {error}") from None
+    holders: dict[tuple[range, ...], tuple[Region, list[Any]]] = {}
+    for device, index in indices.items():
+        region = Region.full(shape)[index]
+        holders.setdefault(region.ranges, (region, []))[1].append(device)
+    shards = []
+    for region, devices in holders.values():
+        values = made(fill, region, dtype)
+        places = [jax.sharding.SingleDeviceSharding(device, memory_kind=sharding.memory_kind) for device in devices]
+        shards += [jax.device_put(values, place) for place in places]
+    return jax.make_array_from_single_device_arrays(shape, sharding, shards, dtype=dtype)
+
+
+def filling(init: Initializer, entry: Entry) -> SeededFill:
+    """Return the function from a seed to the function that writes the values of a parameter.
+
+    Raises
+    ------
+    NumparamError
+        If the initializer does not suit the shape or the dtype; the message names the parameter.
+    """
+    try:
+        init._check(entry.shape, entry.dtype)
+    except NumparamError as error:
+        raise type(error)(f"parameter {entry.name!r}: {error}") from None
+
+    def fill(seed: int, out: Array, region: Region) -> None:
+        if out.size:
+            init._initialize_region(out, region, Source(seed, entry.name))
+
+    return lambda seed: partial(fill, seed)
+
+
+def made(fill: Fill, region: Region, dtype: np.dtype[Any]) -> Array:
+    """Return a new array of what `fill` writes into a region, in memory that JAX need not copy."""
+    size = math.prod(region.shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    values: Array = memory[start : start + size].view(dtype).reshape(region.shape)
+    fill(values, region)
+    return values

@@ -1,0 +1,123 @@
+"""Weights in the order of JAX: which axes are inputs and which are outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ShapeError
+from numparam.initializer import Dirac, Initializer, Orthogonal, Sparse
+from numparam.initializer.fan import FanScaled
+from numparam.region import Region
+from numparam.source import Buffer, Source
+
+Axes = int | Sequence[int]
+
+
+class Kernel(Initializer):
+    """Let an initializer read a shape as JAX does: inputs and outputs last, ``(*kernel, inputs, outputs)``.
+
+    Fans are those of JAX: ``fan_in`` is the size of the weight over its outputs, ``fan_out`` its size over its inputs.
+    `Orthogonal`, `Sparse` and `Dirac` make a weight ``(outputs, inputs, *kernel)``, whose axes are then put where JAX
+    has them; any part of it costs the whole. Initializers that do not look at the shape are left as they are.
+
+    Parameters
+    ----------
+    init : Initializer
+        Makes the values.
+    in_axis, out_axis : int or sequence of int
+        The axes that count as inputs and as outputs; an axis that is named twice counts once.
+    batch_axis : int or sequence of int
+        The axes that hold weights beside each other, and count for no fan.
+
+    Raises
+    ------
+    TypeError
+        If `init` is no initializer.
+    ValueError
+        When a tensor is made that has not these axes, or which the initializer cannot fill.
+
+    Examples
+    --------
+    An attention projection of Flax, ``(features, heads, features of a head)``:
+
+    >>> from numparam.initializer import LecunUniform, initializer
+    >>> query = Kernel(LecunUniform(), in_axis=0, out_axis=(1, 2))
+    >>> query.fans((300, 8, 64))
+    (300, 512)
+    >>> bool(abs(initializer(query, (300, 8, 64)).asnumpy()).max() <= 0.1)
+    True
+    """
+
+    def __init__(self, init: Initializer, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> None:
+        if not isinstance(init, Initializer):
+            raise ArgumentTypeError(f"Kernel reads the shape for an Initializer, found {init!r} of {type(init)}")
+        self.init = init
+        self.in_axis, self.out_axis, self.batch_axis = in_axis, out_axis, batch_axis
+        self._seed = init.seed
+
+    def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Count the inputs and the outputs of a weight of at least one element.
+
+        Returns
+        -------
+        tuple of (int, int)
+            ``fan_in`` and ``fan_out``.
+
+        Raises
+        ------
+        ShapeError
+            If the shape has not the axes. It is also a ValueError.
+        """
+        inputs, outputs, batch = (
+            math.prod(shape[axis] for axis in self._axes(axes, shape))
+            for axes in (self.in_axis, self.out_axis, self.batch_axis)
+        )
+        return math.prod(shape) // (outputs * batch), math.prod(shape) // (inputs * batch)
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if isinstance(self.init, Orthogonal | Sparse | Dirac):
+            self.init._check(self._as_weight(shape)[1], dtype)
+        else:
+            self.init._check(shape, dtype)
+            if isinstance(self.init, FanScaled):
+                self._axes((*_tuple(self.in_axis), *_tuple(self.out_axis), *_tuple(self.batch_axis)), shape)
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+        if isinstance(self.init, FanScaled):
+            self.init._draw(out, region, source, *self.fans(region.full_shape))
+        elif isinstance(self.init, Orthogonal | Sparse | Dirac):
+            order, weight = self._as_weight(region.full_shape)
+            whole = np.empty(weight, out.dtype)
+            self.init._initialize_region(whole, Region.full(weight), source)
+            moved = whole.reshape([region.full_shape[axis] for axis in order])
+            out[...] = region.take(moved.transpose(np.argsort(order)))
+        else:
+            self.init._initialize_region(out, region, source)
+
+    def _as_weight(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the axes as ``(*outputs, *inputs, *kernel)``, and the shape ``(outputs, inputs, *kernel)``."""
+        outputs, inputs = self._axes(self.out_axis, shape), self._axes(self.in_axis, shape)
+        if set(outputs) & set(inputs):
+            raise ShapeError(f"{self!r} needs inputs and outputs on different axes, found the shape {shape}")
+        kernel = tuple([axis for axis in range(len(shape)) if axis not in outputs + inputs])
+        counts = [math.prod(shape[axis] for axis in axes) for axes in (outputs, inputs)]
+        return outputs + inputs + kernel, (*counts, *[shape[axis] for axis in kernel])
+
+    def _axes(self, axes: Axes, shape: tuple[int, ...]) -> tuple[int, ...]:
+        found = _tuple(axes)
+        if not all(-len(shape) <= axis < len(shape) for axis in found):
+            raise ShapeError(f"{self!r} needs a shape with these axes, found {shape}")
+        return tuple(dict.fromkeys([axis % len(shape) for axis in found]))
+
+
+def _tuple(axes: Axes) -> tuple[int, ...]:
+    return (axes,) if isinstance(axes, int) else tuple(axes)
+
+
+def as_kernel(init: Initializer) -> Initializer:
+    """Let an initializer read shapes as JAX does, unless it says itself how it reads them."""
+    return init if isinstance(init, Kernel) else Kernel(init)

@@ -1,0 +1,65 @@
+"""Layouts as shardings of JAX, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.layout import Layout
+
+
+def named_sharding(layout: Layout, devices: Sequence[Any] | None = None) -> jax.sharding.NamedSharding:
+    """Return the sharding that gives every device what a layout gives its rank.
+
+    JAX cuts no axis into parts of different lengths, as a layout may.
+
+    Parameters
+    ----------
+    layout : Layout
+        Axes by which the optimizer cuts axis 0 are the fastest of those that cut it.
+    devices : sequence of jax.Device, optional
+        That of rank r at place r; the first of ``jax.devices()`` if absent. More than there are ranks are left out.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer devices than ranks.
+
+    Examples
+    --------
+    >>> tuple(named_sharding(Layout({"dp": 1, "tp": 1}, (None, ("dp", "tp")))).spec)
+    (None, ('dp', 'tp'))
+    """
+    found = jax.devices() if devices is None else list(devices)
+    if len(found) < layout.size:
+        raise ArgumentValueError(f"{layout!r} has {layout.size} ranks, found {len(found)} devices")
+    grid = np.empty(layout.size, object)
+    grid[:] = found[: layout.size]
+    mesh = jax.sharding.Mesh(grid.reshape(tuple(layout.mesh.values())), tuple(layout.mesh))
+    spec = list(layout.spec)
+    if layout.optimizer_shard:
+        spec[:1] = [(*spec[0], *layout.optimizer_shard) if spec else layout.optimizer_shard]
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*[axes or None for axes in spec]))
+
+
+def layout(sharding: jax.sharding.NamedSharding) -> Layout:
+    """Return the layout of a sharding: rank r stands for device r of the mesh, in row-major order.
+
+    Raises
+    ------
+    TypeError
+        If it is no ``NamedSharding``.
+
+    Examples
+    --------
+    >>> mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("tp",))
+    >>> layout(jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("tp")))
+    Layout({'tp': 1}, ('tp',))
+    """
+    if not isinstance(sharding, jax.sharding.NamedSharding):
+        raise ArgumentTypeError(f"a layout is made of a NamedSharding, found {sharding!r}")
+    return Layout(dict(sharding.mesh.shape), tuple(sharding.spec))

@@ -1,0 +1,68 @@
+"""The names of ``jax.nn.initializers``, each with the distribution that JAX gives it."""
+
+from __future__ import annotations
+
+from numparam.initializer import Initializer, Normal, TruncatedNormal, VarianceScaling
+from numparam.initializer import entry as by_mindspore
+from numparam.initializer.base import RandomInitializer, real
+from numparam.region import Region
+from numparam.source import Buffer, Source
+
+
+class UniformFromZero(RandomInitializer):
+    """Draw from the uniform distribution between 0 and `scale`, as ``jax.nn.initializers.uniform`` does.
+
+    Parameters
+    ----------
+    scale : float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is negative.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> bool(initializer(UniformFromZero(0.5), 1000).asnumpy().min() >= 0)
+    True
+    """
+
+    def __init__(self, scale: float = 0.01) -> None:
+        self.scale = real("scale", scale, at_least=0)
+
+    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+        source.uniform(out, region, 0.0, self.scale)
+
+
+# Under these names MindSpore, and so numparam, has other distributions: JAX cuts the normals of Glorot and He at two
+# sigmas and widens them, starts its uniform at 0, and counts the bounds of its truncated normal in sigmas.
+_BY_NAME: dict[str, Initializer] = {
+    "glorotnormal": VarianceScaling(1.0, "fan_avg", "truncated_normal"),
+    "xaviernormal": VarianceScaling(1.0, "fan_avg", "truncated_normal"),
+    "henormal": VarianceScaling(2.0, "fan_in", "truncated_normal"),
+    "kaimingnormal": VarianceScaling(2.0, "fan_in", "truncated_normal"),
+    "normal": Normal(0.01),
+    "truncatednormal": TruncatedNormal(0.01, 0.0, -0.02, 0.02),
+    "uniform": UniformFromZero(0.01),
+}
+
+
+def as_initializer(init: str | Initializer | float) -> Initializer:
+    """Return the initializer that a name, a number or an initializer means to users of JAX.
+
+    Raises
+    ------
+    TypeError
+        If it is of another kind, or a name that needs arguments.
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> as_initializer("he_normal")
+    VarianceScaling(scale=2.0, mode='fan_in', distribution='truncated_normal')
+    """
+    found = _BY_NAME.get(init.lower().replace("_", "")) if isinstance(init, str) else None
+    return by_mindspore.as_initializer(init) if found is None else found
