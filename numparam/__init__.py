@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     float8_e5m2: np.dtype[Any]
     __version__: str
     from numparam.automatic_layout import automatic_layouts
-    from numparam.loading import load_checkpoint, load_param_into_net
+    from numparam.distributed_index import write_index
+    from numparam.distributed_saving import save_distributed_checkpoint
+    from numparam.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
     from numparam.saving import save_checkpoint
 
 bool_ = np.dtype("bool")
@@ -85,9 +87,11 @@ __all__ = [
     "int32",
     "int64",
     "load_checkpoint",
+    "load_distributed_checkpoint",
     "load_param_into_net",
     "reset_auto_parallel_context",
     "save_checkpoint",
+    "save_distributed_checkpoint",
     "set_auto_parallel_context",
     "set_default_device",
     "set_num_threads",
@@ -96,14 +100,18 @@ __all__ = [
     "uint16",
     "uint32",
     "uint64",
+    "write_index",
 ]
 
 if not TYPE_CHECKING:
     _IN_MODULES = {
         "automatic_layouts": "numparam.automatic_layout",
         "load_checkpoint": "numparam.loading",
+        "load_distributed_checkpoint": "numparam.loading",
         "load_param_into_net": "numparam.loading",
         "save_checkpoint": "numparam.saving",
+        "save_distributed_checkpoint": "numparam.distributed_saving",
+        "write_index": "numparam.distributed_index",
     }
 
     def __getattr__(name: str) -> Any:

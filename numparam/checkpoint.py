@@ -1,4 +1,9 @@
-"""Checkpoints on disk: safetensors files, and Hugging Face folders of them joined by an index.
+"""Checkpoints on disk: safetensors files, and folders of them joined by an index.
+
+An index is that of Hugging Face, whose ``weight_map`` gives the file of every parameter; or, where files hold pieces of
+parameters, one of numparam. Its ``files`` are file names, and its ``parameters`` map each name to ``dtype``, ``shape``,
+``cuts``, for each axis the first index of every part, and ``files``, the number of the file of each piece in row-major
+order: the pieces can have no gap and no overlap.
 
 Reading never loads more than is asked for: a header is read on opening, values are mapped or streamed parameter by
 parameter. Writing streams block by block, so the memory needed does not grow with the file.
@@ -9,7 +14,8 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,7 +24,9 @@ import numpy as np
 from numparam import header
 from numparam.atomic_file import replacing
 from numparam.errors import CheckpointError
+from numparam.grid import Grid
 from numparam.header import Entry
+from numparam.stored import Files, Stored
 
 INDEX_SUFFIX = ".safetensors.index.json"
 BUFFER_BYTES = 8 * 2**20  # from 4 to 32 MiB all write 1.1 GB/s to a RAM disk on 2 cores, 1 MiB 0.8
@@ -38,6 +46,8 @@ class Checkpoint:
         The free text of the file or the index.
     places : dict of str to tuple of (Path, int)
         The file that holds each parameter and the byte at which its values begin.
+    stored : dict of str to Stored
+        The parameters that stand in pieces, and so have no place.
 
     Examples
     --------
@@ -56,6 +66,12 @@ class Checkpoint:
     entries: dict[str, Entry]
     metadata: dict[str, str]
     places: dict[str, tuple[Path, int]]
+    stored: dict[str, Stored] = field(default_factory=dict)
+
+    @property
+    def files(self) -> set[Path]:
+        """Return the files that hold values."""
+        return {path for path, _ in self.places.values()}.union(*(stored.paths for stored in self.stored.values()))
 
     @property
     def nbytes(self) -> int:
@@ -63,13 +79,15 @@ class Checkpoint:
         return sum(entry.nbytes for entry in self.entries.values())
 
     def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-        """Map the values of a parameter into memory, read-only: pages are read when touched.
+        """Map the values of a parameter into memory, read-only: pages are read when touched. Pieces are read now.
 
         The file must not shrink as long as the array lives: the system ends a process that touches a page that is gone.
         """
         entry = self._entry(name)
         if not entry.size:
             return np.empty(entry.shape, entry.dtype)
+        if name in self.stored:
+            return self.stored[name].tensor().asnumpy()
         path, begin = self.places[name]
         return np.asarray(np.memmap(path, entry.dtype, "r", begin, entry.shape))
 
@@ -80,7 +98,21 @@ class Checkpoint:
         The values are copied, not mapped, so that memory stays bounded and a file that shrinks meanwhile gives an
         error instead of a crash.
         """
-        self._entry(name)
+        entry = self._entry(name)
+        if name in self.stored:
+            blocks, rest = self.stored[name].blocks(BUFFER_BYTES), np.empty(0, entry.dtype)
+
+            def take(out: np.ndarray[Any, np.dtype[Any]]) -> None:
+                nonlocal rest
+                room = out.reshape(-1)
+                while room.size:
+                    rest = rest if rest.size else next(blocks)
+                    count = min(room.size, rest.size)
+                    room[:count], rest = rest[:count], rest[count:]
+                    room = room[count:]
+
+            yield take
+            return
         path, begin = self.places[name]
         with path.open("rb", buffering=0) as file:
             file.seek(begin)
@@ -131,31 +163,80 @@ def _open_file(path: Path) -> Checkpoint:
     )
 
 
-def _open_index(path: Path) -> Checkpoint:
+def read_index(path: Path) -> dict[str, Any]:
+    """Read the JSON object of an index.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is too large.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
     if path.stat().st_size > header.MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: an index of more than {header.MAX_HEADER_BYTES} bytes is refused")
-    index = header.parse_object(path.read_bytes(), str(path))
-    weight_map, metadata = index.get("weight_map"), index.get("metadata")
+    return header.parse_object(path.read_bytes(), str(path))
+
+
+def _open_index(path: Path) -> Checkpoint:
+    index = read_index(path)
+    texts = index.get("metadata")
+    metadata = {key: text for key, text in texts.items() if isinstance(text, str)} if isinstance(texts, dict) else {}
+    if "parameters" in index:
+        return _open_pieces(path, index, metadata)
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{path}: an index needs a weight_map from parameter names to file names")
-    for file in set(weight_map.values()):
-        # A name such as ../../x or C:x would let an index from elsewhere read files that are none of its business.
-        if file in ("", ".", "..") or any(mark in file for mark in "/\\:\0"):
-            raise CheckpointError(f"{path}: {file!r} is not a plain file name in the folder of the index")
-    shards = {file: _open_file(path.with_name(file)) for file in sorted(set(weight_map.values()))}
+    shards = {file: _open_file(_beside(path, file)) for file in sorted(set(weight_map.values()))}
     for name, file in weight_map.items():
         if name not in shards[file].entries:
             raise CheckpointError(f"{path}: {file!r} should hold parameter {name!r} and does not")
     return Checkpoint(
         path=path,
         entries={name: shards[file].entries[name] for name, file in weight_map.items()},
-        metadata={key: text for key, text in metadata.items() if isinstance(text, str)}
-        if isinstance(metadata, dict)
-        else {},
+        metadata=metadata,
         places={name: shards[file].places[name] for name, file in weight_map.items()},
     )
+
+
+def _open_pieces(path: Path, index: dict[str, Any], metadata: dict[str, str]) -> Checkpoint:
+    """Open an index of pieces; the files are opened when something in them is asked for."""
+    names, parameters = index.get("files"), index["parameters"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}: an index of pieces needs a list of files")
+    if not isinstance(parameters, dict):
+        raise CheckpointError(f"{path}: an index of pieces maps parameter names to their pieces")
+    files = Files([_beside(path, name) for name in names])
+    stored = {name: _stored(path, name, content, files) for name, content in parameters.items()}
+    return Checkpoint(path, {name: each.entry for name, each in stored.items()}, metadata, {}, stored)
+
+
+def _stored(path: Path, name: str, content: Any, files: Files) -> Stored:
+    where = f"{path}: parameter {name!r:.80}"
+    if not isinstance(content, dict) or content.keys() != {"dtype", "shape", "cuts", "files"}:
+        raise CheckpointError(f"{where}: expected dtype, shape, cuts and files, found {content!r:.80}")
+    entry = header.describe(name, content["dtype"], content["shape"], str(path))
+    cuts, places = content["cuts"], content["files"]
+    if not isinstance(cuts, list) or len(cuts) != len(entry.shape):
+        raise CheckpointError(f"{where}: shape {entry.shape} has a list of cuts for each axis, found {cuts!r:.80}")
+    for starts, length in zip(cuts, entry.shape, strict=True):
+        rising = header.is_naturals(starts) and starts[:1] == [0] and all(one < two for one, two in pairwise(starts))
+        if not rising or starts[-1] >= max(length, 1):
+            raise CheckpointError(f"{where}: the cuts of {length} entries rise from 0, found {starts!r:.80}")
+    count = math.prod(map(len, cuts))
+    if not header.is_naturals(places) or len(places) != count or any(place >= len(files.paths) for place in places):
+        raise CheckpointError(
+            f"{where}: its {count} pieces are in files numbered from 0 to {len(files.paths) - 1}, found {places!r:.80}"
+        )
+    return Stored(str(path), entry, Grid(entry.shape, tuple(map(tuple, cuts))), places, files)
+
+
+def _beside(index: Path, file: str) -> Path:
+    """Return the path of a file that an index names, in its own folder."""
+    # A name such as ../../x or C:x would let an index from elsewhere read files that are none of its business.
+    if file in ("", ".", "..") or any(mark in file for mark in "/\\:\0"):
+        raise CheckpointError(f"{index}: {file!r} is not a plain file name in the folder of the index")
+    return index.with_name(file)
 
 
 class Block(NamedTuple):

@@ -171,15 +171,33 @@ def _span(name: str, value: Any, path: str) -> tuple[Entry, int, int]:
     where = f"{path}: parameter {_shown(name)}"
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {_shown(value)}")
-    shape, offsets = value["shape"], value["data_offsets"]
-    if not _naturals(shape):
-        raise CheckpointError(f"{where}: a shape is a list of natural numbers, found {_shown(shape)}")
-    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    offsets = value["data_offsets"]
+    entry = describe(name, value["dtype"], value["shape"], path)
+    if not is_naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(f"{where}: data_offsets are [begin, end], found {_shown(offsets)}")
+    if entry.nbytes != offsets[1] - offsets[0]:
+        raise CheckpointError(
+            f"{where}: shape {_shown(value['shape'])} of {value['dtype']} takes {entry.nbytes} bytes, "
+            f"its data_offsets {offsets} span {offsets[1] - offsets[0]}"
+        )
+    return entry, *offsets
+
+
+def describe(name: str, tag: Any, shape: Any, path: str) -> Entry:
+    """Check the dtype and the shape that a file gives a parameter.
+
+    Raises
+    ------
+    CheckpointError
+        If they are none, or the name is no text; `path` begins the message.
+    """
+    where = f"{path}: parameter {_shown(name)}"
+    if not is_naturals(shape):
+        raise CheckpointError(f"{where}: a shape is a list of natural numbers, found {_shown(shape)}")
     try:
-        dtype = dtypes.from_tag(value["dtype"])
+        dtype = dtypes.from_tag(tag)
     except TypeError:
-        raise CheckpointError(f"{where}: numparam does not know the dtype {_shown(value['dtype'])}") from None
+        raise CheckpointError(f"{where}: numparam does not know the dtype {_shown(tag)}") from None
     if len(shape) > MAX_AXES:
         raise CheckpointError(f"{where}: a shape has at most {MAX_AXES} axes, found {len(shape)}")
     if any("\ud800" <= letter <= "\udfff" for letter in name):
@@ -187,15 +205,11 @@ def _span(name: str, value: Any, path: str) -> tuple[Entry, int, int]:
     entry = Entry(name, tuple(shape), dtype)
     if entry.nbytes > MAX_FILE_BYTES:
         raise CheckpointError(f"{where}: shape {_shown(shape)} is larger than any file")
-    if entry.nbytes != offsets[1] - offsets[0]:
-        raise CheckpointError(
-            f"{where}: shape {_shown(shape)} of {value['dtype']} takes {entry.nbytes} bytes, "
-            f"its data_offsets {offsets} span {offsets[1] - offsets[0]}"
-        )
-    return entry, *offsets
+    return entry
 
 
-def _naturals(value: Any) -> bool:
+def is_naturals(value: Any) -> bool:
+    """Say whether a value of a JSON text is a list of integers from 0 that a file can need."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_FILE_BYTES for item in value)
 
 

@@ -19,9 +19,12 @@ from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.mapped_file import MappedFile
 from numparam.parameter import Parameter
+from numparam.piece import read_record
 from numparam.progress import Progress, telling
-from numparam.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS
+from numparam.region import Region
+from numparam.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, region_of
 from numparam.seed import STREAM_VERSION
+from numparam.stored import Stored
 from numparam.tensor import Tensor
 
 _LOGGER = logging.getLogger("numparam")
@@ -109,6 +112,50 @@ def load_checkpoint(
     if net is not None:
         load_param_into_net(net, found, strict_load, progress=progress)
     return found
+
+
+def load_distributed_checkpoint(
+    network: Cell,
+    ckpt_file_name: str | os.PathLike[str],
+    strict_load: bool = False,
+    *,
+    progress: Progress = None,
+) -> LoadReport:
+    """Read into a cell what this rank holds of a checkpoint, whatever ranks wrote it and however it was cut then.
+
+    A parameter that holds a region of the whole reads that region and nothing else. A lazy parameter is not made
+    first, so give one that is still lazy the region that it shall hold: ``Parameter(initializer(...)[rows], name)``.
+
+    Parameters
+    ----------
+    network : Cell
+    ckpt_file_name : str or path
+        Whatever `load_checkpoint` takes: the index of `save_distributed_checkpoint`, or an ordinary checkpoint.
+    strict_load, progress
+        As for `load_param_into_net`.
+
+    Returns
+    -------
+    LoadReport
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `load_checkpoint` and `load_param_into_net`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from numparam import Cell, save_checkpoint
+    >>> from numparam.initializer import initializer
+    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save_checkpoint({"w": np.arange(12.0).reshape(6, 2)}, path)
+    >>> net = Cell()
+    >>> net.w = Parameter(initializer("unset", (6, 2), "float64")[4:])
+    >>> print(load_distributed_checkpoint(net, path), net.w.asnumpy().tolist())
+    everything was loaded [[8.0, 9.0], [10.0, 11.0]]
+    """
+    return load_param_into_net(network, load_checkpoint(ckpt_file_name), strict_load, progress=progress)
 
 
 class LoadReport(tuple[list[str], list[str]]):
@@ -219,11 +266,12 @@ def load_param_into_net(
         listed = "\n".join(f"  parameter {name!r}: {why}" for name, why in skipped.items())
         raise MismatchError(f"strict loading into the {net.cls_name} is not possible:\n{listed}")
     fitting = [name for name in there if name in given and name not in misfits]
-    with telling(progress, "loading", sum(given[name].nbytes for name in fitting)) as tell:
+    nbytes = {name: there[name].size * given[name].dtype.itemsize for name in fitting}
+    with telling(progress, "loading", sum(nbytes.values())) as tell:
         for name in fitting:
             _copy_into(there[name], given[name])
             if tell:
-                tell(given[name].nbytes)
+                tell(nbytes[name])
     if skipped:
         _LOGGER.warning("%d names were left out when loading:\n%s", len(skipped), LoadReport([], [], skipped))
     return LoadReport([name for name in there if name in skipped], [*misfits, *surplus], skipped)
@@ -233,8 +281,12 @@ def _misfit(held: Tensor, value: Tensor, strict: bool) -> str | None:
     """Say why values cannot go into a parameter; None if they can."""
     file = value.origin_file if isinstance(value, Parameter) else None
     source = f"{file} has" if file else "found"
-    if held.shape != value.shape:
-        return f"expected shape {held.shape}, {source} shape {value.shape}"
+    region = region_of(held)
+    if not _is_cut(held, value) and held.shape != value.shape:
+        part = "" if region.whole else f", or {region.full_shape} to take {region} of"
+        return f"expected shape {held.shape}{part}, {source} shape {value.shape}"
+    if not (region.whole or region_of(value).whole or _same(region, region_of(value))):
+        return f"expected {region}, {source} {region_of(value)}"
     kinds = [_kind(held.dtype), _kind(value.dtype)]
     if held.dtype != value.dtype and (strict or kinds[0] != kinds[1]):
         return f"expected dtype {held.dtype}, {source} dtype {value.dtype}"
@@ -245,8 +297,25 @@ def _kind(dtype: np.dtype[Any]) -> str:
     return "f" if dtypes.is_floating(dtype) else "i" if dtype.kind in "iu" else dtype.kind
 
 
+def _is_cut(held: Tensor, value: Tensor) -> bool:
+    """Say whether values are those of the whole parameter, of which one holds a region."""
+    region = region_of(held)
+    return not region.whole and region_of(value).whole and value.shape == region.full_shape
+
+
+def _same(one: Region, other: Region) -> bool:
+    return (one.full_shape, one.slices()) == (other.full_shape, other.slices())
+
+
 def _copy_into(held: Tensor, value: Tensor) -> None:
-    put(held, value)
+    part = value
+    if _is_cut(held, value):
+        index = region_of(held).slices()
+        # Of mapped values a view, so that they are copied once.
+        part = value[index] if value.has_init or value.device != "cpu" else value.view(index)
+    put(held, part)
+    if isinstance(value.init, Stored):
+        held._settle()  # the files may go
     if isinstance(held, Parameter) and isinstance(value, Parameter) and value.origin_file is not None:
         held._set_origin(value._origin, value.origin_file)
 
@@ -271,7 +340,9 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
     found: dict[str, Any] = {}
     mappings: dict[Path, MappedFile] = {}
     for name, entry in checkpoint.entries.items():
-        if wanted(name):
+        if wanted(name) and name in checkpoint.stored:
+            found[name] = _loaded(name, checkpoint.stored[name].tensor(), path, "checkpoint")
+        elif wanted(name):
             file, begin = checkpoint.places[name]
             if file not in mappings:
                 mappings[file] = MappedFile(file)
@@ -285,7 +356,10 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
         if name in checkpoint.entries:
             raise CheckpointError(f"{path}: parameter {name!r} has both values and a recipe")
         if wanted(name):
-            found[name] = _loaded(name, recipes.decode(content, f"{path}: parameter {name!r}"), path)
+            found[name] = _loaded(name, recipes.decode(content, f"{path}: parameter {name!r}"), path, "recipe")
+    for name, piece in read_record(checkpoint.metadata, checkpoint.entries, str(path)).items():
+        if name in found and piece.whole != piece.shape:
+            found[name]._region = piece.region
     _set_flags(path, found, _record(checkpoint, FLAGS))
     for name, text in _record(checkpoint, TEXTS).items():
         if not isinstance(text, str) or name in found:
@@ -329,8 +403,10 @@ def _read_mindspore(path: Path, wanted: Callable[[str], bool], crc_check: bool) 
     return found
 
 
-def _loaded(name: str, values: np.ndarray[Any, np.dtype[Any]] | Tensor, file: Path) -> Parameter:
-    """Make a parameter around an array that nobody else holds, or a recipe."""
+def _loaded(
+    name: str, values: np.ndarray[Any, np.dtype[Any]] | Tensor, file: Path, origin: str = "checkpoint"
+) -> Parameter:
+    """Make a parameter around an array that nobody else holds, or a lazy tensor."""
     parameter = Parameter.__new__(Parameter)
     parameter._rename(name)
     parameter._parallel_mode = parallel_mode()
@@ -338,5 +414,5 @@ def _loaded(name: str, values: np.ndarray[Any, np.dtype[Any]] | Tensor, file: Pa
         parameter._copy(values)
     else:
         parameter._hold(values)
-    parameter._set_origin("recipe" if isinstance(values, Tensor) else "checkpoint", str(file))
+    parameter._set_origin(origin, str(file))
     return parameter

@@ -2,7 +2,8 @@
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from types import EllipsisType
 from typing import Any, SupportsIndex
 
@@ -195,6 +196,30 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
     if len(found) > _MAX_AXES or math.prod(found) >= 2**63 or any(length >= 2**63 for length in found):
         raise ShapeError(f"a shape has at most {_MAX_AXES} axes and fewer than 2**63 elements, found {found}")
     return found
+
+
+def row_major(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice, ...]]:
+    """Yield indices that cut an array into pieces of at most `limit` elements, in row-major order.
+
+    Examples
+    --------
+    >>> list(row_major((3, 4), 8))
+    [(slice(0, 2, None),), (slice(2, 4, None),)]
+    """
+    if not math.prod(shape):
+        return
+    axis, inner = len(shape), 1  # the axes from here on fit whole
+    while axis and inner * shape[axis - 1] <= limit:
+        axis -= 1
+        inner *= shape[axis]
+    if not axis:
+        yield ()
+        return
+    axis -= 1
+    step = limit // inner
+    for outer in product(*(range(length) for length in shape[:axis])):
+        for start in range(0, shape[axis], step):
+            yield *outer, slice(start, start + step)
 
 
 def _one_per_axis(index: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:

@@ -19,7 +19,9 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointErr
 from numparam.flags import Flag
 from numparam.header import Entry
 from numparam.parameter import Parameter
+from numparam.piece import Piece, write_record
 from numparam.progress import Progress, Tell, telling
+from numparam.region import Region
 from numparam.seed import STREAM_VERSION
 from numparam.streaming import blocks_of
 from numparam.tensor import Tensor
@@ -97,23 +99,15 @@ def save_checkpoint(
     if format != "safetensors":
         raise ArgumentValueError(f"checkpoints are written as 'safetensors', found format {format!r}")
     path = _with_suffix(ckpt_file_name)
-    values = collect(save_obj)
-    for name, value in (append_dict or {}).items():
-        _add(values, name, _appended(value))
-    if choice_func is not None:
-        values = {name: value for name, value in values.items() if choice_func(name)}
-
-    texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    texts, tensors = contents(save_obj, append_dict, choice_func)
     described = {name: recipe_text.encode(tensor) for name, tensor in tensors.items()} if recipes else {}
     known = {name: content for name, content in described.items() if content is not None}
-    metadata = {"format": "pt"}  # without it, transformers refuses the file
-    if texts:
-        metadata[TEXTS] = _json(texts)
-    if known:
-        metadata |= {RECIPES: _json(known), STREAM: str(STREAM_VERSION)}
-    if flags := {name: found for name, tensor in tensors.items() if (found := _flags(tensor))}:
-        metadata[FLAGS] = _json(flags)
+    pieces = {
+        name: piece
+        for name, tensor in tensors.items()
+        if name not in known and (piece := Piece.of(region_of(tensor))) is not None
+    }
+    metadata = record(texts, known, tensors) | write_record(pieces)
 
     whole = {name: tensor for name, tensor in tensors.items() if name not in known}
     entries = [Entry(name, tensor.shape, tensor.dtype) for name, tensor in whole.items()]
@@ -123,6 +117,49 @@ def save_checkpoint(
             write_checkpoint(path, entries, metadata, lambda entry: blocks_of(whole[entry.name]), tell)
         else:
             _write_shards(path, groups, metadata, whole, tell)
+
+
+def contents(
+    save_obj: Any, append_dict: Mapping[str, Any] | None, choice_func: Callable[[str], bool] | None
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the texts and the tensors to save, by name.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If something is of a kind that cannot be saved.
+    ArgumentValueError
+        If a name stands twice or cannot stand in a file.
+    """
+    values = collect(save_obj)
+    for name, value in (append_dict or {}).items():
+        _add(values, name, _appended(value))
+    chosen = {name: value for name, value in values.items() if choice_func is None or choice_func(name)}
+    return (
+        {name: value for name, value in chosen.items() if isinstance(value, str)},
+        {name: value for name, value in chosen.items() if isinstance(value, Tensor)},
+    )
+
+
+def region_of(tensor: Tensor) -> Region:
+    """Return the region of a whole parameter that a tensor holds."""
+    region = tensor.region if isinstance(tensor, Parameter) else Region.full(tensor.shape)
+    # The values that set_data(..., slice_shape=True) was given may be those of another region.
+    return region if region.shape == tensor.shape else Region.full(tensor.shape)
+
+
+def record(
+    texts: Mapping[str, str], recipes: Mapping[str, dict[str, Any]], tensors: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Return the metadata with all that is saved besides values."""
+    metadata = {"format": "pt"}  # without it, transformers refuses the file
+    if texts:
+        metadata[TEXTS] = as_json(texts)
+    if recipes:
+        metadata |= {RECIPES: as_json(recipes), STREAM: str(STREAM_VERSION)}
+    if flags := {name: found for name, tensor in tensors.items() if (found := _flags(tensor))}:
+        metadata[FLAGS] = as_json(flags)
+    return metadata
 
 
 def collect(source: Any) -> dict[str, Tensor | str]:
@@ -193,7 +230,8 @@ def _flags(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def _json(content: Any) -> str:
+def as_json(content: Any) -> str:
+    """Write a record of the metadata."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=int)
 
 
@@ -230,7 +268,7 @@ def _write_shards(
 ) -> None:
     stem = path.name.removesuffix(SUFFIX)
     index = path.with_name(stem + INDEX_SUFFIX)
-    old = _files_of(index)
+    old = files_of(index)
     token = ""
     # Files of the same names may belong to a checkpoint that must stay whole until the new index is there.
     while any((shards := _shard_paths(path, f"{stem}{token}", len(groups)))[0].parent.glob(f"{stem}{token}-*-of-*")):
@@ -247,29 +285,42 @@ def _write_shards(
                 entry.name: shard.name for shard, group in zip(shards, groups, strict=True) for entry in group
             },
         }
-        try:
-            with replacing(index) as file:
-                file.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
-        except OSError as error:
-            raise CheckpointError(f"cannot write {index}: {error.strerror or error}") from error
+        commit(index, content)
     except BaseException:
-        _unlink(written)
+        unlink(written)
         raise
-    _unlink(old)
+    unlink(old)
+
+
+def commit(index: Path, content: Mapping[str, Any]) -> None:
+    """Write an index: from then on its files are the checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written.
+    """
+    try:
+        with replacing(index) as file:
+            # Hugging Face's indexes have lines; the lists of pieces would have too many.
+            file.write(json.dumps(content, ensure_ascii=False, indent=2 if "weight_map" in content else None).encode())
+    except OSError as error:
+        raise CheckpointError(f"cannot write {index}: {error.strerror or error}") from error
 
 
 def _shard_paths(path: Path, stem: str, count: int) -> list[Path]:
     return [path.with_name(f"{stem}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1)]
 
 
-def _files_of(index: Path) -> list[Path]:
+def files_of(index: Path) -> list[Path]:
     """Return the files of a checkpoint that is about to be replaced, if it is a sound one."""
     try:
-        return sorted({place for place, _ in open_checkpoint(index).places.values()})
+        return sorted(open_checkpoint(index).files)
     except (CheckpointError, OSError):
         return []
 
 
-def _unlink(paths: Iterable[Path]) -> None:
+def unlink(paths: Iterable[Path]) -> None:
+    """Remove files that may be gone already."""
     for path in paths:
         path.unlink(missing_ok=True)

@@ -1,9 +1,7 @@
 """The values of a tensor as a stream of small blocks, so that writing them takes no memory."""
 
-import math
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from numparam.checkpoint import BUFFER_BYTES, Block
 from numparam.hardware import Device
 from numparam.initializer import Initializer, Orthogonal, Sparse
 from numparam.placed import make_through
-from numparam.region import Region
+from numparam.region import Region, row_major
 from numparam.source import Source
 from numparam.tensor import Tensor
 
@@ -41,7 +39,7 @@ def blocks_to_make(
         yield from _copied(values)
         return
     make = initializer._initialize_region if device == "cpu" else partial(make_through, Device(device), initializer)
-    for index in _pieces(region.shape, BUFFER_BYTES // dtype.itemsize):
+    for index in row_major(region.shape, BUFFER_BYTES // dtype.itemsize):
         part = region[index]
         yield Block(part.shape, partial(make, region=part, source=source))
 
@@ -53,23 +51,5 @@ def _makes_all_at_once(initializer: Initializer) -> bool:
 
 
 def _copied(values: np.ndarray[Any, np.dtype[Any]]) -> Iterator[Block]:
-    for index in _pieces(values.shape, BUFFER_BYTES // values.itemsize):
+    for index in row_major(values.shape, BUFFER_BYTES // values.itemsize):
         yield Block(values[(*index, ...)].shape, partial(np.copyto, src=values[index]))
-
-
-def _pieces(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice, ...]]:
-    """Yield indices that cut an array into pieces of at most `limit` elements, in row-major order."""
-    if not math.prod(shape):
-        return
-    axis, inner = len(shape), 1  # the axes from here on fit whole
-    while axis and inner * shape[axis - 1] <= limit:
-        axis -= 1
-        inner *= shape[axis]
-    if not axis:
-        yield ()
-        return
-    axis -= 1
-    step = limit // inner
-    for outer in product(*(range(length) for length in shape[:axis])):
-        for start in range(0, shape[axis], step):
-            yield *outer, slice(start, start + step)

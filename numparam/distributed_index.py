@@ -1,0 +1,221 @@
+"""The index of a checkpoint that many ranks wrote: which files belong together, and what of which parameter they hold.
+
+A save has a number, one more than that of the save the index describes, and its files are called
+``model-3-rank-00002-of-00008.safetensors``. They stand beside the files of the save before, and count for nothing until
+the index is replaced: that is the moment in which the new checkpoint takes the place of the old one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam import dtypes, header
+from numparam.checkpoint import INDEX_SUFFIX, read_index
+from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+from numparam.grid import Grid
+from numparam.header import Entry
+from numparam.piece import Piece, read_record
+from numparam.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
+
+NAMES, SAVE = "numparam.names", "numparam.save"
+_AT_ONCE = 16  # headers read at the same time: a network file system answers many as fast as one
+
+
+def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None) -> Path:
+    """Join the files that the ranks wrote: the save becomes the checkpoint, and the files of the one before go.
+
+    It reads the headers of the files alone, so an index that was lost can be written anew. If every parameter stands
+    whole in one file, the index is one of Hugging Face's, which other libraries read too.
+
+    Parameters
+    ----------
+    ckpt_file_name : str or path
+        As it was given to `save_distributed_checkpoint`.
+    ranks : int, optional
+        How many ranks wrote; needed only if files of several saves lie there.
+
+    Returns
+    -------
+    Path
+        The index.
+
+    Raises
+    ------
+    ValueError
+        If the file of a rank is missing or damaged, part of a parameter is in no file, pieces overlap, or the files
+        say different things of a parameter. The index in place then stays as it is.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from numparam import save_distributed_checkpoint
+    >>> path = Path(tempfile.mkdtemp()) / "model"
+    >>> for rank in range(2):
+    ...     _ = save_distributed_checkpoint({"w": np.ones(3), "b": np.ones(2)}, path, rank=rank, ranks=2)
+    >>> write_index(path).name
+    'model.safetensors.index.json'
+    """
+    index = index_path(ckpt_file_name)
+    number, paths = _new_save(index, None if ranks is None else as_natural("ranks", ranks, 1))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            found = list(pool.map(_Found, paths))
+        except OSError as error:
+            raise CheckpointError(f"{error.filename}: {error.strerror or error}") from error
+    content = _content(found)
+    content["metadata"][SAVE] = str(number)
+    old = [path for key, files in _saves(index).items() if key[0] <= number for path in files.values()]
+    old += files_of(index)
+    commit(index, content)
+    unlink(set(old).difference(paths))
+    return index
+
+
+class _Found:
+    """Hold what the header of a rank's file says."""
+
+    def __init__(self, path: Path) -> None:
+        head = header.read(path)
+        self.path, self.metadata = path, head.metadata
+        self.entries = {entry.name: entry for entry in head.entries}
+        self.pieces = read_record(head.metadata, self.entries, str(path))
+        if NAMES not in head.metadata:
+            raise CheckpointError(f"{path}: it says no {NAMES}: save_distributed_checkpoint did not write it")
+        self.names = header.parse_object(f'{{"names": {head.metadata[NAMES]}}}'.encode(), f"{path}: {NAMES}")["names"]
+        if not isinstance(self.names, list) or not all(isinstance(name, str) for name in self.names):
+            raise CheckpointError(f"{path}: {NAMES} is a list of names, found {self.names!r:.80}")
+
+    def texts(self, key: str) -> dict[str, Any]:
+        """Return what the metadata say under a key, by name."""
+        text = self.metadata.get(key)
+        return {} if text is None else header.parse_object(text.encode(), f"{self.path}: {key}")
+
+
+def _content(found: Sequence[_Found]) -> dict[str, Any]:
+    """Make the index of the files of all ranks.
+
+    Raises
+    ------
+    CheckpointError
+        If they do not fit together.
+    """
+    files: dict[str, dict[Piece, Path]] = {name: {} for each in found for name in each.names}
+    described: dict[str, tuple[Entry, Path]] = {}
+    metadata: dict[str, dict[str, Any]] = {FLAGS: {}, RECIPES: {}, TEXTS: {}}
+    for each in found:
+        for name, part in each.pieces.items():
+            entry = each.entries[name]._replace(shape=part.whole)
+            first, path = described.setdefault(name, (entry, each.path))
+            if first != entry:
+                raise CheckpointError(
+                    f"parameter {name!r}: {path} holds part of {first.dtype} {first.shape}, "
+                    f"{each.path} part of {entry.dtype} {entry.shape}"
+                )
+            files.setdefault(name, {}).setdefault(part, each.path)
+        for key, merged in metadata.items():
+            merged.update({name: content for name, content in each.texts(key).items() if name not in merged})
+    for each in found:
+        for name in each.names:
+            if not files[name] and name not in metadata[RECIPES]:
+                raise CheckpointError(
+                    f"parameter {name!r}: {each.path} left it to another rank, and none wrote it: do all ranks save "
+                    "the same names in the same order, and are their layouts those of this many ranks?"
+                )
+    grids = {name: Grid.join(name, parts) for name, parts in files.items() if parts}
+    if both := grids.keys() & metadata[RECIPES].keys():
+        raise CheckpointError(f"parameter {min(both)!r}: some ranks saved its recipe and others its values")
+    for flags in metadata[FLAGS].values():
+        flags.pop("sliced", None)  # which the whole is not
+    texts = {key: as_json(merged) for key, merged in metadata.items() if merged}
+    if streams := sorted({each.metadata[STREAM] for each in found if STREAM in each.metadata}):
+        if len(streams) > 1:
+            raise CheckpointError(
+                f"the recipes are for the random streams {' and '.join(streams)}: save with one numparam"
+            )
+        texts[STREAM] = streams[0]
+    total = sum(entry.nbytes for entry, _ in described.values())
+    content: dict[str, Any] = {"metadata": {"format": "pt", **texts, "total_size": total}}
+    if all(len(parts) <= 1 for parts in files.values()):
+        return content | {"weight_map": {name: next(iter(files[name].values())).name for name in grids}}
+    numbers = {each.path: number for number, each in enumerate(found)}
+    return content | {
+        "files": [path.name for path in numbers],
+        "parameters": {
+            name: {
+                "dtype": dtypes.tag(described[name][0].dtype),
+                "shape": grid.shape,
+                "cuts": grid.cuts,
+                "files": [numbers[files[name][grid.piece(cell)]] for cell in grid.cells()],
+            }
+            for name, grid in grids.items()
+        },
+    }
+
+
+def index_path(name: Any) -> Path:
+    """Return the path of the index that a user means."""
+    if not isinstance(name, str | os.PathLike) or isinstance(name, bytes):
+        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r}")
+    return Path(os.fspath(name).removesuffix(INDEX_SUFFIX).removesuffix(SUFFIX) + INDEX_SUFFIX)
+
+
+def save_number(index: Path) -> int:
+    """Return the number of the save that an index describes, 0 if there is none."""
+    if not index.exists():
+        return 0
+    metadata = read_index(index).get("metadata")
+    number = metadata.get(SAVE, "0") if isinstance(metadata, dict) else "0"
+    if not isinstance(number, str) or not re.fullmatch("[0-9]{1,18}", number):
+        raise CheckpointError(f"{index}: {SAVE} is the number of a save, found {number!r:.80}")
+    return int(number)
+
+
+def file_of_rank(index: Path, number: int, rank: int, ranks: int) -> Path:
+    """Return the path of the file that a rank writes."""
+    stem = index.name.removesuffix(INDEX_SUFFIX)
+    return index.with_name(f"{stem}-{number}-rank-{rank:05}-of-{ranks:05}{SUFFIX}")
+
+
+def _saves(index: Path) -> dict[tuple[int, int], dict[int, Path]]:
+    """Find the files of all saves beside an index: by number and count of ranks, and then by rank."""
+    stem = re.escape(index.name.removesuffix(INDEX_SUFFIX))
+    pattern = re.compile(rf"{stem}-([1-9][0-9]{{0,17}})-rank-([0-9]{{5,9}})-of-([0-9]{{5,9}}){re.escape(SUFFIX)}")
+    found: dict[tuple[int, int], dict[int, Path]] = {}
+    for path in index.parent.iterdir():
+        if match := pattern.fullmatch(path.name):
+            number, rank, ranks = map(int, match.groups())
+            found.setdefault((number, ranks), {})[rank] = path
+    return found
+
+
+def _new_save(index: Path, ranks: int | None) -> tuple[int, list[Path]]:
+    """Find the files of the one save that is newer than the index: its number and its files by rank."""
+    old = save_number(index)
+    found = {key: files for key, files in _saves(index).items() if key[0] > old and ranks in (None, key[1])}
+    if len(found) != 1:
+        what = " and ".join(f"save {number} of {count} ranks" for number, count in sorted(found)) or "none"
+        raise CheckpointError(f"{index}: the files of one new save are needed, found {what}; remove what is not wanted")
+    [((number, count), files)] = found.items()
+    if missing := [rank for rank in range(count) if rank not in files]:
+        shown = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise CheckpointError(
+            f"{index}: save {number} is not complete: {file_of_rank(index, number, missing[0], count)} is missing; "
+            f"not written by rank {shown} of {count}"
+        )
+    return number, [files[rank] for rank in range(count)]
+
+
+def as_natural(what: str, value: Any, low: int) -> int:
+    """Check an int that is at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ArgumentTypeError(f"{what} is an int, found {value!r}")
+    if value < low:
+        raise ArgumentValueError(f"{what} is at least {low}, found {value}")
+    return int(value)

@@ -1,0 +1,217 @@
+"""Save a model that many ranks hold together: each of them writes its part, all at the same time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam import recipes as recipe_text
+from numparam.cell import Cell
+from numparam.checkpoint import write_checkpoint
+from numparam.context import get_auto_parallel_context
+from numparam.distributed_index import NAMES, as_natural, file_of_rank, index_path, save_number, write_index
+from numparam.errors import ArgumentValueError, CheckpointError
+from numparam.header import Entry
+from numparam.layout import Layout
+from numparam.parameter import Parameter
+from numparam.piece import Piece, write_record
+from numparam.progress import Progress, telling
+from numparam.region import Region
+from numparam.saving import as_json, contents, record, region_of
+from numparam.streaming import blocks_of
+from numparam.tensor import Tensor
+
+
+def save_distributed_checkpoint(
+    save_obj: Cell | list[Any] | Mapping[str, Any],
+    ckpt_file_name: str | os.PathLike[str],
+    *,
+    rank: int | None = None,
+    ranks: int | None = None,
+    append_dict: Mapping[str, Any] | None = None,
+    choice_func: Callable[[str], bool] | None = None,
+    recipes: bool = False,
+    progress: Progress = None,
+) -> Path:
+    """Write what this rank must write of a model that all ranks hold together.
+
+    Every rank calls it, and writes a safetensors file of its own with the regions that it holds. What several ranks
+    hold is written by one of them, which all know without asking: the replicas that the layout of a parameter gives,
+    or all ranks of the pipeline stage for a parameter that is whole, each write about the same number of bytes.
+
+    With `numparam.communication` the ranks then wait for each other, and rank 0 writes the index; where one fails, all
+    raise. Without it, call `write_index` once when all ranks are done. Until then the old checkpoint stays whole.
+
+    Parameters
+    ----------
+    save_obj, append_dict, choice_func, progress
+        As for `save_checkpoint`. All ranks give the same names in the same order.
+    ckpt_file_name : str or path
+        The index; ``.safetensors.index.json`` is put behind it unless it ends so. The files stand beside it.
+    rank, ranks : int, optional
+        Which of how many ranks this is: ``global_rank`` and ``device_num`` of the parallel context.
+    recipes : bool
+        Save what makes the values of lazy parameters instead of the values, once and for the whole parameter.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `save_checkpoint`; a ValueError also if a parameter holds a region that is no block, a parameter with
+        ``layerwise_parallel`` is whole, the index in place is damaged, or another rank failed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from numparam import Layout, load_checkpoint
+    >>> from numparam.initializer import initializer
+    >>> path, layout = Path(tempfile.mkdtemp()) / "model", Layout({"dp": 2, "tp": 2}, ("tp",))
+    >>> for rank in range(4):
+    ...     part = Parameter(initializer("normal", (7, 5)), name="w").init_data(layout, rank=rank)
+    ...     print(save_distributed_checkpoint([part], path, rank=rank, ranks=4).name)
+    model-1-rank-00000-of-00004.safetensors
+    model-1-rank-00001-of-00004.safetensors
+    model-1-rank-00002-of-00004.safetensors
+    model-1-rank-00003-of-00004.safetensors
+    >>> load_checkpoint(write_index(path))["w"]
+    Parameter (name=w, shape=(7, 5), dtype=Float32, requires_grad=True)
+    """
+    index = index_path(ckpt_file_name)
+    count = as_natural("ranks", get_auto_parallel_context("device_num") if ranks is None else ranks, 1)
+    place = as_natural("rank", get_auto_parallel_context("global_rank") if rank is None else rank, 0)
+    if place >= count:
+        raise ArgumentValueError(f"{count} ranks count from 0 to {count - 1}, found rank {place}")
+    together = count > 1 and _is_job(place, count)
+    with _agreed(f"saving {index}", together):
+        path = file_of_rank(index, save_number(index) + 1, place, count)
+        _write(path, place, count, *contents(save_obj, append_dict, choice_func), recipes, progress)
+    with _agreed(f"writing {index}", together):
+        if count == 1 or (together and place == 0):
+            write_index(index, count)
+    return path
+
+
+def _write(
+    path: Path,
+    rank: int,
+    ranks: int,
+    texts: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    recipes: bool,
+    progress: Progress,
+) -> None:
+    described = {name: recipe_text.encode(_whole(tensor)) for name, tensor in tensors.items()} if recipes else {}
+    known = {name: content for name, content in described.items() if content is not None}
+    mine = set(_share(tensors, known, rank, ranks))
+    pieces = {name: _piece(name, tensor) for name, tensor in tensors.items() if name in mine - known.keys()}
+    written = {name: tensors[name] for name, part in pieces.items() if 0 not in part.shape or 0 in part.whole}
+    metadata = {
+        **record(texts if rank == 0 else {}, {name: known[name] for name in known if name in mine}, tensors),
+        **write_record({name: pieces[name] for name in written}),
+        NAMES: as_json(list(tensors)),
+    }
+    entries = [Entry(name, pieces[name].shape, tensor.dtype) for name, tensor in written.items()]
+    with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
+        write_checkpoint(path, entries, metadata, lambda entry: blocks_of(written[entry.name]), tell)
+
+
+def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ranks: int) -> Iterable[str]:
+    """Yield the names of the parameters that a rank must write.
+
+    Of n replicas, the k-th writes the parameters that lie in the k-th of n equal parts of the bytes of the model.
+    """
+    stage = _stage(rank, ranks)
+
+    @cache
+    def group_of(layout: Layout) -> tuple[int, ...]:
+        return next((group for group in layout.groups() if rank in group), (rank,))
+
+    sizes = {name: math.prod(region_of(tensor).full_shape) * tensor.dtype.itemsize for name, tensor in tensors.items()}
+    replicas: Sequence[int]
+    total, before = max(sum(sizes.values()), 1), 0
+    for name, tensor in tensors.items():
+        layout = tensor.layout if isinstance(tensor, Parameter) else None
+        if name in recipes:
+            replicas = stage
+        elif layout is not None:
+            replicas = group_of(layout)
+        elif not region_of(tensor).whole:
+            replicas = (rank,)  # others may hold the same, who knows; the index takes it once
+        elif isinstance(tensor, Parameter) and tensor.layerwise_parallel and ranks > 1:
+            raise ArgumentValueError(
+                f"parameter {name!r} has layerwise_parallel: each rank holds other values for the whole of it; "
+                "give it a layout, or a name of its own on each rank"
+            )
+        else:
+            replicas = stage
+        middle = before + sizes[name] // 2
+        before += sizes[name]
+        if replicas[min(middle * len(replicas) // total, len(replicas) - 1)] == rank:
+            yield name
+
+
+def _piece(name: str, tensor: Tensor) -> Piece:
+    region = region_of(tensor)
+    found = Piece.of(region)
+    if found is None:
+        raise ArgumentValueError(
+            f"parameter {name!r} holds {region}: only a block, of step 1 along all axes, can be saved as a piece"
+        )
+    return found
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return the whole of a lazy tensor; one that has values itself."""
+    recipe = tensor._recipe
+    if recipe is None:
+        return tensor
+    whole = Tensor.__new__(Tensor)
+    full = Region.full(recipe.region.full_shape)
+    whole._recipe, whole._dtype = recipe._replace(name=tensor._stream_name(recipe), region=full), tensor.dtype
+    return whole
+
+
+def _stage(rank: int, ranks: int) -> range:
+    """Return the ranks that hold the same whole parameters: those of the pipeline stage."""
+    stages = get_auto_parallel_context("pipeline_stages")
+    size = ranks // stages if ranks % stages == 0 else ranks
+    return range(rank - rank % size, rank - rank % size + size)
+
+
+def _is_job(rank: int, ranks: int) -> bool:
+    """Say whether the ranks are those that `numparam.communication` connects."""
+    from numparam.communication import get_group_size, get_rank
+
+    return (get_rank(), get_group_size()) == (rank, ranks)
+
+
+@contextmanager
+def _agreed(what: str, together: bool) -> Iterator[None]:
+    """Let all ranks wait for each other at the end of the block, and fail if one failed."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        if not together:
+            raise
+        failure = error
+    if not together:
+        return
+    from numparam.communication.comm_func import all_gather_into_tensor
+
+    well = all_gather_into_tensor(np.array([failure is None], np.uint8))
+    if failure is not None:
+        raise failure
+    if not well.all():
+        raise CheckpointError(f"{what}: rank {int(well.argmin())} failed, and says why; the old checkpoint stays")

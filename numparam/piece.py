@@ -1,0 +1,104 @@
+"""Pieces of parameters: which block of the whole a tensor in a file holds.
+
+A file says it in its metadata. ``numparam.pieces`` is a JSON object from the names of those tensors that are no whole
+parameters to ``{"shape": [8, 6], "start": [4, 0]}``: the shape of the whole, and the index of the first value of the
+block along every axis. The block is as long as the tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from numparam import header
+from numparam.errors import CheckpointError
+from numparam.header import Entry
+from numparam.region import Region
+
+PIECES = "numparam.pieces"
+
+
+class Piece(NamedTuple):
+    """Describe a block of a parameter.
+
+    Parameters
+    ----------
+    whole : tuple of int
+        The shape of the parameter.
+    start : tuple of int
+        The index of the first value of the block along every axis.
+    shape : tuple of int
+        The shape of the block.
+
+    Examples
+    --------
+    >>> piece = Piece.of(Region.full((8, 6))[4:, :3])
+    >>> print(piece)
+    [4:8, 0:3] of shape (8, 6)
+    """
+
+    whole: tuple[int, ...]
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, region: Region) -> Piece | None:
+        """Describe a region; None if it is no block, because it has steps or other axes than the whole."""
+        ranges = region.ranges
+        if region.shape != tuple(map(len, ranges)) or any(part.step != 1 and len(part) > 1 for part in ranges):
+            return None
+        return cls(region.full_shape, tuple(part.start if part else 0 for part in ranges), region.shape)
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Return the index behind the last value along every axis."""
+        return tuple(start + length for start, length in zip(self.start, self.shape, strict=True))
+
+    @property
+    def region(self) -> Region:
+        """Return the same as a region."""
+        return Region.full(self.whole)[tuple(map(slice, self.start, self.stop))]
+
+    def __str__(self) -> str:
+        bounds = ", ".join(f"{start}:{stop}" for start, stop in zip(self.start, self.stop, strict=True))
+        return f"[{bounds}] of shape {self.whole}"
+
+
+def write_record(pieces: Mapping[str, Piece]) -> dict[str, str]:
+    """Return the metadata that says which tensors are pieces; empty if all are whole."""
+    parts = {
+        name: {"shape": piece.whole, "start": piece.start}
+        for name, piece in pieces.items()
+        if piece.whole != piece.shape
+    }
+    return {PIECES: json.dumps(parts, ensure_ascii=False, separators=(",", ":"))} if parts else {}
+
+
+def read_record(metadata: Mapping[str, str], entries: Mapping[str, Entry], path: str) -> dict[str, Piece]:
+    """Read what `write_record` wrote, for all tensors of a file.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or a piece does not lie within its parameter; `path` begins the message.
+    """
+    found = {name: Piece(entry.shape, (0,) * len(entry.shape), entry.shape) for name, entry in entries.items()}
+    if PIECES not in metadata:
+        return found
+    for name, content in header.parse_object(metadata[PIECES].encode(), f"{path}: {PIECES}").items():
+        where = f"{path}: parameter {name!r:.80}"
+        if name not in entries or not isinstance(content, dict) or content.keys() != {"shape", "start"}:
+            raise CheckpointError(f"{where}: {PIECES} gives the shape and the start of a tensor, found {content!r:.80}")
+        shape = entries[name].shape
+        whole, start = (_naturals(content[key], len(shape), f"{where}: {key}") for key in ("shape", "start"))
+        found[name] = piece = Piece(whole, start, shape)
+        if any(stop > length for stop, length in zip(piece.stop, whole, strict=True)):
+            raise CheckpointError(f"{where}: the piece {piece} reaches beyond the parameter")
+    return found
+
+
+def _naturals(value: Any, count: int, where: str) -> tuple[int, ...]:
+    if not header.is_naturals(value) or len(value) != count:
+        raise CheckpointError(f"{where} has a natural number for each of {count} axes, found {value!r:.80}")
+    return tuple(value)
