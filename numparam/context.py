@@ -109,12 +109,12 @@ _OPTIMIZER: dict[str, Check] = {
 
 
 def _optimizer(key: str, value: Any) -> dict[str, Any]:
-    given = {}
+    given: dict[str, Any] = {}
     for option, item in _dict(key, value).items():
         if option not in _OPTIMIZER:
             raise ArgumentValueError(f"{key} has no option {option!r}; known: {', '.join(_OPTIMIZER)}")
         given[option] = _OPTIMIZER[option](f"{key}: {option}", item)
-    merged = _context[key] | given
+    merged: dict[str, Any] = _context[key] | given
     if merged["gradient_accumulation_shard"] and merged["optimizer_level"] != "level2":
         if "optimizer_level" in given:
             raise ArgumentValueError(f"{key}: gradient_accumulation_shard needs optimizer_level 'level2'")
@@ -123,7 +123,7 @@ def _optimizer(key: str, value: Any) -> dict[str, Any]:
 
 
 def _fusion(key: str, value: Any) -> dict[str, Any]:
-    given = {}
+    given: dict[str, Any] = {}
     for kind, item in _dict(key, value).items():
         if kind == "openstate":
             given[kind] = _switch(f"{key}: {kind}", item)
@@ -131,7 +131,8 @@ def _fusion(key: str, value: Any) -> dict[str, Any]:
             given[kind] = _fused(f"{key}: {kind}", item, _COLLECTIVES[kind])
         else:
             raise OptionError(f"{key} has no option {kind!r}; known: openstate, {', '.join(_COLLECTIVES)}")
-    return _context[key] | given
+    merged: dict[str, Any] = _context[key] | given
+    return merged
 
 
 def _fused(what: str, value: Any, modes: tuple[str, ...]) -> dict[str, Any]:
@@ -178,7 +179,7 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
     "mesh": (None, _mesh),
     "memory_per_rank": (None, _budget),
 }
-_context = {key: default for key, (default, _) in _OPTIONS.items()}
+_context: dict[str, Any] = {key: default for key, (default, _) in _OPTIONS.items()}
 
 
 def set_auto_parallel_context(**options: Any) -> None:

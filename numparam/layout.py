@@ -59,7 +59,7 @@ class Layout:
     def __init__(self, mesh: Mapping[str, int], spec: Sequence[Axes], optimizer_shard: Axes = None) -> None:
         if not isinstance(mesh, Mapping) or not all(isinstance(axis, str) for axis in mesh):
             raise ArgumentTypeError(f"the mesh of a layout maps names to lengths, found {mesh!r}")
-        if isinstance(spec, str) or not isinstance(spec, Sequence):
+        if not isinstance(spec, list | tuple):
             raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {spec!r}")
         self.mesh = {axis: _length(axis, length) for axis, length in mesh.items()}
         self.spec = tuple(_names(item) for item in spec)
@@ -83,6 +83,18 @@ class Layout:
         from numparam.layout_tuple import parse
 
         return parse(layout, shape, name)
+
+    def to_tuple(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
+        """Write the tuple of seven items that says the same in MindSpore; see `numparam.layout_tuple`.
+
+        Examples
+        --------
+        >>> Layout({"dp": 2, "tp": 4}, ("tp", None)).to_tuple((16, 6))
+        ([2, 4], [0, -1], [4, 6], 0, True, '', [16, 6])
+        """
+        from numparam.layout_tuple import to_tuple
+
+        return to_tuple(self, shape)
 
     @property
     def size(self) -> int:
@@ -185,6 +197,62 @@ class Layout:
         within = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis in chosen))]
         starts = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis not in chosen))]
         return [tuple(start + step for step in within) for start in starts]
+
+    def picture(self, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> str:
+        """Draw with text which ranks hold which block of a parameter.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the whole parameter.
+        axes : tuple of int, optional
+            The two axes that are drawn, down and across; the first two that are cut if not given. A rank stands at the
+            block that it holds a part of.
+
+        Returns
+        -------
+        str
+            Of at most 16 blocks a side; the middle of more is left out.
+
+        Raises
+        ------
+        TypeError
+            If the axes are no pair of ints.
+        ValueError
+            If the parameter has no such axes, or the layout does not suit its shape.
+
+        Examples
+        --------
+        >>> print(Layout({"dp": 2, "tp": 2}, ("tp",)).picture((8, 6)))
+        (8, 6) over {'dp': 2, 'tp': 2}: axis 0 down, axis 1 across
+        ┌─────┬──────┐
+        │     │ 0:6  │
+        ├─────┼──────┤
+        │ 0:4 │ 0, 2 │
+        ├─────┼──────┤
+        │ 4:8 │ 1, 3 │
+        └─────┴──────┘
+        """
+        from numparam.layout_picture import picture
+
+        return picture(self, shape, axes)
+
+    def plot(self, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Any:
+        """Draw to scale which ranks hold which block of a parameter, as `picture` does; needs matplotlib.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Notebooks show it; ``savefig`` writes it to a file.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If matplotlib is not installed.
+        """
+        from numparam.layout_picture import figure
+
+        return figure(self, shape, axes)
 
     def _strides(self) -> dict[str, int]:
         """Say how far apart in rank neighbours along each axis of the mesh are."""

@@ -9,8 +9,8 @@
 * ``field_size``, int or None: checked, and of no effect, as in MindSpore.
 * ``uniform_split``, bool: True refuses slices of unequal size. MindSpore refuses False; here it allows them.
 * ``opt_shard_group``, str: unless it is empty, the ranks that would hold the same slice cut its axis 0 once more, into
-  as many parts as ``slice_shape`` asks for, and into as many as there are such ranks if it is None. Where there are
-  more such ranks than parts, the fastest axes of the mesh cut.
+  as many parts as ``slice_shape`` asks for, the most if several numbers will do, and into as many as there are such
+  ranks if it is None. Where there are more such ranks than parts, the fastest axes of the mesh cut.
 * ``full_shape``, list of int: the shape of the whole parameter, which is checked.
 """
 
@@ -88,21 +88,61 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     if spec and len(spec) != len(full):
         raise ShapeError(f"{where}'s tensor_map has {len(spec)} items, one for each axis")
     if group:
-        cuts = _shared_out(cuts, cuts.region(full, 0, name).shape, wanted)
-    if uniform:
-        _check_uniform(where, cuts, full)
+        cuts = _shared_out(cuts, cuts.region(full, 0, name).shape, wanted, bool(uniform))
+    if uniform and (uneven := _uneven(cuts, full)):
+        raise ShapeError(
+            f"{where} cuts axis {uneven[0]} into {uneven[1]} parts, which do not divide {full[uneven[0]]}; "
+            "uniform_split=False allows slices of unequal size"
+        )
     if wanted is not None and (found := cuts.region(full, 0, name).shape) != wanted:
         raise ShapeError(f"{where} cuts slices of shape {found}, its slice_shape says {wanted}")
     return cuts
 
 
-def _shared_out(layout: Layout, shape: tuple[int, ...], wanted: tuple[int, ...] | None) -> Layout:
+def to_tuple(layout: Layout, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Write the layout of a parameter, with all seven items.
+
+    Raises
+    ------
+    ValueError
+        If the layout does not suit the shape, or its optimizer cuts over other axes than a tuple can say.
+
+    Examples
+    --------
+    >>> to_tuple(Layout({"dp": 2, "tp": 4}, ("tp",), optimizer_shard="dp"), (16, 6))
+    ([2, 4], [0, -1], [2, 6], 0, True, 'dp', [16, 6])
+    """
+    numbers = {axis: number for number, axis in enumerate(reversed(layout.mesh))}
+    spec = [[numbers[axis] for axis in item] for item in layout.spec] + [[]] * (len(shape) - len(layout.spec))
+    found = (
+        list(layout.mesh.values()),
+        [item if len(item) > 1 else item[0] if item else -1 for item in spec],
+        list(layout.shape(shape, 0)),
+        0,
+        _uneven(layout, shape) is None,
+        "-".join(layout.optimizer_shard),
+        list(shape),
+    )
+    read = parse(found)
+    said = [axis for axis in read.optimizer_shard if read.mesh[axis] > 1]
+    if said != [str(numbers[axis]) for axis in layout.optimizer_shard if layout.mesh[axis] > 1]:
+        raise ArgumentValueError(
+            f"MindSpore's tuple can say that the optimizer cuts over the fastest axes of the mesh that hold replicas, "
+            f"in the order of the mesh, and with no more parts than axis 0 has entries; it cannot say {layout!r} for "
+            f"shape {shape}"
+        )
+    return found
+
+
+def _shared_out(layout: Layout, shape: tuple[int, ...], wanted: tuple[int, ...] | None, uniform: bool) -> Layout:
     """Let the optimizer cut a shard of some shape into as many parts as the wanted shape asks for."""
     mesh, replicas = dict(layout.mesh), math.prod(layout.mesh[axis] for axis in layout.replicated)
     parts = replicas
     if wanted is not None:  # one that cannot be had is found out when the slices are compared with it
-        parts = -(-shape[0] // wanted[0]) if shape and len(wanted) == len(shape) and wanted[0] else 1
-        parts = parts if replicas % parts == 0 else 1
+        able = [
+            each for each in range(1, replicas + 1) if replicas % each == 0 and _cut(shape, each, uniform) == wanted
+        ]
+        parts = max(able, default=1)
     chosen: list[str] = []
     for axis in reversed(layout.replicated):
         length = mesh[axis]
@@ -117,17 +157,20 @@ def _shared_out(layout: Layout, shape: tuple[int, ...], wanted: tuple[int, ...] 
     return Layout(mesh, layout.spec, chosen)
 
 
-def _check_uniform(where: str, layout: Layout, shape: tuple[int, ...]) -> None:
-    counts = [(axis, math.prod(layout.mesh[each] for each in item)) for axis, item in enumerate(layout.spec)]
+def _cut(shape: tuple[int, ...], parts: int, uniform: bool) -> tuple[int, ...] | None:
+    """Return the shape of the first part of axis 0; None if the parts are unequal and must not be."""
+    if not shape or (uniform and shape[0] % parts):
+        return None
+    return -(-shape[0] // parts), *shape[1:]
+
+
+def _uneven(layout: Layout, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return an axis and the number of parts that it cannot be cut into evenly, None if there is none."""
+    counts = [math.prod(layout.mesh[each] for each in item) for item in layout.spec]
+    cuts = list(enumerate(counts))
     if layout.optimizer_shard:
-        first = math.prod(layout.mesh[each] for item in layout.spec[:1] for each in item)
-        counts.append((0, first * math.prod(layout.mesh[each] for each in layout.optimizer_shard)))
-    for axis, parts in counts:
-        if shape[axis] % parts:
-            raise ShapeError(
-                f"{where} cuts axis {axis} into {parts} parts, which do not divide {shape[axis]}; "
-                "uniform_split=False allows slices of unequal size"
-            )
+        cuts.append((0, math.prod([*counts[:1], *(layout.mesh[each] for each in layout.optimizer_shard)])))
+    return next(((axis, parts) for axis, parts in cuts if shape[axis] % parts), None)
 
 
 def _cutting(what: str, item: Any) -> tuple[int, ...]:
