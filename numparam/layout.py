@@ -57,7 +57,8 @@ class Layout:
     optimizer_shard: tuple[str, ...]
 
     def __init__(self, mesh: Mapping[str, int], spec: Sequence[Axes], optimizer_shard: Axes = None) -> None:
-        if not isinstance(mesh, Mapping) or not all(isinstance(axis, str) for axis in mesh):
+        given: Any = mesh
+        if not isinstance(given, Mapping) or not all(isinstance(axis, str) for axis in given):
             raise ArgumentTypeError(f"the mesh of a layout maps names to lengths, found {mesh!r}")
         if not isinstance(spec, list | tuple):
             raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {spec!r}")
