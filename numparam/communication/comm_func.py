@@ -25,7 +25,7 @@ from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.errors import ArgumentTypeError, ShapeError
 from numparam.tensor import Tensor
 
-Values = TypeVar("Values", Tensor, Array)
+Values = TypeVar("Values", bound=Tensor | Array)
 
 
 def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
@@ -59,7 +59,8 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
     >>> all_reduce(np.arange(3.0))  # of a single rank
     array([0., 1., 2.])
     """
-    members, values = get_group(group), _values(tensor).copy()
+    members = get_group(group)
+    values = _values(tensor).copy()
     reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
     operation = _begin(members, f"all_reduce ({op})", values)
     collectives.all_reduce(members, operation, [values.reshape(-1)], reduction)
@@ -94,7 +95,8 @@ def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Val
     >>> all_gather_into_tensor(np.arange(3.0)).shape
     (3,)
     """
-    members, values = get_group(group), _with_axis(_values(tensor))
+    members = get_group(group)
+    values = _with_axis(_values(tensor))
     operation = _begin(members, "all_gather", values)
     out = np.empty((len(values) * members.size, *values.shape[1:]), values.dtype)
     collectives.all_gather(members, operation, values.reshape(-1), out.reshape(-1))
@@ -131,7 +133,8 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
     >>> reduce_scatter_tensor(np.arange(3.0))
     array([0., 1., 2.])
     """
-    members, values = get_group(group), _with_axis(_values(tensor))
+    members = get_group(group)
+    values = _with_axis(_values(tensor))
     if len(values) % members.size:
         raise ShapeError(f"axis 0 of shape {values.shape} does not divide among {members.size} ranks")
     reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
@@ -171,7 +174,8 @@ def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Va
     >>> broadcast(np.arange(3.0))
     array([0., 1., 2.])
     """
-    members, values = get_group(group), _values(tensor).copy()
+    members = get_group(group)
+    values = _values(tensor).copy()
     operation = _begin(members, f"broadcast from {members.ranks[as_member(members, src)]}", values)
     collectives.broadcast(members, operation, [values.reshape(-1).view(np.uint8)], src)
     return _like(tensor, values)
@@ -216,4 +220,6 @@ def _with_axis(values: Array) -> Array:
 
 
 def _like(tensor: Values, values: Array) -> Values:
-    return tensor._made(values) if isinstance(tensor, Tensor) else values
+    like: Any = tensor._made(values) if isinstance(tensor, Tensor) else values
+    result: Values = like
+    return result

@@ -1,0 +1,124 @@
+"""Whether all ranks hold the same parameters with the same values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from numparam import recipes
+from numparam.communication.collectives import Array, gather_small
+from numparam.communication.exchange import arrive
+from numparam.communication.group import WORLD_COMM_GROUP, Group, named
+from numparam.communication.management import get_group
+from numparam.errors import DisagreementError
+from numparam.parallel.storage import is_shared, parameters_of
+from numparam.parameter import Parameter
+from numparam.streaming import blocks_of
+
+
+def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
+    """Raise unless all ranks hold the same values, bit for bit.
+
+    Each rank makes a checksum of 64 bits of each parameter, and these are compared. Parameters with
+    ``layerwise_parallel`` are left out, and those of which a rank holds a slice. A lazy parameter is compared by what
+    it will be made from, or else its values are made in small blocks and forgotten; it stays lazy.
+
+    Parameters
+    ----------
+    cell_or_parameters : Cell or iterable of Parameter
+    group : str
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    RuntimeError
+        If ranks hold different values: `numparam.errors.DisagreementError` names the first such parameter and the
+        ranks. Also if a rank does not come.
+
+    Examples
+    --------
+    >>> check_agreement([Parameter([1.0, 2.0], name="w")])
+    """
+    members, parameters = get_group(group), parameters_of(cell_or_parameters)
+    operation = "check_agreement"
+    arrive(members, operation)
+    shared = matched(members, operation, parameters)
+    unsure = [
+        parameter for parameter, same in zip(shared, same_recipes(members, operation, shared), strict=True) if not same
+    ]
+    sums = gather_small(members, operation, np.array([_checksum(parameter) for parameter in unsure], np.uint64))
+    different = np.flatnonzero((sums != sums[0]).any(axis=0))
+    if different.size:
+        first = different[0]
+        more = f"; so do {different.size - 1} other parameters" if different.size > 1 else ""
+        raise DisagreementError(
+            f"Parameter {unsure[first].name!r}: {_camps(members, sums[:, first])} hold different values{more}; "
+            "numparam.parallel.broadcast_parameters gives all ranks those of rank 0"
+        )
+
+
+def matched(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Return the parameters that all ranks should hold alike; all have the same list of them.
+
+    Raises
+    ------
+    DisagreementError
+        If some have another list.
+    """
+    shared = [parameter for parameter in parameters if is_shared(parameter)]
+    counts = gather_small(members, operation, np.array([len(shared)], np.uint64))[:, 0]
+    least = int(counts.min())
+    texts = [f"{parameter.name} {parameter.shape} {parameter.dtype}" for parameter in shared]
+    sums = gather_small(members, operation, np.array([_digest(text.encode()) for text in texts[:least]], np.uint64))
+    different = np.flatnonzero((sums != sums[0]).any(axis=0))
+    if different.size:
+        first = different[0]
+        raise DisagreementError(
+            f"{operation}: {_camps(members, sums[:, first])} have different parameters at place {first} of their "
+            f"lists, here {texts[first]!r}"
+        )
+    if (counts != least).any():
+        raise DisagreementError(
+            f"{operation}: {_camps(members, counts)} have lists of {', '.join(map(str, counts))} parameters"
+        )
+    return shared
+
+
+def same_recipes(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[bool]:
+    """Say of each parameter whether it is lazy on all ranks, and will be made from the same everywhere."""
+    own = [recipes.encode(parameter) for parameter in parameters]
+    digests = [0 if recipe is None else _digest(json.dumps(recipe, sort_keys=True).encode()) for recipe in own]
+    sums = gather_small(members, operation, np.array(digests, np.uint64))
+    return [bool(same) for same in (sums == sums[0]).all(axis=0) & (sums[0] != 0)]
+
+
+def _checksum(parameter: Parameter) -> int:
+    if not parameter.has_init:
+        return _digest(_bytes(parameter.asnumpy()))
+    total = blake2b(digest_size=8)
+    for block in blocks_of(parameter):
+        values = np.empty(block.shape, parameter.dtype)
+        block.fill(values)
+        total.update(_bytes(values))
+    return int.from_bytes(total.digest(), "little")
+
+
+def _bytes(values: Array) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _digest(data: bytes | memoryview) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+
+
+def _camps(members: Group, values: Array) -> str:
+    """Name the ranks that have each value, the larger parties first."""
+    camps: dict[Any, list[int]] = {}
+    for rank, value in zip(members.ranks, values.tolist(), strict=True):
+        camps.setdefault(value, []).append(rank)
+    return " and ".join(named(ranks) for ranks in sorted(camps.values(), key=len, reverse=True))

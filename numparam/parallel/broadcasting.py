@@ -1,0 +1,51 @@
+"""Give all ranks the parameters of rank 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numparam.communication import collectives
+from numparam.communication.exchange import arrive
+from numparam.communication.group import WORLD_COMM_GROUP
+from numparam.communication.management import get_group
+from numparam.parallel.agreement import matched, same_recipes
+from numparam.parallel.storage import as_bytes, parameters_of, writable
+
+
+def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
+    """Overwrite the parameters of all ranks by those of rank 0 of a group, as data parallel training begins.
+
+    Parameters with ``layerwise_parallel`` are left out, and those of which a rank holds a slice. Parameters that are
+    lazy on all ranks and made from the same seed stay lazy: there is nothing to send. The others travel together, in
+    messages of at most 4 MiB, which is also the extra memory.
+
+    Parameters
+    ----------
+    cell_or_parameters : Cell or iterable of Parameter
+        The same ones on all ranks, in the same order.
+    group : str
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    RuntimeError
+        If the ranks have different parameters, or one does not come.
+
+    Examples
+    --------
+    >>> from numparam import Parameter
+    >>> broadcast_parameters([Parameter([1.0, 2.0], name="w")])
+    """
+    members, parameters = get_group(group), parameters_of(cell_or_parameters)
+    operation = "broadcast_parameters"
+    arrive(members, operation)
+    shared = matched(members, operation, parameters)
+    sent = [
+        parameter for parameter, same in zip(shared, same_recipes(members, operation, shared), strict=True) if not same
+    ]
+    if members.size > 1:
+        collectives.broadcast(members, operation, [as_bytes(writable(parameter)) for parameter in sent], 0)
+        if members.rank:
+            for parameter in sent:
+                parameter._set_origin("set_data")

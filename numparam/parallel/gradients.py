@@ -1,0 +1,146 @@
+"""Reduce gradients over the ranks of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numparam.communication import collectives
+from numparam.communication.exchange import arrive
+from numparam.communication.group import WORLD_COMM_GROUP
+from numparam.communication.management import get_group
+from numparam.communication.reduction import ReduceOp, Reduction
+from numparam.context import get_auto_parallel_context
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
+from numparam.parallel.storage import Array, gradient_array
+from numparam.parameter import Parameter
+from numparam.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numparam.kernels.device_array import DeviceArray
+
+    Flat = Array | DeviceArray
+
+
+class DistributedGradReducer:
+    """Replace the gradients of each rank by their sum, or mean, over the ranks of a group.
+
+    Gradients are summed in the order of the ranks, ``((g0 + g1) + g2) + g3``, with the same bits on all ranks; those of
+    16 and 8 bits in float32, divided there and rounded once. They travel in the buckets that `numparam.parallel.fusion`
+    describes, those of parameters with ``layerwise_parallel`` not at all.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+    mean : bool, optional
+        Whether sums are divided by `degree`; ``gradients_mean`` of the parallel context if not given.
+    degree : int, optional
+        The size of the group if not given.
+    group : str
+        The name of a group of this rank.
+
+    Raises
+    ------
+    TypeError
+        If `parameters` holds something else, or `mean` is no bool.
+    ValueError
+        If `degree` is no positive int, or this rank knows no such group.
+
+    Examples
+    --------
+    >>> weights = [Parameter([1.0, 2.0], name="w"), Parameter([3.0], name="b")]
+    >>> reduce = DistributedGradReducer(weights, mean=True)
+    >>> reduce([np.ones(2, np.float32), np.ones(1, np.float32)])  # of a single rank
+    [array([1., 1.], dtype=float32), array([1.], dtype=float32)]
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        mean: bool | None = None,
+        degree: int | None = None,
+        *,
+        group: str = WORLD_COMM_GROUP,
+    ) -> None:
+        self.parameters = list(parameters)
+        for place, parameter in enumerate(self.parameters):
+            if not isinstance(parameter, Parameter):
+                raise ArgumentTypeError(f"gradients belong to parameters, found {type(parameter).__name__} at {place}")
+        self.mean = get_auto_parallel_context("gradients_mean") if mean is None else mean
+        if not isinstance(self.mean, bool):
+            raise ArgumentTypeError(f"mean is True, False or None, found {mean!r}")
+        self.group = get_group(group)
+        self.degree = self.group.size if degree is None else degree
+        if type(self.degree) is not int or self.degree < 1:
+            raise ArgumentValueError(f"degree is an int of at least 1, found {degree!r}")
+
+    def buckets(self, gradients: Sequence[Tensor | Array] | None = None) -> list[Bucket]:
+        """Return which gradients travel together.
+
+        Parameters
+        ----------
+        gradients : sequence of Tensor or numpy.ndarray, optional
+            Those of the shapes and dtypes of the parameters if not given.
+        """
+        like = self.parameters if gradients is None else gradients
+        return plan_buckets(
+            (
+                Gradient(found.nbytes, found.dtype, parameter.comm_fusion, parameter.layerwise_parallel)
+                for parameter, found in zip(self.parameters, like, strict=True)
+            ),
+            Fusion.from_context(),
+        )
+
+    def __call__(self, gradients: Sequence[Any]) -> list[Any]:
+        """Reduce gradients in place.
+
+        Parameters
+        ----------
+        gradients : sequence of Tensor or numpy.ndarray
+            One for each parameter, writable, of its shape. They hold the result afterwards.
+
+        Returns
+        -------
+        list
+            The same objects.
+
+        Raises
+        ------
+        TypeError
+            If one is neither a tensor nor an array.
+        ValueError
+            If their number or a shape is another, or one is read-only.
+        RuntimeError
+            If another rank does not come, or comes to something else.
+        """
+        if len(gradients) != len(self.parameters):
+            raise ArgumentValueError(
+                f"{len(self.parameters)} parameters have as many gradients, found {len(gradients)}"
+            )
+        for number, places in self.buckets(gradients):
+            self._reduce(number, [(self.parameters[place], gradients[place]) for place in places])
+        return list(gradients)
+
+    def _reduce(self, number: int, bucket: list[tuple[Parameter, Any]]) -> None:
+        flats: list[Flat] = []
+        copied: list[tuple[Array, Array]] = []
+        for parameter, gradient in bucket:
+            if isinstance(gradient, Tensor) and gradient.device != "cpu":
+                flats.append(gradient._device_values().reshape((gradient.size,)))
+                continue
+            array = gradient_array(parameter, gradient, parameter.shape)
+            rows = np.asarray(array, order="C")
+            flats.append(rows.reshape(-1))
+            if rows is not array:
+                copied.append((array, rows))
+        size, dtype = sum(len(flat) for flat in flats), flats[0].dtype
+        first, last = bucket[0][0].name, bucket[-1][0].name
+        operation = f"gradients of {size} {dtype}, bucket {number} from {first!r:.60} to {last!r:.60}"
+        arrive(self.group, operation)
+        reduction = Reduction(ReduceOp.SUM, np.dtype(dtype), self.degree if self.mean else 1)
+        collectives.all_reduce(self.group, operation, flats, reduction)
+        for array, rows in copied:
+            np.copyto(array, rows)

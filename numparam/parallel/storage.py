@@ -1,0 +1,100 @@
+"""The memory that holds tensors, as flat arrays that ranks send from and receive into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numparam.cell import Cell
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.parameter import Parameter
+from numparam.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numparam.kernels.device_array import DeviceArray
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def parameters_of(cell_or_parameters: Any) -> list[Parameter]:
+    """Return the parameters of a cell, or those that are given, each once.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is neither a cell nor an iterable of parameters.
+    """
+    if isinstance(cell_or_parameters, Cell):
+        return list(cell_or_parameters.get_parameters())
+    if isinstance(cell_or_parameters, Tensor) or not isinstance(cell_or_parameters, Iterable):
+        raise ArgumentTypeError(f"a Cell or parameters are needed, found {type(cell_or_parameters).__name__}")
+    found = list({id(parameter): parameter for parameter in cell_or_parameters}.values())
+    for place, parameter in enumerate(found):
+        if not isinstance(parameter, Parameter):
+            raise ArgumentTypeError(f"a Cell or parameters are needed, found {type(parameter).__name__} at {place}")
+    return found
+
+
+def is_shared(parameter: Parameter) -> bool:
+    """Say whether all ranks should hold the same values: the whole parameter, which no rank has for itself."""
+    return not (parameter.layerwise_parallel or parameter.sliced or not parameter.region.whole)
+
+
+def writable(parameter: Parameter) -> Array | DeviceArray:
+    """Return the memory of a parameter, flat; the values of a lazy one are made first.
+
+    Values that cannot be written to, or do not lie in order, are copied and the parameter keeps the copy.
+    """
+    if parameter.device != "cpu":
+        values = parameter._device_values()
+        return values.reshape((values.size,))
+    array = parameter.asnumpy()
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        array = array.copy(order="C")
+        parameter._hold(array)
+    return array.reshape(-1)
+
+
+def as_bytes(memory: Array | DeviceArray) -> Array | DeviceArray:
+    """Return the same memory as bytes."""
+    if isinstance(memory, np.ndarray):
+        return memory.view(np.uint8)
+    from numparam.kernels.device_array import DeviceArray
+
+    return DeviceArray((memory.nbytes,), np.dtype(np.uint8), memory.device, memory.address, memory)
+
+
+def keep_rows(parameter: Parameter, rows: slice) -> None:
+    """Let a parameter hold some rows of what it holds; a lazy one stays lazy."""
+    region, recipe = parameter.region[rows], parameter._recipe
+    if recipe is None:
+        values = parameter.asnumpy()[rows].copy()
+        parameter._discard()
+        parameter._hold(values)
+    else:
+        parameter._recipe = recipe._replace(region=recipe.region[rows])
+    parameter._region = region
+    parameter.sliced = True
+
+
+def gradient_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Array:
+    """Return the array of a gradient on the host, which is written to.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no tensor and no array.
+    ArgumentValueError
+        If it is of another shape, or read-only.
+    """
+    array = gradient.asnumpy() if isinstance(gradient, Tensor) else gradient
+    where = f"Parameter {parameter.name!r}"
+    if not isinstance(array, np.ndarray):
+        raise ArgumentTypeError(f"{where}: a gradient is a Tensor or a NumPy array, found {type(gradient).__name__}")
+    if array.shape != shape:
+        raise ArgumentValueError(f"{where}: expected a gradient of shape {shape}, found {array.shape}")
+    if not array.flags.writeable:
+        raise ArgumentValueError(f"{where}: its gradient is read-only, and reduced in place; give a copy")
+    return array
