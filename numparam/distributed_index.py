@@ -31,7 +31,8 @@ _AT_ONCE = 16  # headers read at the same time: a network file system answers ma
 def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None) -> Path:
     """Join the files that the ranks wrote: the save becomes the checkpoint, and the files of the one before go.
 
-    It reads the headers of the files alone, so an index that was lost can be written anew. If every parameter stands
+    It reads the headers of the files alone, so an index that was lost can be written anew; one that is up to date stays
+    as it is. If every parameter stands
     whole in one file, the index is one of Hugging Face's, which other libraries read too.
 
     Parameters
@@ -63,7 +64,10 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     'model.safetensors.index.json'
     """
     index = index_path(ckpt_file_name)
-    number, paths = _new_save(index, None if ranks is None else as_natural("ranks", ranks, 1))
+    save = _new_save(index, None if ranks is None else as_natural("ranks", ranks, 1))
+    if save is None:
+        return index
+    number, paths = save
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
             found = list(pool.map(_Found, paths))
@@ -128,9 +132,10 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
                     f"parameter {name!r}: {each.path} left it to another rank, and none wrote it: do all ranks save "
                     "the same names in the same order, and are their layouts those of this many ranks?"
                 )
-    grids = {name: Grid.join(name, parts) for name, parts in files.items() if parts}
-    if both := grids.keys() & metadata[RECIPES].keys():
+    valued = {name: parts for name, parts in files.items() if parts}
+    if both := valued.keys() & metadata[RECIPES].keys():
         raise CheckpointError(f"parameter {min(both)!r}: some ranks saved its recipe and others its values")
+    grids = {name: Grid.join(name, parts) for name, parts in valued.items()}
     for flags in metadata[FLAGS].values():
         flags.pop("sliced", None)  # which the whole is not
     texts = {key: as_json(merged) for key, merged in metadata.items() if merged}
@@ -142,7 +147,7 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
         texts[STREAM] = streams[0]
     total = sum(entry.nbytes for entry, _ in described.values())
     content: dict[str, Any] = {"metadata": {"format": "pt", **texts, "total_size": total}}
-    if all(len(parts) <= 1 for parts in files.values()):
+    if all(len(parts) == 1 for parts in valued.values()):
         return content | {"weight_map": {name: next(iter(files[name].values())).name for name in grids}}
     numbers = {each.path: number for number, each in enumerate(found)}
     return content | {
@@ -188,17 +193,23 @@ def _saves(index: Path) -> dict[tuple[int, int], dict[int, Path]]:
     stem = re.escape(index.name.removesuffix(INDEX_SUFFIX))
     pattern = re.compile(rf"{stem}-([1-9][0-9]{{0,17}})-rank-([0-9]{{5,9}})-of-([0-9]{{5,9}}){re.escape(SUFFIX)}")
     found: dict[tuple[int, int], dict[int, Path]] = {}
-    for path in index.parent.iterdir():
+    try:
+        paths = list(index.parent.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{index.parent}: {error.strerror or error}") from error
+    for path in paths:
         if match := pattern.fullmatch(path.name):
             number, rank, ranks = map(int, match.groups())
             found.setdefault((number, ranks), {})[rank] = path
     return found
 
 
-def _new_save(index: Path, ranks: int | None) -> tuple[int, list[Path]]:
-    """Find the files of the one save that is newer than the index: its number and its files by rank."""
+def _new_save(index: Path, ranks: int | None) -> tuple[int, list[Path]] | None:
+    """Find the one save that is newer than the index: its number and its files by rank; None if there is none."""
     old = save_number(index)
     found = {key: files for key, files in _saves(index).items() if key[0] > old and ranks in (None, key[1])}
+    if not found and index.exists():
+        return None
     if len(found) != 1:
         what = " and ".join(f"save {number} of {count} ranks" for number, count in sorted(found)) or "none"
         raise CheckpointError(f"{index}: the files of one new save are needed, found {what}; remove what is not wanted")

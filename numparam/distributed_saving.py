@@ -163,6 +163,8 @@ def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ran
 
 def _piece(name: str, tensor: Tensor) -> Piece:
     region = region_of(tensor)
+    if 0 in region.full_shape:  # parts of nothing are the whole of it
+        region = Region.full(region.full_shape)
     found = Piece.of(region)
     if found is None:
         raise ArgumentValueError(

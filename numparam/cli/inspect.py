@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     from numparam.text import amount, size
 
     checkpoint = open_checkpoint(arguments.file)
+    for stored in checkpoint.stored.values():
+        stored.check()
     columns = ["parameter", "dtype", "shape", "bytes"]
     rows = [
         [entry.name, str(entry.dtype), str(entry.shape), size(entry.nbytes)] for entry in checkpoint.entries.values()
@@ -44,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     for key, text in checkpoint.metadata.items():
         print_line(f"{key}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}")
     values = sum(entry.size for entry in checkpoint.entries.values())
-    print_line(
-        f"{arguments.file}: {amount(len(rows), 'parameter')}, {amount(values, 'value')}, {size(checkpoint.nbytes)}"
-    )
+    files = f" in {amount(len(checkpoint.files), 'file')}" if len(checkpoint.files) > 1 else ""
+    count = amount(len(rows), "parameter")
+    print_line(f"{arguments.file}: {count}, {amount(values, 'value')}, {size(checkpoint.nbytes)}{files}")
     return 0
 
 
