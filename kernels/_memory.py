@@ -1,4 +1,4 @@
-"""Memory by address: loads and stores of lanes, past the caches where asked, and transposes of square tiles.
+"""Memory by address: loads and stores of lanes, past the caches where asked, and transposes in registers.
 
 An address is an int64. Nothing is checked here, nor aligned beyond what is said; the kernels know their bounds.
 """
@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numparam.kernels._lanes import _ELEMENTS, _I32, _I64, Lanes, _constant_indices
+from numparam.kernels._lanes import _ELEMENTS, _I32, _I64, WIDTH, Lanes, _constant_indices
 
 LINE = 64
 """Bytes of a cache line. A store past the caches pays only when it writes whole ones."""
@@ -99,56 +99,30 @@ def stack(size: int) -> Any:
 
 # --------------------------------------------------------------------------- transposes
 
+PIECE = 16
+"""Bytes of the pieces of a register inside which any shuffle is one instruction."""
+_PIECES = WIDTH // 4  # of a vector register: four of AVX-512, else two
 
-def _transposed(builder: Any, rows: list[Any], item_bytes: int) -> list[Any]:
-    """Transpose a square of ``len(rows) = 64 / item_bytes`` vectors of 64 bytes.
 
-    First inside pieces of 128 bits, where a shuffle is one instruction on every x86 vector width, then the 4 x 4 matrix
-    of such pieces.
-    """
-    count, per_piece = len(rows), 16 // item_bytes
-
-    def interleaved(a: Any, b: Any, upper: int) -> Any:
-        starts = [piece + upper * per_piece // 2 for piece in range(0, count, per_piece)]
-        chosen = [j for start in starts for i in range(start, start + per_piece // 2) for j in (i, i + count)]
-        return builder.shuffle_vector(a, b, _constant_indices(chosen))
-
-    def pieces(a: Any, b: Any, chosen: tuple[int, ...]) -> Any:
-        wide = ir.VectorType(_I64, 8)
-        indices = _constant_indices([2 * piece + half for piece in chosen for half in (0, 1)])
-        return builder.bitcast(
-            builder.shuffle_vector(builder.bitcast(a, wide), builder.bitcast(b, wide), indices), a.type
-        )
-
-    for _ in range(per_piece.bit_length() - 1):
-        # One perfect shuffle of every group of rows; as many as the bits of a row number make the transpose.
-        rows = [
-            interleaved(rows[group + i // 2], rows[group + i // 2 + per_piece // 2], i % 2)
-            for group in range(0, count, per_piece)
-            for i in range(per_piece)
-        ]
-    result: list[Any] = [None] * count
-    for i in range(per_piece):
-        a, b, c, d = rows[i::per_piece]
-        low, low_next = pieces(a, b, (0, 1, 4, 5)), pieces(c, d, (0, 1, 4, 5))
-        high, high_next = pieces(a, b, (2, 3, 6, 7)), pieces(c, d, (2, 3, 6, 7))
-        result[i::per_piece] = [
-            pieces(low, low_next, (0, 2, 4, 6)),
-            pieces(low, low_next, (1, 3, 5, 7)),
-            pieces(high, high_next, (0, 2, 4, 6)),
-            pieces(high, high_next, (1, 3, 5, 7)),
-        ]
-    return result
+def tile_rows(item_bytes: int) -> int:
+    """Return how many lines of the source `tile_transposer` reads."""
+    return _PIECES * PIECE // item_bytes
 
 
 @cache
 def tile_transposer(item_bytes: int) -> Any:
-    """Make the operation that reads ``64 / item_bytes`` lines and writes their columns as as many lines.
+    """Make the operation that reads a piece of each of `tile_rows` lines and writes its columns as lines.
 
     Its arguments are the addresses and line steps, in bytes, of target and source.
     """
-    count = LINE // item_bytes
-    vector = ir.VectorType(ir.IntType(8 * item_bytes), count)
+    count = PIECE // item_bytes
+    item = ir.IntType(8 * item_bytes)
+    piece = ir.VectorType(item, count)
+
+    def interleaved(builder: Any, a: Any, b: Any, upper: int) -> Any:
+        starts = [first + upper * count // 2 for first in range(0, _PIECES * count, count)]
+        chosen = [j for start in starts for i in range(start, start + count // 2) for j in (i, i + _PIECES * count)]
+        return builder.shuffle_vector(a, b, _constant_indices(chosen))
 
     @intrinsic  # type: ignore[untyped-decorator]
     def transpose(
@@ -157,13 +131,26 @@ def tile_transposer(item_bytes: int) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             target, target_step, source, source_step = args
 
-            def line(start: Any, step: Any, i: int) -> Any:
-                address = builder.add(start, builder.mul(step, ir.Constant(_I64, i)))
-                return _pointer(builder, address, vector)
+            def line(start: Any, step: Any, i: int, kind: Any) -> Any:
+                return _pointer(builder, builder.add(start, builder.mul(step, ir.Constant(_I64, i))), kind)
 
-            rows = [builder.load(line(source, source_step, i), align=1) for i in range(count)]
-            for i, column in enumerate(_transposed(builder, rows, item_bytes)):
-                builder.store(column, line(target, target_step, i), align=1)
+            def gathered(i: int) -> Any:
+                """Return the pieces of lines i, i + count, i + 2 count ... side by side."""
+                parts = [
+                    builder.load(line(source, source_step, i + group * count, piece), align=1)
+                    for group in range(_PIECES)
+                ]
+                while len(parts) > 1:
+                    both = _constant_indices(list(range(2 * parts[0].type.count)))
+                    parts = [builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+                return parts[0]
+
+            rows = [gathered(i) for i in range(count)]
+            for _ in range(count.bit_length() - 1):
+                # One perfect shuffle of all rows; as many as the bits of a row number make the transpose.
+                rows = [interleaved(builder, rows[i // 2], rows[i // 2 + count // 2], i % 2) for i in range(count)]
+            for i, row in enumerate(rows):
+                builder.store(row, line(target, target_step, i, row.type), align=1)
             return context.get_dummy_value()
 
         number = types.int64

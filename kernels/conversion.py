@@ -38,13 +38,14 @@ from numparam.kernels.copy import (
     Walk,
     copy_apart,
     copy_by_numpy,
+    steps,
     table,
     walk_of,
 )
 from numparam.kernels.runs import copy_bytes, walker
 
 TILE_BYTES = 1 << 18
-_AHEAD = 1024  # bytes; worth a tenth between float32 and float16
+_AHEAD = 512  # bytes; worth a twentieth between float32 and float16, twice as many are worth nothing
 
 # --------------------------------------------------------------------------- formulas
 
@@ -195,12 +196,13 @@ def convert(target: Array, source: Array) -> None:
 
 
 def _convert_runs(loop: Any, walk: Walk, item_bytes: int, past_caches: bool) -> None:
-    outer, run = table(walk.axes[:-1]), walk.axes[-1].length
+    axes, run = walk.axes[:-1], walk.axes[-1].length
+    outer = table(axes)
 
     def work(start: int, stop: int) -> None:
         loop(walk.target, walk.source, start, stop, outer, run, past_caches)
 
-    threads.run(work, run * int(outer[:, 0].prod()), item_bytes, LINE)
+    threads.run(work, run * steps(axes), item_bytes, LINE)
 
 
 def _convert_tiles(loop: Any, target: Array, source: Array) -> None:

@@ -7,6 +7,7 @@ that fit the caches go to NumPy, which is as fast there, so that nothing is comp
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 # Below these sizes NumPy is as fast, or the time that the compiled loop could save is less than a few microseconds.
 RUNS_FROM_BYTES = 1 << 20
-TRANSPOSES_FROM_BYTES = 1 << 14
+TRANSPOSES_FROM_BYTES = 1 << 17
 CONVERSIONS_FROM_BYTES = 1 << 14
 # Smaller targets are better left in the caches, where the next operation finds them.
 STREAM_FROM_BYTES = 4 << 20
@@ -156,6 +157,11 @@ def table(axes: list[Axis]) -> Array:
     return np.array(axes or [Axis(1, 0, 0)], np.int64)
 
 
+def steps(axes: list[Axis]) -> int:
+    """Count the steps over all axes."""
+    return math.prod([axis.length for axis in axes])
+
+
 def _transposed_axis(axes: list[Axis], size: int) -> int | None:
     """Return the axis along which the source is consecutive, if it makes tiles worth transposing."""
     for at, axis in enumerate(axes[:-1]):
@@ -171,12 +177,13 @@ def copy_runs(walk: Walk, size: int, past_caches: bool) -> None:
     """Copy where both sides are consecutive along the last axis."""
     from numparam.kernels import runs
 
-    loop, outer, run = runs.copying(), table(walk.axes[:-1]), walk.axes[-1].length * size
+    loop, axes, run = runs.copying(), walk.axes[:-1], walk.axes[-1].length * size
+    outer = table(axes)
 
     def work(start: int, stop: int) -> None:
         loop(walk.target, walk.source, start, stop, outer, run, past_caches)
 
-    threads.run(work, run * int(outer[:, 0].prod()), 1, run if run < SLAB_BYTES else size)
+    threads.run(work, run * steps(axes), 1, run if run < SLAB_BYTES else size)
 
 
 def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
@@ -184,11 +191,12 @@ def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
     from numparam.kernels import transposes
 
     loop, block = transposes.transposing(size), transposes.block(size)
-    outer = table([axis for at, axis in enumerate(walk.axes[:-1]) if at != row])
+    axes = [axis for at, axis in enumerate(walk.axes[:-1]) if at != row]
+    outer = table(axes)
     rows, columns = walk.axes[row], walk.axes[-1]
     # The first block ends where a line of the target does, so that the others write whole lines.
     shift = walk.target % LINE // size
-    blocks = -(-rows.length // block.rows) * -(-(columns.length + shift) // block.columns) * int(outer[:, 0].prod())
+    blocks = -(-rows.length // block.rows) * -(-(columns.length + shift) // block.columns) * steps(axes)
 
     def work(start: int, stop: int) -> None:
         scratch = _scratch(block.scratch_bytes)
@@ -205,10 +213,11 @@ def _scratch(size: int) -> int:
 
     New pages would take longer than a small transpose, and stores across lines twice as long.
     """
-    buffer = getattr(_kept, "buffer", None)
-    if buffer is None or buffer.size < size + LINE:
-        buffer = _kept.buffer = np.empty(size + LINE, np.uint8)
-    return int(-(-buffer.ctypes.data // LINE) * LINE)
+    if getattr(_kept, "size", 0) < size:
+        _kept.buffer, _kept.size = np.empty(size + LINE, np.uint8), size
+        _kept.address = -(-_kept.buffer.ctypes.data // LINE) * LINE
+    address: int = _kept.address
+    return address
 
 
 def copy_by_numpy(target: Array, source: Array) -> None:

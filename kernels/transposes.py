@@ -1,9 +1,9 @@
 """Copy with two axes exchanged: consecutive along one in the source and along the other in the target.
 
-Memory is fast in long pieces only, and a tile that registers can transpose has lines of 64 bytes. So a block of the
-source is first copied, in pieces of 1 KiB, to where the second-level cache holds it; its tiles are transposed a row of
-tiles at a time, and leave for the target in pieces of 512 bytes. Single lines straight from source to target, in the
-best order found, were half as fast.
+A band of the target is as wide as memory likes to be written, and as high as one cache line of the source has items.
+Its tiles are transposed in registers, straight from the source, into a strip that the first-level cache holds, and the
+rows of the strip leave for the target. Bands follow each other down the target, so the lines of the source are read in
+order, and those of later bands are asked for while this one is transposed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from numparam.kernels._compile import kernel
-from numparam.kernels._memory import LINE, tile_transposer
-from numparam.kernels.runs import copy_bytes, copy_run, locate
+from numparam.kernels._memory import LINE, PIECE, prefetch, tile_rows, tile_transposer
+from numparam.kernels.runs import copy_bytes, locate
 
-_LINES = 8  # of a row of a block of the target
-_PITCH = _LINES * LINE + LINE
-_ROWS_AHEAD = 4
+_AHEAD = 2 * LINE
+# A tile takes a quarter of each of its lines at a time. More lines than this, a power of two apart, would drive each
+# other out of the first-level cache before their second quarter: they are copied next to each other first.
+_WAYS = 8
 
 
 class Block(NamedTuple):
@@ -29,10 +30,10 @@ class Block(NamedTuple):
 
 
 def block(item_bytes: int) -> Block:
-    """Return the largest block of items of one size: the cache holds 300 KiB besides what passes through it."""
-    piece = min(1024, 512 * item_bytes)
-    columns = _LINES * LINE // item_bytes
-    return Block(piece // item_bytes, columns, columns * (piece + LINE) + LINE // item_bytes * _PITCH)
+    """Return the largest block of items of one size: its rows are as long as the first-level cache allows."""
+    width = 1024 if item_bytes > 2 else 512
+    rows, columns = LINE // item_bytes, width // item_bytes
+    return Block(rows, columns, rows * (width + LINE) + tile_rows(item_bytes) * LINE)
 
 
 @cache
@@ -43,36 +44,42 @@ def transposing(item_bytes: int) -> Any:
     and columns of the target, the steps of the target's rows and of the source's columns, the columns by which the
     first block is shortened, the address of scratch memory and whether to write past the caches.
     """
-    side = LINE // item_bytes  # of a tile
     most_rows, most_columns, _ = block(item_bytes)
-    source_pitch = most_rows * item_bytes + LINE  # the extra line spreads the rows of a tile over the cache's sets
+    side, per_piece = tile_rows(item_bytes), PIECE // item_bytes
+    pitch = most_columns * item_bytes + LINE  # the extra line spreads the rows of the strip over the cache's sets
     transpose = tile_transposer(item_bytes)
 
     @kernel(f"transpose blocks {item_bytes}")
     def loop(
         target: Any, source: Any, start: Any, stop: Any, axes: Any, rows: Any, columns: Any, target_step: Any,
-        source_step: Any, shift: Any, scratch: Any, past_caches: Any,
+        source_step: Any, shift: Any, strip: Any, past_caches: Any,
     ) -> None:  # fmt: skip
         across = (columns + shift + most_columns - 1) // most_columns
         down = (rows + most_rows - 1) // most_rows
-        strip = scratch + most_columns * source_pitch
+        tile = strip + most_rows * pitch
         for at in range(start, stop):
             to, origin = locate(at // (across * down), axes, target, source)
-            row = at // across % down * most_rows
-            column = at % across * most_columns - shift
+            row = at % down * most_rows
+            column = at // down % across * most_columns - shift
             height, width = min(most_rows, rows - row), min(column + most_columns, columns) - max(column, 0)
             column = max(column, 0)
             origin += row * item_bytes + column * source_step
             to += row * target_step + column * item_bytes
-            for c in range(width):
-                piece = origin + c * source_step
-                copy_run(
-                    scratch + c * source_pitch, piece, height * item_bytes, False, piece + _ROWS_AHEAD * source_step
-                )
-            for r in range(0, height, side):
-                for c in range(0, width, side):  # what a tile holds beyond the block is never copied to the target
-                    transpose(strip + c * item_bytes, _PITCH, scratch + c * source_pitch + r * item_bytes, source_pitch)
-                for k in range(min(side, height - r)):
-                    copy_bytes(to + (r + k) * target_step, strip + k * _PITCH, width * item_bytes, past_caches)
+            for c in range(0, width, side):
+                lines, count = origin + c * source_step, min(side, width - c)
+                whole = height == most_rows and count == side
+                if whole:
+                    for k in range(side):
+                        prefetch(lines + k * source_step + _AHEAD)
+                if whole and side <= _WAYS:
+                    for k in range(0, most_rows, per_piece):
+                        transpose(strip + k * pitch + c * item_bytes, pitch, lines + k * item_bytes, source_step)
+                else:
+                    for k in range(count):
+                        copy_bytes(tile + k * LINE, lines + k * source_step, height * item_bytes, False)
+                    for k in range(0, most_rows, per_piece):
+                        transpose(strip + k * pitch + c * item_bytes, pitch, tile + k * item_bytes, LINE)
+            for k in range(height):
+                copy_bytes(to + k * target_step, strip + k * pitch, width * item_bytes, past_caches)
 
     return loop
