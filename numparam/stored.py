@@ -12,7 +12,7 @@ from numparam import dtypes, header, piece
 from numparam.errors import CheckpointError, DtypeError
 from numparam.grid import Grid
 from numparam.header import Entry
-from numparam.indexing import overwrite
+from numparam.indexing import overwrite, select
 from numparam.initializer import Initializer
 from numparam.mapped_file import MappedFile
 from numparam.piece import Piece
@@ -129,7 +129,7 @@ class Stored(Initializer):
         # Of the axes of a region only those of length 1 are dropped or inserted.
         target = out.reshape([len(chosen) for chosen in region.ranges])
         for cell, within, place in self._grid.overlaps(region):
-            overwrite(target[(*place, ...)], self._piece(cell)[(*within, ...)])
+            overwrite(select(target, place), select(self._piece(cell), within))
 
     def blocks(self, nbytes: int) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
         """Yield all values in row-major order, as arrays of one axis and at most so many bytes."""

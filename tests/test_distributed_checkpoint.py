@@ -648,6 +648,51 @@ def test_hostile_files_of_ranks(metadata: dict[str, str], words: str, tmp_path: 
         write_index(tmp_path / "m")
 
 
+# Ranks that are processes
+
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+JOB = """
+import sys
+import numpy as np
+import numparam
+from numparam.communication import get_group_size, get_rank, init
+from numparam.initializer import initializer
+
+init(timeout=60)
+rank, layout, path = get_rank(), numparam.Layout({"dp": 2, "tp": 2}, ("tp",), optimizer_shard="dp"), sys.argv[1]
+for number in range(2):
+    part = numparam.Parameter(initializer(numparam.initializer.Constant(number), (7, 5)), name="w").init_data(layout)
+    own = {"b": np.full(3, number), "w": part}
+    said = open(f"{path}.{rank}.txt", "a")
+    if sys.argv[2] == "fail" and number == 1 and rank == 2:
+        own = {"b": object()}
+    try:
+        numparam.save_distributed_checkpoint(own, path)
+    except (TypeError, ValueError) as error:
+        print(error, file=said)
+    net = numparam.Cell()
+    net.w = numparam.Parameter(initializer("unset", (7, 5))[2 * rank : 2 * rank + 2], name="w")
+    numparam.load_distributed_checkpoint(net, path + ".safetensors.index.json")
+    print(np.unique(net.w.asnumpy()).tolist(), file=said)
+"""
+
+
+@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec beside python: pip install mpi4py mpich")
+@pytest.mark.parametrize("case", ["well", "fail"])
+def test_ranks_of_a_job_commit_together(case: str, tmp_path: Path) -> None:
+    command = [MPIEXEC, "-n", "4", sys.executable, "-c", JOB, tmp_path / "m", case]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    said = [(tmp_path / f"m.{rank}.txt").read_text().splitlines() for rank in range(4)]
+    if case == "well":
+        assert said == [["[0.0]", "[1.0]"]] * 4
+        return
+    for rank, lines in enumerate(said):
+        words = "parameter 'b': a tensor" if rank == 2 else "saving .*: rank 2 failed, and says why; the old checkpoint"
+        assert re.match(words, lines[1])
+        assert [lines[0], lines[2]] == ["[0.0]", "[0.0]"]
+
+
 # The command line, and a real model
 
 
