@@ -42,7 +42,7 @@ from numparam.kernels.copy import (
     table,
     walk_of,
 )
-from numparam.kernels.runs import copy_bytes, walker
+from numparam.kernels.runs import copy_bytes, each_run, walker
 
 TILE_BYTES = 1 << 18
 _AHEAD = 512  # bytes; worth a twentieth between float32 and float16, twice as many are worth nothing
@@ -168,7 +168,8 @@ def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
         if done < count:
             convert_few(target + done * target_bytes, source + done * source_bytes, count - done)
 
-    return walker(f"convert {source} to {target}", target_bytes, source_bytes, do_run)
+    do_runs = each_run(do_run, target_bytes, source_bytes)
+    return walker(f"convert {source} to {target}", target_bytes, source_bytes, do_runs)
 
 
 # --------------------------------------------------------------------------- entry
