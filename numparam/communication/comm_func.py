@@ -208,7 +208,7 @@ def _values(tensor: Any) -> Array:
     """Return the values as a row-major array on the host."""
     if isinstance(tensor, Tensor):
         return np.asarray(tensor.asnumpy(), order="C")
-    if isinstance(tensor, np.ndarray):
+    if isinstance(tensor, np.ndarray | np.generic):
         return np.asarray(tensor, dtypes.as_dtype(tensor.dtype), order="C")
     raise ArgumentTypeError(f"a Tensor or a NumPy array is needed, found {type(tensor).__name__}")
 

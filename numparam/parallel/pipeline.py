@@ -1,10 +1,10 @@
 """Stages of a pipeline: which ranks form one, and which parameters live there.
 
 ``pipeline_stages`` of the parallel context cuts the ranks into stages of equal size: of 8 ranks and 2 stages, 0 to 3
-are stage 0. `Parameter.add_pipeline_stage` and `set_pipeline_stage` say where a parameter lives; one may live on
-several stages, as the embedding that a model uses at both ends, and one without a stage lives on all of them. What
-lives elsewhere stays lazy, without memory. Inside a stage, ranks are replicas: `stage_group` names the group that reduces
-gradients.
+are stage 0. `Parameter.add_pipeline_stage` and `set_pipeline_stage` say where a parameter lives. One may live on
+several stages, as the embedding that a model uses at both ends; one without a stage lives on all of them. What lives
+elsewhere stays lazy, without memory. The ranks of a stage are replicas: `stage_group` names the group that reduces
+their gradients.
 """
 
 from __future__ import annotations

@@ -1,0 +1,167 @@
+"""Ranks that mpiexec starts find each other, and what they do together has the same bits on all of them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from numparam.communication import (
+    create_group,
+    destroy_group,
+    get_group_rank_from_world_rank,
+    get_group_size,
+    get_rank,
+    get_world_rank_from_group_rank,
+    init,
+)
+from numparam.communication.comm_func import (
+    all_gather_into_tensor,
+    all_reduce,
+    barrier,
+    broadcast,
+    reduce_scatter_tensor,
+)
+from ranks import needs_mpi, run, start
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def check(case: str, ranks: int) -> str:
+    """Run a case on ranks that check it; return what they printed."""
+    said = run("collectives.py", ranks, case, str(ranks), seconds=150)
+    assert said.count("done") == ranks
+    return said
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_reduces_in_the_order_of_the_ranks(ranks: int) -> None:
+    check("reduces_in_the_order_of_the_ranks", ranks)
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_parts_have_the_bits_of_the_whole(ranks: int) -> None:
+    check("wants_parts_with_the_bits_of_the_whole", ranks)
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_broadcasts_from_any_rank(ranks: int) -> None:
+    check("broadcasts_from_any_rank", ranks)
+
+
+@needs_mpi
+@pytest.mark.parametrize("case", ["takes_tensors_and_leaves_what_it_is_given", "keeps_to_little_memory"])
+def test_two_ranks(case: str) -> None:
+    check(case, 2)
+
+
+@needs_mpi
+def test_groups() -> None:
+    check("talks_in_groups", 4)
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_knows_its_place_and_leaves_it(ranks: int) -> None:
+    check("knows_its_place_and_leaves_it", ranks)
+
+
+@needs_mpi
+def test_waits_without_working() -> None:
+    check("waits_without_working", 2)
+
+
+@needs_mpi
+def test_ranks_share_a_seed() -> None:
+    first, second = check("shares_the_seed_of_rank_0", 2), check("shares_the_seed_of_rank_0", 2)
+    assert first != second
+
+
+@needs_mpi
+def test_seed_that_was_set_stays() -> None:
+    assert run("seeds.py", 2, "set").split() == ["11", "11"]
+
+
+@needs_mpi
+def test_tensors_made_before_init_are_refused() -> None:
+    done = start("seeds.py", 2, "drawn")
+    assert done.returncode != 0
+    assert "rank 1 of 2 ended with StateError: lazy tensors were made before" in done.stderr
+
+
+def test_missing_mpi_is_told_in_one_sentence() -> None:
+    code = (
+        "import sys; sys.modules['mpi4py'] = None\n"
+        "import numparam.parallel\n"
+        "from numparam.communication import init\n"
+        "try: init()\n"
+        "except RuntimeError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == (
+        'communication needs mpi4py and an MPI library: pip install "numparam[mpi]" brings both, and mpiexec\n'
+    )
+
+
+def test_numparam_imports_no_mpi() -> None:
+    code = "import sys, numparam, numparam.communication.comm_func, numparam.parallel; print('mpi4py' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "False\n"
+
+
+@needs_mpi
+def test_mpiexec_of_another_mpi_is_told() -> None:
+    code = "from numparam.communication import init; init()"
+    environment = os.environ | {"OMPI_COMM_WORLD_SIZE": "4"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert "mpiexec started 4 processes, but mpi4py's MPI sees one" in done.stderr
+
+
+def test_wait_that_the_environment_names_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMPARAM_COMM_TIMEOUT", "soon")
+    with pytest.raises(TypeError, match="timeout is a number of seconds, found 'soon'"):
+        init()
+
+
+def test_a_single_process_needs_no_init() -> None:
+    assert (get_rank(), get_group_size()) == (0, 1)
+    values = np.arange(6.0).reshape(3, 2)
+    for operation in (all_reduce, all_gather_into_tensor, reduce_scatter_tensor, broadcast):
+        found = operation(values)
+        assert np.array_equal(found, values)
+        assert found is not values
+    barrier()
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: all_reduce("text"), TypeError, "a Tensor or a NumPy array is needed, found str"),
+        (lambda: init("hccl"), ValueError, "backend_name is None or 'mpi', found 'hccl'"),
+        (lambda: init(timeout=0), ValueError, "timeout is a positive number of seconds, found 0"),
+        (lambda: init(timeout="soon"), TypeError, "timeout is a number of seconds, found 'soon'"),
+        (lambda: get_rank("stage"), ValueError, "this rank is in no group 'stage'; it is in 'mpi_world_group'"),
+        (lambda: create_group(3, [0]), TypeError, "the name of a group is a str, found 3"),
+        (lambda: create_group("x", 0), TypeError, "rank_ids is a list of ints, found 0"),
+        (lambda: create_group("x", []), ValueError, "rank_ids names ranks from 0 to 0, each once"),
+        (lambda: create_group("x", [0, 0]), ValueError, "each once; found"),
+        (lambda: create_group("x", [1]), ValueError, "from 0 to 0"),
+        (lambda: create_group("mpi_world_group", [0]), ValueError, "there is a group 'mpi_world_group' already"),
+        (lambda: destroy_group("mpi_world_group"), ValueError, "cannot be destroyed"),
+        (lambda: get_world_rank_from_group_rank("mpi_world_group", 1), ValueError, "has ranks 0 to 0, found 1"),
+        (lambda: get_group_rank_from_world_rank(1, "mpi_world_group"), ValueError, "has rank 0, found 1"),
+        (lambda: all_reduce([1.0]), TypeError, "a Tensor or a NumPy array is needed, found list"),
+        (lambda: all_reduce(np.zeros(2), "mean"), ValueError, "op is one of sum, avg, max, min, prod; found 'mean'"),
+        (lambda: all_reduce(np.zeros(2, bool)), TypeError, "bools have no sum"),
+        (lambda: all_reduce(np.zeros(2, int), "avg"), TypeError, "the mean of values of dtype int64"),
+        (lambda: all_gather_into_tensor(np.zeros(())), ValueError, "have no axis 0"),
+        (lambda: broadcast(np.zeros(2), 1), ValueError, "found 1"),
+    ],
+)
+def test_errors(call, error, words) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=words.replace("(", r"\(")):
+        call()
