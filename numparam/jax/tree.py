@@ -22,15 +22,16 @@ from numparam.rules import Rule, RuleError, Rules
 from numparam.seed import as_seed, current_seed
 
 FLAX_RULES: dict[str, Initializer] = {
-    # Of heads, (features, heads, width) and back; an axis counts once, so that these also fit plain matrices.
-    **dict.fromkeys(["*query.kernel", "*key.kernel", "*value.kernel"], Kernel(LecunNormal(), 0, (1, -1))),
-    "*.out.kernel": Kernel(LecunNormal(), (0, -2), -1),
-    "*kernel": Kernel(LecunNormal()),
+    # Of attention, (features, heads, width): an axis counts once, so that this fits plain matrices too.
+    **dict.fromkeys(
+        ["*query.kernel", "*key.kernel", "*value.kernel"], Kernel(LecunNormal(), in_axis=0, out_axis=(1, -1))
+    ),
+    "*kernel": LecunNormal(),
     "*embedding": Kernel(VarianceScaling(1.0, "fan_in", "untruncated_normal"), in_axis=0, out_axis=0),
     **dict.fromkeys(["*bias", "*mean"], Zero()),
     **dict.fromkeys(["*scale", "*var"], One()),
 }
-"""How the layers of Flax start unless they are told otherwise."""
+"""How the layers of Flax start unless they are told otherwise; recurrent kernels, there orthogonal, need a rule."""
 
 
 def init(

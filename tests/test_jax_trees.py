@@ -1,0 +1,196 @@
+"""A tree of shapes becomes a tree of arrays: named by their places, following rules, laid out as asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+import numparam.jax
+from jax_devices import jax, sharding
+from numparam import Parameter
+from numparam import initializer as initializers
+from numparam.initializer import Normal, Uniform
+from numparam.jax import Kernel, initializer
+from numparam.rules import Rules
+
+
+def shape(*lengths: int, dtype: Any = np.float32, sharding: Any = None) -> Any:
+    return jax.ShapeDtypeStruct(lengths, dtype, sharding=sharding)
+
+
+def model() -> dict[str, Any]:
+    return {
+        "params": {
+            "Dense_0": {"kernel": shape(128, 256), "bias": shape(256)},
+            "LayerNorm_0": {"scale": shape(256), "bias": shape(256)},
+            "Embed_0": {"embedding": shape(500, 64)},
+            "layers": [{"kernel": shape(3, 3, 16, 32, dtype="bfloat16")}],
+        },
+        "batch_stats": {"BatchNorm_0": {"mean": shape(16), "var": shape(16)}},
+    }
+
+
+def parameter(name: str, init: Any, shape: Any, seed: int = 7) -> Any:
+    numparam.set_seed(seed)
+    return Parameter(initializers.initializer(init, shape.shape, shape.dtype), name=name).asnumpy()
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    return {numparam.jax.tree.name_of(path): leaf for path, leaf in jax.tree.flatten_with_path(tree)[0]}
+
+
+def test_every_array_is_the_parameter_of_its_place() -> None:
+    made = numparam.jax.init(model(), seed=7)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), made) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), model()
+    )
+    for name, leaf in leaves(made).items():
+        if name.endswith("kernel"):
+            np.testing.assert_array_equal(leaf, parameter(name, Kernel(initializers.LecunNormal()), leaf), name)
+    assert set(leaves(made)) >= {"params.Dense_0.kernel", "params.layers.0.kernel", "batch_stats.BatchNorm_0.var"}
+
+
+def test_silence_means_what_flax_means() -> None:
+    made = leaves(numparam.jax.init(model(), seed=7))
+    spread = {name: float(np.std(np.float32(leaf))) for name, leaf in made.items()}
+    assert spread["params.Dense_0.kernel"] == pytest.approx(128**-0.5, rel=0.02)
+    assert spread["params.layers.0.kernel"] == pytest.approx(144**-0.5, rel=0.03)
+    assert spread["params.Embed_0.embedding"] == pytest.approx(64**-0.5, rel=0.02)
+    for name, value in [("LayerNorm_0.scale", 1), ("LayerNorm_0.bias", 0), ("Dense_0.bias", 0)]:
+        assert (np.asarray(made[f"params.{name}"]) == value).all()
+    assert (np.asarray(made["batch_stats.BatchNorm_0.mean"]) == 0).all()
+    assert (np.asarray(made["batch_stats.BatchNorm_0.var"]) == 1).all()
+
+
+def test_the_first_glob_that_matches_decides() -> None:
+    tree = {"head": {"kernel": shape(64, 32), "bias": shape(32)}, "body": {"kernel": shape(64, 32)}}
+    made = leaves(numparam.jax.init(tree, {"head.*": 0.5, "*.kernel": Normal(3.0), "body.*": "zeros"}, seed=7))
+    assert (np.asarray(made["head.kernel"]) == 0.5).all()
+    assert (np.asarray(made["head.bias"]) == 0.5).all()
+    np.testing.assert_array_equal(made["body.kernel"], parameter("body.kernel", Normal(3.0), tree["body"]["kernel"]))
+
+
+def test_names_of_initializers_are_those_of_jax() -> None:
+    tree = {"kernel": shape(64, 128)}
+    made = numparam.jax.init(tree, {"*": "he_normal"}, seed=7)["kernel"]
+    np.testing.assert_array_equal(made, initializer("he_normal", "kernel", 7)(None, (64, 128)))
+
+
+def test_rules_of_numparam_are_followed_with_the_fans_of_jax() -> None:
+    rules = Rules.from_toml('[[rules]]\nglob = "*kernel"\ninit = "lecun_uniform"')
+    tree = {"kernel": shape(300, 10), "weight": shape(300, 10), "bias": shape(10)}
+    made = numparam.jax.init(tree, rules, seed=7)
+    assert 0.099 < abs(np.asarray(made["kernel"])).max() <= 0.1
+    np.testing.assert_array_equal(made["weight"], parameter("weight", Normal(0.02), tree["weight"]))
+    assert not np.asarray(made["bias"]).any()
+
+
+def test_seeds() -> None:
+    tree, own = {"kernel": shape(8, 8)}, Uniform(1.0)
+    numparam.set_seed(5)
+    plain = numparam.jax.init(tree, {"*": Uniform(1.0)})["kernel"]
+    np.testing.assert_array_equal(plain, parameter("kernel", Uniform(1.0), tree["kernel"], seed=5))
+    own.seed = 9
+    np.testing.assert_array_equal(
+        numparam.jax.init(tree, {"*": own}, seed=7)["kernel"], parameter("kernel", own, tree["kernel"])
+    )
+    assert not np.array_equal(plain, numparam.jax.init(tree, {"*": Uniform(1.0)}, seed=7)["kernel"])
+
+
+# --------------------------------------------------------------------------- shardings
+
+
+def test_one_sharding_a_tree_of_them_or_one_for_a_branch() -> None:
+    tree = {"a": {"kernel": shape(16, 8), "bias": shape(8)}, "b": {"kernel": shape(8, 16)}}
+    rows, columns, copied = sharding((8,), "a"), sharding((8,), None, "a"), sharding((8,))
+    plain = numparam.jax.init(tree, seed=7)
+    for given, expected in [
+        (rows, [rows, rows, rows]),
+        ({"a": rows, "b": columns}, [rows, rows, columns]),
+        ({"a": {"kernel": columns, "bias": copied}, "b": None}, [copied, columns, None]),
+    ]:
+        made = numparam.jax.init(tree, seed=7, shardings=given)
+        for leaf, same, cut in zip(jax.tree.leaves(made), jax.tree.leaves(plain), expected, strict=True):
+            np.testing.assert_array_equal(leaf, same)
+            assert leaf.devices() == {jax.devices()[0]} if cut is None else leaf.sharding == cut
+
+
+def test_shapes_may_bring_their_shardings() -> None:
+    cut = sharding((2, 4), "a", "b")
+    made = numparam.jax.init({"kernel": shape(16, 8, sharding=cut), "bias": shape(8)}, seed=7)
+    assert made["kernel"].sharding == cut
+    assert made["bias"].devices() == {jax.devices()[0]}
+
+
+# --------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: {"a": {"table": shape(2)}}, ValueError, r"no rule says how parameter 'a.table' starts; .*'a.table'"),
+        (lambda: {"a": {"kernel": shape(2)}}, ValueError, "parameter 'a.kernel': LecunNormal"),
+        (lambda: {"kernel": shape(2, 2, dtype="int8")}, TypeError, "parameter 'kernel': LecunNormal.* dtype int8"),
+        (lambda: {"a.bias": shape(2), "a": {"bias": shape(2)}}, ValueError, "2 parameters of the tree .* 'a.bias'"),
+        (lambda: jax.eval_shape(lambda: {"rng": jax.random.key(0)}), TypeError, "parameter 'rng' has no .*key<fry>"),
+        (lambda: {"bias": 1.0}, TypeError, "parameter 'bias' has no shape"),
+        (lambda: {"a": {"bias": shape(3, sharding=sharding((8,)))}, "b": None}, None, ""),
+    ],
+)
+def test_errors_name_the_parameter(call: Callable[[], Any], error: type[Exception] | None, words: str) -> None:
+    if error is None:
+        assert numparam.jax.init(call())["b"] is None
+        return
+    with pytest.raises(error, match=words):
+        numparam.jax.init(call())
+
+
+# --------------------------------------------------------------------------- Flax
+
+
+def test_linen() -> None:
+    linen = pytest.importorskip("flax.linen")
+
+    class Model(linen.Module):  # type: ignore[misc, name-defined]
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            x = linen.Conv(32, (3,))(linen.Embed(500, 64)(x))
+            x = linen.MultiHeadDotProductAttention(4, qkv_features=128)(linen.LayerNorm()(x))
+            return linen.Dense(96)(x)
+
+    words, key = np.zeros((2, 5), int), jax.random.key(7)
+    theirs = Model().init(key, words)
+    ours = numparam.jax.init(jax.eval_shape(Model().init, key, words), seed=7)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for (name, one), other in zip(leaves(ours).items(), jax.tree.leaves(theirs), strict=True):
+        assert float(np.std(one)) == pytest.approx(float(np.std(other)), rel=0.03), name
+        assert float(np.mean(one)) == pytest.approx(float(np.mean(other)), abs=0.02), name
+    assert Model().apply(ours, words).shape == (2, 5, 96)
+
+    layer = linen.Dense(96, kernel_init=initializer("lecun_normal", "params.kernel", seed=7))
+    x = np.zeros((2, 64), np.float32)
+    expected = numparam.jax.init(jax.eval_shape(layer.init, key, x), seed=7)["params"]["kernel"]
+    np.testing.assert_array_equal(jax.jit(layer.init)(key, x)["params"]["kernel"], expected)
+
+
+def test_nnx() -> None:
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, rngs: Any) -> None:
+            self.norm = nnx.BatchNorm(64, rngs=rngs)
+            self.layers = nnx.List([nnx.Linear(64, 64, rngs=rngs) for _ in range(2)])
+
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Model(nnx.Rngs(0))))
+    assert set(leaves(shapes)) == {
+        *(f"norm.{what}" for what in ("scale", "bias", "mean", "var")),
+        *(f"layers.{i}.{what}" for i in range(2) for what in ("kernel", "bias")),
+    }
+    merged = nnx.merge(graph, numparam.jax.init(shapes, seed=7, shardings=sharding((8,), "a")))
+    kernel = merged.layers[1].kernel[...]
+    np.testing.assert_array_equal(kernel, initializer("lecun_normal", "layers.1.kernel", 7)(None, (64, 64)))
+    assert kernel.sharding == sharding((8,), "a")
+    layer = nnx.Linear(64, 64, kernel_init=initializer("lecun_normal", "layers.1.kernel", 7), rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(layer.kernel[...], kernel)
