@@ -38,11 +38,14 @@ from numparam.kernels.copy import (
     Walk,
     copy_apart,
     copy_by_numpy,
+    copy_transposed,
     steps,
     table,
+    transposed_axis,
     walk_of,
 )
 from numparam.kernels.runs import copy_bytes, each_run, walker
+from numparam.kernels.transposes import transposer
 
 TILE_BYTES = 1 << 18
 _AHEAD = 512  # bytes; worth a twentieth between float32 and float16, twice as many are worth nothing
@@ -133,6 +136,24 @@ def _make_formula(target: _Format, source: _Format) -> Any:
 @cache
 def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over runs from one dtype to another."""
+    to, origin = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes
+    return walker(f"convert {source} to {target}", to, origin, each_run(_run_converter(target, source), to, origin))
+
+
+@cache
+def transposing(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
+    """Make the loop over blocks that are converted and transposed."""
+    to, origin, convert = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes, _run_converter(target, source)
+
+    @formula
+    def fetch(target: Any, source: Any, count: Any) -> None:
+        convert(target, source, count, False, source)
+
+    return transposer(f"transpose {source} to {target}", to, origin, fetch)
+
+
+def _run_converter(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
+    """Make the formula that converts one run, with the arguments of `runs.copy_run`."""
     to, origin = _FORMATS[target], _FORMATS[source]
     convert = _make_formula(to, origin)
     target_bytes, source_bytes = to.item_bytes, origin.item_bytes
@@ -168,8 +189,7 @@ def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
         if done < count:
             convert_few(target + done * target_bytes, source + done * source_bytes, count - done)
 
-    do_runs = each_run(do_run, target_bytes, source_bytes)
-    return walker(f"convert {source} to {target}", target_bytes, source_bytes, do_runs)
+    return do_run
 
 
 # --------------------------------------------------------------------------- entry
@@ -187,13 +207,16 @@ def convert(target: Array, source: Array) -> None:
         return
     if np.may_share_memory(target, source):
         source = source.copy()
-    loop = converting(*pair)
     if target.dtype.isnative and source.dtype.isnative:
-        walk = walk_of(target, source)
-        if walk.axes[-1].target == target.itemsize and walk.axes[-1].source == source.itemsize:
-            _convert_runs(loop, walk, target.itemsize, target.nbytes >= STREAM_FROM_BYTES)
-            return
-    _convert_tiles(loop, target, source)
+        walk, past_caches = walk_of(target, source), target.nbytes >= STREAM_FROM_BYTES
+        if walk.axes[-1].target == target.itemsize:
+            if walk.axes[-1].source == source.itemsize:
+                _convert_runs(converting(*pair), walk, target.itemsize, past_caches)
+                return
+            if (row := transposed_axis(walk.axes, source.itemsize)) is not None:
+                copy_transposed(transposing(*pair), walk, row, target.itemsize, past_caches)
+                return
+    _convert_tiles(converting(*pair), target, source)
 
 
 def _convert_runs(loop: Any, walk: Walk, item_bytes: int, past_caches: bool) -> None:

@@ -110,8 +110,10 @@ def copy_apart(target: Array, source: Array) -> None:
             np.copyto(target, source)
         else:
             copy_runs(walk, size, past_caches)
-    elif (row := _transposed_axis(walk.axes, size)) is not None and size <= 8:
-        copy_transposed(walk, row, size, past_caches)
+    elif size <= 8 and (row := transposed_axis(walk.axes, size)) is not None:
+        from numparam.kernels import transposes
+
+        copy_transposed(transposes.transposing(size), walk, row, size, past_caches)
     else:
         copy_by_numpy(target, source)
 
@@ -162,8 +164,8 @@ def steps(axes: list[Axis]) -> int:
     return math.prod([axis.length for axis in axes])
 
 
-def _transposed_axis(axes: list[Axis], size: int) -> int | None:
-    """Return the axis along which the source is consecutive, if it makes tiles worth transposing."""
+def transposed_axis(axes: list[Axis], size: int) -> int | None:
+    """Return the axis along which source items of one size are consecutive, if it makes tiles worth transposing."""
     for at, axis in enumerate(axes[:-1]):
         if axis.source == size and axis.length >= SHORTEST_SIDE and axes[-1].length >= SHORTEST_SIDE:
             return at
@@ -186,11 +188,14 @@ def copy_runs(walk: Walk, size: int, past_caches: bool) -> None:
     threads.run(work, run * steps(axes), 1, run if run < SLAB_BYTES else size)
 
 
-def copy_transposed(walk: Walk, row: int, size: int, past_caches: bool) -> None:
-    """Copy where the target is consecutive along the last axis and the source along the axis `row`."""
-    from numparam.kernels import transposes
+def copy_transposed(loop: Any, walk: Walk, row: int, size: int, past_caches: bool) -> None:
+    """Copy or convert where the target is consecutive along the last axis and the source along the axis `row`.
 
-    loop, block = transposes.transposing(size), transposes.block(size)
+    The loop is one that `transposes.transposer` made for target items of this size.
+    """
+    from numparam.kernels.transposes import block as block_of
+
+    block = block_of(size)
     axes = [axis for at, axis in enumerate(walk.axes[:-1]) if at != row]
     outer = table(axes)
     rows, columns = walk.axes[row], walk.axes[-1]

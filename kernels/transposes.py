@@ -1,9 +1,9 @@
-"""Copy with two axes exchanged: consecutive along one in the source and along the other in the target.
+"""Copy and convert with two axes exchanged: consecutive along one in the source and along the other in the target.
 
-A band of the target is as wide as memory likes to be written, and as high as one cache line of the source has items.
-Its tiles are transposed in registers, straight from the source, into a strip that the first-level cache holds, and the
-rows of the strip leave for the target. Bands follow each other down the target, so the lines of the source are read in
-order, and those of later bands are asked for while this one is transposed.
+A band of the target is as wide as memory likes to be written, and as high as one cache line has items. Its tiles are
+transposed in registers, straight from the source where they can be, into a strip that the first-level cache holds, and
+the rows of the strip leave for the target. Bands follow each other down the target, so the lines of the source are read
+in order, and those of later bands are asked for while this one is transposed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-from numparam.kernels._compile import kernel
+from numparam.kernels._compile import formula, kernel
 from numparam.kernels._memory import LINE, PIECE, prefetch, tile_rows, tile_transposer
 from numparam.kernels.runs import copy_bytes, locate
 
-_AHEAD = 2 * LINE
+_LINES_AHEAD = 2
 # A tile takes a quarter of each of its lines at a time. More lines than this, a power of two apart, would drive each
 # other out of the first-level cache before their second quarter: they are copied next to each other first.
 _WAYS = 8
@@ -38,18 +38,33 @@ def block(item_bytes: int) -> Block:
 
 @cache
 def transposing(item_bytes: int) -> Any:
-    """Make the loop over blocks for one item size.
+    """Make the loop for items of one size that are copied as they are."""
 
-    Its arguments are the addresses of both sides, the range of blocks, the outer axes as `runs.locate` takes them, rows
-    and columns of the target, the steps of the target's rows and of the source's columns, the columns by which the
-    first block is shortened, the address of scratch memory and whether to write past the caches.
+    @formula
+    def fetch(target: Any, source: Any, count: Any) -> None:
+        copy_bytes(target, source, count * item_bytes, False)
+
+    direct = tile_rows(item_bytes) <= _WAYS
+    return transposer(f"transpose blocks {item_bytes}", item_bytes, item_bytes, fetch, direct)
+
+
+def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, direct: bool = False) -> Any:
+    """Make the loop over blocks that gets items from the source by ``fetch(target, source, count)``.
+
+    Items have `item_bytes` in the target and `source_bytes` in the source. With `direct`, where whole tiles are, they
+    are read as they are.
+
+    The arguments of the loop are the addresses of both sides, the range of blocks, the outer axes as `runs.locate`
+    takes them, rows and columns of the target, the steps of the target's rows and of the source's columns, the columns
+    by which the first block is shortened, the address of scratch memory and whether to write past the caches.
     """
     most_rows, most_columns, _ = block(item_bytes)
     side, per_piece = tile_rows(item_bytes), PIECE // item_bytes
     pitch = most_columns * item_bytes + LINE  # the extra line spreads the rows of the strip over the cache's sets
+    ahead = _LINES_AHEAD * most_rows * source_bytes
     transpose = tile_transposer(item_bytes)
 
-    @kernel(f"transpose blocks {item_bytes}")
+    @kernel(identity)
     def loop(
         target: Any, source: Any, start: Any, stop: Any, axes: Any, rows: Any, columns: Any, target_step: Any,
         source_step: Any, shift: Any, strip: Any, past_caches: Any,
@@ -63,20 +78,20 @@ def transposing(item_bytes: int) -> Any:
             column = at // down % across * most_columns - shift
             height, width = min(most_rows, rows - row), min(column + most_columns, columns) - max(column, 0)
             column = max(column, 0)
-            origin += row * item_bytes + column * source_step
+            origin += row * source_bytes + column * source_step
             to += row * target_step + column * item_bytes
             for c in range(0, width, side):
                 lines, count = origin + c * source_step, min(side, width - c)
                 whole = height == most_rows and count == side
                 if whole:
                     for k in range(side):
-                        prefetch(lines + k * source_step + _AHEAD)
-                if whole and side <= _WAYS:
+                        prefetch(lines + k * source_step + ahead)
+                if whole and direct:
                     for k in range(0, most_rows, per_piece):
                         transpose(strip + k * pitch + c * item_bytes, pitch, lines + k * item_bytes, source_step)
                 else:
                     for k in range(count):
-                        copy_bytes(tile + k * LINE, lines + k * source_step, height * item_bytes, False)
+                        fetch(tile + k * LINE, lines + k * source_step, height)
                     for k in range(0, most_rows, per_piece):
                         transpose(strip + k * pitch + c * item_bytes, pitch, tile + k * item_bytes, LINE)
             for k in range(height):

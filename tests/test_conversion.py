@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from numparam.kernels import copy, threads
+from numparam.kernels import conversion, copy, threads, transposes
 
 SHORT = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn)]
 FLOATS = [np.dtype(np.float64), np.dtype(np.float32), *SHORT]
@@ -120,6 +120,21 @@ def test_any_layout(monkeypatch: pytest.MonkeyPatch, source: str, target: str, t
         foreign = np.zeros(view.shape, np.dtype(target).newbyteorder(">"))
         copy.copy(foreign, view)
         assert np.array_equal(foreign, view.astype(target))
+
+
+@pytest.mark.parametrize("source, target", [PAIRS[i] for i in (1, 2, 5, 8, 9, 17, 20, 28)], ids=str)
+def test_transposes_of_odd_shapes(source: Any, target: Any) -> None:
+    block = transposes.block(np.dtype(target).itemsize)
+    for rows, columns in [(8, 9), (block.rows + 1, block.columns - 1), (3 * block.rows - 5, 2 * block.columns + 7)]:
+        values = np.random.default_rng(2).random((columns, rows + 3)).astype(source)[:, 1:-2]
+        out = np.zeros((rows, columns + 2), target)
+        walk = copy.walk_of(out[:, 1:-1], values.T)
+        loop = conversion.transposing(out.dtype, values.dtype)
+        copy.copy_transposed(loop, walk, 0, out.itemsize, past_caches=True)
+        expected = np.zeros_like(out)
+        for to, given in zip(expected[:, 1:-1].T, values, strict=True):
+            copy.copy(to, given)
+        assert out.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 4095, 20_000, 20_001])

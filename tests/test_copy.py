@@ -84,7 +84,8 @@ def test_transposes_of_odd_shapes(item_bytes: int, offset: int) -> None:
         target = target.reshape(rows_, columns + 2)
         for past_caches in (False, True):
             target[...] = 0
-            copy.copy_transposed(copy.walk_of(target[:, 1:-1], source.T), 0, item_bytes, past_caches)
+            loop, walk = transposes.transposing(item_bytes), copy.walk_of(target[:, 1:-1], source.T)
+            copy.copy_transposed(loop, walk, 0, item_bytes, past_caches)
             assert np.array_equal(target[:, 1:-1], source.T)
             assert not target[:, [0, -1]].any()
 
@@ -104,9 +105,9 @@ def test_runs_of_every_length_and_alignment(past_caches: bool) -> None:
 
 
 def test_any_piece_of_the_runs() -> None:
-    loop, source = runs.copying(), counted((50, 400), "u1")
-    for run in (1, 17, 64, 399):
-        axes = np.array([[50, run, 400]])
+    loop, source = runs.copying(), counted((50, 1400), "u1")
+    for run in (1, 2, 3, 5, 8, 11, 17, 40, 64, 100, 399, runs.SHORT, 1100):
+        axes = np.array([[50, run, 1400]])
         for start, stop in [(0, 50 * run), (5, 50 * run - 3), (run, 7 * run + 1), (run // 2, run // 2 + 1)]:
             target = np.zeros((50, run), "u1")
             expected = target.copy()
