@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import numparam
-import numparam.jax
 from jax_devices import jax, sharding
 from numparam import Parameter
 from numparam import initializer as initializers
 from numparam.initializer import Normal, Uniform
-from numparam.jax import Kernel, initializer
+from numparam.jax import Kernel, init, initializer
+from numparam.jax.tree import name_of
 from numparam.rules import Rules
 
 
@@ -38,11 +38,11 @@ def parameter(name: str, init: Any, shape: Any, seed: int = 7) -> Any:
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    return {numparam.jax.tree.name_of(path): leaf for path, leaf in jax.tree.flatten_with_path(tree)[0]}
+    return {name_of(path): leaf for path, leaf in jax.tree.flatten_with_path(tree)[0]}
 
 
 def test_every_array_is_the_parameter_of_its_place() -> None:
-    made = numparam.jax.init(model(), seed=7)
+    made = init(model(), seed=7)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), made) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), model()
     )
@@ -53,7 +53,7 @@ def test_every_array_is_the_parameter_of_its_place() -> None:
 
 
 def test_silence_means_what_flax_means() -> None:
-    made = leaves(numparam.jax.init(model(), seed=7))
+    made = leaves(init(model(), seed=7))
     spread = {name: float(np.std(np.float32(leaf))) for name, leaf in made.items()}
     assert spread["params.Dense_0.kernel"] == pytest.approx(128**-0.5, rel=0.02)
     assert spread["params.layers.0.kernel"] == pytest.approx(144**-0.5, rel=0.03)
@@ -66,7 +66,7 @@ def test_silence_means_what_flax_means() -> None:
 
 def test_the_first_glob_that_matches_decides() -> None:
     tree = {"head": {"kernel": shape(64, 32), "bias": shape(32)}, "body": {"kernel": shape(64, 32)}}
-    made = leaves(numparam.jax.init(tree, {"head.*": 0.5, "*.kernel": Normal(3.0), "body.*": "zeros"}, seed=7))
+    made = leaves(init(tree, {"head.*": 0.5, "*.kernel": Normal(3.0), "body.*": "zeros"}, seed=7))
     assert (np.asarray(made["head.kernel"]) == 0.5).all()
     assert (np.asarray(made["head.bias"]) == 0.5).all()
     np.testing.assert_array_equal(made["body.kernel"], parameter("body.kernel", Normal(3.0), tree["body"]["kernel"]))
@@ -74,14 +74,14 @@ def test_the_first_glob_that_matches_decides() -> None:
 
 def test_names_of_initializers_are_those_of_jax() -> None:
     tree = {"kernel": shape(64, 128)}
-    made = numparam.jax.init(tree, {"*": "he_normal"}, seed=7)["kernel"]
+    made = init(tree, {"*": "he_normal"}, seed=7)["kernel"]
     np.testing.assert_array_equal(made, initializer("he_normal", "kernel", 7)(None, (64, 128)))
 
 
 def test_rules_of_numparam_are_followed_with_the_fans_of_jax() -> None:
     rules = Rules.from_toml('[[rules]]\nglob = "*kernel"\ninit = "lecun_uniform"')
     tree = {"kernel": shape(300, 10), "weight": shape(300, 10), "bias": shape(10)}
-    made = numparam.jax.init(tree, rules, seed=7)
+    made = init(tree, rules, seed=7)
     assert 0.099 < abs(np.asarray(made["kernel"])).max() <= 0.1
     np.testing.assert_array_equal(made["weight"], parameter("weight", Normal(0.02), tree["weight"]))
     assert not np.asarray(made["bias"]).any()
@@ -90,13 +90,11 @@ def test_rules_of_numparam_are_followed_with_the_fans_of_jax() -> None:
 def test_seeds() -> None:
     tree, own = {"kernel": shape(8, 8)}, Uniform(1.0)
     numparam.set_seed(5)
-    plain = numparam.jax.init(tree, {"*": Uniform(1.0)})["kernel"]
+    plain = init(tree, {"*": Uniform(1.0)})["kernel"]
     np.testing.assert_array_equal(plain, parameter("kernel", Uniform(1.0), tree["kernel"], seed=5))
     own.seed = 9
-    np.testing.assert_array_equal(
-        numparam.jax.init(tree, {"*": own}, seed=7)["kernel"], parameter("kernel", own, tree["kernel"])
-    )
-    assert not np.array_equal(plain, numparam.jax.init(tree, {"*": Uniform(1.0)}, seed=7)["kernel"])
+    np.testing.assert_array_equal(init(tree, {"*": own}, seed=7)["kernel"], parameter("kernel", own, tree["kernel"]))
+    assert not np.array_equal(plain, init(tree, {"*": Uniform(1.0)}, seed=7)["kernel"])
 
 
 # --------------------------------------------------------------------------- shardings
@@ -105,13 +103,13 @@ def test_seeds() -> None:
 def test_one_sharding_a_tree_of_them_or_one_for_a_branch() -> None:
     tree = {"a": {"kernel": shape(16, 8), "bias": shape(8)}, "b": {"kernel": shape(8, 16)}}
     rows, columns, copied = sharding((8,), "a"), sharding((8,), None, "a"), sharding((8,))
-    plain = numparam.jax.init(tree, seed=7)
+    plain = init(tree, seed=7)
     for given, expected in [
         (rows, [rows, rows, rows]),
         ({"a": rows, "b": columns}, [rows, rows, columns]),
         ({"a": {"kernel": columns, "bias": copied}, "b": None}, [copied, columns, None]),
     ]:
-        made = numparam.jax.init(tree, seed=7, shardings=given)
+        made = init(tree, seed=7, shardings=given)
         for leaf, same, cut in zip(jax.tree.leaves(made), jax.tree.leaves(plain), expected, strict=True):
             np.testing.assert_array_equal(leaf, same)
             assert leaf.devices() == {jax.devices()[0]} if cut is None else leaf.sharding == cut
@@ -119,7 +117,7 @@ def test_one_sharding_a_tree_of_them_or_one_for_a_branch() -> None:
 
 def test_shapes_may_bring_their_shardings() -> None:
     cut = sharding((2, 4), "a", "b")
-    made = numparam.jax.init({"kernel": shape(16, 8, sharding=cut), "bias": shape(8)}, seed=7)
+    made = init({"kernel": shape(16, 8, sharding=cut), "bias": shape(8)}, seed=7)
     assert made["kernel"].sharding == cut
     assert made["bias"].devices() == {jax.devices()[0]}
 
@@ -141,10 +139,10 @@ def test_shapes_may_bring_their_shardings() -> None:
 )
 def test_errors_name_the_parameter(call: Callable[[], Any], error: type[Exception] | None, words: str) -> None:
     if error is None:
-        assert numparam.jax.init(call())["b"] is None
+        assert init(call())["b"] is None
         return
     with pytest.raises(error, match=words):
-        numparam.jax.init(call())
+        init(call())
 
 
 # --------------------------------------------------------------------------- Flax
@@ -162,7 +160,7 @@ def test_linen() -> None:
 
     words, key = np.zeros((2, 5), int), jax.random.key(7)
     theirs = Model().init(key, words)
-    ours = numparam.jax.init(jax.eval_shape(Model().init, key, words), seed=7)
+    ours = init(jax.eval_shape(Model().init, key, words), seed=7)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for (name, one), other in zip(leaves(ours).items(), jax.tree.leaves(theirs), strict=True):
         assert float(np.std(one)) == pytest.approx(float(np.std(other)), rel=0.03), name
@@ -171,7 +169,7 @@ def test_linen() -> None:
 
     layer = linen.Dense(96, kernel_init=initializer("lecun_normal", "params.kernel", seed=7))
     x = np.zeros((2, 64), np.float32)
-    expected = numparam.jax.init(jax.eval_shape(layer.init, key, x), seed=7)["params"]["kernel"]
+    expected = init(jax.eval_shape(layer.init, key, x), seed=7)["params"]["kernel"]
     np.testing.assert_array_equal(jax.jit(layer.init)(key, x)["params"]["kernel"], expected)
 
 
@@ -188,7 +186,7 @@ def test_nnx() -> None:
         *(f"norm.{what}" for what in ("scale", "bias", "mean", "var")),
         *(f"layers.{i}.{what}" for i in range(2) for what in ("kernel", "bias")),
     }
-    merged = nnx.merge(graph, numparam.jax.init(shapes, seed=7, shardings=sharding((8,), "a")))
+    merged = nnx.merge(graph, init(shapes, seed=7, shardings=sharding((8,), "a")))
     kernel = merged.layers[1].kernel[...]
     np.testing.assert_array_equal(kernel, initializer("lecun_normal", "layers.1.kernel", 7)(None, (64, 64)))
     assert kernel.sharding == sharding((8,), "a")
