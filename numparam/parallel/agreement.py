@@ -55,9 +55,9 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
     different = np.flatnonzero((sums != sums[0]).any(axis=0))
     if different.size:
         first = different[0]
-        more = f"; so do {different.size - 1} other parameters" if different.size > 1 else ""
+        more = f", the first of {different.size} that differ" if different.size > 1 else ""
         raise DisagreementError(
-            f"Parameter {unsure[first].name!r}: {_camps(members, sums[:, first])} hold different values{more}; "
+            f"Parameter {unsure[first].name!r}{more}: {_camps(members, sums[:, first])} hold different values; "
             "numparam.parallel.broadcast_parameters gives all ranks those of rank 0"
         )
 

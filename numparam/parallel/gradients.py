@@ -22,8 +22,6 @@ from numparam.tensor import Tensor
 if TYPE_CHECKING:
     from numparam.kernels.device_array import DeviceArray
 
-    Flat = Array | DeviceArray
-
 
 class DistributedGradReducer:
     """Replace the gradients of each rank by their sum, or mean, over the ranks of a group.
@@ -77,7 +75,7 @@ class DistributedGradReducer:
         if type(self.degree) is not int or self.degree < 1:
             raise ArgumentValueError(f"degree is an int of at least 1, found {degree!r}")
 
-    def buckets(self, gradients: Sequence[Tensor | Array] | None = None) -> list[Bucket]:
+    def buckets(self, gradients: Sequence[Any] | None = None) -> list[Bucket]:
         """Return which gradients travel together.
 
         Parameters
@@ -120,27 +118,28 @@ class DistributedGradReducer:
             raise ArgumentValueError(
                 f"{len(self.parameters)} parameters have as many gradients, found {len(gradients)}"
             )
-        for number, places in self.buckets(gradients):
-            self._reduce(number, [(self.parameters[place], gradients[place]) for place in places])
+        found = [_memory(parameter, gradient) for parameter, gradient in zip(self.parameters, gradients, strict=True)]
+        for number, places in self.buckets(found):
+            self._reduce(number, [self.parameters[place].name for place in places], [found[place] for place in places])
         return list(gradients)
 
-    def _reduce(self, number: int, bucket: list[tuple[Parameter, Any]]) -> None:
-        flats: list[Flat] = []
-        copied: list[tuple[Array, Array]] = []
-        for parameter, gradient in bucket:
-            if isinstance(gradient, Tensor) and gradient.device != "cpu":
-                flats.append(gradient._device_values().reshape((gradient.size,)))
-                continue
-            array = gradient_array(parameter, gradient, parameter.shape)
-            rows = np.asarray(array, order="C")
-            flats.append(rows.reshape(-1))
-            if rows is not array:
-                copied.append((array, rows))
-        size, dtype = sum(len(flat) for flat in flats), flats[0].dtype
-        first, last = bucket[0][0].name, bucket[-1][0].name
-        operation = f"gradients of {size} {dtype}, bucket {number} from {first!r:.60} to {last!r:.60}"
+    def _reduce(self, number: int, names: list[str], found: list[Any]) -> None:
+        rows = [np.asarray(array, order="C") if isinstance(array, np.ndarray) else array for array in found]
+        dtype = rows[0].dtype
+        reduction = Reduction(ReduceOp.SUM, dtype, self.degree if self.mean else 1)
+        operation = (
+            f"gradients of {sum(array.size for array in rows)} {dtype}, bucket {number} "
+            f"from {names[0]!r:.60} to {names[-1]!r:.60}"
+        )
         arrive(self.group, operation)
-        reduction = Reduction(ReduceOp.SUM, np.dtype(dtype), self.degree if self.mean else 1)
-        collectives.all_reduce(self.group, operation, flats, reduction)
-        for array, rows in copied:
-            np.copyto(array, rows)
+        collectives.all_reduce(self.group, operation, [array.reshape((array.size,)) for array in rows], reduction)
+        for array, reduced in zip(found, rows, strict=True):
+            if reduced is not array:  # its rows do not lie one after another
+                np.copyto(array, reduced)
+
+
+def _memory(parameter: Parameter, gradient: Any) -> Array | DeviceArray:
+    """Return the memory of a gradient, which is written to."""
+    if isinstance(gradient, Tensor) and gradient.device != "cpu":
+        return gradient._device_values()
+    return gradient_array(parameter, gradient, parameter.shape)

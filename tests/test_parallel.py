@@ -1,0 +1,103 @@
+"""Ranks bring their parameters and gradients into agreement."""
+
+import numpy as np
+import pytest
+
+from numparam import Cell, Parameter
+from numparam.initializer import initializer
+from numparam.parallel import DistributedGradReducer, broadcast_parameters, check_agreement
+from ranks import needs_mpi, run
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def check(case: str, ranks: int = 2) -> str:
+    """Run a case on ranks that check it; return what they printed."""
+    said = run("parameters.py", ranks, case, seconds=150)
+    assert said.count("done") == ranks
+    return said
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_all_ranks_get_the_parameters_of_rank_0(ranks: int) -> None:
+    check("broadcasts_rank_0", ranks)
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    "case",
+    [
+        "leaves_lazy_parameters_lazy",
+        "compares_lazy_with_made_values",
+        "replaces_values_that_cannot_be_written_to",
+        "leaves_slices_out",
+        "counts_arrivals",
+        "reduces_a_large_bfloat16_gradient",
+    ],
+)
+def test_two_ranks(case: str) -> None:
+    check(case)
+
+
+@needs_mpi
+def test_first_parameter_that_differs_is_named_with_the_ranks() -> None:
+    said = check("names_the_first_that_differs", 4)
+    message = "Parameter 'weights.1.w', the first of 2 that differ: ranks 0-1, 3 and rank 2 hold different values;"
+    assert said.count(message) == 4
+
+
+@needs_mpi
+def test_agreement_is_one_of_bits() -> None:
+    said = check("takes_no_notice_of_zeros_of_either_sign_but_does_of_bits")
+    assert said.count("Parameter 'zero': rank 0 and rank 1 hold different values;") == 2
+    assert "nan" not in said
+
+
+@needs_mpi
+def test_different_lists_of_parameters_are_told() -> None:
+    said = check("finds_different_lists", 3)
+    place = "ranks 0, 2 and rank 1 have different parameters at place 1 of their lists, here 'b () float32'"
+    assert said.count(f"broadcast_parameters: {place}") == 2
+    assert said.count("broadcast_parameters: ranks 0, 2 and rank 1 have lists of 1, 2, 1 parameters") == 3
+    assert "rank 0 and rank 1 and rank 2 have different parameters at place 0 of their lists, here 'a (3,)" in said
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_gradients_are_reduced_in_place_with_the_same_bits_however_fused(ranks: int) -> None:
+    check("reduces_gradients", ranks)
+
+
+def test_a_single_process_has_nothing_to_send() -> None:
+    cell = Cell()
+    cell.w = Parameter(initializer("uniform", (2**20, 2**20)))
+    broadcast_parameters(cell)
+    check_agreement(cell)
+    assert cell.w.has_init
+    halves = DistributedGradReducer([Parameter([0.0, 0.0])], mean=True, degree=2)([np.float32([1, 3])])
+    assert halves[0].tolist() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: broadcast_parameters(Parameter(1.0)), TypeError, "a Cell or parameters are needed, found Parameter"),
+        (lambda: check_agreement([1.0]), TypeError, "a Cell or parameters are needed, found float at 0"),
+        (lambda: DistributedGradReducer([1.0]), TypeError, "gradients belong to parameters, found float at 0"),
+        (lambda: DistributedGradReducer([], mean=1), TypeError, "mean is True, False or None, found 1"),
+        (lambda: DistributedGradReducer([], degree=0), ValueError, "degree is an int of at least 1, found 0"),
+        (lambda: DistributedGradReducer([], group="x"), ValueError, "this rank is in no group 'x'"),
+        (lambda: reduce([]), ValueError, "1 parameters have as many gradients, found 0"),
+        (lambda: reduce([np.ones(2)]), ValueError, "Parameter 'w': expected a gradient of shape .3,., found .2,."),
+        (lambda: reduce([[1.0] * 3]), TypeError, "Parameter 'w': a gradient is a Tensor or a NumPy array, found list"),
+        (lambda: reduce([np.broadcast_to(1.0, 3)]), ValueError, "Parameter 'w': its gradient is read-only"),
+    ],
+)
+def test_errors(call, error, words) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=words):
+        call()
+
+
+def reduce(gradients: list) -> None:
+    DistributedGradReducer([Parameter(np.zeros(3), name="w")])(gradients)
