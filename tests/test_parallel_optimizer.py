@@ -1,0 +1,82 @@
+"""An optimizer whose work is shared out among ranks changes no bit of the result."""
+
+import numpy as np
+import pytest
+
+from numparam import Parameter
+from numparam.hardware import Device
+from numparam.initializer import initializer
+from numparam.parallel import Momentum, ParallelOptimizer
+from ranks import needs_mpi, run
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def check(case: str, ranks: int) -> None:
+    said = run("optimizer.py", ranks, case, seconds=150)
+    assert said.count("done") == ranks
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_equals_an_update_that_is_not_shared_out(ranks: int) -> None:
+    check("equals_an_update_that_is_not_shared_out", ranks)
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    "case",
+    [
+        "cuts_what_it_may",
+        "keeps_states_for_its_rows_alone",
+        "drops_what_is_gathered_again",
+        "makes_only_its_rows",
+        "leaves_16_bit_sums_to_float32",
+    ],
+)
+def test_two_ranks(case: str) -> None:
+    check(case, 2)
+
+
+def test_a_single_process_updates_all_by_itself() -> None:
+    weight = Parameter([1.0, 2.0], name="w")
+    optimizer = ParallelOptimizer([weight], Momentum(0.5, 0.5))
+    for _ in range(2):
+        optimizer([np.ones(2, np.float32)])
+    assert weight.asnumpy().tolist() == [1 - 0.5 - 0.75, 2 - 0.5 - 0.75]
+    assert optimizer.states[0].asnumpy().tolist() == [1.5, 1.5]
+
+
+def elsewhere() -> Parameter:
+    """Return a parameter that says it is on a GPU, which need not be there."""
+    parameter = Parameter(initializer("ones", 3), name="w")
+    parameter._device = Device("cuda:0")
+    return parameter
+
+
+def optimize(gradients: list) -> None:
+    ParallelOptimizer([Parameter(np.zeros(3), name="w")], Momentum(0.1))(gradients)
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: ParallelOptimizer([1.0], Momentum(0.1)), TypeError, "a Cell or parameters are needed, found float"),
+        (
+            lambda: ParallelOptimizer([Parameter(1.0, name="w"), Parameter(1.0, name="w")], Momentum(0.1)),
+            ValueError,
+            "its name 'w' already exists",
+        ),
+        (
+            lambda: ParallelOptimizer([elsewhere()], Momentum(0.1)),
+            ValueError,
+            "'w' is on cuda:0; updates run on the CPU",
+        ),
+        (lambda: optimize([]), ValueError, "1 parameters have as many gradients, found 0"),
+        (lambda: optimize([np.ones(2)]), ValueError, "Parameter 'w': expected a gradient of shape .3,., found .2,."),
+        (lambda: optimize([None]), TypeError, "Parameter 'w': a gradient is a Tensor or a NumPy array, found NoneType"),
+    ],
+)
+def test_errors(call, error, words) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=words):
+        call()
