@@ -148,6 +148,28 @@ class Layout:
         """Return the shape of the region of a parameter that a rank holds; rank 0 has the largest."""
         return self.region(shape, rank).shape
 
+    def sizes(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Count the values of a parameter that every rank holds, as an array of the shape of the mesh.
+
+        Examples
+        --------
+        >>> Layout({"dp": 2, "tp": 4}, ("tp",)).sizes((5, 6)).tolist()
+        [[12, 12, 6, 0], [12, 12, 6, 0]]
+        """
+        sizes = np.ones(tuple(self.mesh.values()), np.int64)
+        for axis, length in enumerate(shape):
+            cut_by = self.spec[axis] if axis < len(self.spec) else ()
+            lengths = _lengths(length, math.prod(self.mesh[each] for each in cut_by))
+            if axis == 0 and self.optimizer_shard:
+                parts = math.prod(self.mesh[each] for each in self.optimizer_shard)
+                lengths = [piece for part in lengths for piece in _lengths(part, parts)]
+                cut_by += self.optimizer_shard
+            table = np.array(lengths, np.int64).reshape([self.mesh[each] for each in cut_by])
+            ordered = [each for each in self.mesh if each in cut_by]
+            table = table.transpose([cut_by.index(each) for each in ordered])
+            sizes *= table.reshape([self.mesh[each] if each in cut_by else 1 for each in self.mesh])
+        return sizes
+
     def slice_index(self, rank: int) -> int:
         """Return the number of the slice that a rank holds, which is that of another rank only if it holds the same.
 
@@ -289,6 +311,11 @@ class Layout:
         cuts = tuple(_shown(item) for item in self.spec)
         optimizer = f", optimizer_shard={_shown(self.optimizer_shard)!r}" if self.optimizer_shard else ""
         return f"Layout({self.mesh}, {cuts}{optimizer})"
+
+
+def _lengths(length: int, parts: int) -> list[int]:
+    bounds = (cut(length, parts, part) for part in range(parts))
+    return [stop - start for start, stop in bounds]
 
 
 def _length(axis: str, length: Any) -> int:

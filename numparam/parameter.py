@@ -381,7 +381,9 @@ class Parameter(Tensor):
             )
         if layout is not None:
             place = get_auto_parallel_context("global_rank") if rank is None else rank
-            region = recipe.region[layout.region(self.shape, place, self._name).slices()]
+            region = layout.region(self.shape, place, self._name)
+            if not recipe.region.whole:  # then the layout cuts the slice that the parameter was made from
+                region = recipe.region[region.slices()]
             self._recipe, self._region, self._layout = recipe._replace(region=region), region, layout
         self._settle()
         self.sliced = set_sliced

@@ -12,11 +12,18 @@ An axis of length n over p ranks is cut every ceil(n / p) entries, as ``torch.ch
 n the last slice is smaller, and slices after it are empty.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from numparam.errors import ArgumentValueError
+
+if TYPE_CHECKING:
+    from numparam.layout import Layout
 
 AUTO = "auto"
 
@@ -142,7 +149,7 @@ class Shard:
             raise ArgumentValueError(f"ranks count from 0: 0/{count} to {count - 1}/{count}; found rank {self.rank}")
 
     @classmethod
-    def parse(cls, text: str, axes: str = AUTO) -> "Shard":
+    def parse(cls, text: str, axes: str = AUTO) -> Shard:
         """Read ``RANK/MESH`` such as ``0/4`` or ``5/8x4``, and the axes as in `parse_axes`."""
         rank, slash, mesh_text = text.partition("/")
         if not slash or not re.fullmatch(r"[0-9]{1,18}", rank):
@@ -158,16 +165,26 @@ class Shard:
         """Write the axes as `parse_axes` reads them."""
         return AUTO if self.axes is None else ",".join(map(str, self.axes))
 
+    def layout(self, shape: tuple[int, ...]) -> Layout:
+        """Give the layout of the parameters of a shape; its axes have the numbers of the mesh's dimensions as names."""
+        from numparam.layout import Layout  # which cuts with `cut`
+
+        spec: list[str | None] = [None] * len(shape)
+        for dimension, axis in enumerate(split_axes(shape, self.mesh, self.axes)):
+            if axis is not None:
+                spec[axis] = str(dimension)
+        return Layout({str(dimension): parts for dimension, parts in enumerate(self.mesh)}, spec)
+
     def slices(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
         """Give this rank's slice of a parameter: a start, a stop and step 1 for every axis."""
-        bounds = [(0, length) for length in shape]
-        rank = self.rank
-        for parts, axis in zip(reversed(self.mesh), reversed(split_axes(shape, self.mesh, self.axes)), strict=True):
-            rank, part = divmod(rank, parts)
-            if axis is not None:
-                bounds[axis] = cut(shape[axis], parts, part)
-        return tuple(slice(start, stop, 1) for start, stop in bounds)
+        return _slices(self, shape)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Give the shape of this rank's slice."""
         return tuple(part.stop - part.start for part in self.slices(shape))
+
+
+@lru_cache(4096)  # a model has thousands of parameters of a few shapes
+def _slices(shard: Shard, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    ranges = shard.layout(shape).region(shape, shard.rank).ranges
+    return tuple(slice(part.start, part.stop, 1) for part in ranges)

@@ -4,7 +4,7 @@ A specification is a small JSON file in ``numparam/specifications``. Its ``param
 
 * ``[name, shape]`` or ``[name, shape, dtype]`` - one parameter, of the file's ``dtype`` if it gives none, or
 * ``{"repeat": 12, "as": "{i}", "parameters": [...]}`` - the inner list 12 times over, with ``{i}`` in the names
-  replaced by 0, 1, ..., 11. Repeats may stand inside repeats.
+  replaced by 0, 1, ..., 11, or by ``from``, ``from`` + 1 and so on. Repeats may stand inside repeats.
 
 ``title`` says what the model is and ``source`` where it comes from.
 """
@@ -40,7 +40,7 @@ def names() -> list[str]:
     Examples
     --------
     >>> names()
-    ['gpt2', 'llama-3-8b', 'minilm-l6']
+    ['gpt2', 'kimi-k2', 'llama-3-8b', 'minilm-l6']
     """
     files = (file.name for file in _FOLDER.iterdir())
     return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
@@ -77,9 +77,10 @@ def _entries(items: list[Any], dtype: np.dtype[Any]) -> Iterator[Entry]:
     for item in items:
         if isinstance(item, dict):
             inner = list(_entries(item["parameters"], dtype))
-            for number in range(item["repeat"]):
-                for entry in inner:
-                    yield entry._replace(name=entry.name.replace(item["as"], str(number)))
+            first = item.get("from", 0)
+            for number in map(str, range(first, first + item["repeat"])):
+                for name, shape, own in inner:
+                    yield Entry(name.replace(item["as"], number), shape, own)
         else:
             name, shape, *own = item
             yield Entry(name, tuple(shape), dtypes.as_dtype(own[0]) if own else dtype)

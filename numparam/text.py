@@ -1,5 +1,7 @@
 """How sizes, numbers and names are written for people."""
 
+_UNITS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
+
 
 def printable(text: str) -> str:
     r"""Escape what a terminal would obey rather than show: a name comes from a file of unknown origin.
@@ -9,6 +11,8 @@ def printable(text: str) -> str:
     >>> print(printable("layer\x1b[2J"))
     layer\x1b[2J
     """
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -24,6 +28,18 @@ def size(nbytes: int) -> str:
     while value >= 999.95:
         value, power = value / 1000, power + 1
     return f"{value:.1f} {'kMGTPE'[power - 1]}B" if power else f"{nbytes} B"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(0.0654), duration(75), duration(7200)
+    ('65 ms', '1.2 min', '2.0 h')
+    """
+    unit, name = next(((unit, name) for unit, name in _UNITS if seconds >= unit), _UNITS[-1])
+    return f"{seconds / unit:.{0 if seconds < 1 else 1}f} {name}"
 
 
 def amount(count: int, noun: str) -> str:

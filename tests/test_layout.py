@@ -66,6 +66,8 @@ def layouts(draw: st.DrawFn, axes: int = 3) -> Layout:
 def check_cover(layout: Layout, shape: tuple[int, ...]) -> None:
     """Every value is on exactly one rank of each set of ranks that has one of every replica group."""
     regions = [layout.region(shape, rank) for rank in range(layout.size)]
+    assert layout.sizes(shape).ravel().tolist() == [region.size for region in regions]
+    assert layout.sizes(shape).shape == tuple(layout.mesh.values())
     groups = layout.groups()
     assert sorted(rank for group in groups for rank in group) == list(range(layout.size))
     for replica in zip(*groups, strict=True):

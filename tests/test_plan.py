@@ -33,8 +33,11 @@ def test_the_ranks_cover_every_value_equally_often(plan: Plan) -> None:
     seen = np.zeros(entry.shape, int)
     for rank in range(plan.ranks):
         seen[plan.shard(rank).slices(entry.shape)] += 1
-    splitting = [parts for parts, axis in zip(plan.mesh, plan.split_axes(entry), strict=True) if axis is not None]
-    assert (seen == plan.ranks // math.prod(splitting)).all()
+    layout = plan.layout(entry.shape)
+    assert (seen == len(layout.groups()[0])).all()
+    axes = split_axes(entry.shape, plan.mesh, plan.axes)
+    whole = [parts for parts, axis in zip(plan.mesh, axes, strict=True) if axis is None]
+    assert len(layout.groups()[0]) == math.prod(whole)
 
 
 @given(plans())
@@ -42,7 +45,8 @@ def test_the_bytes_are_those_of_the_slices(plan: Plan) -> None:
     (entry,) = plan.entries
     counted = [4 * math.prod(plan.shard(rank).shape(entry.shape)) for rank in range(plan.ranks)]
     assert plan.nbytes().ravel().tolist() == counted
-    assert plan.nbytes().shape == plan.mesh
+    assert plan.nbytes().shape == plan.sizes().shape == plan.mesh
+    assert (plan.nbytes() == 4 * plan.sizes()).all()
 
 
 @given(st.integers(0, 10**20), st.integers(1, 50))
@@ -79,6 +83,13 @@ def test_the_last_slice_of_a_mesh_that_does_not_divide_is_smaller() -> None:
     plan = Plan((Entry("w", (10, 4), F32),), (4,))
     assert plan.nbytes().tolist() == [48, 48, 48, 16]
     assert list(runs(plan.nbytes().tolist())) == [(0, 2, 48), (3, 3, 16)]
+
+
+def test_time_is_for_the_rank_with_most_values_and_for_every_parameter() -> None:
+    entries = (Entry("w", (10, 10**8), F32), Entry("b", (10**8,), F32))
+    without = Plan(entries, (4,), (0,)).seconds(rate=1e9)
+    assert Plan(entries, (4,), (0,)).seconds(rate=0.5) - without == pytest.approx((3 * 10**8 + 10**8 / 4) / 0.5e9)
+    assert 0 < without < 1e-3
 
 
 def test_thousands_of_ranks_take_no_time() -> None:

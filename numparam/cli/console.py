@@ -1,27 +1,37 @@
 """What the commands print: tables, sizes and a progress bar."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from numparam.text import printable
 
-_WIDE = 10_000  # one row is one line, for grep; a narrow terminal wraps it
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print rows under a header; the columns named in `right` are aligned to the right."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=_WIDE).print(table)
+    """Print rows under a header; the columns named in `right` are aligned to the right.
+
+    A row is one line, for grep; a narrow terminal wraps it.
+    """
+    table = [list(columns), *([printable(cell) for cell in row] for row in rows)]
+    for place, name in enumerate(columns):
+        width = max(cell_len(row[place]) for row in table)
+        for row in table:
+            blanks = " " * (width - cell_len(row[place]))
+            row[place] = blanks + row[place] if name in right else row[place] + blanks
+    header, *lines = ("  ".join(row).rstrip() for row in table)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console(highlight=False).print(header, style="bold", markup=False, soft_wrap=True)
+    else:
+        print(header)
+    if lines:
+        print("\n".join(lines))
 
 
 def print_layers(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
@@ -42,12 +52,24 @@ def print_line(line: str) -> None:
 
 def supports_unicode() -> bool:
     """Say whether the standard output can show block letters."""
+    from rich.console import Console
+
     return Console().encoding.startswith("utf")
 
 
 @contextmanager
 def progress_bar(what: str, nbytes: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on the standard error, if that is a terminal; give a function to tell it the bytes done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(file=sys.stderr)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -63,4 +85,4 @@ def without_numbers(name: str) -> str:
     >>> without_numbers("layer.0.bias")
     'layer.*.bias'
     """
-    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+    return _NUMBER.sub("*", name)

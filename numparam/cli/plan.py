@@ -1,18 +1,26 @@
 """``numparam plan``: what each rank of a mesh would hold."""
 
 import argparse
+from collections.abc import Sequence
+from functools import cache
+from itertools import groupby, islice
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from numparam.cli.arguments import Commands, add_model, model
-from numparam.plan import Plan, runs
-from numparam.sharding import AUTO, parse_axes, parse_mesh
+from numparam.header import Entry
+from numparam.plan import CPU_RATE, Plan, runs
+from numparam.sharding import AUTO, Shard, parse_axes, parse_mesh
+from numparam.text import amount, duration, size
 
 _SHOWN = 40
 _DESCRIPTION = """\
-Say which slices of a model's parameters each rank of a mesh would hold, and how many bytes, by arithmetic alone. Each
-dimension of the mesh splits one axis: unless --axis names them, the dimensions choose in turn, from left to right, the
-longest axis that is still whole and has at least as many entries as the dimension has ranks; a parameter without one
-stays whole. An axis of n entries over p ranks is cut every ceil(n / p) entries, so the last slices may be smaller or
-empty. numparam init --shard writes the same slices.
+Say which slices of a model's parameters each rank of a mesh would hold, how many bytes, and how long it would take to
+make them, by arithmetic alone. Each dimension of the mesh splits one axis: unless --axis names them, the dimensions
+choose in turn, from left to right, the longest axis that is still whole and has at least as many entries as the
+dimension has ranks; a parameter without one stays whole. An axis of n entries over p ranks is cut every ceil(n / p)
+entries, so the last slices may be smaller or empty. numparam init --shard writes the same slices.
 """
 
 
@@ -23,6 +31,14 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--mesh", required=True, help="the grid of ranks, such as 8 or 8x4")
     parser.add_argument("--axis", default=AUTO, help="the axis that each dimension splits, such as 0,1 (default: auto)")
     parser.add_argument("--rank", type=int, help="show the exact slices of this rank, counted from 0 row by row")
+    parser.add_argument("--parameter", metavar="NAME", help="show the slices of this parameter alone")
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        default=CPU_RATE,
+        metavar="G",
+        help="how many billion values a rank makes in a second (default: %(default)s, as measured on one CPU core)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -30,36 +46,36 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     mesh = parse_mesh(arguments.mesh)
     plan = Plan(model(arguments).entries, mesh, parse_axes(arguments.axis, mesh))
-    if arguments.rank is None:
-        _print_all(plan)
+    entries = plan.entries if arguments.parameter is None else [plan.entry(arguments.parameter)]
+    if arguments.rank is not None:
+        _print_rank(entries, plan.shard(arguments.rank))
+    elif arguments.parameter is not None:
+        _print_parameter(plan, entries[0])
     else:
-        _print_rank(plan, arguments.rank)
+        _print_all(plan, arguments.rate)
     return 0
 
 
-def _print_all(plan: Plan) -> None:
+def _print_all(plan: Plan, rate: float) -> None:
     from numparam.cli.console import print_layers, print_line, print_table
-    from numparam.text import amount, size
 
     first = plan.shard(0)
-    rows = []
-    for entry in plan.entries:
-        cuts = {axis: f"/{parts}" for parts, axis in zip(plan.mesh, plan.split_axes(entry), strict=True)}
-        shape = ", ".join(f"{length}{cuts.get(axis, '')}" for axis, length in enumerate(entry.shape))
-        local = entry._replace(shape=first.shape(entry.shape))
-        rows.append((entry.name, str(entry.dtype), f"({shape})", str(local.shape), size(local.nbytes)))
+    slices = [(entry.name, _slice(first, *entry[1:])) for entry in plan.entries]
+    rows = [(name, part.dtype, part.cuts, part.shape, part.size) for name, part in slices]
     print_layers(["parameter", "dtype", "shape/ranks", "largest slice", "bytes each"], rows, right=["bytes each"])
 
     nbytes = plan.nbytes().ravel()
     spans = list(runs(nbytes.tolist()))
-    shown = [
-        (f"{start}" if start == stop else f"{start} to {stop}", size(value), f"{value:,}")
-        for start, stop, value in spans[:_SHOWN]
-    ]
+    shown = [(_span(start, stop), size(value), f"{value:,}") for start, stop, value in spans[:_SHOWN]]
     print_line("")
     print_table(["rank", "size", "bytes each"], shown, right=["size", "bytes each"])
     if len(spans) > _SHOWN:
         print_line(f"... and {len(spans) - _SHOWN} more; --rank shows one")
+    if slices:
+        name, largest = max(slices, key=lambda pair: pair[1].nbytes)
+        print_line(f"largest slice: {name} {largest.shape}, {largest.size}")
+    most, count = amount(int(plan.sizes().max()), "value"), amount(len(plan.entries), "parameter")
+    print_line(f"time: about {duration(plan.seconds(rate))} for {most} of {count} at {rate:g} billion values a second")
     whole = sum(entry.nbytes for entry in plan.entries)
     print_line(
         f"{amount(plan.ranks, 'rank')}: at most {size(int(nbytes.max()))} each, {size(int(nbytes.sum()))} together, "
@@ -67,16 +83,64 @@ def _print_all(plan: Plan) -> None:
     )
 
 
-def _print_rank(plan: Plan, rank: int) -> None:
+def _print_parameter(plan: Plan, entry: Entry) -> None:
     from numparam.cli.console import print_line, print_table
-    from numparam.text import size
 
-    shard = plan.shard(rank)
-    rows, total = [], 0
-    for entry in plan.entries:
-        slices = ", ".join(f"{part.start}:{part.stop}" for part in shard.slices(entry.shape))
-        local = entry._replace(shape=shard.shape(entry.shape))
-        rows.append((entry.name, str(entry.dtype), str(entry.shape), f"[{slices}]", size(local.nbytes)))
-        total += local.nbytes
+    for line in plan.layout(entry.shape).picture(entry.shape).splitlines():
+        print_line(line)
+    parts = groupby(range(plan.ranks), lambda rank: _slice(plan.shard(rank), *entry[1:]))
+    shown = [(list(ranks), part) for part, ranks in islice(parts, _SHOWN)]
+    rows = [(_span(ranks[0], ranks[-1]), part.bounds, part.size) for ranks, part in shown]
+    print_table(["rank", "slice", "bytes"], rows, right=["bytes"])
+    if shown[-1][0][-1] < plan.ranks - 1:
+        print_line(f"... and {plan.ranks - 1 - shown[-1][0][-1]} more ranks; --rank shows one")
+
+
+def _print_rank(entries: Sequence[Entry], shard: Shard) -> None:
+    from numparam.cli.console import print_line, print_table
+
+    slices = [(entry.name, _slice(shard, *entry[1:])) for entry in entries]
+    rows = [(name, part.dtype, part.whole, part.bounds, part.size) for name, part in slices]
     print_table(["parameter", "dtype", "shape", "slice", "bytes"], rows, right=["bytes"])
-    print_line(f"rank {shard}: {size(total)}")
+    print_line(f"rank {shard}: {size(sum(part.nbytes for _, part in slices))}")
+
+
+class _Slice(NamedTuple):
+    """Hold what is printed of a slice, which is the same for all parameters of a shape and dtype."""
+
+    dtype: str
+    whole: str
+    cuts: str
+    bounds: str
+    shape: str
+    size: str
+    nbytes: int
+
+
+@cache
+def _slice(shard: Shard, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Slice:
+    layout = shard.layout(shape)
+    cuts = [
+        f"{length}{''.join(f'/{layout.mesh[axis]}' for axis in cut_by)}"
+        for length, cut_by in zip(shape, layout.spec, strict=True)
+    ]
+    bounds = [f"{part.start}:{part.stop}" for part in shard.slices(shape)]
+    local = shard.shape(shape)
+    nbytes = Entry("", local, dtype).nbytes
+    return _Slice(
+        str(dtype), str(shape), f"({', '.join(cuts)})", f"[{', '.join(bounds)}]", str(local), size(nbytes), nbytes
+    )
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"a rate is a positive number of billions a second, found {text!r}")
+    return rate
