@@ -47,6 +47,17 @@ def test_late_rank_is_named_with_the_operation_and_the_time() -> None:
     assert "after ranks 0-1, 3" in said
 
 
+def test_rank_that_stops_in_the_middle_is_named() -> None:
+    said, _ = fail("stops_in_the_middle", timeout=2)
+    assert "all_reduce (sum) of float32 (1000,): nothing came from rank 2 for 2 s, in the middle of operation 2" in said
+
+
+def test_rank_that_does_not_start_ends_the_job() -> None:
+    said, _ = fail("comes_late_to_init", timeout=2, ranks=2)
+    assert "Timeout (0:00:02)!" in said
+    assert "in _start_mpi_with_all_ranks" in said
+
+
 def test_other_operation_is_named() -> None:
     said, _ = fail("calls_another")
     assert (

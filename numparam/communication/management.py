@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import math
 import os
 import sys
@@ -27,6 +28,8 @@ from numparam.context import set_auto_parallel_context
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.seed import current_seed, share_seed
 
+_LONGEST_START = 30 * 24 * 3600.0
+
 
 def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     """Start the communication with the other ranks of the job, those of ``mpiexec -n 4 python ...``.
@@ -35,6 +38,9 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     0. From here on, an exception that nothing catches ends the whole job, with the traceback and a sentence that names
     the rank. A process that mpiexec did not start is a job of one rank. Without effect, but for `timeout`, the second
     time.
+
+    MPI itself waits for all ranks to start. One that never does ends the job after `timeout` too, but MPI does not tell
+    which it is: the others print where they wait.
 
     Parameters
     ----------
@@ -68,7 +74,7 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     if world.communicator is not None:
         world.timeout = limit if timeout is not None else world.timeout
         return
-    mpi = _mpi()
+    mpi = _start_mpi_with_all_ranks(limit)
     size, rank = mpi.COMM_WORLD.Get_size(), mpi.COMM_WORLD.Get_rank()
     if size == 1 and (count := started_by_mpiexec()) > 1:
         raise StateError(
@@ -274,13 +280,19 @@ def _as_timeout(value: Any) -> float:
     return seconds
 
 
-def _mpi() -> Any:
+def _start_mpi_with_all_ranks(limit: float) -> Any:
+    """Import MPI, which waits for all processes to do so; its name is what a process that waits too long says."""
+    if started_by_mpiexec() > 1:
+        # MPI_Init waits with the interpreter locked, and knows no deadline: nothing else could end it.
+        faulthandler.dump_traceback_later(min(limit, _LONGEST_START), exit=True)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # the latter without an MPI library
         raise StateError(
             'communication needs mpi4py and an MPI library: pip install "numparam[mpi]" brings both, and mpiexec'
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return MPI
 
 

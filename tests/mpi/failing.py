@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from numparam.communication import comm_func, create_group, get_rank, init, release
+from numparam.communication import WORLD_COMM_GROUP, comm_func, create_group, exchange, get_rank, init, release
+from numparam.communication.management import get_group
 from numparam.errors import LateRankError, StateError
 
 VALUES = np.ones(1000, np.float32)
@@ -37,6 +38,16 @@ def exits() -> None:
 def is_stopped() -> None:
     if get_rank() == 2:
         time.sleep(30)  # far beyond the deadline
+
+
+def stops_in_the_middle() -> None:
+    if get_rank() == 2:
+        exchange.arrive(get_group(WORLD_COMM_GROUP), "all_reduce (sum) of float32 (1000,)")
+        time.sleep(30)  # and sends no data
+
+
+def comes_late_to_init() -> None:
+    raise AssertionError("slept before init")
 
 
 def calls_another() -> None:
@@ -78,6 +89,8 @@ if __name__ == "__main__":
     what = sys.argv[1]
     if what == "forgets_init":
         comm_func.all_reduce(VALUES)
+    if what == "comes_late_to_init" and os.environ["PMI_RANK"] == "1":
+        time.sleep(30)
     init(timeout=float(sys.argv[2]))
     globals()[what]()
     comm_func.all_reduce(VALUES)
