@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,22 @@ def test_the_example_shows_one_hash_on_every_mesh() -> None:
         "numparam": (4, 1), "jax.random": (3, 1), "not partitionable": (3, 1), "by hand": (3, 3),
     }  # fmt: skip
     assert np.unique([row[0] for row in hashes.values()]).size == 4
+
+
+@pytest.mark.slow
+def test_two_processes_make_their_own_parts() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    script = Path(__file__).parent / "jax_process.py"
+    ranks = [
+        subprocess.Popen([sys.executable, script, str(number), address], stdout=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]
+    try:
+        answers = [rank.communicate(timeout=300)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()  # one waits for the other
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert all("every part is right" in answer for answer in answers)
