@@ -138,11 +138,12 @@ class Layout:
         if self.optimizer_shard and not shape:
             raise ShapeError(f"{where}: there is no axis 0 that {self.optimizer_shard} could cut once more")
         place = self._place(rank, where)
-        bounds = [cut(length, *self._part(axes, place)) for length, axes in zip(shape, self.spec, strict=False)]
-        region = Region.full(shape)[tuple(slice(*bound) for bound in bounds)]
+        ranges = list(map(range, shape))
+        for axis, cut_by in enumerate(self.spec):
+            ranges[axis] = range(*cut(shape[axis], *self._part(cut_by, place)))
         if self.optimizer_shard:
-            region = region[slice(*cut(region.shape[0], *self._part(self.optimizer_shard, place)))]
-        return region
+            ranges[0] = ranges[0][slice(*cut(len(ranges[0]), *self._part(self.optimizer_shard, place)))]
+        return Region(shape, tuple(enumerate(ranges)))
 
     def shape(self, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
         """Return the shape of the region of a parameter that a rank holds; rank 0 has the largest."""
