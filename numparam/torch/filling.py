@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 
@@ -116,8 +116,9 @@ class Fill(NamedTuple):
             return
         local = self.local
         out = local if self.in_place else torch.empty(local.shape, dtype=local.dtype, device=self.draws_on)
+        memory: Any = shared(out)
         seed = self.seed if self.init.seed is None else self.init.seed
-        self.init._initialize_region(shared(out), self.region, Source(seed, self.name))  # type: ignore[arg-type]
+        self.init._initialize_region(memory, self.region, Source(seed, self.name))
         if out is not local:
             local.copy_(out)
         torch.autograd.graph.increment_version(self.tensor)
@@ -132,8 +133,6 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
         If it cannot; the message names the parameter.
     """
     try:
-        if torch.nn.parameter.is_lazy(tensor):
-            raise StateError("it has no shape yet: call the module once")
         if tensor.layout != torch.strided:
             raise ArgumentTypeError(f"a dense tensor is filled, found {tensor.layout}")
         local, held = held_part(tensor)

@@ -137,15 +137,25 @@ def _choose(found: list[Place], own: OwnRules) -> tuple[Chosen, list[Place]]:
 
 
 def _check_meta(chosen: Chosen, left: list[Place], device: Any) -> None:
-    """Raise if something would have no memory, or memory that holds anything."""
-    for place in [place for place, _, _ in chosen] if device is None else left:
-        if place.tensor.is_meta:
-            what = f"{'parameter' if place.is_parameter else 'buffer'} {place.name!r} is on the meta device"
+    """Raise if something would get no memory, or a buffer memory that holds anything."""
+    if device is None:
+        for place, _, _ in chosen:
+            if place.tensor.is_meta:
+                raise StateError(
+                    f"{_what(place)} is on the meta device and has no memory: call to_empty(device=...) of the module "
+                    "before, or give init_ a device"
+                )
+        return
+    for place in left:
+        if place.tensor.is_meta and not place.is_parameter:
             raise StateError(
-                f"{what} and has no memory: call to_empty(device=...) of the module before, or give init_ a device"
-                if device is None
-                else f"{what}, and no rule says its values: give it values on a device before"
+                f"{_what(place)} is on the meta device, and no layer of torch says its values: "
+                "give it values on a device before"
             )
+
+
+def _what(place: Place) -> str:
+    return f"{'parameter' if place.is_parameter else 'buffer'} {place.name!r}"
 
 
 def _plan(chosen: Chosen, seed: int) -> list[Fill]:

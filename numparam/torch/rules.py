@@ -61,11 +61,11 @@ class OwnRules:
             self._choices = [(_text(rule), _by_rule(rule)) for rule in own]
         elif isinstance(given, Mapping):
             self._choices = [(glob, _by_glob(glob, init)) for glob, init in given.items()]
-        elif callable(given):
+        elif callable(given) and not isinstance(given, Initializer):
             self._choices = [(getattr(given, "__qualname__", repr(given)), _by_call(given))]
         elif given is not None:
             raise ArgumentTypeError(
-                "rules are a mapping from globs to initializers, a callable, Rules or the path of a TOML file, "
+                'rules are a mapping such as {"*.bias": "zeros"}, a callable, Rules or the path of a file of them, '
                 f"found {given!r}"
             )
 

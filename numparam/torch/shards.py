@@ -39,10 +39,10 @@ def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
     with torch.no_grad():
         local = held.to_local()
     place = mesh.get_coordinate()
-    if place is None:  # this rank is not in the mesh
-        return local, Region.full((0,))
+    if place is None:  # this rank is not in the mesh and holds nothing
+        return local, Region.full(shape)[None][:0]
     region = cut_out(shape, tuple(mesh.shape), held.placements, place)
-    if tuple(local.shape) != region.shape:
+    if tuple(local.shape) != region.shape and (local.numel() or region.size):  # torch forgets axes of empty shards
         raise StateError(
             f"placements {held.placements} on {mesh} give this rank shape {region.shape} of {shape}, "
             f"but it holds shape {tuple(local.shape)}; shards must be those of torch.chunk"

@@ -50,7 +50,7 @@ def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
     Raises
     ------
     StateError
-        If FSDP1 has flattened the parameters.
+        If FSDP1 has flattened the parameters, or a lazy layer has not given them a shape.
 
     Examples
     --------
@@ -77,6 +77,8 @@ def _visit(
     for key, tensor in chain(module._parameters.items(), module._buffers.items()):
         if tensor is not None and id(tensor) not in seen:
             seen.add(id(tensor))
+            if torch.nn.parameter.is_lazy(tensor):
+                raise StateError(f"parameter {prefix + key!r} has no shape yet: call the module once")
             yield Place(prefix + key, module, key, tensor, around)
     for name, child in module.named_children():
         wrapped = any(is_of_torch(module, wrapper) for wrapper, attribute in _WRAPPED.items() if attribute == name)

@@ -1,0 +1,92 @@
+"""One seed, one layer, several meshes: the weights that PyTorch makes differ with the mesh, those of numparam do not.
+
+PyTorch's generators count what has been drawn before. On the CPU, as here, every rank draws its part of a weight from
+the start of the same sequence; on CUDA the parts are given different offsets, but the whole still depends on which axis
+is cut and into how many parts: see https://github.com/pytorch/pytorch/issues/168058 and
+https://github.com/pytorch/pytorch/issues/196613. numparam computes each value from the seed, the name and the index in
+the whole weight: a rank makes its part without asking anybody, and the parts are those of the same whole.
+
+Run it with ``python examples/torch_mesh.py``: it starts 1, 2 and 4 processes on this machine, which need no GPU.
+"""
+
+import hashlib
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard
+
+import numparam.torch
+
+SEED = 7
+RANKS = (1, 2, 4)
+
+
+def layer() -> nn.Linear:
+    """Make the layer as large models are made: without memory."""
+    return nn.Linear(256, 512, device="meta")
+
+
+def with_torch(module: Any) -> None:
+    """Initialise the way PyTorch's guide to FSDP2 does."""
+    module.to_empty(device="cpu")
+    torch.manual_seed(SEED)
+    module.reset_parameters()
+
+
+def with_numparam(module: Any) -> None:
+    """Initialise the same module, here with the same distribution."""
+    numparam.torch.init_(module, seed=SEED, device="cpu")
+
+
+def digest(weight: Any) -> str:
+    """Return a hash of the whole weight, gathered from all ranks."""
+    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    return hashlib.blake2b(whole.detach().numpy().tobytes(), digest_size=4).hexdigest()
+
+
+def rank_main(rank: int, ranks: int, folder: str) -> None:
+    """Shard the layer over some ranks, along each axis, and write the hashes down."""
+    warnings.filterwarnings("ignore")  # DTensor says that its random numbers are complete on CUDA only
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store{ranks}", rank=rank, world_size=ranks)
+    lines = []
+    for axis in (0, 1):
+        found = []
+        for initialise in (with_torch, with_numparam):
+            module = layer()
+            fully_shard(module, shard_placement_fn=lambda parameter, axis=axis: Shard(min(axis, parameter.ndim - 1)))
+            initialise(module)
+            found.append(digest(module.weight))
+        lines.append(row(f"{ranks} rank{'s' * (ranks > 1)}, Shard({axis})", *found))
+    if rank == 0:
+        Path(folder, f"table{ranks}").write_text("\n".join(lines), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+def row(mesh: str, by_torch: str, by_numparam: str) -> str:
+    """Write one line of the table."""
+    return f"{mesh:<20}{by_torch:<12}{by_numparam}"
+
+
+def main() -> None:
+    """Print a hash of the weight for every mesh."""
+    plain = []
+    for initialise in (with_torch, with_numparam):
+        module = layer()
+        initialise(module)
+        plain.append(digest(module.weight))
+    print(row("weight of", "torch", "numparam"))
+    print(row("no mesh", *plain))
+    with tempfile.TemporaryDirectory() as folder:
+        for ranks in RANKS:
+            torch.multiprocessing.spawn(rank_main, (ranks, folder), nprocs=ranks)
+            print(Path(folder, f"table{ranks}").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
