@@ -10,6 +10,7 @@ Nothing here imports ``numba.cuda``; Numba hands these definitions to it when a 
 from __future__ import annotations
 
 import operator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from numparam.kernels._lanes import U64, Mask
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+STREAMED = False
+"""Whether lines of 16 bytes are stored past the caches (``st.global.cs``). What that brings nobody has measured yet."""
 
 
 def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
@@ -120,6 +124,26 @@ def _emit_threads(builder: Any, axis: int) -> Any:
 
 thread: Any = _index("Return the number of this thread along an axis of the grid.", _emit_thread)
 threads: Any = _index("Return how many threads there are along an axis of the grid.", _emit_threads)
+block: Any = _index(
+    "Return the number of this block along an axis.", lambda builder, axis: _register(builder, "ctaid", axis)
+)
+blocks: Any = _index(
+    "Return how many blocks there are along an axis.", lambda builder, axis: _register(builder, "nctaid", axis)
+)
+place: Any = _index(
+    "Return the number of this thread in its block.", lambda builder, axis: _register(builder, "tid", axis)
+)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def wait_for_block(typing_context: Any) -> Any:  # noqa: ARG001
+    """Wait until all threads of the block are here, and see what they wrote before."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        _call(builder, "llvm.nvvm.barrier0", ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.void(), emit
 
 
 # --------------------------------------------------------------------------- memory
@@ -147,41 +171,77 @@ load_u64, load_u32, load_f32, load_f64 = (_load(element) for element in ("u64", 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_item(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
-    """Return one item from an address that is a multiple of its size; short ones as the low bits of a word."""
-    element = f"f{item.bitwidth}" if isinstance(item, types.Float) else f"u{max(item.bitwidth, 32)}"
-    lanes, width = Lanes(element, 1), item.bitwidth
+    """Return one item from an address that is a multiple of its size; short ones as words, with their sign if any."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        kind = lanes.llvm if width >= 32 else ir.IntType(width)
-        value = builder.load(_global_pointer(builder, args[0], kind), align=width // 8)
-        return value if width >= 32 else builder.zext(value, lanes.llvm)
+        value = builder.load(_global_pointer(builder, args[0], _kept(item)), align=item.bitwidth // 8)
+        return _widened(builder, value, item)
 
-    return lanes(address, item), emit
+    return _lanes_of(item)(address, item), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load_line(typing_context: Any, address: U64) -> Any:  # noqa: ARG001
-    """Return the two words of 64 bits at an address that is a multiple of 16."""
-    pair = types.UniTuple(Lanes("u64", 1), 2)
+def _lanes_of(item: Any) -> Lanes:
+    return Lanes(f"f{item.bitwidth}" if isinstance(item, types.Float) else f"u{max(item.bitwidth, 32)}", 1)
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = builder.load(_global_pointer(builder, args[0], ir.VectorType(_I64, 2)), align=16)
-        words = [builder.extract_element(vector, ir.Constant(_I32, place)) for place in range(2)]
-        return context.make_tuple(builder, signature.return_type, words)
 
-    return pair(address), emit
+def _kept(item: Any) -> Any:
+    """Return the LLVM type of an item in memory."""
+    return Lanes(f"f{item.bitwidth}", 1).llvm if isinstance(item, types.Float) else ir.IntType(item.bitwidth)
+
+
+def _widened(builder: Any, value: Any, item: Any) -> Any:
+    """Return an item as a thread holds it."""
+    if isinstance(item, types.Float) or item.bitwidth >= 32:
+        return value
+    return (builder.sext if item.signed else builder.zext)(value, _I32)
+
+
+def _shortened(builder: Any, value: Any, item: Any) -> Any:
+    """Return the low bits that memory keeps."""
+    narrower = isinstance(value.type, ir.IntType) and value.type.width > item.bitwidth
+    return builder.trunc(value, ir.IntType(item.bitwidth)) if narrower else value
+
+
+@cache
+def line_loader(count: int) -> Any:
+    """Make the operation that loads `count` items side by side in 16-byte pieces, from a multiple of 16."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
+        width = item.bitwidth
+        word = _kept(item) if width >= 32 else _I32
+        per_piece = 128 // max(width, 32)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            items = []
+            for at in range(count * width // 128):
+                start = builder.add(args[0], ir.Constant(_I64, 16 * at))
+                line = builder.load(_global_pointer(builder, start, ir.VectorType(word, per_piece)), align=16)
+                for place in range(per_piece):
+                    value = builder.extract_element(line, ir.Constant(_I32, place))
+                    items += [value] if width >= 32 else _parts(builder, value, item)
+            return context.make_tuple(builder, signature.return_type, items)
+
+        return types.UniTuple(_lanes_of(item), count)(address, item), emit
+
+    return load
+
+
+def _parts(builder: Any, word: Any, item: Any) -> list[Any]:
+    """Return the items of a word of 32 bits; narrow vectors would be unpacked one move at a time."""
+    shift = builder.ashr if item.signed else builder.lshr
+    ups = range(32 - item.bitwidth, -1, -item.bitwidth)
+    down = ir.Constant(_I32, 32 - item.bitwidth)
+    return [shift(builder.shl(word, ir.Constant(_I32, up)), down) for up in ups]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_item(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
     """Store one item; bits are cut down to the item size."""
-    width = item.bitwidth
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        stored = args[1]
-        if isinstance(stored.type, ir.IntType) and stored.type.width > width:
-            stored = builder.trunc(stored, ir.IntType(width))
-        builder.store(stored, _global_pointer(builder, args[0], stored.type), align=width // 8)
+        stored = _shortened(builder, args[1], item)
+        builder.store(stored, _global_pointer(builder, args[0], stored.type), align=item.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(address, value, item), emit
@@ -198,14 +258,31 @@ def store_line(typing_context: Any, address: Any, values: Any, item: Any) -> Any
             items = [_packed(builder, items[at : at + 32 // width], width) for at in range(0, len(items), 32 // width)]
         per_piece = 128 // max(width, 32)
         for at in range(0, len(items), per_piece):
-            vector = ir.Constant(ir.VectorType(items[0].type, per_piece), ir.Undefined)
-            for place, value in enumerate(items[at : at + per_piece]):
-                vector = builder.insert_element(vector, value, ir.Constant(_I32, place))
             start = builder.add(args[0], ir.Constant(_I64, 16 * (at // per_piece)))
-            builder.store(vector, _global_pointer(builder, start, vector.type), align=16)
+            _store_piece(builder, start, items[at : at + per_piece])
         return context.get_dummy_value()
 
     return types.void(address, values, item), emit
+
+
+def _store_piece(builder: Any, address: Any, items: list[Any]) -> None:
+    """Store 16 bytes; the only place that knows how."""
+    if STREAMED:
+        kind = "d" if len(items) == 2 else "f" if isinstance(items[0].type, ir.FloatType) else "r"
+        kind = "l" if items[0].type == _I64 else kind
+        slots = ", ".join(f"${place}" for place in range(1, len(items) + 1))
+        builder.asm(
+            ir.FunctionType(ir.VoidType(), [_I64, *(item.type for item in items)]),
+            f"st.global.cs.v{len(items)}.b{128 // len(items)} [$0], {{{slots}}};",
+            ",".join(["l", *[kind] * len(items), "~{memory}"]),
+            [address, *items],
+            side_effect=True,
+        )
+        return
+    vector = ir.Constant(ir.VectorType(items[0].type, len(items)), ir.Undefined)
+    for place, value in enumerate(items):
+        vector = builder.insert_element(vector, value, ir.Constant(_I32, place))
+    builder.store(vector, _global_pointer(builder, address, vector.type), align=16)
 
 
 def _packed(builder: Any, items: list[Any], width: int) -> Any:
@@ -214,3 +291,51 @@ def _packed(builder: Any, items: list[Any], width: int) -> Any:
     for place, value in enumerate(items[1:], 1):
         word = builder.or_(word, builder.shl(value, ir.Constant(_I32, place * width)))
     return word
+
+
+# --------------------------------------------------------------------------- memory of a block
+
+
+@cache
+def shared(nbytes: int) -> Any:
+    """Make the operation that returns the address of `nbytes` bytes that the threads of a block share."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def reserve(typing_context: Any) -> Any:  # noqa: ARG001
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+            kind = ir.ArrayType(ir.IntType(8), nbytes)
+            memory = cgutils.add_global_variable(builder.module, kind, f"shared_{nbytes}", addrspace=3)
+            memory.linkage, memory.align = "internal", 16
+            memory.initializer = ir.Constant(kind, ir.Undefined)
+            return builder.ptrtoint(memory, _I64)
+
+        return Lanes("u64", 1)(), emit
+
+    return reserve
+
+
+def _shared_pointer(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, ir.PointerType(kind, addrspace=3))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_shared(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
+    """Return one item of the block's memory, as `load_item` does."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        value = builder.load(_shared_pointer(builder, args[0], _kept(item)), align=item.bitwidth // 8)
+        return _widened(builder, value, item)
+
+    return _lanes_of(item)(address, item), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_shared(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
+    """Store one item in the block's memory, as `store_item` does."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        stored = _shortened(builder, args[1], item)
+        builder.store(stored, _shared_pointer(builder, args[0], stored.type), align=item.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(address, value, item), emit

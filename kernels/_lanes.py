@@ -326,8 +326,32 @@ bits = _conversion("f32", "u32", "Return the IEEE 754 bits.", _emit_bitcast)
 bits64 = _conversion("f64", "u64", "Return the IEEE 754 bits.", _emit_bitcast)
 float_of_bits = _conversion("u32", "f32", "Return the float32 that has these bits.", _emit_bitcast)
 float64_of_bits = _conversion("u64", "f64", "Return the float64 that has these bits.", _emit_bitcast)
-to_float32 = _conversion("i32 u32", "f32", "Convert integers, rounding to nearest even.", _emit_to_float)
-to_float64 = _conversion("i32 u32", "f64", "Convert integers exactly.", _emit_to_float)
+to_float32 = _conversion("i32 u32 u64", "f32", "Convert integers, rounding to nearest even.", _emit_to_float)
+to_float64 = _conversion("i32 u32 u64", "f64", "Convert integers, rounding to nearest even.", _emit_to_float)
+sign_extended = _conversion(
+    "u32",
+    "u64",
+    "Return the bits of signed words as signed 64-bit integers.",
+    lambda builder, _lanes, target, x: builder.sext(x, target),
+)
+signed_to_float32 = _conversion(
+    "u64", "f32", "Convert the bits of signed integers.", lambda builder, _lanes, target, x: builder.sitofp(x, target)
+)
+signed_to_float64 = _conversion(
+    "u64", "f64", "Convert the bits of signed integers.", lambda builder, _lanes, target, x: builder.sitofp(x, target)
+)
+truncated32 = _conversion(
+    "f32 f64",
+    "u32",
+    "Return the bits of signed integers, cut off towards zero; they must fit.",
+    lambda builder, _lanes, target, x: builder.fptosi(x, target),
+)
+truncated64 = _conversion(
+    "f32 f64",
+    "u64",
+    "Return the bits of signed integers, cut off towards zero; they must fit.",
+    lambda builder, _lanes, target, x: builder.fptosi(x, target),
+)
 rounded = _conversion(
     "f64", "f32", "Round to nearest even.", lambda builder, _lanes, target, x: builder.fptrunc(x, target)
 )

@@ -38,9 +38,22 @@ def geometry(columns: int, rows: int, multiprocessors: int) -> tuple[tuple[int, 
 
 def launch(device: int, kernel: CudaKernel, columns: int, rows: int, arguments: Iterable[Any]) -> None:
     """Queue a kernel on a device for `rows` rows of `columns` pieces of work."""
-    driver = _driver.get_driver()
-    grid, block = geometry(columns, rows, driver.multiprocessors(device))
+    grid, block = geometry(columns, rows, _driver.get_driver().multiprocessors(device))
+    _launch(device, kernel, grid, block, arguments)
+
+
+def launch_blocks(
+    device: int, kernel: CudaKernel, count: int, block: tuple[int, int], arguments: Iterable[Any]
+) -> None:
+    """Queue a kernel whose blocks take `count` pieces of work together, several each when there are many."""
+    most = WAVES * _driver.get_driver().multiprocessors(device)
+    _launch(device, kernel, (min(count, most), 1), block, arguments)
+
+
+def _launch(
+    device: int, kernel: CudaKernel, grid: tuple[int, int], block: tuple[int, int], arguments: Iterable[Any]
+) -> None:
     types = [np.dtype(str(kind)).type for kind in kernel.leaves]
     with np.errstate(over="ignore"):
         scalars = [kind(value) for kind, value in zip(types, arguments, strict=True)]
-    driver.launch(device, kernel, grid, block, scalars)
+    _driver.get_driver().launch(device, kernel, grid, block, scalars)

@@ -1,83 +1,137 @@
-"""Copies and conversions inside the memory of a CUDA device: any slice to any slice, by the formulas of the CPU.
+"""Copies inside the memory of a CUDA device: any slice to any slice, by the walk that a CPU takes.
 
-A NaN stays a NaN; its sign and payload are those that the hardware gives it.
+A kernel takes rows of items with any steps. Rows that are consecutive on both sides and lie alike on the lines of 16
+bytes are moved a line at a time; the others an item at a time, neighbours by neighbouring threads. Where the axes of
+the two sides are exchanged, `transpose_threads` is faster.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import types
 
-from numparam.kernels import _driver, _launch, conversion
+from numparam.kernels import _driver, _launch
 from numparam.kernels._compile import CudaKernel, formula
-from numparam.kernels._cuda import holds, lane, load_item, load_line, store_item, store_line, thread, threads
-from numparam.kernels.device_array import DeviceArray
+from numparam.kernels._cuda import holds, lane, line_loader, load_item, store_item, store_line, thread, threads
+from numparam.kernels.copy import Axis, Walk, transposed_axis, walk_at
 from numparam.kernels.fill_threads import MAX_OUTER_AXES, locate
 
 if TYPE_CHECKING:
+    from numparam.kernels.device_array import DeviceArray
     from numparam.kernels.fill import Span
 
-_WORD = np.uint64(0)
-_BITS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+WORDS: dict[int, Any] = {1: np.uint8(0), 2: np.uint16(0), 4: np.uint32(0), 8: np.uint64(0)}
+
+# --------------------------------------------------------------------------- formulas
 
 
-class _Axis(NamedTuple):
-    """One axis of a copy: its length, and the steps of both sides, in elements."""
+def item_mover(move: Any) -> Any:
+    """Make the formula for this thread's share of a row: it calls ``move(target, source)`` on addresses of items."""
 
-    length: int
-    target: int
-    source: int
+    @formula
+    def items(to: Any, origin: Any, length: Any, to_step: Any, origin_step: Any) -> None:
+        column = thread(0)
+        while holds(column < length):
+            move(to + column * to_step, origin + column * origin_step)
+            column = column + threads(0)
 
+    return items
+
+
+def line_mover(to_item: Any, from_item: Any, convert: Any) -> Any:
+    """Make the formula for this thread's share of a row of items that become others.
+
+    A group of items fills a line of the shorter ones; groups begin at lines of the target.
+    """
+    to_size, from_size = to_item.itemsize, from_item.itemsize
+    group = group_of(to_size, from_size)
+    load_lines = line_loader(group)
+    move = formula(lambda to, origin: store_item(to, convert(load_item(origin, from_item)), to_item))
+    move_items, convert_all = item_mover(move), _CONVERTERS[group](convert)
+
+    @formula
+    def lines(to: Any, origin: Any, length: Any, to_step: Any, origin_step: Any) -> None:
+        before = (to // to_size) & (group - 1)  # items of the first group that are not ours
+        alike = ((origin - before * from_size) & 15) == 0
+        if holds(alike & (to_step == to_size) & (origin_step == from_size)):
+            groups = (length + before + (group - 1)) // group
+            at = thread(0)
+            while holds(at < groups):
+                start = at * group - before
+                if holds((start < length) & (length - start >= group)):
+                    values = load_lines(origin + start * from_size, from_item)
+                    store_line(to + start * to_size, convert_all(values), to_item)
+                else:
+                    for k in range(group):
+                        if holds(start + k < length):
+                            move(to + (start + k) * to_size, origin + (start + k) * from_size)
+                at = at + threads(0)
+        else:
+            move_items(to, origin, length, to_step, origin_step)
+
+    return lines
+
+
+def group_of(to_size: int, from_size: int) -> int:
+    """Return how many items a thread moves at once."""
+    return max(16 // min(to_size, from_size), 1)
+
+
+def _convert_two(convert: Any) -> Any:
+    return formula(lambda values: (convert(values[0]), convert(values[1])))
+
+
+def _doubled(make: Any, count: int) -> Any:
+    def converter(convert: Any) -> Any:
+        half = make(convert)
+        return formula(lambda values: half(values[:count]) + half(values[count:]))
+
+    return converter
+
+
+_CONVERTERS = {2: _convert_two}
+for _count in (2, 4, 8):
+    _CONVERTERS[2 * _count] = _doubled(_CONVERTERS[_count], _count)
 
 # --------------------------------------------------------------------------- kernels
 
-_OUTER = types.UniTuple(types.UniTuple(types.uint64, MAX_OUTER_AXES), 2)
-_SIGNATURE = (*[types.uint64] * 4, _OUTER, types.uint64, _OUTER, types.uint64)
+OUTER = types.UniTuple(types.UniTuple(types.uint64, MAX_OUTER_AXES), 2)
+_SIGNATURE = (*[types.uint64] * 4, OUTER, types.uint64, OUTER, types.uint64)
 
 
-def _make_kernel(name: str, move: Any) -> CudaKernel:
-    """Make a kernel that calls ``move(target, source)`` on the addresses of every pair of items."""
+def make_rows(name: str, move_row: Any) -> CudaKernel:
+    """Make a kernel that calls ``move_row`` on the two addresses of every pair of rows, their length and steps."""
 
-    def copy(
+    def rows_of(
         target: Any, source: Any, rows: Any, length: Any,
         target_axes: Any, target_step: Any, source_axes: Any, source_step: Any,
     ) -> None:  # fmt: skip
         at = thread(1)
         while holds(at < rows):
             to, origin = locate(at, target_axes, lane(target)), locate(at, source_axes, lane(source))
-            column = thread(0)
-            while holds(column < length):
-                move(to + column * target_step, origin + column * source_step)
-                column = column + threads(0)
+            move_row(to, origin, lane(length), lane(target_step), lane(source_step))
             at = at + threads(1)
 
-    return CudaKernel(name, copy, _SIGNATURE)
+    return CudaKernel(name, rows_of, _SIGNATURE)
+
+
+@cache
+def row_mover(item_bytes: int) -> Any:
+    """Make the formula that copies a row of items of 1, 2, 4, 8 or 16 bytes."""
+    if item_bytes == 16:
+        load, word = line_loader(2), WORDS[8]
+        return item_mover(formula(lambda to, origin: store_line(to, load(origin, word), word)))
+    return line_mover(WORDS[item_bytes], WORDS[item_bytes], formula(lambda value: value))
 
 
 @cache
 def make_copy(item_bytes: int) -> CudaKernel:
     """Make the kernel that copies items of 1, 2, 4, 8 or 16 bytes."""
-    if item_bytes == 16:
-        return _make_kernel("copy_16", formula(lambda to, origin: store_line(to, load_line(origin), _WORD)))
-    item = _BITS[item_bytes](0)
-    return _make_kernel(f"copy_{item_bytes}", formula(lambda to, origin: store_item(to, load_item(origin, item), item)))
-
-
-@cache
-def make_conversion(target: np.dtype[Any], source: np.dtype[Any]) -> CudaKernel:
-    """Make the kernel that converts one floating-point dtype to another."""
-    convert = conversion._make_formula(conversion._FORMATS[target], conversion._FORMATS[source])
-    to_item, from_item = (_item(dtype) for dtype in (target, source))
-    move = formula(lambda to, origin: store_item(to, convert(load_item(origin, from_item)), to_item))
-    return _make_kernel(f"convert_{source}_to_{target}", move)
-
-
-def _item(dtype: np.dtype[Any]) -> Any:
-    return dtype.type(0) if dtype in (np.float32, np.float64) else _BITS[dtype.itemsize](0)
+    return make_rows(f"copy_{item_bytes}", row_mover(item_bytes))
 
 
 # --------------------------------------------------------------------------- entry
@@ -95,78 +149,83 @@ def copy(
     Parameters
     ----------
     target, source : DeviceArray
-        Of one dtype, or of two floating-point dtypes: then values are rounded once, to nearest even.
+        Of any dtypes; see `conversion_threads.convert` for two different ones.
     shape : tuple of int
         Of both slices.
     target_span, source_span : Span, optional
-        Where the slices lie in their arrays; row-major from the first element by default.
-
-    Raises
-    ------
-    TypeError
-        If the dtypes differ and one of them is no floating-point dtype.
+        Where the slices lie in their arrays; row-major from the first element by default. Steps of the source may be 0.
     """
-    axes, target_base, source_base = _merged(shape, target_span, source_span)
     if not math.prod(shape):
         return
-    to, origin = target.address + target_base * target.itemsize, source.address + source_base * source.itemsize
-    if target.dtype == source.dtype:
-        if len(axes) == 1 and axes[0].target == axes[0].source == 1:
-            _driver.get_driver().copy(target.device, to, origin, axes[0].length * target.itemsize)
-            return
-        *outer, inner = _in_bytes(axes, target.itemsize, source.itemsize)
-        item = _widest(outer, inner, target.itemsize, to, origin)
-        if item > target.itemsize:
-            inner = _Axis(inner.length * target.itemsize // item, item, item)
-        axes = [*outer, inner]
-        kernel = make_copy(item)
-    elif {target.dtype, source.dtype} <= set(conversion._FORMATS):
-        axes = _in_bytes(axes, target.itemsize, source.itemsize)
-        kernel = make_conversion(target.dtype, source.dtype)
-    else:
-        raise TypeError(f"a device converts between floating-point dtypes, found {source.dtype} and {target.dtype}")
-    _copy_rows(kernel, target.device, to, origin, axes)
+    if target.dtype != source.dtype:
+        from numparam.kernels import conversion_threads
 
-
-def _copy_rows(kernel: CudaKernel, device: int, to: int, origin: int, axes: list[_Axis]) -> None:
-    *outer, inner = axes
-    if len(outer) > MAX_OUTER_AXES:  # seldom: one launch for each index of the first axis
-        for at in range(axes[0].length):
-            _copy_rows(kernel, device, to + at * axes[0].target, origin + at * axes[0].source, axes[1:])
+        conversion_threads.convert(target, source, shape, target_span, source_span)
         return
-    outer = [_Axis(1, 0, 0)] * (MAX_OUTER_AXES - len(outer)) + outer
-    lengths, targets, sources = zip(*outer, strict=True)
+    walk, size = walk_between(target, source, shape, target_span, source_span), target.itemsize
+    if not walk.axes or (len(walk.axes) == 1 and walk.axes[0].target == walk.axes[0].source == size):
+        nbytes = size * math.prod(axis.length for axis in walk.axes)
+        _driver.get_driver().copy(target.device, walk.target, walk.source, nbytes)
+        return
+    *outer, inner = walk.axes
+    if size <= 8 and inner.target == size and (row := transposed_axis(walk.axes, size)) is not None:
+        from numparam.kernels import transpose_threads
+
+        transpose_threads.transpose(target.device, walk, row, size)
+        return
+    item = _widest(outer, inner, size, walk.target, walk.source)
+    if item > size:
+        inner = Axis(inner.length * size // item, item, item)
+    move_rows(make_copy(item), target.device, Walk([*outer, inner], walk.target, walk.source), item, item)
+
+
+def walk_between(
+    target: DeviceArray,
+    source: DeviceArray,
+    shape: tuple[int, ...],
+    target_span: Span | None,
+    source_span: Span | None,
+) -> Walk:
+    """Return the walk of a copy; it has no axes if there is one item."""
+    return walk_at(shape, _place(target, shape, target_span), _place(source, shape, source_span))
+
+
+def _place(array: DeviceArray, shape: tuple[int, ...], span: Span | None) -> tuple[int, tuple[int, ...]]:
+    """Return the address of the first item of a slice and the steps of its axes, in bytes."""
+    base, steps = (0, [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]) if span is None else span
+    return array.address + base * array.itemsize, tuple(step * array.itemsize for step in steps)
+
+
+def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_size: int) -> None:
+    """Launch a kernel of `make_rows`."""
+    *outer, inner = walk.axes or [Axis(1, to_size, from_size)]
+    if len(outer) > MAX_OUTER_AXES:  # seldom: one launch for each index of the first axis
+        for at in range(outer[0].length):
+            part = Walk(walk.axes[1:], walk.target + at * outer[0].target, walk.source + at * outer[0].source)
+            move_rows(kernel, device, part, to_size, from_size)
+        return
+    group = group_of(to_size, from_size)
+    shift = walk.target // to_size % group * from_size
+    alike = inner.target == to_size and inner.source == from_size and (walk.source - shift) % 16 == 0
+    columns = -(-inner.length // group) + 1 if alike else inner.length
+    lengths, targets, sources = padded(outer)
     rows = math.prod(lengths)
     words = (
-        to, origin, rows, inner.length, *lengths, *targets, inner.target, *lengths, *sources, inner.source
+        walk.target, walk.source, rows, inner.length, *lengths, *targets, inner.target, *lengths, *sources,
+        inner.source,
     )  # fmt: skip
-    _launch.launch(device, kernel, inner.length, rows, (word % 2**64 for word in words))
+    _launch.launch(device, kernel, columns, rows, (word % 2**64 for word in words))
 
 
-def _in_bytes(axes: list[_Axis], target: int, source: int) -> list[_Axis]:
-    return [_Axis(axis.length, axis.target * target, axis.source * source) for axis in axes]
+def padded(outer: list[Axis]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the lengths and the steps of both sides as a kernel takes them."""
+    lengths, targets, sources = zip(*[Axis(1, 0, 0)] * (MAX_OUTER_AXES - len(outer)), *outer, strict=True)
+    return lengths, targets, sources
 
 
-def _widest(outer: list[_Axis], inner: _Axis, itemsize: int, to: int, origin: int) -> int:
+def _widest(outer: list[Axis], inner: Axis, itemsize: int, to: int, origin: int) -> int:
     """Return the most bytes, up to 16, in which all items of a copy can be moved."""
     if not inner.target == inner.source == itemsize:
         return itemsize
     steps = [step for axis in outer for step in (axis.target, axis.source)]
     return math.gcd(16, to, origin, inner.length * itemsize, *steps)
-
-
-def _merged(shape: tuple[int, ...], target: Span | None, source: Span | None) -> tuple[list[_Axis], int, int]:
-    """Return the axes with neighbours merged where both sides walk on, and where both sides begin."""
-    whole = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    target_base, target_steps = (0, whole) if target is None else target
-    source_base, source_steps = (0, whole) if source is None else source
-    axes: list[_Axis] = []
-    for axis in map(_Axis, shape, target_steps, source_steps):
-        if axis.length == 1:
-            continue
-        outer = axes[-1] if axes else None
-        if outer and outer.target == axis.length * axis.target and outer.source == axis.length * axis.source:
-            axes[-1] = _Axis(outer.length * axis.length, axis.target, axis.source)
-        else:
-            axes.append(axis)
-    return axes or [_Axis(1, 1, 1)], target_base, source_base

@@ -6,6 +6,7 @@ without a copy.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections import deque
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
 
 _LEGACY_DEFAULT_STREAM = 1  # as both protocols number it
+# cuda.core exports NumPy's own dtypes only: the others go as words, and are then called by their DLPack code.
+_DLPACK_CODES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
 
 
 class DeviceArray:
@@ -45,6 +48,8 @@ class DeviceArray:
     """
 
     kind = "cuda"
+    writable = True
+    """Whether other libraries, whose memory it may be, let it be written."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, address: int, owner: Any) -> None:
         self.shape, self.dtype, self.device, self.address, self._owner = shape, dtype, device, address, owner
@@ -111,9 +116,12 @@ class DeviceArray:
         if not view.is_device_accessible:
             raise TypeError(f"an array on a CUDA device was expected, found {type(array).__name__} on the host")
         steps = [math.prod(view.shape[axis + 1 :]) for axis in range(len(view.shape))]
-        if view.strides is not None and list(view.strides) != steps:
+        walked = [axis for axis, length in enumerate(view.shape) if length > 1]
+        if view.strides is not None and any(view.strides[axis] != steps[axis] for axis in walked):
             raise ValueError(f"a row-major array was expected, found strides {view.strides} for shape {view.shape}")
-        return cls(tuple(view.shape), np.dtype(view.dtype), view.device_id, view.ptr, (array, view))
+        taken = cls(tuple(view.shape), np.dtype(view.dtype), view.device_id, view.ptr, (array, view))
+        taken.writable = not view.readonly
+        return taken
 
     def __getitem__(self, index: slice) -> DeviceArray:
         """Share a range of the first axis."""
@@ -189,14 +197,58 @@ class DeviceArray:
         copy_threads.copy(part, self, shape, source_span=span)
         return part
 
-    def write_slice(self, values: DeviceArray, span: Span) -> None:
-        """Copy the values of another array on the device into a slice of this one."""
+    def write_slice(self, values: DeviceArray, shape: tuple[int, ...], span: Span) -> None:
+        """Copy another array on the device, broadcast to `shape` and converted, into a slice of this one."""
         from numparam.kernels import copy_threads
 
-        copy_threads.copy(self, values, values.shape, target_span=span)
+        if values.overlaps(self):
+            values = values.copy_to(self.device)
+        copy_threads.copy(self, values, shape, span, values.broadcast(shape))
+
+    def gather(self, indices: np.ndarray[Any, Any]) -> DeviceArray:
+        """Return a copy of the rows at indices, which count from the first row and are not checked."""
+        from numparam.kernels import rows_threads
+
+        part = DeviceArray.empty((indices.size, *self.shape[1:]), self.dtype, self.device)
+        rows_threads.gather(part, self, DeviceArray.from_host(indices, self.device))
+        return part
+
+    def scatter(self, indices: np.ndarray[Any, Any], values: DeviceArray) -> None:
+        """Copy the rows of another array on the device to those at indices; of the same ones the last stays."""
+        from numparam.kernels import rows_threads
+
+        if values.overlaps(self):
+            values = values.copy_to(self.device)
+        _, last = np.unique(indices[::-1], return_index=True)
+        if last.size < indices.size:  # threads have no order
+            kept = np.sort(indices.size - 1 - last)
+            indices, values = indices[kept], values.gather(kept)
+        rows_threads.scatter(self, DeviceArray.from_host(indices, self.device), values)
+
+    def overlaps(self, other: DeviceArray) -> bool:
+        """Say whether two arrays share memory."""
+        return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
+
+    def broadcast(self, shape: tuple[int, ...]) -> Span:
+        """Return where the items of the array are once it is broadcast to a shape.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be.
+        """
+        from numparam.kernels.fill import Span
+
+        surplus = len(self.shape) - len(shape)
+        if math.prod(self.shape[: max(surplus, 0)]) != 1:
+            raise ValueError(f"an array of shape {self.shape} cannot be broadcast to {shape}")
+        own = (1,) * -surplus + self.shape[max(surplus, 0) :]
+        if any(length not in (1, wanted) for length, wanted in zip(own, shape, strict=True)):
+            raise ValueError(f"an array of shape {self.shape} cannot be broadcast to {shape}")
+        return Span(0, tuple([0 if length == 1 else math.prod(own[axis + 1 :]) for axis, length in enumerate(own)]))
 
     def astype(self, dtype: np.dtype[Any]) -> DeviceArray:
-        """Return a copy of another floating-point dtype, rounded to nearest even."""
+        """Return a copy of another dtype; see `conversion_threads`."""
         from numparam.kernels import copy_threads
 
         converted = DeviceArray.empty(self.shape, dtype, self.device)
@@ -206,6 +258,8 @@ class DeviceArray:
     def copy_to(self, device: int) -> DeviceArray:
         """Return a copy on a device, this one or another."""
         copy = DeviceArray.empty(self.shape, self.dtype, device)
+        if not self.nbytes:
+            return copy
         driver = _driver.get_driver()
         if device != self.device:
             driver.record(self.device).sync()  # the other device's stream knows nothing of this one's
@@ -240,8 +294,22 @@ class DeviceArray:
         done = _driver.get_driver().record(self.device)
         if stream not in (None, -1, 0, _LEGACY_DEFAULT_STREAM):
             Stream.from_handle(stream).wait(done)
-        buffer = Buffer.from_handle(self.address, self.nbytes, owner=self)
-        return StridedMemoryView.from_buffer(buffer, self.shape, dtype=self.dtype).__dlpack__(stream=-1, **options)
+        buffer, code = Buffer.from_handle(self.address, self.nbytes, owner=self), _DLPACK_CODES.get(self.dtype.name)
+        dtype = self.dtype if code is None else np.dtype(f"u{self.itemsize}")
+        capsule = StridedMemoryView.from_buffer(buffer, self.shape, dtype=dtype).__dlpack__(stream=-1, **options)
+        if code is not None:
+            name_dtype(capsule, code)
+        return capsule
+
+
+def name_dtype(capsule: Any, code: int) -> None:
+    """Give the elements of a DLPack capsule that nobody has read yet another kind of the same size."""
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    # Before the kind stand data, device and number of axes; in a versioned capsule also version, owner, deleter, flags.
+    versioned = "dltensor_versioned" in repr(capsule)
+    address = get(capsule, b"dltensor_versioned" if versioned else b"dltensor") + (32 if versioned else 0) + 20
+    ctypes.c_uint8.from_address(address).value = code
 
 
 class _Staging:
@@ -282,18 +350,16 @@ _free: dict[tuple[Any, int], list[_Staging]] = {}  # by driver and device; to pi
 
 @contextmanager
 def _staging(device: int) -> Iterator[_Staging]:
-    """Lend staging buffers to one thread."""
+    """Lend staging buffers to one thread; after an error, which may leave copies under way, they are given up."""
     driver = _driver.get_driver()
     free = _free.setdefault((driver, device), [])
     try:
         staging = free.pop()
     except IndexError:
         staging = _Staging(driver, device)
-    try:
-        yield staging
-    finally:
-        staging.finish()
-        free.append(staging)
+    yield staging
+    staging.finish()
+    free.append(staging)
 
 
 def _move_on(target: np.ndarray[Any, Any], pinned: np.ndarray[Any, Any], done: Any) -> None:

@@ -5,7 +5,8 @@ floating-point operations whose rounding PTX fixes (``.rn``). A module with anyt
 may be fused), ``sqrt.approx.f32``, ``.ftz``, a call or local memory, is refused when it is read.
 
 Memory is made of NumPy arrays at their own addresses. A store must be aligned, lie inside one of the arrays that the
-launch was given, and be the only one to its bytes.
+launch was given, and be the only one to its bytes. In the memory of a block no thread may meet what another one wrote,
+or write what another one read, without a barrier between, and the threads of a warp must meet different banks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 _STEPS = 1_000_000  # blocks of instructions; no launch of a test comes near
 _TYPES: dict[str, type[np.generic]] = {
-    "b16": np.uint16, "u16": np.uint16, "f16": np.float16, "u8": np.uint8,
+    "b16": np.uint16, "u16": np.uint16, "s16": np.int16, "f16": np.float16, "u8": np.uint8, "s8": np.int8,
     "b32": np.uint32, "u32": np.uint32, "s32": np.int32, "f32": np.float32,
     "b64": np.uint64, "u64": np.uint64, "s64": np.int64, "f64": np.float64, "pred": np.bool_,
 }  # fmt: skip
@@ -72,6 +73,32 @@ def _canonical(values: Array) -> Array:
     return np.where(np.isnan(values), bits.view(values.dtype), values)
 
 
+def _cut_off(values: Array, integer: type[np.generic]) -> Array:
+    """Drop the fraction; what is too large becomes the last integer of its side, and NaN zero."""
+    limits = np.iinfo(integer)
+    low, high = values <= limits.min, values >= -float(limits.min)
+    number = np.where(low | high | np.isnan(values), 0, values).astype(integer)
+    return np.where(low, limits.min, np.where(high, limits.max, number)).astype(integer)
+
+
+def _permute(low: Array, high: Array, selector: Array) -> Array:
+    """Make a word of four bytes that the selector picks from two words."""
+    both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+    picks = [selector >> np.uint32(4 * byte) & np.uint32(15) for byte in range(4)]
+    if any(np.any(pick > 7) for pick in picks):
+        raise PtxError("prmt spreads signs")
+    parts = [(both >> (pick * 8).astype(np.uint64) & 255) << np.uint64(8 * byte) for byte, pick in enumerate(picks)]
+    return np.bitwise_or.reduce(parts).astype(np.uint32)
+
+
+def _insert_bits(source: Array, into: Array, start: Array, length: Array) -> Array:
+    """Put the low `length` bits of `source` at bit `start`; both are less than the width."""
+    mask = ((np.asarray(1, into.dtype) << length.astype(into.dtype)) - np.asarray(1, into.dtype)) << start.astype(
+        into.dtype
+    )
+    return (into & ~mask) | (source << start.astype(into.dtype)) & mask
+
+
 def _shift(operation: Any) -> Callable[[Array, Array], Array]:
     """Shift by the amount or, as PTX says, by the width if that is less."""
 
@@ -102,8 +129,12 @@ _FORMS = {  # the types that each operation may have: a float without .rn is not
     "shr": _INTEGER_TYPES,
 }
 _CONVERSIONS = {  # target, source: exact, or rounded to nearest even where the name says so
-    ".rn": {("f32", "s32"), ("f32", "u32"), ("f64", "s32"), ("f64", "u32"), ("f16", "f32"), ("f32", "f64")},
-    "": {("u32", "u64"), ("u64", "u32"), ("s64", "s32"), ("u16", "u32"), ("u32", "u16"), ("u16", "u64"), ("u64", "u16"),
+    ".rn": {
+        ("f16", "f32"), ("f32", "f64"),
+        *((to, of) for to in ("f32", "f64") for of in ("u16", "s16", "u32", "s32", "u64", "s64")),
+    },
+    "": {("u32", "u64"), ("u64", "u32"), ("s64", "s32"), ("s32", "s16"), ("s32", "s8"), ("s64", "s16"),
+         ("s16", "s8"), ("u16", "u32"), ("u32", "u16"), ("u16", "u64"), ("u64", "u16"),
          ("f64", "f32")},
 }  # fmt: skip
 
@@ -153,6 +184,64 @@ class Memory:
             data[at], written[at] = rows[inside], True
 
 
+class Shared:
+    """The memory that each block has for its threads."""
+
+    def __init__(self, threads: Array, blocks: Array, places: Array, nbytes: int) -> None:
+        self._threads, self._blocks, self._warps = threads, blocks, blocks * 64 + places // 32
+        self._places = places
+        shape = int(blocks.max()) + 1, nbytes
+        self._data, self._written = np.zeros(shape, np.uint8), np.zeros(shape, np.bool_)
+        # Who wrote and read each byte since the last barrier: a thread, nobody (-1) or several (-2).
+        self._writers, self._readers = np.full(shape, -1), np.full(shape, -1)
+
+    def _find(self, active: Any, addresses: Array, size: int) -> tuple[Array, Array, Array]:
+        """Return for each access its thread, and rows and columns of its bytes."""
+        at = addresses.astype(np.int64)
+        if np.any(at % size) or np.any((at < 0) | (at + size > self._data.shape[1])):
+            raise PtxError(f"an access of {size} bytes to the memory of a block is outside or not aligned")
+        self._check_banks(active, at, size)
+        return self._threads[active][:, None], self._blocks[active][:, None], at[:, None] + np.arange(size)
+
+    def _check_banks(self, active: Any, at: Array, size: int) -> None:
+        """Threads that are served together, a warp's or for 8 bytes half of one, meet each bank in one word."""
+        together = self._warps[active] if size < 8 else self._warps[active] * 2 + self._places[active] % 32 // 16
+        words = np.unique(together * (1 << 32) + at // 4)
+        _, counts = np.unique((words >> 32) * 32 + words % 32, return_counts=True)
+        if counts.max() > 1:
+            raise PtxError(f"{counts.max()} words of one bank are met at once")
+
+    def load(self, active: Any, addresses: Array, kind: np.dtype[Any]) -> Array:
+        """Return the values at addresses."""
+        threads, blocks, at = self._find(active, addresses, kind.itemsize)
+        if not self._written[blocks, at].all():
+            raise PtxError("the memory of a block is read before it is written")
+        if np.any((self._writers[blocks, at] != -1) & (self._writers[blocks, at] != threads)):
+            raise PtxError("what another thread wrote is read without a barrier")
+        alone = (self._readers[blocks, at] == -1) | (self._readers[blocks, at] == threads)
+        self._readers[blocks, at] = np.where(alone, threads, -2)
+        return np.ascontiguousarray(self._data[blocks, at]).view(kind).reshape(-1)
+
+    def store(self, active: Any, addresses: Array, values: Array) -> None:
+        """Write values to addresses."""
+        threads, blocks, at = self._find(active, addresses, values.itemsize)
+        for seen in (self._writers, self._readers):
+            if np.any((seen[blocks, at] != -1) & (seen[blocks, at] != threads)):
+                raise PtxError("what another thread wrote or read is written without a barrier")
+        self._data[blocks, at] = np.ascontiguousarray(values)[:, None].view(np.uint8)
+        self._writers[blocks, at], self._written[blocks, at] = threads, True
+        if np.any(self._writers[blocks, at] != threads):
+            raise PtxError("a byte of a block's memory is written by two threads at once")
+
+    def release(self, waiting: Array, place: Array) -> None:
+        """Let threads that wait at a barrier go on."""
+        for block in np.unique(self._blocks[waiting]):
+            own = self._blocks == block
+            if not waiting[own].all() or np.unique(place[own]).size > 1:
+                raise PtxError("a barrier is not met by all threads of a block")
+            self._writers[block] = self._readers[block] = -1
+
+
 # --------------------------------------------------------------------------- modules
 
 
@@ -192,12 +281,16 @@ class Module:
         )  # name: type, in order
         self.registers: dict[str, str] = {}  # prefix: type
         self.labels: dict[str, int] = {}
+        self.shared: dict[str, int] = {}  # name: offset
+        self._shared_bytes = 0
         self.code: list[Instruction] = []
         for line in entry[3].splitlines():
             self._read(re.sub(r"//.*", "", line).strip())
         self._steps = [self._decode(instruction) for instruction in self.code]
         starts = {0, *self.labels.values()}
-        starts |= {at + 1 for at, step in enumerate(self.code) if step.operation in ("bra", "bra.uni", "ret")}
+        starts |= {
+            at + 1 for at, step in enumerate(self.code) if step.operation in ("bra", "bra.uni", "ret", "bar.sync")
+        }
         self._blocks = dict(pairwise(sorted(starts | {len(self.code)})))
 
     def _read(self, line: str) -> None:
@@ -205,6 +298,9 @@ class Module:
             return
         if match := re.fullmatch(r"\.reg \.(\w+)\s+%(\w+?)<\d+>;", line):
             self.registers[match[2]] = match[1]
+        elif match := re.fullmatch(r"\.shared \.align 16 \.b8 (\w+)\[(\d+)\];", line):
+            self.shared[match[1]] = self._shared_bytes
+            self._shared_bytes += int(match[2])
         elif match := re.fullmatch(r"(\$?\w+):", line):
             self.labels[match[1]] = len(self.code)
         elif match := re.fullmatch(r"(?:@(!?%p\d+)\s+)?([a-z][\w.]*)\s*(.*?);", line):
@@ -226,14 +322,20 @@ class Module:
             dict(zip(self.parameters, values, strict=True)),
             {"%tid.x": tid_x, "%tid.y": tid_y, "%ctaid.x": ctaid_x, "%ctaid.y": ctaid_y, "%ntid.x": block_x,
              "%ntid.y": block_y, "%nctaid.x": grid_x, "%nctaid.y": grid_y},
-            tid_x.size, memory,
+            tid_x.size, memory, self.shared,
+            Shared(np.arange(tid_x.size), ctaid_y * grid_x + ctaid_x, tid_y * block_x + tid_x, self._shared_bytes),
         )  # fmt: skip
         place = state.place
         for _ in range(_STEPS):
-            at = int(place.min())  # who is furthest behind goes first, so paths that part meet again
+            # Who is furthest behind goes first, so paths that part meet again.
+            at = int(place.min(initial=len(self.code), where=~state.waiting))
             if at == len(self.code):
-                return
-            active = np.flatnonzero(place == at)
+                if not state.waiting.any():
+                    return
+                state.shared.release(state.waiting, place)
+                state.waiting[:] = False
+                continue
+            active = np.flatnonzero((place == at) & ~state.waiting)
             state.active = slice(None) if active.size == state.count else active
             place[active] = end = self._blocks[at]
             with np.errstate(all="ignore"):
@@ -249,6 +351,8 @@ class Module:
         if operation in ("bra", "bra.uni", "ret"):
             target = len(self.code) if operation == "ret" else self.labels[operands[0]]
             return _jump(instruction.predicate, target)
+        if operation == "bar.sync" and operands == ("0",) and not instruction.predicate:
+            return _wait
         step = (
             self._decode_memory(operation, operands)
             or self._decode_arithmetic(name, kind, operands)
@@ -268,7 +372,7 @@ class Module:
         if name == "mul.wide" and kind in ("u16", "u32", "s32"):
             wide = f"{kind[0]}{2 * int(kind[1:])}"
             return _apply(lambda a, b: a.astype(_TYPES[wide]) * b.astype(_TYPES[wide]), wide, [kind] * 2, operands)
-        if name == "selp" and kind in ("b16", "b32", "b64", "u32", "u64", "s32", "s64", "f32", "f64"):
+        if name == "selp" and kind in ("b16", "b32", "b64", "u16", *_INTEGER_TYPES, *_FLOAT_TYPES):
             return _apply(lambda a, b, p: np.where(p, a, b), kind, [kind, kind, "pred"], operands)
         if name in ("setp.nan", "setp.num") and kind in _FLOAT_TYPES:
             wanted = name == "setp.nan"
@@ -282,7 +386,7 @@ class Module:
         unordered = comparison not in _COMPARISONS
         compare = _COMPARISONS[comparison.removesuffix("u")]
         floating = kind in _FLOAT_TYPES
-        kinds = (*_INTEGER_TYPES, *_FLOAT_TYPES, *(("b32", "b64") if comparison in ("eq", "ne") else ()))
+        kinds = (*_INTEGER_TYPES, *_FLOAT_TYPES, *(("s16", "b32", "b64") if comparison in ("eq", "ne") else ()))
         if kind not in kinds or (unordered and not floating):
             return None
 
@@ -304,6 +408,13 @@ class Module:
                 lambda low, high: low.astype(whole) | high.astype(whole) << shift,
                 kind, [half, half], (operands[0], *parts),
             )  # fmt: skip
+        if match := re.fullmatch(r"cvt\.rzi\.(s32|s64)\.(f32|f64)", operation):
+            integer = _TYPES[match[1]]
+            return _apply(lambda x: _cut_off(x, integer), match[1], [match[2]], operands)
+        if operation == "prmt.b32":
+            return _apply(_permute, "b32", ["b32"] * 3, operands)
+        if match := re.fullmatch(r"bfi\.(b32|b64)", operation):
+            return _apply(_insert_bits, match[1], [match[1], match[1], "u32", "u32"], operands)
         if match := re.fullmatch(r"cvt(\.rn)?\.(\w+)\.(\w+)", operation):
             target, source = match[2], match[3]
             if (target, source) in _CONVERSIONS[match[1] or ""]:
@@ -311,10 +422,14 @@ class Module:
         return None
 
     def _decode_memory(self, operation: str, operands: tuple[str, ...]) -> Any:
-        match = re.fullmatch(r"(ld\.param|ld\.global|st\.global)(?:\.v([24]))?\.(\w+)", operation)
+        match = re.fullmatch(r"(ld\.param|(?:ld|st)\.(?:global|shared))(?:\.v([24]))?\.(\w+)", operation)
         if match is None or match[3] not in _TYPES:
             return None
         access, kind, count = match[1], match[3], int(match[2] or 1)
+        if access == "st.shared" and count == 1:
+            return lambda state: state.shared.store(
+                state.active, state.read_address(operands[0]), state.read(operands[1], kind)
+            )
         if access == "st.global":
             address, values = operands[0], re.findall(r"[^{},\s]+", operands[1])
             assert len(values) == count
@@ -339,8 +454,17 @@ class Module:
                 raise PtxError(f"not a parameter: {name}")
             return lambda state: state.write(operands[0], kind, state.parameters[name].astype(_TYPES[kind]))
         declared = self.registers[operands[0].strip("%0123456789")]  # may be longer: what is loaded is extended
-        into = kind if np.dtype(_TYPES[kind]).itemsize == np.dtype(_TYPES[declared]).itemsize else f"u{declared[1:]}"
-        if into != kind and kind[0] not in "ub":
+        into = kind if np.dtype(_TYPES[kind]).itemsize == np.dtype(_TYPES[declared]).itemsize else None
+        if into is None and kind[0] == "f":
+            return None
+        into = into or f"{'s' if kind[0] == 's' else 'u'}{declared[1:]}"
+        if access == "ld.shared" and count == 1:
+            return lambda state: state.write(
+                operands[0],
+                into,
+                state.shared.load(state.active, state.read_address(operands[1]), np.dtype(_TYPES[kind])),
+            )
+        if access != "ld.global":
             return None
         return lambda state: state.write(
             operands[0], into, state.memory.load(state.read_address(operands[1]), np.dtype(_TYPES[kind]))
@@ -350,9 +474,14 @@ class Module:
 class State:
     """Registers and places of all threads, and which threads run now."""
 
-    def __init__(self, parameters: dict[str, Array], special: dict[str, Any], count: int, memory: Memory) -> None:
-        self.parameters, self.count, self.memory = parameters, count, memory
+    def __init__(
+        self, parameters: dict[str, Array], special: dict[str, Any], count: int, memory: Memory,
+        symbols: dict[str, int], shared: Shared,
+    ) -> None:  # fmt: skip
+        self.parameters, self.count, self.memory, self.shared = parameters, count, memory, shared
+        self._symbols = symbols
         self.place = np.zeros(count, np.int64)
+        self.waiting = np.zeros(count, np.bool_)
         self.active: Any = slice(None)
         self._registers = {name: np.broadcast_to(value, count).astype(np.uint32) for name, value in special.items()}
 
@@ -371,7 +500,8 @@ class State:
             literal = np.array(int(match[1], 16), f"u{len(match[1]) // 2}").view(f"f{len(match[1]) // 2}")
             return np.broadcast_to(literal.view(target), count)
         mask = (1 << 8 * target.itemsize) - 1
-        return np.broadcast_to(np.array(int(operand, 0) & mask, f"u{target.itemsize}").view(target), count)
+        number = self._symbols[operand] if operand in self._symbols else int(operand, 0)
+        return np.broadcast_to(np.array(number & mask, f"u{target.itemsize}").view(target), count)
 
     def read_address(self, operand: str) -> Array:
         """Return ``[register+offset]``."""
@@ -395,6 +525,10 @@ def _apply(function: Any, kind: str, kinds: Iterable[str], operands: tuple[str, 
 def _holds(state: State, predicate: str) -> Array:
     values = state.read(predicate.removeprefix("!"), "pred")
     return ~values if predicate.startswith("!") else values
+
+
+def _wait(state: State) -> None:
+    state.waiting[state.active] = True
 
 
 def _jump(predicate: str, target: int) -> Callable[[State], None]:

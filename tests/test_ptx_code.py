@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 import operator
 import re
@@ -17,16 +18,18 @@ import pytest
 
 import numparam.kernels
 from interpreted_device import needs_compiler
-from numparam.kernels import _lanes, constant, fill
+from numparam.kernels import _lanes, fill
 from numparam.kernels._compile import CudaKernel, link
 from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
-from test_ptx_copy import PAIRS
 from test_ptx_fill import CASES
 
 pytestmark = needs_compiler
 
 ARCHITECTURES = ("80", "90", "100", "120")
-DISASSEMBLED_NAMES = r"fill_(run|table)_(normal|bits)_|constant|copy"
+DISASSEMBLED_NAMES = "|".join((
+    "fill_(run|table)_(normal|bits)_", "constant", "copy", "transpose", "gather_4", "convert_float32_to_bfloat16",
+    "convert_int8_to_float32",
+))  # fmt: skip
 DISASSEMBLED = ("90", "120")  # to disassemble takes longer than to link
 # 72 registers let three blocks of 256 threads share a multiprocessor.
 MOST_REGISTERS = 72
@@ -38,24 +41,27 @@ SLOW_PATHS = r"__cuda_sm\w+_(sqrt_rn|div_rn|dsqrt_rn|dblrcp_rn|div_u64|rem_u64)\
 
 def kernels_of(maker: str) -> Iterator[CudaKernel]:
     """Yield all kernels of the function that makes them."""
-    from numparam.kernels import copy_threads, fill_threads
+    file, name = maker.split(".")
+    make = getattr(importlib.import_module(f"numparam.kernels.{file}"), name)
+    if file == "constant":
+        yield make()
+    elif file == "conversion_threads":
+        from numparam.kernels import conversion_threads
 
-    if maker.startswith("constant."):
-        yield getattr(constant, maker.removeprefix("constant."))()
-    elif maker == "copy_threads.make_copy":
-        yield from map(copy_threads.make_copy, (1, 2, 4, 8, 16))
-    elif maker == "copy_threads.make_conversion":
-        yield from itertools.starmap(copy_threads.make_conversion, PAIRS)
+        yield from itertools.starmap(make, conversion_threads.pairs())
+    elif file == "fill_threads":
+        yield from itertools.starmap(make, CASES)
     else:
-        for draw, dtype in CASES:
-            yield getattr(fill_threads, maker.removeprefix("fill_threads."))(draw, dtype)
+        yield from map(make, (1, 2, 4, 8) if file == "transpose_threads" else (1, 2, 4, 8, 16))
 
 
 PROVEN = [
-    "constant.make_constant", "constant.make_table", "copy_threads.make_conversion", "copy_threads.make_copy",
-    "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table",
+    "constant.make_constant", "constant.make_table", "conversion_threads.make_conversion", "copy_threads.make_copy",
+    "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table", "rows_threads.make_gather",
+    "rows_threads.make_scatter", "transpose_threads.make_transpose",
 ]  # fmt: skip
-"""The functions whose kernels are compared with the CPU, in test_ptx_fill.py and test_ptx_copy.py."""
+"""The functions whose kernels are compared with the CPU, in test_ptx_fill.py, test_ptx_copy.py and
+test_ptx_conversion.py."""
 
 
 def test_every_kernel_is_proven() -> None:
@@ -63,11 +69,11 @@ def test_every_kernel_is_proven() -> None:
     for path in Path(str(numparam.kernels.__file__)).parent.glob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef) and any(
-                isinstance(call, ast.Call) and ast.unparse(call.func) in ("CudaKernel", "_make_kernel")
+                isinstance(call, ast.Call) and ast.unparse(call.func) in ("CudaKernel", "_make_kernel", "make_rows")
                 for call in ast.walk(function)
             ):
                 makers.add(f"{path.stem}.{function.name}")
-    assert sorted(makers - {"copy_threads._make_kernel"}) == PROVEN
+    assert sorted(makers - {"copy_threads.make_rows", "rows_threads._make_kernel"}) == PROVEN
 
 
 def test_every_distribution_and_dtype_is_proven() -> None:
@@ -97,9 +103,10 @@ def test_code(maker: str, tmp_path: Path) -> None:
         module = Module(kernel.ptx)  # which refuses whatever is not correctly rounded, calls or local memory
         names = {step.operation for step in module.code}
         wide = "float64" in kernel.name or "float8" in kernel.name
-        lines = maker.endswith(("make_run", "make_table", "make_constant")) or kernel.name == "copy_16"
-        if lines:
-            assert any(re.fullmatch(r"st\.global\.v[24]\.\w+", name) for name in names), kernel.name
+        moves = maker.startswith(("copy_", "conversion_", "rows_")) and kernel.name != "convert_complex128_to_bool"
+        lines = moves or maker.endswith(("make_run", "make_table", "make_constant"))
+        for access in ["st"] * lines + ["ld"] * moves:
+            assert any(re.fullmatch(rf"{access}\.global\.v[24]\.\w+", name) for name in names), kernel.name
         for architecture in ARCHITECTURES:
             cubin, log = link(kernel.ptx, architecture)
             where = f"{kernel.name} on sm_{architecture}"
@@ -111,6 +118,7 @@ def test_code(maker: str, tmp_path: Path) -> None:
                 continue
             code = instructions(cubin, tmp_path)
             assert not lines or "STG.E.128" in code, where
+            assert not moves or "LDG.E.128" in code, where
             for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
                 assert re.fullmatch(SLOW_PATHS, target), (where, target)
 

@@ -1,24 +1,22 @@
-"""Every CUDA kernel that copies or converts has the bits of NumPy or of the CPU, by interpreting its PTX."""
+"""Every CUDA kernel that copies does what NumPy does, by interpreting its PTX."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
-from itertools import permutations
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
-from numparam.kernels import conversion
+from numparam.kernels import copy_threads, transpose_threads
 from numparam.kernels.device_array import DeviceArray
 from numparam.kernels.fill import Span
-from test_ptx_fill import FLOATS
+from ptx_interpreter import Launch, Memory, Module, PtxError
 
 pytestmark = needs_compiler
-
-PAIRS = list(permutations(FLOATS, 2))
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def test_slices_are_read_and_written_as_numpy_does(driver: InterpretedDriver, dt
         there = DeviceArray.from_host(np.concatenate([np.zeros(offset, dtype), whole.ravel()]), 0)[offset:]
         read = there.read_slice(part.shape, span)
         np.testing.assert_array_equal(read.to_host(), part)
-        there.write_slice(DeviceArray.from_host(np.negative(part), 0), span)
+        there.write_slice(DeviceArray.from_host(np.negative(part), 0), part.shape, span)
         expected = whole.copy()
         expected[index] = np.negative(part)
         np.testing.assert_array_equal(there.to_host().reshape(whole.shape), expected)
@@ -70,43 +68,97 @@ def test_axes_beyond_those_of_a_launch_are_split(driver: InterpretedDriver) -> N
     assert driver.launches == [("copy_2", 0)] * 4
 
 
-def values_of(dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return every value of a short dtype, and many of a long one: those around what a short one can hold too."""
-    if dtype.itemsize < 4:
-        return np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype)
-    random = np.random.default_rng(7)
-    any_bits = random.integers(0, 2**32, 4096, np.uint32).view(np.float32)
-    short = np.concatenate([values_of(kind).astype(np.float32) for kind in FLOATS if kind.itemsize == 1])
-    middles = (short[:-1] + short[1:]) / 2
-    near = np.concatenate([short, middles, np.nextafter(middles, np.float32(9)), np.nextafter(middles, np.float32(-9))])
-    values = np.concatenate([any_bits, near])
-    if dtype == np.float64:
-        exact = values.astype(np.float64)
-        return np.concatenate([exact, np.nextafter(exact, 9), np.nextafter(exact, -9)])
-    return values
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8"])
+def test_rows_that_lie_alike_or_not_on_lines_of_16_bytes(driver: InterpretedDriver, dtype: str) -> None:
+    whole = np.random.default_rng(7).integers(0, 255, (7, 131)).astype(dtype)
+    for start, stop, offset in [(0, 131, 0), (1, 130, 1), (3, 66, 3), (5, 6, 2), (0, 17, 1), (9, 90, 4)]:
+        part, out = whole[:, start:stop], DeviceArray.from_host(np.zeros(7 * 131 + offset, dtype), 0)
+        target, there = out[offset : offset + part.size].reshape(part.shape), DeviceArray.from_host(whole, 0)
+        copy_threads.copy(target, there, part.shape, source_span=span_of(whole, part))
+        expected = np.zeros(7 * 131 + offset, dtype)
+        expected[offset : offset + part.size] = part.ravel()
+        np.testing.assert_array_equal(out.to_host(), expected)
+    assert all(name.startswith("copy_") for name, _ in driver.launches)
 
 
-@pytest.mark.parametrize("source, target", PAIRS, ids=str)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_conversions_have_the_bits_of_the_cpu(
-    driver: InterpretedDriver, source: np.dtype[Any], target: np.dtype[Any]
-) -> None:
-    values = values_of(source)
-    expected = np.empty(values.size, target)
-    conversion.convert(expected, values)
-    found = DeviceArray.from_host(values, 0).astype(target).to_host()
-    nan = np.isnan(expected)
-    np.testing.assert_array_equal(np.isnan(found), nan)
-    words = f"u{target.itemsize}"
-    np.testing.assert_array_equal(found[~nan].view(words), expected[~nan].view(words))
-    assert driver.launches == [(f"convert_{source}_to_{target}", 0)]
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8", "c16"])
+def test_transposes(driver: InterpretedDriver, dtype: str) -> None:
+    size = np.dtype(dtype).itemsize
+    for shape, arrange in [
+        ((70, 135), np.transpose), ((64, 64), np.transpose), ((8, 9), np.transpose), ((200, 8), np.transpose),
+        ((3, 40, 35), lambda a: a.transpose(0, 2, 1)[1:, 2:, ::-1]), ((33, 5, 40), lambda a: a.transpose(2, 1, 0)),
+        ((9, 2, 2, 2, 2, 2, 2, 2, 10), lambda a: a.T),
+    ]:  # fmt: skip
+        whole = np.random.default_rng(7).integers(0, 255, shape).astype(dtype)
+        part = arrange(whole)
+        there = DeviceArray.from_host(whole, 0)
+        np.testing.assert_array_equal(there.read_slice(part.shape, span_of(whole, part)).to_host(), part)
+    assert {name for name, _ in driver.launches} == {f"transpose_{size}" if size <= 8 else "copy_16"}
+    driver.launches.clear()
+    whole = np.random.default_rng(7).integers(0, 255, (70, 7)).astype(dtype)  # too few columns for tiles
+    np.testing.assert_array_equal(
+        DeviceArray.from_host(whole, 0).read_slice((7, 70), span_of(whole, whole.T)).to_host(), whole.T
+    )
+    assert driver.launches == [(f"copy_{size}", 0)]
 
 
-def test_integers_are_not_converted(driver: InterpretedDriver) -> None:  # noqa: ARG001
-    with pytest.raises(TypeError, match="found int32 and float32"):
-        DeviceArray.from_host(np.arange(3, dtype=np.int32), 0).astype(np.dtype(np.float32))
+def transpose_by(code: str, size: int) -> None:
+    """Run a kernel on four tiles, which one block takes in turn, and compare with NumPy."""
+    side = 2 * transpose_threads.side_of(size)
+    whole, out = np.arange(side * side).astype(f"u{size}").reshape(side, side), np.zeros((side, side), f"u{size}")
+    axes = [1] * 5 + [0] * 5
+    arguments = (out.ctypes.data, whole.ctypes.data, 4, side, side, *axes, side * size, *axes, side * size)
+    Module(code).run(Launch((1, 1), (32, 8)), arguments, Memory(out, whole))
+    np.testing.assert_array_equal(out, whole.T)
 
 
-def test_all_pairs_of_the_cpu_are_there() -> None:
-    assert set(conversion._FORMATS) == set(FLOATS)
-    assert ml_dtypes.bfloat16 in {dtype.type for dtype in FLOATS}
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_a_transpose_without_its_barriers_or_padding_is_seen(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ptx = transpose_threads.make_transpose(size).ptx
+    transpose_by(ptx, size)
+    first, second = (match.start() for match in re.finditer(r"bar\.sync", ptx))
+    for at, message in ((first, "before it is written|without a barrier"), (second, "without a barrier")):
+        with pytest.raises(PtxError, match=message):
+            transpose_by(ptx[:at] + "//" + ptx[at:], size)
+    monkeypatch.setattr(transpose_threads, "padding_of", lambda size: 0)  # noqa: ARG005
+    with pytest.raises(PtxError, match="words of one bank are met at once"):
+        transpose_by(transpose_threads.make_transpose.__wrapped__(size)._compile(), size)
+
+
+@pytest.mark.parametrize("row", [1, 2, 3, 8, 12, 16, 40])
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_rows_are_gathered_and_scattered(driver: InterpretedDriver, dtype: str, row: int) -> None:
+    whole = np.random.default_rng(7).integers(0, 255, (30, row)).astype(dtype)
+    there = DeviceArray.from_host(whole, 0)
+    rows = np.array([3, 29, 0, 3, 7, 29, 11])
+    part = there.gather(rows)
+    np.testing.assert_array_equal(part.to_host(), whole[rows])
+    values = np.negative(whole[: rows.size])
+    there.scatter(rows, DeviceArray.from_host(values, 0))
+    for at, value in zip(rows, values, strict=True):  # the last one stays
+        whole[at] = value
+    np.testing.assert_array_equal(there.to_host(), whole)
+    item = math.gcd(16, row * whole.itemsize)
+    assert {name for name, _ in driver.launches} == {f"gather_{item}", f"scatter_{item}"}
+
+
+def test_what_is_copied_into_itself_is_read_first(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    values = np.arange(60, dtype=np.float32).reshape(5, 12)
+    there = DeviceArray.from_host(values, 0)
+    there.write_slice(there, (5, 12), Span(48, (-12, 1)))
+    np.testing.assert_array_equal(there.to_host(), values[::-1])
+    there.scatter(np.array([1, 2, 3, 4, 0]), there)
+    np.testing.assert_array_equal(there.to_host(), values[[0, 4, 3, 2, 1]])
+
+
+def test_a_source_is_broadcast(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    for shape in [(), (1,), (7,), (3, 1), (1, 1, 3, 7), (3, 7)]:
+        values = np.arange(1, 1 + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+        there = DeviceArray.from_host(np.zeros((3, 9), np.float64), 0)
+        there.write_slice(DeviceArray.from_host(values, 0), (3, 7), Span(1, (9, 1)))
+        expected = np.zeros((3, 9))
+        expected[:, 1:8] = values
+        np.testing.assert_array_equal(there.to_host(), expected)
+    for shape in [(2,), (2, 3, 7), (3, 2), (7, 3)]:
+        with pytest.raises(ValueError, match="cannot be broadcast"):
+            DeviceArray.empty(shape, np.dtype("f4"), 0).broadcast((3, 7))

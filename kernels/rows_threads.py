@@ -1,0 +1,76 @@
+"""Gather and scatter of rows by CUDA threads: the twin of `rows`."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import types
+
+from numparam.kernels import _launch
+from numparam.kernels._compile import CudaKernel, formula
+from numparam.kernels._cuda import holds, lane, load_u64, thread, threads
+from numparam.kernels.copy_threads import group_of, row_mover
+
+if TYPE_CHECKING:
+    from numparam.kernels.device_array import DeviceArray
+
+
+@formula
+def _identity(at: Any, indices: Any) -> Any:  # noqa: ARG001
+    return at
+
+
+@formula
+def _look_up(at: Any, indices: Any) -> Any:
+    return load_u64(lane(indices) + at * 8)
+
+
+def _make_kernel(name: str, item_bytes: int, to_row: Any, from_row: Any) -> CudaKernel:
+    """Make a kernel that copies row ``from_row(at, indices)`` to row ``to_row(at, indices)``."""
+    move_row, step = row_mover(item_bytes), np.uint64(item_bytes)
+
+    def move(target: Any, source: Any, rows: Any, length: Any, indices: Any) -> None:
+        size = lane(length) * step
+        at = thread(1)
+        while holds(at < rows):
+            to, origin = lane(target) + to_row(at, indices) * size, lane(source) + from_row(at, indices) * size
+            move_row(to, origin, lane(length), lane(step), lane(step))
+            at = at + threads(1)
+
+    return CudaKernel(f"{name}_{item_bytes}", move, (types.uint64,) * 5)
+
+
+@cache
+def make_gather(item_bytes: int) -> CudaKernel:
+    """Make the kernel that reads rows of items of 1, 2, 4, 8 or 16 bytes where indices say."""
+    return _make_kernel("gather", item_bytes, _identity, _look_up)
+
+
+@cache
+def make_scatter(item_bytes: int) -> CudaKernel:
+    """Make the kernel that writes rows of items of 1, 2, 4, 8 or 16 bytes where indices say."""
+    return _make_kernel("scatter", item_bytes, _look_up, _identity)
+
+
+def gather(target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
+    """Write ``source[indices]`` into `target`; parameters as in `rows.gather`, all on one device."""
+    _launch_rows(make_gather, target, source, indices)
+
+
+def scatter(target: DeviceArray, indices: DeviceArray, source: DeviceArray) -> None:
+    """Write `source` into ``target[indices]``; no index may come twice, for threads have no order."""
+    _launch_rows(make_scatter, target, source, indices)
+
+
+def _launch_rows(make: Any, target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
+    row_bytes = math.prod(target.shape[1:]) * target.itemsize
+    if not row_bytes or not indices.size:
+        return
+    item = math.gcd(16, target.address, source.address, row_bytes)
+    length = row_bytes // item
+    columns = -(-length // group_of(item, item)) + 1
+    words = target.address, source.address, indices.size, length, indices.address
+    _launch.launch(target.device, make(item), columns, indices.size, words)
