@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
     from numparam.kernels._compile import CudaKernel
 
-_NEEDED = ("numba_cuda", "cuda.core", "cuda.bindings")
-_INSTALL = "install an NVIDIA driver, and numparam[cuda13] or, for CUDA 12, numparam[cuda12]"
+_PACKAGES = ("numba_cuda", "cuda.core", "cuda.bindings")
+_LIBRARIES = ("nvvm", "nvrtc", "nvJitLink")
+"""What compiles and links kernels. numba-cuda alone comes without."""
+
+_NO_DEVICE = 100
+_OUT_OF_MEMORY = "OUT_OF_MEMORY"
 
 
 class DeviceMissingError(RuntimeError):
@@ -37,19 +41,42 @@ def count_devices() -> int:
     Raises
     ------
     DeviceMissingError
-        If there is no driver, it does not start, or a package is missing.
+        If there is no driver, it does not start, or a package or library is missing.
     """
     # A question to the driver alone takes 0.1 ms, an import of cuda.core half a second.
     try:
         library = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "windll") else "libcuda.so.1")
     except OSError:
-        raise DeviceMissingError(f"the NVIDIA driver's libcuda.so.1 was looked for and not found; {_INSTALL}") from None
-    count = ctypes.c_int()
-    if (status := library.cuInit(0)) or (status := library.cuDeviceGetCount(ctypes.byref(count))):
+        raise DeviceMissingError(
+            "the NVIDIA driver's libcuda.so.1 was looked for and not found; "
+            "install an NVIDIA driver, and numparam[cuda13] or, for CUDA 12, numparam[cuda12]"
+        ) from None
+    count, version = ctypes.c_int(), ctypes.c_int()
+    if (status := library.cuInit(0)) == _NO_DEVICE:
+        return 0
+    if status or (status := library.cuDeviceGetCount(ctypes.byref(count))):
         raise DeviceMissingError(f"the NVIDIA driver was found, but starting it failed with CUDA error {status}")
-    if missing := [name for name in _NEEDED if not _is_installed(name)]:
-        raise DeviceMissingError(f"Python package {missing[0]!r} was looked for and not found; {_INSTALL}")
+    if missing := _missing():
+        library.cuDriverGetVersion(ctypes.byref(version))
+        extra = "cuda13" if version.value >= 13000 else "cuda12"
+        raise DeviceMissingError(f'{missing} was looked for and not found; pip install "numparam[{extra}]"')
     return count.value
+
+
+@cache
+def _missing() -> str:
+    """Say which package or library is missing, nothing if none is."""
+    for name in _PACKAGES:
+        if not _is_installed(name):
+            return f"Python package {name!r}"
+    from cuda import pathfinder
+
+    for name in _LIBRARIES:
+        try:
+            pathfinder.load_nvidia_dynamic_lib(name)
+        except pathfinder.DynamicLibNotFoundError:
+            return f"CUDA's library {name}"
+    return ""
 
 
 def _is_installed(name: str) -> bool:
@@ -95,7 +122,7 @@ class Driver:
             with _current(device) as card:
                 return card.allocate(nbytes, stream=_stream())
         except Exception as error:
-            if "OUT_OF_MEMORY" not in str(error):
+            if _OUT_OF_MEMORY not in str(error):
                 raise
             free, total = self.memory(device)
             raise DeviceMemoryError(
@@ -103,11 +130,22 @@ class Driver:
             ) from error
 
     def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
-        """Return host memory that a device copies from and to while the processor works on."""
+        """Return host memory that a device copies from and to while the processor works on.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the host has no room.
+        """
         from cuda.core import LegacyPinnedMemoryResource
 
-        with _current(0):
-            buffer = LegacyPinnedMemoryResource().allocate(nbytes)
+        try:
+            with _current(0):
+                buffer = LegacyPinnedMemoryResource().allocate(nbytes)
+        except Exception as error:
+            if _OUT_OF_MEMORY not in str(error):
+                raise
+            raise DeviceMemoryError(f"{nbytes} bytes of page-locked host memory were asked for and refused") from error
         return np.from_dlpack(buffer).view(np.uint8)
 
     def copy(self, device: int, target: int, source: int, nbytes: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numparam.errors import ArgumentValueError, DtypeError
 
 if TYPE_CHECKING:
+    from numparam.hardware import Device
     from numparam.tensor import Tensor
 
 
@@ -19,6 +20,9 @@ class Arithmetic:
 
     Dtypes are promoted as NumPy does: a Python number takes the dtype of the tensor beside it where it can. There are
     no operators in place: ``w += 1`` makes a tensor of its own and leaves a parameter as it is.
+
+    NumPy computes on the CPU. The values of tensors on CUDA devices are copied to the host, and the result goes to the
+    device of the first tensor. A library that computes on a GPU can share a tensor's memory instead, through DLPack.
     """
 
     if TYPE_CHECKING:
@@ -29,7 +33,12 @@ class Arithmetic:
         @property
         def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
 
+        @property
+        def device(self) -> Device: ...  # noqa: D102
+
         def asnumpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...  # noqa: D102
+
+        def __setitem__(self, index: Any, value: Any) -> None: ...
 
         def _made(self, array: np.ndarray[Any, np.dtype[Any]]) -> Tensor: ...
 
@@ -40,6 +49,9 @@ class Arithmetic:
             options["out"] = tuple([_plain(array) for array in out])
         results = getattr(ufunc, method)(*map(_plain, inputs), **{name: _plain(x) for name, x in options.items()})
         if out is not None:
+            for target, array in zip(out, options["out"], strict=True):
+                if isinstance(target, Arithmetic) and target.device != "cpu":  # the array is a copy
+                    target[...] = array
             return out[0] if len(out) == 1 else out
         if isinstance(results, tuple):
             return tuple([self._made(np.asarray(result)) for result in results])

@@ -79,9 +79,9 @@ def read(array: Array, index: Any) -> Array:
     """
     if is_basic(index):
         return duplicate(select(array, index))
-    index = _plain(index)
+    index = plain(index)
     try:
-        if not _is_row_index(index) or array.ndim == 0:
+        if not is_row_index(index) or array.ndim == 0:
             return np.array(array[index], order="C", copy=None)
         row_bytes = array.nbytes // max(1, len(array))
         if row_bytes < _LONG_ROW or index.size * row_bytes < _LARGE_ROWS or not array.flags.c_contiguous:
@@ -92,7 +92,7 @@ def read(array: Array, index: Any) -> Array:
     from numparam.kernels import rows
 
     out = np.empty((index.size, *array.shape[1:]), array.dtype)
-    rows.gather(out, array, _checked_rows(array, index))
+    rows.gather(out, array, checked_rows(array, index))
     return out.reshape(*index.shape, *array.shape[1:])
 
 
@@ -118,9 +118,9 @@ def write(array: Array, index: Any, value: Any) -> None:
         target = select(array, index)
         overwrite(target, _broadcast(values, target.shape))
         return
-    index = _plain(index)
+    index = plain(index)
     try:
-        if _is_row_index(index) and array.ndim and array.flags.c_contiguous and values.dtype == array.dtype:
+        if is_row_index(index) and array.ndim and array.flags.c_contiguous and values.dtype == array.dtype:
             shape = (*index.shape, *array.shape[1:])
             if values.shape == shape and values.nbytes >= _LARGE_ROWS:
                 _scatter(array, index, values)
@@ -143,31 +143,43 @@ def assignable(value: Any, dtype: np.dtype[Any]) -> Array:
         If a number does not fit an integer dtype. It is also a ValueError.
     """
     values = np.asarray(value)
-    if values.dtype == dtype:
-        return values
-    kinds = [_RANKS.get("f" if dtypes.is_floating(kind) else kind.kind) for kind in (values.dtype, dtype)]
-    if kinds[0] is None or kinds[1] is None or kinds[0] > kinds[1]:
-        raise DtypeError(f"a tensor of dtype {dtype} takes no values of dtype {values.dtype}; convert them first")
-    if kinds[0] == kinds[1] == 1 and values.size and not np.can_cast(values.dtype, dtype):
+    if not is_assignable(values.dtype, dtype) and values.size:
         limits, low, high = np.iinfo(dtype), int(values.min()), int(values.max())
         if low < limits.min or high > limits.max:
             raise ArgumentValueError(f"dtype {dtype} cannot hold values from {low} to {high}")
     return values
 
 
-def _plain(index: Any) -> Any:
+def is_assignable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Say whether every value of a dtype may be written into another; if not, integers that fit may.
+
+    Raises
+    ------
+    DtypeError
+        If the values are of a kind that the target cannot hold.
+    """
+    if source == target:
+        return True
+    kinds = [_RANKS.get("f" if dtypes.is_floating(kind) else kind.kind) for kind in (source, target)]
+    if kinds[0] is None or kinds[1] is None or kinds[0] > kinds[1]:
+        raise DtypeError(f"a tensor of dtype {target} takes no values of dtype {source}; convert them first")
+    return not kinds[0] == kinds[1] == 1 or np.can_cast(source, target)
+
+
+def plain(index: Any) -> Any:
     """Turn tensors and lists in an index into arrays."""
     if isinstance(index, tuple):
-        return tuple([item if is_basic(item) else _plain(item) for item in index])
+        return tuple([item if is_basic(item) else plain(item) for item in index])
     array = np.asarray(index)
     return array.astype(np.intp) if array.size == 0 and array.dtype.kind == "f" else array  # an empty list
 
 
-def _is_row_index(index: Any) -> bool:
+def is_row_index(index: Any) -> bool:
+    """Say whether an index of `plain` is integers, which name rows of the first axis."""
     return isinstance(index, np.ndarray) and index.ndim > 0 and index.dtype.kind in "iu"
 
 
-def _checked_rows(array: Array, index: Array) -> Array:
+def checked_rows(array: Array, index: Array) -> Array:
     """Return the indices of rows counted from the first, as int64."""
     count, rows = len(array), index.reshape(-1)
     low, high = int(rows.min()), int(rows.max())
@@ -185,7 +197,7 @@ def _scatter(array: Array, index: Array, values: Array) -> None:
 
     if np.may_share_memory(array, values) or not values.flags.c_contiguous:
         values = values.copy()
-    rows.scatter(array, _checked_rows(array, index), values)
+    rows.scatter(array, checked_rows(array, index), values)
 
 
 def _broadcast(values: Array, shape: tuple[int, ...]) -> Array:

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from numparam import indexing
 from numparam.dtypes import as_dtype
-from numparam.errors import DeviceOutOfMemoryError, RegionError, ShapeError
+from numparam.errors import ArgumentValueError, DeviceOutOfMemoryError, ShapeError
 from numparam.hardware import Device, device, get_default_device
 from numparam.region import Region
 from numparam.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numparam.initializer import Initializer
     from numparam.kernels.device_array import DeviceArray
-    from numparam.tensor import Recipe
+    from numparam.kernels.fill import Span
+    from numparam.tensor import Recipe, Tensor
 
 _CPU = device("cpu")
 _DLPACK_CUDA = 2
@@ -106,9 +108,13 @@ class Placed:
                 self._on_device = allocated(source.copy_to, target.index)
         elif target != self._device and target is _CPU and self._array is not None:
             self._array = self._array.copy()
-        self._device = target
+        before, self._device = self._device, target
         if target is not _CPU and self._recipe is None:
-            self._device_values()
+            try:
+                self._device_values()
+            except Exception:
+                self._device = before
+                raise
 
     def _device_values(self) -> DeviceArray:
         """Return the values on the tensor's CUDA device, making them or copying them there first."""
@@ -135,15 +141,73 @@ class Placed:
         self._device = Device(f"cuda:{values.device}")
 
     def _part_on_device(self, index: Any) -> DeviceArray | None:
-        """Return a slice of the values, copied on their device; None for an index that only NumPy takes."""
+        """Return a part of the values, copied on their device; None for an index that only NumPy takes."""
         from numparam.kernels.fill import Span
 
         values = self._device_values()
-        try:
+        if indexing.is_basic(index):
             region = Region.full(values.shape)[index]
-        except RegionError:
+            return allocated(values.read_slice, region.shape, Span(*region.span()))
+        index = indexing.plain(index)
+        if not indexing.is_row_index(index) or not values.shape or not index.size:
             return None
-        return values.read_slice(region.shape, Span(*region.span()))
+        rows = indexing.checked_rows(values, index)  # type: ignore[arg-type]
+        return allocated(values.gather, rows).reshape((*index.shape, *values.shape[1:]))
+
+    def _write_on_device(self, index: Any, value: Any) -> bool:
+        """Write a part of the values where they are; say no to an index that only NumPy takes."""
+        from numparam.kernels.fill import Span
+
+        own = self._device_values()
+        if not own.writable:
+            raise ArgumentValueError("the storage is a read-only array: write to a copy of the tensor")
+        if indexing.is_basic(index):
+            region = Region.full(own.shape)[index]
+            _write_slice(own, self._to_write(value), region.shape, Span(*region.span()))
+            return True
+        index = indexing.plain(index)
+        if not indexing.is_row_index(index) or not own.shape or not index.size:
+            return False
+        rows, values = indexing.checked_rows(own, index), self._to_write(value)  # type: ignore[arg-type]
+        shape = *index.shape, *own.shape[1:]
+        if (values.shape, values.dtype) != (shape, own.dtype):
+            whole = allocated(type(own).empty, shape, own.dtype, own.device)
+            _write_slice(whole, values, shape, Span(*Region.full(shape).span()))
+            values = whole
+        own.scatter(rows, values.reshape((rows.size, *own.shape[1:])))
+        return True
+
+    def _to_write(self, value: Any) -> DeviceArray:
+        """Return a value on the tensor's device, in a dtype that converts to the tensor's.
+
+        What comes from the host or another device comes in its own size, before it is broadcast.
+        """
+        if (
+            isinstance(value, Placed)
+            and value._device is not _CPU
+            and indexing.is_assignable(value._dtype, self._dtype)
+        ):
+            values = value._device_values()
+            return values if value._device == self._device else allocated(values.copy_to, self._device.index)
+        return upload(indexing.converted(indexing.assignable(value, self._dtype), self._dtype), self._device)
+
+    def _rearranged_on_device(self, arrange: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> DeviceArray:
+        """Return a copy of the values in the order that `arrange` gives to an array of their shape."""
+        from numparam.kernels.fill import Span
+
+        values = self._device_values()
+        # Nobody reads this array: one byte stands for an element, so its strides are steps.
+        _, steps = Region.full(values.shape).span()
+        view = arrange(np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), values.shape, steps))
+        return allocated(values.read_slice, view.shape, Span(0, view.strides))
+
+    def _holding(self, values: DeviceArray) -> Tensor:
+        """Return a tensor that adopts values on this tensor's device."""
+        from numparam.tensor import Tensor
+
+        tensor = Tensor.__new__(Tensor)
+        tensor._device, tensor._on_device, tensor._dtype = self._device, values, values.dtype
+        return tensor
 
     def _settle(self) -> None:
         """Make the values now if the tensor is lazy."""
@@ -217,6 +281,15 @@ def make_through(
 ) -> None:
     """Write a region of what an initializer makes, by way of a CUDA device."""
     made_on_device(init, region, out.dtype, source, target).read(out)
+
+
+def _write_slice(target: DeviceArray, values: DeviceArray, shape: tuple[int, ...], span: Span) -> None:
+    try:
+        target.write_slice(values, shape, span)
+    except ValueError:
+        raise ShapeError(
+            f"values of shape {values.shape} cannot be broadcast to the shape {shape} of the part"
+        ) from None
 
 
 def upload(array: np.ndarray[Any, Any], target: Device) -> DeviceArray:

@@ -9,24 +9,44 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ShapeError
 from numparam.indexing import converted, duplicate
+from numparam.placed import allocated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from numparam.hardware import Device
+    from numparam.kernels.device_array import DeviceArray
     from numparam.tensor import Tensor
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Reshaping:
-    """Give the values in another arrangement; nothing here shares storage."""
+    """Give the values in another arrangement, on the device where they are; nothing here shares storage."""
 
     if TYPE_CHECKING:
 
         @property
         def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-        def asnumpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...  # noqa: D102
+        @property
+        def device(self) -> Device: ...  # noqa: D102
 
-        def _made(self, array: np.ndarray[Any, np.dtype[Any]]) -> Tensor: ...
+        def asnumpy(self) -> Array: ...  # noqa: D102
+
+        def _made(self, array: Array) -> Tensor: ...
+
+        def _holding(self, values: DeviceArray) -> Tensor: ...
+
+        def _device_values(self) -> DeviceArray: ...
+
+        def _rearranged_on_device(self, arrange: Callable[[Array], Array]) -> DeviceArray: ...
+
+    def _rearranged(self, arrange: Callable[[Array], Array]) -> Tensor:
+        """Return a copy of the values in the order of a view that `arrange` makes of them."""
+        if self.device != "cpu":
+            return self._holding(self._rearranged_on_device(arrange))
+        return self._made(duplicate(arrange(self.asnumpy())))
 
     def reshape(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
         """Return a tensor of another shape with the same values in row-major order.
@@ -49,7 +69,7 @@ class Reshaping:
         """
         lengths: Any = shape[0] if len(shape) == 1 else shape
         try:
-            return self._made(duplicate(self.asnumpy().reshape(lengths)))
+            return self._rearranged(lambda array: array.reshape(lengths))
         except ValueError:
             raise ShapeError(f"a tensor of shape {self.shape} cannot be reshaped to {lengths}") from None
 
@@ -79,7 +99,7 @@ class Reshaping:
         (2, 1)
         """
         try:
-            return self._made(duplicate(self.asnumpy().squeeze(axis)))
+            return self._rearranged(lambda array: array.squeeze(axis))
         except ValueError as error:
             raise ShapeError(f"a tensor of shape {self.shape} cannot be squeezed along {axis}: {error}") from None
 
@@ -99,7 +119,7 @@ class Reshaping:
         """
         order: Any = axes[0] if len(axes) == 1 else axes or None
         try:
-            return self._made(duplicate(self.asnumpy().transpose(order)))
+            return self._rearranged(lambda array: array.transpose(order))
         except ValueError as error:
             raise ShapeError(f"a tensor of shape {self.shape} cannot be transposed by {order}: {error}") from None
 
@@ -112,7 +132,8 @@ class Reshaping:
         """Return a tensor with the values converted to another dtype.
 
         Floating-point values are rounded once, to nearest even. What is too large becomes infinity, or NaN in
-        float8_e4m3fn. Everything else is converted as NumPy does, unchecked.
+        float8_e4m3fn. Everything else is converted as NumPy does, unchecked; for floats that an integer dtype cannot
+        hold that is open, and may differ between processors and devices.
 
         Parameters
         ----------
@@ -129,4 +150,7 @@ class Reshaping:
         >>> Tensor([1.0, 1.5]).astype("float16").asnumpy()
         array([1. , 1.5], dtype=float16)
         """
-        return self._made(converted(self.asnumpy(), dtypes.as_dtype(dtype)))
+        target = dtypes.as_dtype(dtype)
+        if self.device != "cpu":
+            return self._holding(allocated(self._device_values().astype, target))
+        return self._made(converted(self.asnumpy(), target))

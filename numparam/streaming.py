@@ -18,7 +18,11 @@ from numparam.tensor import Tensor
 def blocks_of(tensor: Tensor) -> Iterator[Block]:
     """Cut the values of a tensor into blocks of at most `BUFFER_BYTES`; one that is lazy stays lazy."""
     recipe = tensor._recipe
-    if recipe is None:
+    if recipe is None and tensor.device != "cpu":
+        for index in row_major(tensor.shape, BUFFER_BYTES // tensor.dtype.itemsize):
+            part = Region.full(tensor.shape)[index]
+            yield Block(part.shape, partial(tensor.fill_into, region=part))
+    elif recipe is None:
         yield from _copied(tensor.asnumpy())
     else:
         source = Source(recipe.seed, tensor._stream_name(recipe))

@@ -11,7 +11,7 @@ import numpy as np
 from numparam import dtypes, indexing
 from numparam.arithmetic import Arithmetic
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, RegionError, ShapeError
-from numparam.placed import Placed, is_on_cuda
+from numparam.placed import Placed, allocated, is_on_cuda
 from numparam.region import Region, Shape, as_shape
 from numparam.reshaping import Reshaping
 from numparam.seed import current_seed, next_number
@@ -170,7 +170,10 @@ class Tensor(Arithmetic, Reshaping, Placed):
         recipe = other._recipe
         if other.device != "cpu":
             self._device = other._device
-        if recipe is None:
+        if recipe is None and other.device != "cpu":
+            values = other._device_values()
+            self._on_device, self._dtype = allocated(values.copy_to, values.device), other._dtype
+        elif recipe is None:
             self._hold(indexing.duplicate(other.asnumpy()))
         else:
             name = other._stream_name(recipe)
@@ -286,7 +289,11 @@ class Tensor(Arithmetic, Reshaping, Placed):
 
     def _write(self, out: Array, region: Region | None = None) -> None:
         recipe = self._recipe
-        if recipe is None:
+        if recipe is None and self.device != "cpu":
+            values = self._device_values() if region is None else self._part_on_device(region.slices())
+            assert values is not None
+            values.read(out)
+        elif recipe is None:
             indexing.overwrite(out, self.asnumpy() if region is None else region.take(self.asnumpy()))
         elif out.size:
             selected = recipe.region if region is None else recipe.region[region.slices()]
@@ -304,13 +311,10 @@ class Tensor(Arithmetic, Reshaping, Placed):
             If the index does not fit.
         """
         recipe = self._recipe
-        part = Tensor.__new__(Tensor)
         if recipe is None:
             values = None if self.device == "cpu" else self._part_on_device(index)
-            if values is None:
-                return self._made(indexing.read(self.asnumpy(), index))
-            part._device, part._on_device, part._dtype = self._device, values, self._dtype
-            return part
+            return self._made(indexing.read(self.asnumpy(), index)) if values is None else self._holding(values)
+        part = Tensor.__new__(Tensor)
         part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
         part._dtype = self._dtype
         if self.device != "cpu":
@@ -321,7 +325,8 @@ class Tensor(Arithmetic, Reshaping, Placed):
         """Write values in place; those of a lazy tensor are made first.
 
         The value is broadcast to the part and converted to the dtype of the tensor. Bools become numbers, integers
-        become floats and floats become complex, never the other way.
+        become floats and floats become complex, never the other way. On a CUDA device the part is written there; an
+        index that is neither basic nor an array of integers for the first axis takes the way over the host.
 
         Raises
         ------
@@ -332,6 +337,8 @@ class Tensor(Arithmetic, Reshaping, Placed):
         ValueError
             If the value cannot be broadcast, or an integer dtype cannot hold it.
         """
+        if self.device != "cpu" and self._write_on_device(index, value):
+            return
         array = self.asnumpy()
         indexing.write(array, index, value)
         if self.device != "cpu":  # the array is a copy

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numparam.kernels import _driver
+from numparam.kernels import _driver, device_array
 from numparam.kernels._compile import CudaKernel
 from ptx_interpreter import Launch, Memory, Module
 
@@ -65,6 +65,8 @@ class InterpretedDriver:
     def __init__(self, total: int = 64 << 20) -> None:
         self.total = total
         self.launches: list[tuple[str, int]] = []
+        self.read: list[int] = []
+        """Bytes of every copy to the host."""
         self._buffers: list[weakref.WeakSet[_Buffer]] = [weakref.WeakSet(), weakref.WeakSet()]
         self._pinned: list[np.ndarray[Any, Any]] = []
         self._queues: list[list[Callable[[], None]]] = [[], []]
@@ -93,7 +95,13 @@ class InterpretedDriver:
         self._pinned.append(_Buffer(nbytes).data)
         return self._pinned[-1]
 
+    @property
+    def pinned_bytes(self) -> int:
+        return sum(data.size for data in self._pinned)
+
     def copy(self, device: int, target: int, source: int, nbytes: int) -> None:
+        if any(data.ctypes.data == target for data in self._pinned):
+            self.read.append(nbytes)
         for address in (target, source):
             if not any(start <= address and address + nbytes <= start + size for start, size in self._ranges()):
                 raise ValueError(f"a copy of {nbytes} bytes at {address:#x} leaves its memory")
@@ -144,3 +152,4 @@ def interpreted(total: int = 64 << 20) -> Iterator[InterpretedDriver]:
         patch.setattr(_driver, "count_devices", lambda: 2)
         patch.setattr(_driver, "get_driver", lambda: driver)
         yield driver
+    device_array._free.clear()

@@ -7,6 +7,7 @@ import gc
 import pickle
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,92 @@ def test_a_driver_without_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_driver, "count_devices", lambda: 0)
     with pytest.raises(DeviceError, match="'cuda' was asked for, but the driver has no CUDA device"):
         numparam.device("cuda")
+
+
+class FakeLibrary:
+    """Stand for libcuda: one device, or what `cuInit` answers."""
+
+    def __init__(self, status: int = 0, version: int = 13000) -> None:
+        self._status, self._version = status, version
+
+    def cuInit(self, flags: int) -> int:
+        assert flags == 0
+        return self._status
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = 1
+        return 0
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = self._version
+        return 0
+
+
+@pytest.fixture
+def _forgetful() -> Iterator[None]:
+    _driver._missing.cache_clear()
+    yield
+    _driver._missing.cache_clear()
+
+
+@pytest.mark.usefixtures("_forgetful")
+@pytest.mark.parametrize("version, extra", [(13000, "cuda13"), (12080, "cuda12")])
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, version: int, extra: str) -> None:
+    monkeypatch.setattr(_driver.ctypes, "CDLL", lambda name: FakeLibrary(version=version))  # noqa: ARG005
+    monkeypatch.setattr(_driver, "_is_installed", lambda name: name != "numba_cuda")
+    message = "'cuda' was asked for, but Python package 'numba_cuda' was looked for and not found; pip install "
+    with pytest.raises(DeviceError, match=rf'{message}"numparam\[{extra}\]"$'):
+        numparam.device("cuda")
+
+
+@needs_compiler[0]
+@needs_compiler[1]
+@pytest.mark.usefixtures("_forgetful")
+@pytest.mark.parametrize("library", ["nvvm", "nvrtc", "nvJitLink"])
+def test_a_missing_library_of_the_toolkit_says_what_to_install(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    from cuda import pathfinder
+
+    def load(name: str) -> None:
+        if name == library:
+            raise pathfinder.DynamicLibNotFoundError(f"No such file: lib{name}.so")
+
+    monkeypatch.setattr(_driver.ctypes, "CDLL", lambda name: FakeLibrary())  # noqa: ARG005
+    monkeypatch.setattr(pathfinder, "load_nvidia_dynamic_lib", load)
+    message = f'CUDA\'s library {library} was looked for and not found; pip install "numparam\\[cuda13\\]"$'
+    with pytest.raises(DeviceError, match=message):
+        Tensor([1.0]).to("cuda")
+    assert [memory.device for memory in numparam.devices()] == ["cpu"]
+
+
+@pytest.mark.parametrize("status, message", [(100, "the driver has no CUDA device"), (999, "with CUDA error 999")])
+def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch, status: int, message: str) -> None:
+    monkeypatch.setattr(_driver.ctypes, "CDLL", lambda name: FakeLibrary(status))  # noqa: ARG005
+    with pytest.raises(DeviceError, match=f"'cuda' was asked for, but .*{message}"):
+        numparam.device("cuda")
+
+
+class FakeCard:
+    """Stand for a device of cuda.core that refuses memory."""
+
+    def __init__(self, error: str) -> None:
+        self._error = error
+
+    def allocate(self, nbytes: int, stream: Any) -> Any:  # noqa: ARG002
+        raise RuntimeError(self._error)
+
+
+def test_the_driver_tells_too_little_memory_from_other_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = _driver.Driver()
+    monkeypatch.setattr(_driver, "_stream", lambda: None)
+    monkeypatch.setattr(driver, "memory", lambda device: (7, 1000))  # noqa: ARG005
+    for error, expected, message in [
+        ("CUDA_ERROR_OUT_OF_MEMORY: The API call failed", _driver.DeviceMemoryError,
+         "^99 bytes were asked of cuda:1, which has 7 of 1000 bytes free$"),
+        ("CUDA_ERROR_ILLEGAL_ADDRESS: ...", RuntimeError, "^CUDA_ERROR_ILLEGAL_ADDRESS"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(_driver, "_current", lambda device, error=error: nullcontext(FakeCard(error)))  # noqa: ARG005
+        with pytest.raises(expected, match=message):
+            driver.allocate(1, 99)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "", "CPU", "cpu:0"])
@@ -170,6 +257,82 @@ def test_slices_of_values_are_copied_on_their_device(driver: InterpretedDriver) 
         tensor[20]
 
 
+@needs_compiler[0]
+@needs_compiler[1]
+def test_parts_are_written_where_they_are(driver: InterpretedDriver) -> None:
+    values = np.arange(600, dtype=np.float32).reshape(20, 30)
+    tensor, expected = Tensor(values, device="cuda"), values.copy()
+    read = driver.read = []  # what comes to the host
+    column, half = np.arange(20, dtype=np.int32), np.arange(30, dtype=np.float16)
+    for index, value, here in [
+        (np.s_[3:7], half, half),
+        (np.s_[::-2, ::3], 7, 7),
+        (np.s_[..., 1], Tensor(column, device="cuda"), column),
+        (np.s_[2:4], Tensor(half, device="cuda:1"), half),
+        (np.s_[5, 6], True, True),
+        (np.s_[1:2, 1:2], [[[5.0]]], 5.0),
+        ([3, 1, 3], values[:3], values[:3]),
+        (np.array([[0, -1]]), 4, 4),
+        (np.s_[7:7], 1, 1),
+    ]:
+        tensor[index] = value
+        expected[index] = here
+    tensor[1:] = tensor[:-1]
+    expected[1:] = expected[:-1].copy()
+    tensor[::-1] = tensor
+    assert read == []
+    np.testing.assert_array_equal(tensor.asnumpy(), expected[::-1])
+    tensor[values > 100] = 0  # such an index goes by way of the host
+    np.testing.assert_array_equal(tensor.asnumpy(), np.where(values > 100, 0, expected[::-1]))
+    assert tensor.device == "cuda:0"
+
+
+def test_what_cannot_be_written_is_refused_as_on_the_cpu(driver: InterpretedDriver) -> None:
+    for device in ("cpu", "cuda"):
+        tensor = Tensor(np.zeros((4, 5), np.int8), device=device)
+        for index, value, error in [
+            (np.s_[4], 1, IndexError),
+            ([4], 1, IndexError),
+            (np.s_[1:3], np.ones(4, np.int8), ValueError),
+            (np.s_[1:3], np.array([[200]]), ValueError),
+            (np.s_[0], 1.5, TypeError),
+            (np.s_[0], Tensor([1.5], device="cuda"), TypeError),
+            (np.s_[0], Tensor([300], device="cuda"), ValueError),
+        ]:
+            with pytest.raises(error):
+                tensor[index] = value
+        assert not tensor.asnumpy().any()
+    assert driver.launches == []
+
+
+@needs_compiler[0]
+@needs_compiler[1]
+def test_other_arrangements_and_dtypes_are_made_where_the_values_are(driver: InterpretedDriver) -> None:
+    values = np.random.default_rng(7).standard_normal((9, 1, 40), np.float32) * 100
+    tensor = Tensor(values, device="cuda:1")
+    driver.read = []
+    made = [
+        (tensor.transpose(2, 0, 1), values.transpose(2, 0, 1)), (tensor.T, values.T), (tensor.squeeze(), values[:, 0]),
+        (tensor.reshape(8, -1), values.reshape(8, -1)), (tensor.astype("int16"), values.astype(np.int16)),
+        (tensor.astype("bfloat16"), values.astype(ml_dtypes.bfloat16)), (tensor.copy(), values),
+    ]  # fmt: skip
+    assert driver.read == []
+    for found, expected in made:
+        assert (found.device, found.dtype) == ("cuda:1", expected.dtype)
+        np.testing.assert_array_equal(found.asnumpy(), expected)
+    assert ("transpose_4", 1) in driver.launches
+    for wrong in (lambda: tensor.reshape(7, 7), lambda: tensor.transpose(0, 0, 1), lambda: tensor.squeeze(0)):
+        with pytest.raises(ValueError, match="cannot be"):
+            wrong()
+
+
+def test_arithmetic_by_way_of_the_host_comes_back(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    there, here = Tensor([1.0, 2.0], device="cuda"), Tensor([3.0, 4.0])
+    assert ((there + here).device, (here + there).device) == ("cuda:0", "cpu")
+    np.add(there, here, out=there)
+    assert (there.device, there.tolist()) == ("cuda:0", [4.0, 6.0])
+
+
 def test_an_initializer_of_the_users_computes_on_the_host(driver: InterpretedDriver) -> None:  # noqa: ARG001
     class Ramp(Initializer):
         def _initialize(self, arr: np.ndarray[Any, Any]) -> None:
@@ -203,6 +366,97 @@ def test_too_little_memory_is_said_with_sizes() -> None:
     ):
         Tensor(np.zeros(400, np.float32), device="cuda")
     assert issubclass(DeviceOutOfMemoryError, MemoryError)
+
+
+def test_a_move_that_fails_leaves_the_tensor_and_the_memory_as_they_were() -> None:
+    with interpreted(5000) as driver:
+        cell = Cell()
+        cell.small, cell.large = Parameter(np.ones(800, np.float32)), Parameter(np.ones(800, np.float32))
+        with pytest.raises(DeviceOutOfMemoryError, match="3200 bytes were asked of cuda:0, 1800 of 5000"):
+            cell.to("cuda")
+        assert (cell.small.device, cell.large.device) == ("cuda:0", "cpu")
+        assert cell.large.asnumpy().sum() == 800
+        lazy = Parameter(initializer("zeros", 800), device="cuda")
+        with pytest.raises(DeviceOutOfMemoryError):
+            lazy.init_data()
+        assert lazy.has_init
+        with pytest.raises(DeviceOutOfMemoryError):
+            cell.small.astype("float64")
+        assert driver.used(0) == 3200
+        cell.to("cpu")
+        gc.collect()
+        assert driver.used(0) == 0
+
+
+@pytest.mark.parametrize("step", ["copy", "record"])
+def test_memory_comes_back_from_a_copy_that_fails(driver: InterpretedDriver, monkeypatch: Any, step: str) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("illegal address")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, step, fail)
+        with pytest.raises(RuntimeError, match="illegal address"):
+            Tensor(np.ones(1000), device="cuda")
+    driver.record(0).sync()  # the device keeps what it still copies
+    gc.collect()
+    assert driver.used(0) == 0
+    assert Tensor(np.ones(1000), device="cuda").asnumpy().sum() == 1000
+
+
+def test_staging_is_bounded_and_lent_to_one_thread_at_a_time(driver: InterpretedDriver, monkeypatch: Any) -> None:
+    monkeypatch.setattr(device_array, "STAGING_BYTES", 1024)
+    values = np.random.default_rng(7).integers(0, 255, (4, 50_000), np.uint8)
+    for row in values:
+        np.testing.assert_array_equal(DeviceArray.from_host(row, 0).to_host(), row)
+    assert driver.pinned_bytes == 2 * 1024
+    with device_array._staging(0) as first, device_array._staging(0) as second:
+        assert first is not second
+    assert driver.pinned_bytes == 4 * 1024
+    with device_array._staging(0), device_array._staging(0):
+        assert driver.pinned_bytes == 4 * 1024
+
+
+def test_saved_pieces_are_read_from_the_device_one_at_a_time(
+    driver: InterpretedDriver, monkeypatch: Any, tmp_path: Path
+) -> None:
+    from numparam import streaming
+
+    monkeypatch.setattr(streaming, "BUFFER_BYTES", 4096)
+    values = np.random.default_rng(7).standard_normal((300, 7))
+    parameter = Parameter(values, name="w", device="cuda")
+    driver.read = []
+    numparam.save_checkpoint([parameter], str(tmp_path / "w.safetensors"))
+    assert sum(driver.read) == values.nbytes
+    assert max(driver.read) <= 4096
+    np.testing.assert_array_equal(numparam.load_checkpoint(str(tmp_path / "w.safetensors"))["w"].asnumpy(), values)
+
+
+def test_memory_that_another_library_keeps_from_writing_stays(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    tensor = Tensor([1.0, 2.0], device="cuda")
+    tensor._device_values().writable = False
+    with pytest.raises(ValueError, match="the storage is a read-only array"):
+        tensor[0] = 3
+    copied = tensor.copy()
+    copied[...] = 3
+    assert (tensor.tolist(), copied.tolist()) == ([1.0, 2.0], [3.0, 3.0])
+
+
+@pytest.mark.parametrize("options", [{}, {"max_version": (1, 0)}])
+def test_a_capsule_names_the_dtypes_that_numpy_lacks(options: Any) -> None:
+    class Exporter:
+        def __init__(self, capsule: Any) -> None:
+            self._capsule = capsule
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 1, 0
+
+        def __dlpack__(self, **_: Any) -> Any:
+            return self._capsule
+
+    values = np.arange(3, dtype=np.float32)
+    capsule = values.view(np.uint32).__dlpack__(**options)
+    device_array.name_dtype(capsule, 2)  # which is what DLPack calls floats
+    np.testing.assert_array_equal(np.from_dlpack(Exporter(capsule)), values)  # type: ignore[arg-type]
 
 
 def test_the_array_interface(driver: InterpretedDriver) -> None:  # noqa: ARG001
