@@ -137,6 +137,25 @@ def test_a_single_process_needs_no_init() -> None:
     barrier()
 
 
+def test_a_single_process_needs_no_mpi() -> None:
+    code = (
+        "import sys; sys.modules['mpi4py'] = None\n"
+        "import numpy as np, numparam\n"
+        "from numparam.communication import comm_func\n"
+        "from numparam.parallel import DistributedGradReducer, Momentum, ParallelOptimizer, broadcast_parameters\n"
+        "from numparam.parallel import check_agreement, sum_shared_gradients\n"
+        "weights = [numparam.Parameter(np.ones((4, 2), np.float32), name='w')]\n"
+        "numparam.set_auto_parallel_context(enable_parallel_optimizer=True,\n"
+        "    parallel_optimizer_config={'parallel_optimizer_threshold': 0})\n"
+        "broadcast_parameters(weights); check_agreement(weights); sum_shared_gradients(weights, weights)\n"
+        "DistributedGradReducer(weights)([np.ones((4, 2), np.float32)])\n"
+        "ParallelOptimizer(weights, Momentum(0.5))([np.ones((4, 2), np.float32)])\n"
+        "print(comm_func.all_reduce(weights[0].asnumpy()).sum())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "4.0\n"
+
+
 @pytest.mark.parametrize(
     "call, error, words",
     [

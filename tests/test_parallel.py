@@ -101,3 +101,10 @@ def test_errors(call, error, words) -> None:  # type: ignore[no-untyped-def]
 
 def reduce(gradients: list) -> None:
     DistributedGradReducer([Parameter(np.zeros(3), name="w")])(gradients)
+
+
+@needs_mpi
+@pytest.mark.parametrize("aware", ["", "0", "1"])
+def test_cuda_devices_directly_or_through_pinned_memory(aware: str) -> None:
+    environment = {"NUMPARAM_CUDA_AWARE_MPI": aware} if aware else {}
+    assert run("devices.py", 2, **environment).count("done") == 2

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Buffer = np.ndarray[Any, np.dtype[Any]] | DeviceArray
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 _HEADER_BYTES = 256
 _SPIN = 1e-4  # seconds in which a message of this machine comes, if its sender is there
 _LONGEST_SLEEP = 0.01
@@ -65,13 +67,9 @@ def arrive(group: Group, operation: str) -> None:
             raise StateError(f"{operation}: this process is one of {count}; call numparam.communication.init() first")
         return
     group.operations += 1
-    headers = {peer: np.zeros(_HEADER_BYTES, np.uint8) for peer in (group.rank, *group.peers)}
-    text = operation.encode()[:_HEADER_BYTES]
-    headers[group.rank][: len(text)] = np.frombuffer(text, np.uint8)
     place = f"operation {group.operations} {group}, {operation}"
-    own = headers[group.rank]
-    late = _run(group, dict.fromkeys(group.peers, own), {peer: headers[peer] for peer in group.peers}, place)
-    if late:
+    own, received = _header(operation), _headers(group)
+    if late := _run(group, dict.fromkeys(group.peers, own), received, place, is_arrival=True):
         there = [rank for rank in group.ranks if rank not in late]
         raise _failed(
             group,
@@ -81,7 +79,7 @@ def arrive(group: Group, operation: str) -> None:
             ),
         )
     came: dict[str, list[int]] = {}
-    for peer, header in headers.items():
+    for peer, header in {group.rank: own, **received}.items():
         came.setdefault(bytes(header).rstrip(b"\0").decode(errors="replace"), []).append(group.ranks[peer])
     if len(came) > 1:
         said = "; ".join(f"{named(ranks)}: {text}" for text, ranks in sorted(came.items(), key=lambda item: item[1]))
@@ -104,6 +102,8 @@ def exchange(group: Group, operation: str, sends: Mapping[int, Buffer], receives
     LateRankError
         If nothing came for as long as a rank waits for another one.
     """
+    if not sends and not receives:
+        return
     late = _run(group, sends, receives, operation)
     if late:
         raise _failed(
@@ -117,37 +117,48 @@ def exchange(group: Group, operation: str, sends: Mapping[int, Buffer], receives
 
 def leave() -> None:
     """Tell every rank that this process is at its end, and wait for them to be there too, however long they work."""
-    farewell = np.zeros(_HEADER_BYTES, np.uint8)
-    text = b"the end of the program"
-    farewell[: len(text)] = np.frombuffer(text, np.uint8)
+    farewell = _header("the end of the program")
     everyone, *groups = world.groups.values()
     for group in groups:  # for those who wait in one; nobody else takes these messages
         _abandoned.extend(_posted(group, dict.fromkeys(group.peers, farewell), {}))
-    _wait(
-        _posted(
-            everyone,
-            dict.fromkeys(everyone.peers, farewell),
-            {peer: np.empty(_HEADER_BYTES, np.uint8) for peer in everyone.peers},
-        ),
-        timeout=float("inf"),
-    )
+    _wait(_posted(everyone, dict.fromkeys(everyone.peers, farewell), _headers(everyone)), float("inf"))
 
 
-def _run(group: Group, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer], operation: str) -> list[int]:
+def _header(text: str) -> Array:
+    return np.frombuffer(text.encode()[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0"), np.uint8)
+
+
+def _headers(group: Group) -> dict[int, Array]:
+    """Return room for what the other members say."""
+    return {peer: np.empty(_HEADER_BYTES, np.uint8) for peer in group.peers}
+
+
+def _run(
+    group: Group,
+    sends: Mapping[int, Buffer],
+    receives: Mapping[int, Buffer],
+    operation: str,
+    is_arrival: bool = False,
+) -> list[int]:
     """Exchange messages; return the ranks of the world that did not do their part in time."""
     from mpi4py import MPI
 
     requests: list[Any] = []
     try:
         requests = _posted(group, sends, receives)
-        if _wait(requests, world.timeout):
+        if _wait(requests, world.timeout, is_arrival):
             return []
     except MPI.Exception as error:
         peers = _unfinished(group, requests, [*receives, *sends])
         raise _failed(
             group, CommunicationError(f"{operation}: MPI lost {named(peers or group.ranks)}: {error}")
         ) from error
-    _abandoned.extend(requests)
+    except BaseException as error:
+        _failed(group, CommunicationError(f"{operation}: it was broken off by {type(error).__name__}"))
+        raise
+    finally:
+        if any(requests):
+            _abandoned.extend((requests, sends, receives))
     return _unfinished(group, requests[: len(receives)], [*receives]) or _unfinished(
         group, requests, [*receives, *sends]
     )
@@ -164,19 +175,23 @@ def _posted(group: Group, sends: Mapping[int, Buffer], receives: Mapping[int, Bu
 
 
 def _as_bytes(buffer: Buffer) -> Any:
-    return buffer.view(np.uint8) if isinstance(buffer, np.ndarray) else buffer  # MPI knows no bfloat16
+    if isinstance(buffer, np.ndarray):
+        return buffer.view(np.uint8)  # MPI knows no bfloat16
+    from mpi4py.MPI import buffer as memory
+
+    return memory.fromaddress(buffer.address, buffer.nbytes)
 
 
-def _wait(requests: list[Any], timeout: float) -> bool:
-    """Say whether all requests were done before nothing happened for `timeout` seconds."""
+def _wait(requests: list[Any], timeout: float, is_arrival: bool = False) -> bool:
+    """Say whether all requests were done in time: since the last one was, or of an arrival since it began."""
     from mpi4py.MPI import Request
 
-    since = time.monotonic()
+    start = since = time.monotonic()
     while (done := Request.Testsome(requests)) is not None:
         now = time.monotonic()
         if done:
             since = now
-        elif now - since > timeout:
+        elif now - (start if is_arrival else since) > timeout:
             return False
         elif now - since < _SPIN:
             _let_others_run()

@@ -128,8 +128,8 @@ class DistributedGradReducer:
         dtype = rows[0].dtype
         reduction = Reduction(ReduceOp.SUM, dtype, self.degree if self.mean else 1)
         operation = (
-            f"gradients of {sum(array.size for array in rows)} {dtype}, bucket {number} "
-            f"from {names[0]!r:.60} to {names[-1]!r:.60}"
+            f"{'mean' if self.mean else 'sum'} of {sum(array.size for array in rows)} {dtype}, "
+            f"gradients of bucket {number} from {names[0]!r:.60} to {names[-1]!r:.60}"
         )
         arrive(self.group, operation)
         collectives.all_reduce(self.group, operation, [array.reshape((array.size,)) for array in rows], reduction)
