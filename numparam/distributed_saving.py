@@ -54,7 +54,8 @@ def save_distributed_checkpoint(
     save_obj, append_dict, choice_func, progress
         As for `save_checkpoint`. All ranks give the same names in the same order.
     ckpt_file_name : str or path
-        The index; ``.safetensors.index.json`` is put behind it unless it ends so. The files stand beside it.
+        The index; ``.safetensors.index.json`` is put behind it unless it ends so. The files stand beside it, in a
+        folder that all ranks see.
     rank, ranks : int, optional
         Which of how many ranks this is: ``global_rank`` and ``device_num`` of the parallel context.
     recipes : bool

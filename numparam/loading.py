@@ -47,10 +47,14 @@ def load_checkpoint(
     A slice of a parameter reads that slice of the file and no more. Writing to a parameter never changes the file. The
     file may be replaced as long as they live, but must not be shortened.
 
+    The parameters of `save_distributed_checkpoint` are whole and lazy: reading a region opens the files that hold it,
+    and they must be there until then. `save_checkpoint` of all of them makes one ordinary file, as a stream.
+
     Parameters
     ----------
     ckpt_file_name : str or path
-        A safetensors file, the index of several (``*.safetensors.index.json``), or a ``.ckpt`` file of MindSpore.
+        A safetensors file, the index of several (``*.safetensors.index.json``), whether they hold parameters or pieces
+        of them, or a ``.ckpt`` file of MindSpore.
     net : Cell, optional
         The values are copied into it; see `load_param_into_net`.
     strict_load : bool
@@ -204,8 +208,9 @@ def load_param_into_net(
 ) -> LoadReport:
     """Copy values into the parameters of a cell by their names, and into its persistent buffers by their paths.
 
-    Names, shapes and dtypes are compared before anything is copied. Lazy values leave a lazy parameter lazy. Floating
-    dtypes are converted to the parameter's, and so are integers.
+    Names, shapes and dtypes are compared before anything is copied. A parameter that holds a region of the whole takes
+    that region of whole values, and no more of them is read. Recipes leave a lazy parameter lazy. Floating dtypes are
+    converted to the parameter's, and so are integers.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def save_checkpoint(
 
     The values go to the disk block by block: lazy parameters are made on the way and stay lazy, so the memory does not
     grow with the checkpoint. A file appears whole or not at all, and so does a checkpoint of several: until the index
-    is replaced, the files of the old one stay.
+    is replaced, the files of the old one stay. Of a parameter that holds a region of the whole, the file says which.
 
     Parameters
     ----------

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numparam import header, load_checkpoint
+from numparam import Parameter, Tensor, header, load_checkpoint, save_distributed_checkpoint, write_index
 from numparam.errors import CheckpointError
+from numparam.region import Region
 
 MUTATIONS = 100_000
 
@@ -118,6 +119,37 @@ def test_mutated_headers_give_a_sound_header_or_one_sentence() -> None:
     assert kinds["read"] > 1000
     assert kinds["refused"] > 50_000
     assert peak < 2**21
+
+
+def part_of(index: Path) -> Any:
+    try:
+        return load_checkpoint(index)["w"][2:4, ::-1].asnumpy()
+    except (CheckpointError, KeyError, IndexError) as error:  # the name and the number of axes may be others
+        return str(error)
+
+
+@pytest.mark.slow
+def test_mutated_indexes_of_pieces_give_what_their_files_hold_or_one_sentence(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    values = np.arange(35.0).reshape(7, 5)
+    for rank in range(4):
+        part = Parameter(Tensor(values[2 * rank : 2 * rank + 2]), name="w")
+        part._region = Region.full((7, 5))[2 * rank : 2 * rank + 2]
+        save_distributed_checkpoint([part], tmp_path / "m", rank=rank, ranks=4)
+    index = write_index(tmp_path / "m")
+    good = index.read_bytes()
+    kinds: Counter[str] = Counter()
+    for _ in range(MUTATIONS // 10):
+        index.write_bytes(mutated(bytes(8) + good, random)[8:])
+        answer = part_of(index)
+        kinds["refused" if isinstance(answer, str) else "read"] += 1
+        if isinstance(answer, str):
+            assert "\n" not in answer
+            assert len(answer) < 1000
+        elif answer.size:  # a shape with a 0 has no values that could be wrong
+            np.testing.assert_array_equal(answer, values[2:4, ::-1])
+    assert kinds["read"] > 500
+    assert kinds["refused"] > 5_000
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**20, 2**40, 2**62, 2**63, 2**64 - 1])
