@@ -53,6 +53,7 @@ def test_slice_of_each_rank(grid: list[int], axes: list[int], indices: str) -> N
         row, column = divmod(int(index), parts[1])
         expected = whole[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
         np.testing.assert_array_equal(parsed.region(shape, rank).take(whole), expected)
+        assert parsed.slice_index(rank) == int(index)
 
 
 # With an index of their own for the slices of the optimizer: MindSpore 2.10 gives 4, 5, 5, 6 for the first.
