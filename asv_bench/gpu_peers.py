@@ -1,19 +1,21 @@
 """Compare numparam's fills on a CUDA device with the speed of its memory and with other libraries, all in one run.
 
 It is what `python asv_bench/peers.py --device cuda` runs. Every contender of a row fills an array of the same size on
-the same card in turn, several times between two synchronisations; the best round counts. Nobody has run it yet on a
-GPU: the README's column says so.
+the same card in turn, several times between two synchronisations of the whole device, whatever streams a library uses;
+the best round counts. Fills overlap with the launches that follow, if they take longer: use 2**28 elements or more.
+Nobody has run it yet on a GPU: the README's column says so.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 SIGMA = 0.02
-CALLS = 10  # between two synchronisations, so that launching costs nothing
+CALLS = 20  # between two synchronisations, so that waiting costs nothing
 Call = Callable[[], object]
 ROWS = (
     ("uniform", "float32"), ("normal", "float32"), ("normal", "bfloat16"), ("normal", "float16"),
@@ -39,9 +41,11 @@ def numparam(draw: str, dtype: str, elements: int) -> Call:
     return lambda: DRAWS[draw](out)  # type: ignore[arg-type]
 
 
-def torch(draw: str, dtype: str, elements: int) -> Call:
+def torch(draw: str, dtype: str, elements: int) -> Call | None:
     import torch
 
+    if not torch.cuda.is_available():
+        return None
     tensor = torch.empty(elements, dtype=getattr(torch, dtype), device="cuda")
     return {
         "uniform": lambda: tensor.uniform_(-1.0, 1.0),
@@ -64,9 +68,12 @@ def cupy(draw: str, dtype: str, elements: int) -> Call | None:
     }.get(draw)
 
 
-def jax(draw: str, dtype: str, elements: int) -> Call:
+def jax(draw: str, dtype: str, elements: int) -> Call | None:
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else it takes the memory of the others
     import jax
 
+    if jax.default_backend() != "gpu":
+        return None
     make = {
         "uniform": lambda key: jax.random.uniform(key, (elements,), dtype, -1.0, 1.0),
         "normal": lambda key: SIGMA * jax.random.normal(key, (elements,), dtype),
@@ -74,27 +81,30 @@ def jax(draw: str, dtype: str, elements: int) -> Call:
         "constant": lambda _: jax.numpy.full((elements,), 1.5, dtype),
     }[draw]
     compiled, key = jax.jit(make), jax.random.key(7)
-    return lambda: compiled(key).block_until_ready()
+    return lambda: compiled(key)
 
 
 CONTENDERS = {call.__name__: call for call in (memset, numparam, torch, cupy, jax)}
 
 
-def synchronise() -> None:
-    from numparam.kernels import _driver
+def synchronise(made: Any) -> None:
+    """Wait for all streams of the device, and for what JAX has not queued yet."""
+    from cuda.core import Device
 
-    _driver.get_driver().record(0).sync()
+    if hasattr(made, "block_until_ready"):
+        made.block_until_ready()
+    Device(0).sync()
 
 
 def best_seconds(call: Call, rounds: int) -> float:
     best = float("inf")
-    call()
+    made = call()  # compiles
     for _ in range(rounds):
-        synchronise()
+        synchronise(made)
         start = perf_counter()
         for _ in range(CALLS):
-            call()
-        synchronise()
+            made = call()
+        synchronise(made)
         best = min(best, (perf_counter() - start) / CALLS)
     return best
 
