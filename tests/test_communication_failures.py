@@ -1,7 +1,6 @@
 """A rank that fails ends the whole job, which says which rank it was and where."""
 
 import subprocess
-import time
 
 import pytest
 
@@ -11,11 +10,9 @@ pytestmark = [needs_mpi, pytest.mark.timeout(120)]
 
 
 def fail(what: str, timeout: float = 60, ranks: int = 4) -> tuple[str, subprocess.CompletedProcess[str]]:
-    """Return what the failing job said. It ends by itself: the script's other ranks would sleep for a minute."""
-    started = time.monotonic()
-    done = start("failing.py", ranks, what, str(timeout), seconds=100)
+    """Return what the failing job said. It ends by itself: other ranks would sleep for longer than they are given."""
+    done = start("failing.py", ranks, what, str(timeout), seconds=55)
     assert done.returncode != 0
-    assert time.monotonic() - started < 50, "the other ranks slept on"
     return done.stdout + done.stderr, done
 
 

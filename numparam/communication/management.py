@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from numparam import context
 from numparam.communication.collectives import gather_small
 from numparam.communication.exchange import arrive, enter, leave, started_by_mpiexec, world
 from numparam.communication.failure import StopJob, stop_job
@@ -34,10 +35,10 @@ _LONGEST_START = 30 * 24 * 3600.0
 def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     """Start the communication with the other ranks of the job, those of ``mpiexec -n 4 python ...``.
 
-    Sets ``device_num`` and ``global_rank`` of the parallel context. Where no seed was set, ranks take the seed of rank
-    0. From here on, an exception that nothing catches ends the whole job, with the traceback and a sentence that names
-    the rank. A process that mpiexec did not start is a job of one rank. Without effect, but for `timeout`, the second
-    time.
+    Sets ``device_num`` and ``global_rank`` of the parallel context, which a reset of the context leaves alone. Where no
+    seed was set, ranks take the seed of rank 0. From here on, an exception that nothing catches ends the whole job, with
+    the traceback and a sentence that names the rank. A process that mpiexec did not start is a job of one rank. Without
+    effect, but for `timeout`, the second time.
 
     MPI itself waits for all ranks to start. One that never does ends the job after `timeout` too, but MPI does not tell
     which it is: the others print where they wait.
@@ -89,7 +90,7 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
         # All are there, so this does not wait; from here on no message can meet one of the user's own.
         world.communicator = mpi.COMM_WORLD.Dup()
         _share_seed(everyone)
-    set_auto_parallel_context(device_num=size, global_rank=rank)
+    _stand(rank, size)
     atexit.register(release)
 
 
@@ -115,7 +116,7 @@ def release() -> None:
         if isinstance(sys.excepthook, StopJob):
             sys.excepthook = sys.excepthook.previous
     enter(alone())
-    set_auto_parallel_context(device_num=1, global_rank=0)
+    _stand(0, 1)
 
 
 def get_rank(group: str = WORLD_COMM_GROUP) -> int:
@@ -294,6 +295,13 @@ def _start_mpi_with_all_ranks(limit: float) -> Any:
     finally:
         faulthandler.cancel_dump_traceback_later()
     return MPI
+
+
+def _stand(rank: int, size: int) -> None:
+    """Tell the parallel context the place of this process, also as what `reset_auto_parallel_context` goes back to."""
+    for option, value in (("global_rank", rank), ("device_num", size)):
+        set_auto_parallel_context(**{option: value})
+        context._OPTIONS[option] = value, context._OPTIONS[option][1]
 
 
 def _tag(name: str) -> int:
