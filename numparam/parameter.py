@@ -13,8 +13,9 @@ from numparam.context import ParallelMode, get_auto_parallel_context, parallel_m
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
 from numparam.flags import anything, integer, lengths, switch
 from numparam.layout import Layout
+from numparam.parameter_input import as_values, converted
 from numparam.region import Region
-from numparam.tensor import Array, Recipe, Tensor, as_array
+from numparam.tensor import Recipe, Tensor
 
 if TYPE_CHECKING:
     from numparam.initializer import Initializer
@@ -115,7 +116,7 @@ class Parameter(Tensor):
         if isinstance(default_input, Tensor):
             self._copy(default_input)
         else:
-            self._hold(_values(self._name, default_input))
+            self._hold(as_values(self._name, default_input))
         self._place(device)
         if self._recipe is None:
             self._origin = "input"
@@ -281,7 +282,7 @@ class Parameter(Tensor):
         if source.has_init and self.has_init and source.dtype == self._dtype:
             self._recipe, self._region = source._recipe, source._region
         else:
-            values = _converted(self._name, source.asnumpy(), self._dtype)
+            values = converted(self._name, source.asnumpy(), self._dtype)
             self._discard()
             self._hold(values)
 
@@ -320,7 +321,7 @@ class Parameter(Tensor):
         if target == self._dtype:
             return self
         if recipe is None:
-            values = _converted(self._name, self.asnumpy(), target)
+            values = converted(self._name, self.asnumpy(), target)
             self._discard()
             self._hold(values)
         else:
@@ -510,26 +511,3 @@ class Parameter(Tensor):
             f"Parameter (name={self._name}, shape={self.shape}, dtype={dtypes.type_name(self._dtype)}, "
             f"requires_grad={self.requires_grad})"
         )
-
-
-def _values(name: str, given: Any) -> Array:
-    """Copy the values that a parameter was given, of the kinds that it takes."""
-    if isinstance(given, bool | np.bool_):
-        raise ArgumentValueError(f"Parameter {name!r}: the input cannot be a bool; use an array of dtype bool")
-    if not isinstance(given, int | float | list | np.ndarray | np.number):
-        raise ArgumentTypeError(
-            f"Parameter {name!r}: the input is a Tensor, int, float, ndarray or list, found {type(given).__name__}"
-        )
-    return as_array(given, "int32" if isinstance(given, int) else None)
-
-
-def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold."""
-    if dtype.kind in "iu" and array.size:
-        limits, values = np.iinfo(dtype), array.real if array.dtype.kind == "c" else array
-        low, high = values.min().item(), values.max().item()
-        # An inexact comparison with 2**63 - 1 would let 2**63 pass: compare Python numbers, which are exact.
-        if not (limits.min - 1 < low and high < limits.max + 1):
-            raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")
-    with np.errstate(all="ignore"):
-        return array.astype(dtype, copy=False)

@@ -1,0 +1,31 @@
+"""The values that a parameter may be given, and their conversion to its dtype."""
+
+from typing import Any
+
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.tensor import Array, as_array
+
+
+def as_values(name: str, given: Any) -> Array:
+    """Copy the values that a parameter was given, of the kinds that it takes."""
+    if isinstance(given, bool | np.bool_):
+        raise ArgumentValueError(f"Parameter {name!r}: the input cannot be a bool; use an array of dtype bool")
+    if not isinstance(given, int | float | list | np.ndarray | np.number):
+        raise ArgumentTypeError(
+            f"Parameter {name!r}: the input is a Tensor, int, float, ndarray or list, found {type(given).__name__}"
+        )
+    return as_array(given, "int32" if isinstance(given, int) else None)
+
+
+def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold."""
+    if dtype.kind in "iu" and array.size:
+        limits, values = np.iinfo(dtype), array.real if array.dtype.kind == "c" else array
+        low, high = values.min().item(), values.max().item()
+        # An inexact comparison with 2**63 - 1 would let 2**63 pass: compare Python numbers, which are exact.
+        if not (limits.min - 1 < low and high < limits.max + 1):
+            raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=False)
