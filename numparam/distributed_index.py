@@ -32,8 +32,8 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     """Join the files that the ranks wrote: the save becomes the checkpoint, and the files of the one before go.
 
     It reads the headers of the files alone, so an index that was lost can be written anew; one that is up to date stays
-    as it is. If every parameter stands
-    whole in one file, the index is one of Hugging Face's, which other libraries read too.
+    as it is. If every parameter stands whole in one file, the index is one of Hugging Face's, which other libraries
+    read too.
 
     Parameters
     ----------
@@ -137,13 +137,12 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
         raise CheckpointError(f"parameter {min(both)!r}: some ranks saved its recipe and others its values")
     grids = {name: Grid.join(name, parts) for name, parts in valued.items()}
     for flags in metadata[FLAGS].values():
-        flags.pop("sliced", None)  # which the whole is not
+        if isinstance(flags, dict):  # else loading says so
+            flags.pop("sliced", None)  # which the whole is not
     texts = {key: as_json(merged) for key, merged in metadata.items() if merged}
     if streams := sorted({each.metadata[STREAM] for each in found if STREAM in each.metadata}):
         if len(streams) > 1:
-            raise CheckpointError(
-                f"the recipes are for the random streams {' and '.join(streams)}: save with one numparam"
-            )
+            raise CheckpointError(f"the recipes are for random streams {' and '.join(streams)}: use one numparam")
         texts[STREAM] = streams[0]
     total = sum(entry.nbytes for entry, _ in described.values())
     content: dict[str, Any] = {"metadata": {"format": "pt", **texts, "total_size": total}}
