@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from peers import machine, markdown
+from comparison import machine, markdown
 
 LAYERS = 5_000
 WIDTH = 64

@@ -6,19 +6,13 @@ several rounds. The contenders of a row are called in turn, as in `peers.py`, an
 
 import argparse
 import ctypes
-import importlib.metadata
-import multiprocessing
-import os
-import platform
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from typing import Any
 
 import numpy as np
 
-from peers import Array, Call, best_seconds, in_parts, judged, machine, markdown, present
+from comparison import Array, Call, best_seconds, heading, in_parts, judged, machine, markdown, on_cores, present
 
 # For one thread. "memcpy" is libc's on 256 MiB, counted in bytes as the row is.
 TARGETS: Mapping[str, Mapping[str, float]] = {
@@ -63,9 +57,6 @@ def torch_copy(target: Array, source: Array) -> Call | None:
 
 def measure(threads: int, rounds: int, names: Iterable[str], peers: Iterable[str]) -> dict[str, dict[str, float]]:
     """Return for each row the bytes per second of every contender, on `threads` cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    if threads < len(cores):
-        os.sched_setaffinity(0, cores[:threads])
     from benchmarks import copying, slicing
     from numparam.kernels import copy
     from numparam.kernels.threads import set_num_threads
@@ -140,16 +131,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     peers, absent = present(PEERS)
-    measured = {}
-    for threads in arguments.threads:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-            measured[threads] = child.submit(measure, threads, arguments.rounds, arguments.rows, peers).result()
-
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["numparam", "numba", *peers])
-    print(f"{date.today():%d %B %Y}; {machine()}; Python {platform.python_version()}; {versions}.")
-    print(f"Copies, warm, best of {arguments.rounds} rounds, in GB/s, bytes read and written;")
-    print("in brackets: numparam copies so many times as fast.")
-    print(*(f"Absent: {name}.\n" for name in absent), sep="")
+    measured = on_cores(arguments.threads, measure, arguments.rounds, arguments.rows, peers)
+    print(
+        heading(
+            machine(),
+            ["numparam", "numba", *peers],
+            absent,
+            f"Copies, warm, best of {arguments.rounds} rounds, in GB/s, bytes read and written;",
+            "in brackets: numparam copies so many times as fast.",
+        )
+    )
     print(table(measured, peers, arguments.targets), end="\n\n")
     print(small_copies())
 

@@ -8,28 +8,29 @@ allowed exactly that many cores. Libraries that are not installed are left out a
 
 import argparse
 import ctypes
-import importlib.metadata
-import importlib.util
-import multiprocessing
-import os
-import platform
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
-from pathlib import Path
-from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Call = Callable[[], object]
+from comparison import (
+    Array,
+    Call,
+    best_seconds,
+    heading,
+    in_parts,
+    judged,
+    machine,
+    markdown,
+    on_cores,
+    present,
+)
 
 SIGMA = 0.02
+IN_BRACKETS = "in brackets: numparam fills so many times as fast."
 
 
 @dataclass(frozen=True)
@@ -138,38 +139,8 @@ def mindspore(row: Row, out: Array, threads: int) -> Call | None:
 PEERS = {peer.__name__: peer for peer in (numpy, randomgen, torch, jax, mindspore)}
 
 
-def in_parts(work: Callable[[int, Array], object], out: Array, threads: int) -> Call:
-    """Return a call that runs `work(i, part)` on each of `threads` equal parts of `out` at once."""
-    if threads == 1:
-        return lambda: work(0, out)
-    parts = np.array_split(out, threads)
-    pool = ThreadPoolExecutor(threads)
-    return lambda: list(pool.map(work, range(threads), parts))
-
-
-# For a moment after JAX returns, what it left running halves the speed of whoever comes next.
-SETTLE_SECONDS = 0.25
-
-
-def best_seconds(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
-    """Call everybody once to warm up, then in turn for so many rounds; return each one's best time."""
-    for call in calls.values():
-        call()
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(rounds):
-        for name, call in calls.items():
-            sleep(SETTLE_SECONDS)
-            start = perf_counter()
-            call()
-            best[name] = min(best[name], perf_counter() - start)
-    return best
-
-
 def measure(threads: int, elements: int, rounds: int, peers: Iterable[str]) -> list[dict[str, float]]:
     """Return for each of `ROWS` the elements per second of every contender, on `threads` cores."""
-    cores = sorted(os.sched_getaffinity(0))
-    if threads < len(cores):  # to set all of them again left every thread on one core, seen on a virtual machine
-        os.sched_setaffinity(0, cores[:threads])  # before a library counts them
     from benchmarks.common import touched
 
     measured = []
@@ -185,22 +156,6 @@ def measure(threads: int, elements: int, rounds: int, peers: Iterable[str]) -> l
         seconds = best_seconds({name: call for name, call in calls.items() if call}, rounds)
         measured.append({name: elements / time for name, time in seconds.items()})
     return measured
-
-
-def present(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Split the names of libraries into those that this environment has and those that it lacks."""
-    found = [name for name in names if importlib.util.find_spec(name)]
-    return found, [name for name in names if name not in found]
-
-
-def judged(measured: Mapping[str, float], targets: Mapping[str, float]) -> str:
-    """Say for each target whose contender ran what was wanted, and whether it was reached."""
-    verdicts = []
-    for name, wanted in targets.items():
-        if name in measured:
-            ratio = measured["numparam"] / measured[name]
-            verdicts.append(f"{name} {wanted:g}×: " + ("met" if ratio >= wanted else f"missed, {ratio:.3g}×"))
-    return ", ".join(verdicts)
 
 
 def speed_table(measured: Mapping[int, list[dict[str, float]]], peers: list[str], with_targets: bool) -> str:
@@ -255,21 +210,6 @@ def process_table(with_torch: bool) -> str:
     )
 
 
-def markdown(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def machine() -> str:
-    import llvmlite.binding
-
-    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    name = model[1] if model else platform.machine()
-    cores = len(os.sched_getaffinity(0))
-    return f"{name} ({llvmlite.binding.get_host_cpu_name()}), {cores} cores, {platform.system()}"
-
-
 def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
     import gpu_peers
     import numparam
@@ -279,11 +219,15 @@ def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
     except numparam.errors.DeviceError as error:
         sys.exit(f"peers.py: {error}")
     peers, absent = present([name for name in ("torch", "cupy", "jax") if name in (*wanted, "cupy")])
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["numparam", "numba-cuda", *peers])
-    print(f"{date.today():%d %B %Y}; {card.name}, {card.total / 2**30:.0f} GiB; {versions}.")
-    print(f"Fills of {elements} elements, warm, best of {rounds} rounds, in G elements/s;")
-    print("in brackets: numparam fills so many times as fast.")
-    print(*(f"Absent: {name}.\n" for name in absent), sep="")
+    print(
+        heading(
+            f"{card.name}, {card.total / 2**30:.0f} GiB",
+            ["numparam", "numba-cuda", *peers],
+            absent,
+            f"Fills of {elements} elements, warm, best of {rounds} rounds, in G elements/s;",
+            IN_BRACKETS,
+        )
+    )
     print(markdown(gpu_peers.rows(elements, rounds, peers)))
 
 
@@ -301,16 +245,16 @@ def main() -> None:
         compare_on_gpu(arguments.elements, arguments.rounds, arguments.peers)
         return
     peers, absent = present(arguments.peers)
-    measured = {}
-    for threads in arguments.threads:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-            measured[threads] = child.submit(measure, threads, arguments.elements, arguments.rounds, peers).result()
-
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ["numparam", "numba", *peers])
-    print(f"{date.today():%d %B %Y}; {machine()}; Python {platform.python_version()}; {versions}.")
-    print(f"Fills of {arguments.elements} elements, warm, best of {arguments.rounds} rounds, in G elements/s;")
-    print("in brackets: numparam fills so many times as fast.")
-    print(*(f"Absent: {name}.\n" for name in absent), sep="")
+    measured = on_cores(arguments.threads, measure, arguments.elements, arguments.rounds, peers)
+    print(
+        heading(
+            machine(),
+            ["numparam", "numba", *peers],
+            absent,
+            f"Fills of {arguments.elements} elements, warm, best of {arguments.rounds} rounds, in G elements/s;",
+            IN_BRACKETS,
+        )
+    )
     print(speed_table(measured, peers, arguments.targets), end="\n\n")
     print(process_table(with_torch="torch" in peers))
 
