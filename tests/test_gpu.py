@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,10 +18,11 @@ import numparam
 from numparam import Parameter, Tensor
 from numparam.errors import DeviceError, DeviceOutOfMemoryError
 from numparam.initializer import initializer
-from numparam.kernels import _driver, constant, conversion, fill
+from numparam.kernels import _driver, constant, fill
 from numparam.kernels.batch import Batch
 from numparam.kernels.device_array import STAGING_BYTES, DeviceArray
-from test_ptx_copy import PAIRS, SLICES, span_of, values_of
+from test_ptx_conversion import PAIRS, assert_same, values_of, wanted
+from test_ptx_copy import SLICES, span_of
 from test_ptx_fill import CASES, HIGH, KEY, bits, check, counters_of_special_words, write
 
 pytestmark = pytest.mark.gpu
@@ -62,23 +65,62 @@ def test_tables_have_the_bits_of_the_cpu_on_special_words(draw: str, dtype: np.d
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_conversions_have_the_bits_of_the_cpu(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     values = values_of(source)
-    expected = np.empty(values.size, target)
-    conversion.convert(expected, values)
-    found = DeviceArray.from_host(values, 0).astype(target).to_host()
-    nan = np.isnan(expected)
-    np.testing.assert_array_equal(np.isnan(found), nan)
-    np.testing.assert_array_equal(bits(found[~nan]), bits(expected[~nan]))
+    assert_same(DeviceArray.from_host(values, 0).astype(target).to_host(), wanted(values, target))
+    many = np.resize(values, (33, 4097))[:, 1:]
+    part = DeviceArray.from_host(np.resize(values, (33, 4097)), 0).read_slice((33, 4096), fill.Span(1, (4097, 1)))
+    assert_same(part.astype(target).to_host().ravel(), wanted(np.ascontiguousarray(many), target).ravel())
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8", "c16"])
-def test_slices_and_constants(dtype: str) -> None:
-    whole = np.random.default_rng(7).integers(0, 255, (24, 32)).astype(dtype)
-    for index in SLICES:
-        there, span = DeviceArray.from_host(whole, 0), span_of(whole, whole[index])
-        np.testing.assert_array_equal(there.read_slice(whole[index].shape, span).to_host(), whole[index])
+def test_slices_transposes_rows_and_constants(dtype: str) -> None:
+    random = np.random.default_rng(7)
+    whole = random.integers(0, 255, (24, 32)).astype(dtype)
+    large = random.integers(0, 255, (777, 1234)).astype(dtype)
+    pieces = [(whole, whole[index]) for index in SLICES] + [
+        (large, large.T), (large, large.T[3:, ::-1]), (large, large[5:, 7:1200]), (large, large[::-3, ::5]),
+        (large.reshape(7, 111, 1234), large.reshape(7, 111, 1234).transpose(2, 0, 1)),
+    ]  # fmt: skip
+    for array, part in pieces:
+        there, span = DeviceArray.from_host(array, 0), span_of(array, part)
+        np.testing.assert_array_equal(there.read_slice(part.shape, span).to_host(), part)
+        there.write_slice(DeviceArray.from_host(np.negative(part), 0), part.shape, span)
+        expected = array.copy()
+        np.lib.stride_tricks.as_strided(expected.reshape(-1)[span.base :], part.shape, part.strides)[...] = -part
+        np.testing.assert_array_equal(there.to_host(), expected)
+    rows = random.integers(0, 777, 5000)
+    np.testing.assert_array_equal(DeviceArray.from_host(large, 0).gather(rows).to_host(), large[rows])
+    target, values = DeviceArray.from_host(large, 0), random.integers(0, 255, (5000, 1234)).astype(dtype)
+    target.scatter(rows, DeviceArray.from_host(values, 0))
+    large[rows] = values
+    np.testing.assert_array_equal(target.to_host(), large)
     out = DeviceArray.empty((1031,), np.dtype(dtype), 0)
     constant.fill(out[3:], 3)
     np.testing.assert_array_equal(out[3:].to_host(), np.full(1028, 3, dtype))
+
+
+def test_parts_of_tensors_are_written_on_the_device() -> None:
+    values = np.random.default_rng(7).standard_normal((300, 200), np.float32)
+    tensor, expected = Tensor(values, device="cuda"), values.copy()
+    for index, value in [(np.s_[3:7], np.arange(200)), (np.s_[::-2, ::3], 7), ([5, 1, 5], values[:3]), (values > 1, 0)]:
+        tensor[index] = value
+        expected[index] = value
+    np.testing.assert_array_equal(tensor.asnumpy(), expected)
+    np.testing.assert_array_equal(tensor.T.astype("int16").asnumpy(), expected.T.astype(np.int16))
+
+
+def test_threads_share_a_device() -> None:
+    expected = [np.random.default_rng(seed).standard_normal(10**6) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda values: Tensor(values, device="cuda")[::-1].asnumpy(), expected)
+        for values, reversed_ in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(reversed_, values[::-1])
+
+
+def test_devices_tell_their_memory() -> None:
+    gpu = numparam.devices()[1]
+    assert (gpu.device, bool(gpu.name)) == ("cuda:0", True)
+    held = DeviceArray.empty((2**28,), np.dtype(np.uint8), 0)
+    assert 0 < numparam.devices()[1].free <= gpu.total - held.nbytes
 
 
 def test_a_round_trip_larger_than_the_staging_and_memory_that_comes_back() -> None:
@@ -107,8 +149,13 @@ def test_parameters_in_torch() -> None:
     numparam.set_seed(7)
     parameter = Parameter(initializer("normal", (300, 70), "bfloat16"), name="w")
     shared = torch.from_dlpack(parameter.to("cuda").init_data())
-    assert shared.device.type == "cuda"
+    assert (shared.device.type, shared.dtype) == ("cuda", torch.bfloat16)
     np.testing.assert_array_equal(shared.view(torch.int16).cpu().numpy(), parameter.asnumpy().view(np.int16))
+    back = Tensor.from_dlpack(shared)
+    assert (back.device, back.dtype) == ("cuda:0", parameter.dtype)
+    np.testing.assert_array_equal(back.asnumpy(), parameter.asnumpy())
+    eight = torch.from_dlpack(Tensor(np.arange(8).astype(ml_dtypes.float8_e5m2), device="cuda"))
+    assert (eight.dtype, eight.float().cpu().tolist()) == (torch.float8_e5m2, [0, 1, 2, 3, 4, 5, 6, 7])
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         there = Tensor(np.ones(10**7, np.float32), device="cuda")
@@ -130,8 +177,40 @@ def test_parameters_in_cupy() -> None:
     np.testing.assert_array_equal(DeviceArray.from_foreign(cupy.arange(5)).to_host(), np.arange(5))
 
 
+def test_parameters_in_jax() -> None:
+    jax = pytest.importorskip("jax")
+    if jax.default_backend() != "gpu":
+        pytest.skip("JAX has no GPU")
+    tensor = Tensor(np.arange(12, dtype=np.float32).reshape(3, 4), device="cuda")
+    np.testing.assert_array_equal(np.asarray(jax.dlpack.from_dlpack(tensor)), tensor.asnumpy())
+    taken = Tensor.from_dlpack(jax.numpy.arange(5, dtype="float32"))
+    assert (taken.device, taken.tolist()) == ("cuda:0", [0, 1, 2, 3, 4])
+
+
+def test_arrays_of_numba() -> None:
+    from numba import cuda
+
+    tensor = Tensor(np.arange(12, dtype=np.float32).reshape(3, 4), device="cuda")
+    np.testing.assert_array_equal(cuda.as_cuda_array(tensor).copy_to_host(), tensor.asnumpy())
+    np.testing.assert_array_equal(Tensor.from_dlpack(cuda.to_device(np.arange(5))).asnumpy(), np.arange(5))
+
+
+def test_memory_lives_as_long_as_who_shares_it() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = Tensor(np.arange(1000, dtype=np.float32), device="cuda")
+    shared = torch.from_dlpack(tensor)
+    del tensor
+    gc.collect()
+    others = [Tensor(np.full(1000, 7, np.float32), device="cuda") for _ in range(10)]
+    np.testing.assert_array_equal(shared.cpu().numpy(), np.arange(1000, dtype=np.float32))
+    assert all(other.asnumpy().min() == 7 for other in others)
+
+
 def test_from_one_device_to_another() -> None:
     if len(numparam.devices()) < 3:
         pytest.skip("one GPU only")
     values = np.random.default_rng(7).standard_normal(10**6)
-    np.testing.assert_array_equal(Tensor(values, device="cuda:0").to("cuda:1").asnumpy(), values)
+    there = Tensor(values, device="cuda:0").to("cuda:1")
+    np.testing.assert_array_equal(there.asnumpy(), values)
+    there[:1000] = Tensor(values[-1000:], device="cuda:0")
+    np.testing.assert_array_equal(there[:1000].asnumpy(), values[-1000:])
