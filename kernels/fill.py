@@ -326,7 +326,7 @@ def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: 
     ValueError
         If no number of the dtype lies in the interval.
     """
-    bounds = _inner_bounds(low, high, out.dtype)
+    bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
 
 
@@ -356,7 +356,7 @@ def truncated_normal(
     ValueError
         If less than 2**-93 of the distribution, or no number of the dtype, lies in the interval.
     """
-    bounds = _inner_bounds(low, high, out.dtype)
+    bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     if min(mean - low, high - mean) >= distributions.BEYOND_NORMAL * sigma:
         _fill("normal_within", out, key, (*distributions.normal_params(mean, sigma), *bounds), span)
         return
@@ -372,32 +372,20 @@ def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
 
 
 def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None) -> None:
-    if not out.size:
-        return
-    if params and out.dtype != np.float64 and max(*params, -min(params)) > FLOAT32_MAX:
-        name = distribution.split("_", maxsplit=1)[0]
-        raise ValueError(
-            f"{name} values of {out.dtype} are drawn in float32, whose numbers end at {FLOAT32_MAX:.4g}; found the "
-            f"parameters {params}; use smaller ones, or float64"
-        )
-    _TWINS[kind(out)](distribution, out, key, params, span)
+    if out.size:
+        _check_params(distribution, params, out.dtype)
+        _TWINS[kind(out)](distribution, out, key, params, span)
 
 
 def _fill_cpu(
     distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None
 ) -> None:
     storage = _STORAGE[out.dtype]
-    shape, strides, base = _merged(out.shape, span)
-    run_length = shape[-1] if strides[-1] == 1 else 1
+    base, strides = (0, None) if span is None else span
+    axes, run_length = _axes(out.shape, strides)
     make: Callable[[str, np.dtype[Any]], Any] = _make_run if run_length >= min(SHORTEST_RUN, out.size) else _make_gather
     loop = make(distribution, out.dtype)
-    scalar = np.float64 if storage.wide else np.float32
-    arguments = (
-        np.array((shape, strides), np.int64),
-        np.int64(base),
-        (np.uint64(key[0]), np.uint64(key[1]), np.uint64(key[2])),
-        tuple([scalar(value) if type(value) is float else value for value in params]),
-    )
+    arguments = axes, np.int64(base), _words(key), _scalars(params, storage.wide)
     flat = out.reshape(-1).view(storage.items)
     threads.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
 
@@ -409,6 +397,37 @@ def _fill_cuda(*arguments: Any) -> None:
 
 
 _TWINS: dict[str, Callable[..., None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}
+
+
+# What a fill checks and hands to the loop is kept: making it again takes as long as drawing a thousand values.
+
+
+@lru_cache(maxsize=1024)
+def _check_params(distribution: str, params: tuple[Any, ...], dtype: np.dtype[Any]) -> None:
+    if params and dtype != np.float64 and max(*params, -min(params)) > FLOAT32_MAX:
+        name = distribution.split("_", maxsplit=1)[0]
+        raise ValueError(
+            f"{name} values of {dtype} are drawn in float32, whose numbers end at {FLOAT32_MAX:.4g}; found the "
+            f"parameters {params}; use smaller ones, or float64"
+        )
+
+
+def _scalars(params: tuple[Any, ...], wide: bool) -> tuple[Any, ...]:
+    # Not kept: 0.0 would find what was made of -0.0.
+    scalar = np.float64 if wide else np.float32
+    return tuple([scalar(value) if type(value) is float else value for value in params])
+
+
+@lru_cache(maxsize=1024)
+def _words(key: Key) -> tuple[Any, ...]:
+    return tuple(map(np.uint64, key))
+
+
+@lru_cache(maxsize=1024)
+def _axes(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> tuple[Any, int]:
+    """Return the lengths and steps of the axes as the loops take them, and how long their runs are."""
+    lengths, steps, _ = _merged(shape, None if strides is None else Span(0, strides))
+    return np.array((lengths, steps), np.int64), lengths[-1] if steps[-1] == 1 else 1
 
 
 def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[int], int]:
@@ -431,7 +450,10 @@ def _merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[
 
 @lru_cache(maxsize=1024)
 def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
-    """Return the smallest and largest finite number of `dtype` in [low, high]: rounding cannot leave the interval."""
+    """Return the smallest and largest finite number of `dtype` in [low, high]: rounding cannot leave the interval.
+
+    A bound that is zero has no sign: what is kept for one would be found for the other.
+    """
     largest = np.asarray(ml_dtypes.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
     limit = float(largest)
     inner_low, inner_high = (np.asarray(min(max(bound, -limit), limit)).astype(dtype) for bound in (low, high))

@@ -1,5 +1,6 @@
 """The random values of one tensor, for any region of it."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,16 @@ class Source:
         self._draw("bits", out, region, label)
 
     def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
-        from numparam.kernels import fill
-
+        fill = _fill()
         # Only float64 has low words, and a digest costs as much as a small fill.
         refinement = stream(self.name, "refine" + label) if out.dtype == np.float64 else 0
         key = fill.Key(self.seed, stream(self.name, label), refinement)
         getattr(fill, kind)(out, key, *arguments, None if region.whole else fill.Span(*region.span()))
+
+
+@cache
+def _fill() -> Any:
+    """Import the kernels at the first fill: they take a third of a second."""
+    from numparam.kernels import fill
+
+    return fill
