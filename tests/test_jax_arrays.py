@@ -92,6 +92,14 @@ def test_axes_that_do_not_divide_are_refused_by_name() -> None:
         array(Parameter(initializer("normal", (6, 8)), name="odd"), sharding((2, 4), "b"))
 
 
+def test_what_is_no_sharding_on_devices_is_refused() -> None:
+    tensor = Parameter(initializer("normal", (8, 8)), name="w")
+    with pytest.raises(TypeError, match=r"parameter 'w' needs a jax\.sharding\.Sharding, found \(2, 4\)"):
+        array(tensor, (2, 4))
+    with pytest.raises(ValueError, match=r"parameter 'w': .* is one of a mesh, which jax\.set_mesh\(mesh\) tells"):
+        array(tensor, jax.sharding.PartitionSpec("a"))
+
+
 def test_without_a_sharding_there_is_one_device() -> None:
     parameter = named()
     made = array(parameter)

@@ -115,6 +115,15 @@ def test_one_sharding_a_tree_of_them_or_one_for_a_branch() -> None:
             assert leaf.devices() == {jax.devices()[0]} if cut is None else leaf.sharding == cut
 
 
+def test_shapes_may_bring_the_shardings_of_the_present_mesh() -> None:
+    spec = jax.sharding.PartitionSpec("a", "b")
+    with jax.set_mesh(jax.make_mesh((2, 4), ("a", "b"))):
+        shapes = jax.eval_shape(lambda: {"kernel": jax.numpy.zeros((16, 8), out_sharding=spec)})
+        made = [init(shapes, seed=7), init({"kernel": shape(16, 8)}, seed=7, shardings=spec)]
+    for tree in made:
+        assert tree["kernel"].sharding.is_equivalent_to(sharding((2, 4), "a", "b"), 2)
+
+
 def test_shapes_may_bring_their_shardings() -> None:
     cut = sharding((2, 4), "a", "b")
     made = init({"kernel": shape(16, 8, sharding=cut), "bias": shape(8)}, seed=7)

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
-from numparam.errors import DtypeError, NumparamError, ShapeError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, NumparamError, ShapeError
 from numparam.header import Entry
 from numparam.initializer import Initializer
 from numparam.region import Region
@@ -26,17 +27,17 @@ _ALIGNMENT = 64  # of the memory that the CPU client of JAX adopts instead of co
 def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
     """Make a `jax.Array` of the values of a tensor or parameter, shard by shard.
 
-    Every device of this process gets its own part, with the bits that the tensor has there, and no more than one part
-    is in memory at a time beside what the devices hold; devices that hold the same part get the same values, made once.
-    On the CPU the array adopts the memory in which they were made. A lazy tensor stays lazy, and shares no memory with
-    the array in any case.
+    Every device of this process gets its own part, with the bits that the tensor has there; nobody makes the whole. The
+    parts are made one after the other, and once for all devices that hold the same. On the CPU the array adopts the
+    memory in which they were made, which nobody else can write to. A lazy tensor stays lazy.
 
     Parameters
     ----------
     tensor : Tensor
         Or a `Parameter`; of any shape, and of a dtype that JAX has.
-    sharding : jax.sharding.Sharding, optional
-        Of one process or of many, each of which makes its own shards. The first device if absent.
+    sharding : jax.sharding.Sharding or PartitionSpec, optional
+        Of one process or of many, each of which makes its own parts. A spec is one of the mesh of ``jax.set_mesh``. The
+        default device of JAX if absent.
 
     Returns
     -------
@@ -46,9 +47,9 @@ def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
     Raises
     ------
     TypeError
-        If JAX has not the dtype, as float64 without ``jax_enable_x64``.
+        If it is no sharding, or JAX has not the dtype, as float64 without ``jax_enable_x64``.
     ValueError
-        If the sharding does not suit the shape: JAX cuts no axis into parts of different lengths.
+        If the sharding does not suit the shape, for JAX cuts no axis into parts of different lengths, or has no mesh.
 
     Examples
     --------
@@ -92,6 +93,7 @@ def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
         )
     if sharding is None:
         return jax.device_put(made(fill, Region.full(shape), dtype))
+    sharding = _on_devices(name, sharding)
     try:
         indices = sharding.addressable_devices_indices_map(shape)
     except ValueError as error:
@@ -106,6 +108,18 @@ def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
         places = [jax.sharding.SingleDeviceSharding(device, memory_kind=sharding.memory_kind) for device in devices]
         shards += [jax.device_put(values, place) for place in places]
     return jax.make_array_from_single_device_arrays(shape, sharding, shards, dtype=dtype)
+
+
+def _on_devices(name: str, sharding: Any) -> Any:
+    """Return a sharding itself, or what a spec or the sharding of a traced shape means on the present mesh."""
+    if not isinstance(sharding, jax.sharding.Sharding | P):
+        raise ArgumentTypeError(f"parameter {name!r} needs a jax.sharding.Sharding, found {sharding!r:.80}")
+    if not isinstance(sharding, P) and not isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
+        return sharding
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        raise ArgumentValueError(f"parameter {name!r}: {sharding} is one of a mesh, which jax.set_mesh(mesh) tells")
+    return jax.sharding.NamedSharding(mesh, sharding if isinstance(sharding, P) else sharding.spec)
 
 
 def filling(init: Initializer, entry: Entry) -> SeededFill:

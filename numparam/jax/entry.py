@@ -82,7 +82,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
         words = jnp.asarray(_words(name, key) if fixed is None else _as_words(fixed))
         if isinstance(words, jax.core.Tracer):
             return _traced(words, entry, out_sharding, fill)
-        return assembled(entry, _concrete(out_sharding), fill(_as_seed(words)))
+        return assembled(entry, out_sharding, fill(_as_seed(words)))
 
     return initialize
 
@@ -107,11 +107,6 @@ def _traced(words: jax.Array, entry: Entry, sharding: Any, fill: SeededFill) -> 
     if sharding is None:
         return call(words)
     return jax.shard_map(call, mesh=mesh, in_specs=P(), out_specs=spec, check_vma=False)(words)
-
-
-def _concrete(sharding: Any) -> Any:
-    """Return the sharding that a spec means on the mesh of ``jax.set_mesh``."""
-    return jax.sharding.NamedSharding(jax.sharding.get_mesh(), sharding) if isinstance(sharding, P) else sharding
 
 
 def _words(name: str, key: Any) -> jax.Array:

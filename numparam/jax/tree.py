@@ -56,8 +56,8 @@ def init(
         are, and have their own default rules. Fans are those of JAX for both, see `Kernel`.
     seed : int, optional
         From 0 to 2**64 - 1; that of `numparam.set_seed` if absent.
-    shardings : pytree of jax.sharding.Sharding, optional
-        One for the whole tree, or a tree of which each leaf counts for everything at its place.
+    shardings : pytree of jax.sharding.Sharding or PartitionSpec, optional
+        One for the whole tree, or a tree of which each leaf counts for everything at its place; see `array`.
 
     Returns
     -------
