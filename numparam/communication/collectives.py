@@ -4,7 +4,7 @@
 One rank does it and the others get its result. So the bits are the same on all ranks and in every run, and depend
 neither on how arrays are chunked or fused, nor on whether the result is wanted whole or in parts.
 
-**Memory.** Beside the arrays, at most three chunks, whatever their size. A chunk has 4 MiB, or 64 KiB for every rank if
+**Memory.** Beside the arrays, at most four chunks, whatever their size. A chunk has 4 MiB, or 64 KiB for every rank if
 that is more: smaller messages would cost more than the bytes in them.
 
 **Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, half of that to reduce or
@@ -14,6 +14,7 @@ to gather parts; the root of a broadcast sends n, everyone else less. float16 an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,17 +40,22 @@ def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: 
     """Reduce flat arrays of one dtype over the ranks, in place; small ones share messages."""
     itemsize = max(reduction.dtype.itemsize, arrays[0].dtype.itemsize) if arrays else 1
     received: list[Array] = []
-    for chunk in _chunks(arrays, _chunk_bytes(group) // itemsize, direct=False):
-        bounds = [slice(*cut(chunk.size, group.size, part)) for part in range(group.size)]
-        own = chunk[bounds[group.rank]]
-        if not received:
-            received = [np.empty(own.size, own.dtype) for _ in group.peers]
-        parts = {peer: buffer[: own.size] for peer, buffer in zip(group.peers, received, strict=True)}
-        exchange(group, operation, _filled({peer: chunk[bounds[peer]] for peer in group.peers}), _filled(parts))
-        if own.size:
+    for last, this in _by_two(_chunks(arrays, _chunk_bytes(group) // itemsize, group.size, direct=False)):
+        sends, receives, parts = [], [], {}
+        if last is not None:  # its parts are reduced
+            sends += [(peer, last[group.rank]) for peer in group.peers]
+            receives += [(peer, last[peer]) for peer in group.peers]
+        if this is not None:
+            own = this[group.rank]
+            received = received or [np.empty(len(own), own.dtype) for _ in group.peers]
+            parts = {peer: buffer[: len(own)] for peer, buffer in zip(group.peers, received, strict=True)}
+            sends += [(peer, this[peer]) for peer in group.peers]
+            receives += parts.items()
+        exchange(group, operation, sends, receives)
+        if this is not None:
             reduction.into(own, _by_rank(group, parts, own))
-        rest = _filled({peer: chunk[bounds[peer]] for peer in group.peers})
-        exchange(group, operation, _filled(dict.fromkeys(group.peers, own)), rest)
+        if last is not None:
+            last.close()
 
 
 def reduce_scatter(group: Group, operation: str, source: Array, out: Array, reduction: Reduction) -> None:
@@ -58,11 +64,10 @@ def reduce_scatter(group: Group, operation: str, source: Array, out: Array, redu
     received = [np.empty(min(step, out.size), out.dtype) for _ in group.peers]
     for start in range(0, out.size, step):
         target = out[start : start + step]
-        part = {rank: source[rank * out.size :][start : start + target.size] for rank in range(group.size)}
-        own = part.pop(group.rank)
+        part = [source[rank * out.size + start :][: target.size] for rank in range(group.size)]
         parts = {peer: buffer[: target.size] for peer, buffer in zip(group.peers, received, strict=True)}
-        exchange(group, operation, part, parts)
-        reduction.into(target, _by_rank(group, parts, own))
+        exchange(group, operation, [(peer, part[peer]) for peer in group.peers], [*parts.items()])
+        reduction.into(target, _by_rank(group, parts, part[group.rank]))
 
 
 def all_gather(group: Group, operation: str, own: Array, out: Array) -> None:
@@ -71,8 +76,8 @@ def all_gather(group: Group, operation: str, own: Array, out: Array) -> None:
     step = max(1, _chunk_bytes(group) // own.itemsize)
     for start in range(0, own.size, step):
         sent = own[start : start + step]
-        parts = {peer: out[peer * own.size + start :][: sent.size] for peer in group.peers}
-        exchange(group, operation, dict.fromkeys(group.peers, sent), parts)
+        parts = [(peer, out[peer * own.size + start :][: sent.size]) for peer in group.peers]
+        exchange(group, operation, [(peer, sent) for peer in group.peers], parts)
 
 
 def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -> None:
@@ -83,14 +88,20 @@ def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -
     others = [rank for rank in range(group.size) if rank != root]
     if not others:
         return
-    for chunk in _chunks(arrays, _chunk_bytes(group), direct=is_direct()):
-        part = {rank: chunk[slice(*cut(len(chunk), len(others), place))] for place, rank in enumerate(others)}
-        if group.rank == root:
-            exchange(group, operation, _filled(part), {})
-            continue
-        own = part.pop(group.rank)
-        exchange(group, operation, {}, _filled({root: own}))
-        exchange(group, operation, _filled(dict.fromkeys(part, own)), _filled(part))
+    for last, this in _by_two(_chunks(arrays, _chunk_bytes(group), len(others), direct=is_direct())):
+        sends: list[tuple[int, Any]] = []
+        receives: list[tuple[int, Any]] = []
+        for place, rank in enumerate(others):
+            if group.rank == root and this is not None:
+                sends.append((rank, this[place]))
+            elif group.rank == rank and this is not None:
+                receives.append((root, this[place]))
+            elif group.rank not in (root, rank) and last is not None:
+                sends.append((rank, last[others.index(group.rank)]))
+                receives.append((rank, last[place]))
+        exchange(group, operation, sends, receives)
+        if last is not None:
+            last.close()
 
 
 def gather_small(group: Group, operation: str, own: Array) -> Array:
@@ -105,44 +116,61 @@ def _by_rank(group: Group, parts: dict[int, Array], own: Array) -> list[Array]:
     return [own if rank == group.rank else parts[rank] for rank in range(group.size)]
 
 
-def _filled(buffers: dict[int, Any]) -> dict[int, Any]:
-    """Leave out empty messages."""
-    return {peer: buffer for peer, buffer in buffers.items() if len(buffer)}
-
-
 def _chunk_bytes(group: Group) -> int:
     return max(CHUNK_BYTES, _CHUNK_BYTES_PER_RANK * group.size)
 
 
-def _chunks(arrays: Sequence[Flat], most: int, direct: bool) -> Iterator[Any]:
-    """Yield arrays laid end to end, in chunks of at most `most` elements that may be written to.
+class _Chunk:
+    """Hold a run of values in one piece of memory, cut into parts of nearly equal size."""
 
-    A chunk that lies in one array is a view of it, unless that is on a device that MPI cannot reach.
-    """
-    buffer: Array | None = None
-    for pieces in _runs(arrays, most):
-        if len(pieces) == 1 and (direct or isinstance(pieces[0], np.ndarray)):
-            if not isinstance(pieces[0], np.ndarray):
-                finish(pieces[0])
-            yield pieces[0]
-            continue
-        if buffer is None:
-            buffer = np.empty(min(most, sum(len(array) for array in arrays)), pieces[0].dtype)
-        packed, end = [], 0
-        for piece in pieces:
-            packed.append(buffer[end : end + len(piece)])
-            end += len(piece)
-        for piece, part in zip(pieces, packed, strict=True):
-            if isinstance(piece, np.ndarray):
-                np.copyto(part, piece)
-            else:
-                piece.read(part)
-        yield buffer[:end]
-        for piece, part in zip(pieces, packed, strict=True):
+    def __init__(self, values: Any, count: int, packed: list[tuple[Flat, Array]] = []) -> None:  # noqa: B006
+        self.values, self.count, self.packed = values, count, packed
+
+    def __getitem__(self, part: int) -> Any:
+        return self.values[slice(*cut(len(self.values), self.count, part))]
+
+    def close(self) -> None:
+        """Write the values back to where they were packed from."""
+        for piece, part in self.packed:
             if isinstance(piece, np.ndarray):
                 np.copyto(piece, part)
             else:
                 piece.write(part)
+
+
+def _by_two(chunks: Iterator[_Chunk]) -> Iterator[tuple[_Chunk | None, _Chunk | None]]:
+    """Yield each chunk first as the second of a pair, and then as the first.
+
+    Ranks wait for each other once for every pair, and half as often as if they finished one before the next.
+    """
+    return pairwise(chain([None], chunks, [None]))
+
+
+def _chunks(arrays: Sequence[Flat], most: int, count: int, direct: bool) -> Iterator[_Chunk]:
+    """Yield arrays laid end to end in chunks of at most `most` elements, of which two are open at a time.
+
+    A chunk that lies in one array is a view of it, unless that is on a device that MPI cannot reach.
+    """
+    buffers: list[Array] = []
+    for pieces in _runs(arrays, most):
+        if len(pieces) == 1 and (direct or isinstance(pieces[0], np.ndarray)):
+            if not isinstance(pieces[0], np.ndarray):
+                finish(pieces[0])
+            yield _Chunk(pieces[0], count)
+            continue
+        if len(buffers) < 2:
+            buffers.append(np.empty(min(most, sum(len(array) for array in arrays)), pieces[0].dtype))
+        buffers.reverse()
+        packed, end = [], 0
+        for piece in pieces:
+            part = buffers[0][end : end + len(piece)]
+            end += len(piece)
+            packed.append((piece, part))
+            if isinstance(piece, np.ndarray):
+                np.copyto(part, piece)
+            else:
+                piece.read(part)
+        yield _Chunk(buffers[0][:end], count, packed)
 
 
 def _runs(arrays: Sequence[Flat], most: int) -> Iterator[list[Flat]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Buffer = np.ndarray[Any, np.dtype[Any]] | DeviceArray
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Messages = Sequence[tuple[int, "Buffer"]]
 
 _HEADER_BYTES = 256
 _SPIN = 1e-4  # seconds in which a message of this machine comes, if its sender is there
@@ -69,7 +70,7 @@ def arrive(group: Group, operation: str) -> None:
     group.operations += 1
     place = f"operation {group.operations} {group}, {operation}"
     own, received = _header(operation), _headers(group)
-    if late := _run(group, dict.fromkeys(group.peers, own), received, place, is_arrival=True):
+    if late := _run(group, _to_all(group, own), [*received.items()], place, is_arrival=True):
         there = [rank for rank in group.ranks if rank not in late]
         raise _failed(
             group,
@@ -92,20 +93,21 @@ def arrive(group: Group, operation: str) -> None:
         )
 
 
-def exchange(group: Group, operation: str, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
+def exchange(group: Group, operation: str, sends: Messages, receives: Messages) -> None:
     """Send to some members of a group and receive from some; members are named by their ranks in the group.
 
-    Buffers are contiguous; a rank knows the sizes of those that come.
+    Buffers are contiguous; a rank knows the sizes of those that come, and their order. Empty ones are not sent.
 
     Raises
     ------
     LateRankError
         If nothing came for as long as a rank waits for another one.
     """
+    sends = [(peer, buffer) for peer, buffer in sends if len(buffer)]
+    receives = [(peer, buffer) for peer, buffer in receives if len(buffer)]
     if not sends and not receives:
         return
-    late = _run(group, sends, receives, operation)
-    if late:
+    if late := _run(group, sends, receives, operation):
         raise _failed(
             group,
             LateRankError(
@@ -120,8 +122,12 @@ def leave() -> None:
     farewell = _header("the end of the program")
     everyone, *groups = world.groups.values()
     for group in groups:  # for those who wait in one; nobody else takes these messages
-        _abandoned.extend(_posted(group, dict.fromkeys(group.peers, farewell), {}))
-    _wait(_posted(everyone, dict.fromkeys(everyone.peers, farewell), _headers(everyone)), float("inf"))
+        _abandoned.extend(_posted(group, _to_all(group, farewell), []))
+    _wait(_posted(everyone, _to_all(everyone, farewell), [*_headers(everyone).items()]), float("inf"))
+
+
+def _to_all(group: Group, buffer: Array) -> Messages:
+    return [(peer, buffer) for peer in group.peers]
 
 
 def _header(text: str) -> Array:
@@ -135,8 +141,8 @@ def _headers(group: Group) -> dict[int, Array]:
 
 def _run(
     group: Group,
-    sends: Mapping[int, Buffer],
-    receives: Mapping[int, Buffer],
+    sends: Messages,
+    receives: Messages,
     operation: str,
     is_arrival: bool = False,
 ) -> list[int]:
@@ -159,18 +165,16 @@ def _run(
     finally:
         if any(requests):
             _abandoned.extend((requests, sends, receives))
-    return _unfinished(group, requests[: len(receives)], [*receives]) or _unfinished(
-        group, requests, [*receives, *sends]
-    )
+    return _unfinished(group, requests, receives) or _unfinished(group, requests, [*receives, *sends])
 
 
-def _posted(group: Group, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> list[Any]:
+def _posted(group: Group, sends: Messages, receives: Messages) -> list[Any]:
     from mpi4py.MPI import BYTE
 
     communicator, tag = world.communicator, group.tag
     return [
-        *[communicator.Irecv([_as_bytes(buffer), BYTE], group.ranks[peer], tag) for peer, buffer in receives.items()],
-        *[communicator.Isend([_as_bytes(buffer), BYTE], group.ranks[peer], tag) for peer, buffer in sends.items()],
+        *[communicator.Irecv([_as_bytes(buffer), BYTE], group.ranks[peer], tag) for peer, buffer in receives],
+        *[communicator.Isend([_as_bytes(buffer), BYTE], group.ranks[peer], tag) for peer, buffer in sends],
     ]
 
 
@@ -200,8 +204,8 @@ def _wait(requests: list[Any], timeout: float, is_arrival: bool = False) -> bool
     return True
 
 
-def _unfinished(group: Group, requests: list[Any], peers: list[int]) -> list[int]:
-    return sorted({group.ranks[peer] for peer, request in zip(peers, requests, strict=False) if request})
+def _unfinished(group: Group, requests: list[Any], messages: Messages) -> list[int]:
+    return sorted({group.ranks[peer] for (peer, _), request in zip(messages, requests, strict=False) if request})
 
 
 def _failed(group: Group, error: CommunicationError) -> CommunicationError:

@@ -36,9 +36,9 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     """Start the communication with the other ranks of the job, those of ``mpiexec -n 4 python ...``.
 
     Sets ``device_num`` and ``global_rank`` of the parallel context, which a reset of the context leaves alone. Where no
-    seed was set, ranks take the seed of rank 0. From here on, an exception that nothing catches ends the whole job, with
-    the traceback and a sentence that names the rank. A process that mpiexec did not start is a job of one rank. Without
-    effect, but for `timeout`, the second time.
+    seed was set, ranks take the seed of rank 0. From here on, an exception that nothing catches ends the whole job,
+    with the traceback and a sentence that names the rank. A process that mpiexec did not start is a job of one rank.
+    Without effect, but for `timeout`, the second time.
 
     MPI itself waits for all ranks to start. One that never does ends the job after `timeout` too, but MPI does not tell
     which it is: the others print where they wait.

@@ -126,7 +126,7 @@ def shares_the_seed_of_rank_0() -> None:
     number = np.array([numparam.get_seed(), tensor._recipe.seed, tensor._recipe.name], np.uint64)
     gathered = comm_func.all_gather_into_tensor(number).reshape(-1, 3)
     assert (gathered == gathered[0]).all()
-    print(numparam.get_seed())
+    print(f"{numparam.get_seed()}\n", end="")
 
 
 def keeps_to_little_memory() -> None:
@@ -161,4 +161,4 @@ if __name__ == "__main__":
     if sys.argv[1] != "keeps_to_little_memory":
         collectives.CHUNK_BYTES, collectives._CHUNK_BYTES_PER_RANK = 1 << 12, 1 << 10
     globals()[sys.argv[1]]()
-    print("done", flush=True)
+    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time

@@ -44,7 +44,7 @@ def main() -> None:
     assert total.device == "cuda:0"
     assert np.array_equal(total.asnumpy(), every[0][0] + every[1][0])
     comm_func.barrier()
-    print("done", flush=True)
+    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time
 
 
 if __name__ == "__main__":

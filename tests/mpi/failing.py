@@ -69,7 +69,7 @@ def goes_on_after_an_error() -> None:
         try:
             comm_func.barrier()
         except StateError as error:
-            print(error)
+            print(f"{error}\n", end="")
         release()  # stops the job
 
 

@@ -93,7 +93,7 @@ def names_the_first_that_differs() -> None:
     try:
         check_agreement(net)
     except DisagreementError as error:
-        print(error)
+        print(f"{error}\n", end="")
     else:
         raise AssertionError("nothing was found")
 
@@ -105,7 +105,7 @@ def takes_no_notice_of_zeros_of_either_sign_but_does_of_bits() -> None:
     try:
         check_agreement([zero])
     except DisagreementError as error:
-        print(error)
+        print(f"{error}\n", end="")
 
 
 def leaves_slices_out() -> None:
@@ -125,7 +125,7 @@ def finds_different_lists() -> None:
         try:
             broadcast_parameters(given)
         except DisagreementError as error:
-            print(error)
+            print(f"{error}\n", end="")
 
 
 def gradients_of(rank: int, parameters: list[Parameter]) -> list[np.ndarray]:
@@ -198,4 +198,4 @@ if __name__ == "__main__":
         collectives.CHUNK_BYTES, collectives._CHUNK_BYTES_PER_RANK = 1 << 12, 1 << 10
     globals()[sys.argv[1]]()
     comm_func.barrier()
-    print("done", flush=True)
+    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time

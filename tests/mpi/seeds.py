@@ -12,4 +12,4 @@ if case == "set":
 elif case == "drawn":
     initializer("normal", 3)
 init(timeout=60)
-print(numparam.get_seed())
+print(f"{numparam.get_seed()}\n", end="")

@@ -69,4 +69,4 @@ if __name__ == "__main__":
     numparam.set_auto_parallel_context(pipeline_stages=2)
     globals()[sys.argv[1]]()
     comm_func.barrier()
-    print("done", flush=True)
+    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time
