@@ -1,6 +1,7 @@
 """What many ranks save together is loaded by any others: the same bits, only what is asked for, or one sentence."""
 
 import copy
+import errno
 import json
 import os
 import pickle
@@ -392,6 +393,21 @@ def test_files_count_for_nothing_until_the_index_is_written(tmp_path: Path) -> N
         "m.safetensors.index.json",
     ]
     np.testing.assert_array_equal(load_checkpoint(index)["w"].asnumpy(), np.ones((7, 5)))
+
+
+def test_an_index_that_cannot_be_written_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    index = save(tmp_path / "m", MESHES["rows"])
+    for rank in range(2):
+        save_distributed_checkpoint({"w": np.zeros(3)}, tmp_path / "m", rank=rank, ranks=2)
+    monkeypatch.setattr("numparam.atomic_file.os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*m.safetensors.index.json: No space left on device"):
+        write_index(tmp_path / "m")
+    np.testing.assert_array_equal(load_checkpoint(index)["w"].asnumpy(), ramp((7, 5)))
 
 
 def test_a_save_that_was_broken_off_is_replaced_and_removed(tmp_path: Path) -> None:
