@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "torch_mesh.py"
 
 def test_meshes(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, str(EXAMPLE)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(EXAMPLE)], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
     )
     assert ran.returncode == 0, ran.stderr
     title, *rows = [(line[:20].strip(), *line[20:].split()) for line in ran.stdout.splitlines()]

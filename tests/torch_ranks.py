@@ -231,7 +231,7 @@ def main(store: str) -> None:
         init_method=f"file://{store}",
         rank=int(os.environ["RANK"]),
         world_size=SIZE,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=300),
     )
     for test in CASES:
         test()
