@@ -4,8 +4,8 @@
 One rank does it and the others get its result. So the bits are the same on all ranks and in every run, and depend
 neither on how arrays are chunked or fused, nor on whether the result is wanted whole or in parts.
 
-**Memory.** Beside the arrays, at most four chunks, whatever their size. A chunk has 4 MiB, or 64 KiB for every rank if
-that is more: smaller messages would cost more than the bytes in them.
+**Memory.** Beside the arrays, at most three chunks and 1 MiB, whatever their size. A chunk has 4 MiB, or 64 KiB for
+every rank if that is more: smaller messages would cost more than the bytes in them.
 
 **Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, half of that to reduce or
 to gather parts; the root of a broadcast sends n, everyone else less. float16 and bfloat16 travel as they are.
@@ -34,20 +34,22 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 CHUNK_BYTES = 4 << 20
 _CHUNK_BYTES_PER_RANK = 64 << 10
+_WORTH_A_CHUNK = 4  # an array of a quarter of a chunk travels faster alone than it is packed
 
 
 def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: Reduction) -> None:
     """Reduce flat arrays of one dtype over the ranks, in place; small ones share messages."""
-    itemsize = max(reduction.dtype.itemsize, arrays[0].dtype.itemsize) if arrays else 1
-    received: list[Array] = []
-    for last, this in _by_two(_chunks(arrays, _chunk_bytes(group) // itemsize, group.size, direct=False)):
+    if not arrays:
+        return
+    most = min(sum(len(array) for array in arrays), _chunk_bytes(group) // arrays[0].itemsize)
+    received = [np.empty(-(-most // group.size), arrays[0].dtype) for _ in group.peers]
+    for last, this in _by_two(_chunks(arrays, most, group.size, direct=False)):
         sends, receives, parts = [], [], {}
         if last is not None:  # its parts are reduced
             sends += [(peer, last[group.rank]) for peer in group.peers]
             receives += [(peer, last[peer]) for peer in group.peers]
         if this is not None:
             own = this[group.rank]
-            received = received or [np.empty(len(own), own.dtype) for _ in group.peers]
             parts = {peer: buffer[: len(own)] for peer, buffer in zip(group.peers, received, strict=True)}
             sends += [(peer, this[peer]) for peer in group.peers]
             receives += parts.items()
@@ -60,7 +62,7 @@ def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: 
 
 def reduce_scatter(group: Group, operation: str, source: Array, out: Array, reduction: Reduction) -> None:
     """Reduce a flat array of ``group.size`` equal parts over the ranks, and keep the part of this rank."""
-    step = max(1, _chunk_bytes(group) // max(reduction.dtype.itemsize, out.itemsize) // group.size)
+    step = max(1, _chunk_bytes(group) // out.itemsize // group.size)
     received = [np.empty(min(step, out.size), out.dtype) for _ in group.peers]
     for start in range(0, out.size, step):
         target = out[start : start + step]
@@ -88,7 +90,8 @@ def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -
     others = [rank for rank in range(group.size) if rank != root]
     if not others:
         return
-    for last, this in _by_two(_chunks(arrays, _chunk_bytes(group), len(others), direct=is_direct())):
+    most = min(sum(len(array) for array in arrays), _chunk_bytes(group))
+    for last, this in _by_two(_chunks(arrays, most, len(others), direct=is_direct())):
         sends: list[tuple[int, Any]] = []
         receives: list[tuple[int, Any]] = []
         for place, rank in enumerate(others):
@@ -159,7 +162,7 @@ def _chunks(arrays: Sequence[Flat], most: int, count: int, direct: bool) -> Iter
             yield _Chunk(pieces[0], count)
             continue
         if len(buffers) < 2:
-            buffers.append(np.empty(min(most, sum(len(array) for array in arrays)), pieces[0].dtype))
+            buffers.append(np.empty(most, pieces[0].dtype))
         buffers.reverse()
         packed, end = [], 0
         for piece in pieces:
@@ -179,6 +182,9 @@ def _runs(arrays: Sequence[Flat], most: int) -> Iterator[list[Flat]]:
     room = most
     for array in arrays:
         start = 0
+        if run and len(array) >= most // _WORTH_A_CHUNK:
+            yield run
+            run, room = [], most
         while start < len(array):
             piece = array[start : start + room]
             run.append(piece)

@@ -13,6 +13,8 @@ from numparam.errors import ArgumentValueError, DtypeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_BLOCK = 1 << 16  # two of float32 fit the second cache, where all steps but the first find them
+
 
 class ReduceOp(StrEnum):
     """Name what becomes of the values that the ranks have at one index.
@@ -76,31 +78,36 @@ class Reduction:
             raise DtypeError(f"the mean of values of dtype {dtype} need not be one; convert them to a float first")
         self.op, self.divisor = ReduceOp(op), divisor
         self.dtype = np.dtype(np.float32) if dtypes.is_floating(dtype) and dtype.itemsize < 4 else dtype
-        self._scratch: list[Array] = []
+        self._result, self._wide = np.empty((2, _BLOCK), self.dtype)
 
     def into(self, out: Array, parts: Sequence[Array]) -> None:
         """Write the reduction of some flat arrays into another, which may be one of them."""
-        function = _FUNCTIONS[self.op]
-        result, wide = self._buffers(out.size)
         with np.errstate(all="ignore"):
-            first, *others = parts
-            if first.dtype != self.dtype:
-                indexing.overwrite(result, first)
-                first = result
-            for part in others:
-                if part.dtype != self.dtype:
-                    indexing.overwrite(wide, part)
-                    part = wide  # noqa: PLW2901
-                function(first, part, out=result)
-                first = result
-            if self.divisor != 1:
-                first = np.true_divide(first, self.divisor, out=result)
-            if out.dtype == self.dtype:
-                np.copyto(out, first)
-            else:
-                indexing.overwrite(out, first)
+            for start in range(0, out.size, _BLOCK):
+                stop = start + _BLOCK
+                self._block(out[start:stop], [part[start:stop] for part in parts])
 
-    def _buffers(self, size: int) -> list[Array]:
-        if not self._scratch or self._scratch[0].size < size:
-            self._scratch = [np.empty(size, self.dtype) for _ in range(2)]
-        return [buffer[:size] for buffer in self._scratch]
+    def _block(self, out: Array, parts: Sequence[Array]) -> None:
+        result, wide = self._result[: out.size], self._wide[: out.size]
+        function = _FUNCTIONS[self.op]
+        first = _converted(parts[0], result)
+        for part in parts[1:]:
+            first = function(first, _converted(part, wide), out=result)
+        if self.divisor != 1:
+            first = np.true_divide(first, self.divisor, out=result)
+        _write(out, first)
+
+
+def _converted(values: Array, room: Array) -> Array:
+    """Return values in the dtype of a buffer, in it if they have another."""
+    if values.dtype == room.dtype:
+        return values
+    indexing.overwrite(room, values)
+    return room
+
+
+def _write(out: Array, values: Array) -> None:
+    if out.dtype == values.dtype:
+        np.copyto(out, values)
+    else:
+        indexing.overwrite(out, values)
