@@ -4,8 +4,8 @@
 One rank does it and the others get its result. So the bits are the same on all ranks and in every run, and depend
 neither on how arrays are chunked or fused, nor on whether the result is wanted whole or in parts.
 
-**Memory.** Beside the arrays, at most three chunks and 1 MiB, whatever their size. A chunk has 4 MiB, or 64 KiB for
-every rank if that is more: smaller messages would cost more than the bytes in them.
+**Memory.** Beside the arrays, at most four chunks, whatever their size. A chunk has 4 MiB, or 64 KiB for every rank if
+that is more: smaller messages would cost more than the bytes in them.
 
 **Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, half of that to reduce or
 to gather parts; the root of a broadcast sends n, everyone else less. float16 and bfloat16 travel as they are.
@@ -126,7 +126,7 @@ def _chunk_bytes(group: Group) -> int:
 class _Chunk:
     """Hold a run of values in one piece of memory, cut into parts of nearly equal size."""
 
-    def __init__(self, values: Any, count: int, packed: list[tuple[Flat, Array]] = []) -> None:  # noqa: B006
+    def __init__(self, values: Any, count: int, packed: Sequence[tuple[Flat, Array]] = ()) -> None:
         self.values, self.count, self.packed = values, count, packed
 
     def __getitem__(self, part: int) -> Any:
