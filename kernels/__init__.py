@@ -16,7 +16,10 @@ Files
 ``casts``         float32 to float16, bfloat16 and float8 bits
 ``fill``          random fill of an array that holds any slice of a tensor
 ``fill_threads``  the random fill's CUDA kernels, around the same formulas
-``copy_threads``  copies and conversions by CUDA kernels, around the same formulas
+``copy_threads``  copies by CUDA kernels, by the walk of a CPU
+``transpose_threads``   copies by CUDA kernels with two axes exchanged
+``conversion_threads``  conversions by CUDA kernels, around the same formulas
+``rows_threads``  gather and scatter of rows by CUDA kernels
 ``batch``         many small arrays in few launches
 ``device_array``  arrays in device memory, and copies from and to the host
 ``_driver``       all that is asked of the CUDA driver
