@@ -1,5 +1,9 @@
 """Ranks bring their parameters and gradients into agreement."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -108,3 +112,13 @@ def reduce(gradients: list) -> None:
 def test_cuda_devices_directly_or_through_pinned_memory(aware: str) -> None:
     environment = {"NUMPARAM_CUDA_AWARE_MPI": aware} if aware else {}
     assert run("devices.py", 2, **environment).count("done") == 2
+
+
+@needs_mpi
+def test_example_trains_on_one_rank_as_on_four() -> None:
+    example = Path(__file__).parents[1] / "examples" / "data_parallel.py"
+    alone = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True).stdout
+    together = run(str(example), 4)
+    *losses, last = together.splitlines()
+    assert losses == alone.splitlines()[:-1]
+    assert last == "4 ranks agree; rank 0 holds (2, 64) of the momenta of w, (8, 64)"

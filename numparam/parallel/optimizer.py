@@ -21,7 +21,6 @@ from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parallel.storage import Array, gradient_array, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.parameter_tuple import check_members
-from numparam.region import Region
 
 Update = Callable[..., None]
 
@@ -71,7 +70,6 @@ class Shard:
     def __init__(self, parameter: Parameter, rows: slice) -> None:
         self.parameter, self.rows = parameter, rows
         self.shape, self.region = parameter.shape, parameter.region
-        self.own_region: Region = self.region[rows]
         self.is_dropped = False
 
     def drop(self) -> None:
