@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +54,12 @@ def launch_blocks(
 def _launch(
     device: int, kernel: CudaKernel, grid: tuple[int, int], block: tuple[int, int], arguments: Iterable[Any]
 ) -> None:
-    types = [np.dtype(str(kind)).type for kind in kernel.leaves]
     with np.errstate(over="ignore"):
-        scalars = [kind(value) for kind, value in zip(types, arguments, strict=True)]
+        scalars = [kind(value) for kind, value in zip(_scalars(kernel), arguments, strict=True)]
     _driver.get_driver().launch(device, kernel, grid, block, scalars)
+
+
+@cache
+def _scalars(kernel: CudaKernel) -> list[Any]:
+    """Return the types of the numbers that a kernel takes; to find them out takes as long as all else in a launch."""
+    return [np.dtype(str(kind)).type for kind in kernel.leaves]

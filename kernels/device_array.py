@@ -152,15 +152,15 @@ class DeviceArray:
     # ---------------------------------------------------------------- copies
 
     def write(self, values: np.ndarray[Any, Any]) -> None:
-        """Copy the elements of a NumPy array of the same size and dtype here."""
-        source = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        _check_size(source.size, self.nbytes)
+        """Copy the elements of a NumPy array of the same size and dtype here, in row-major order."""
+        _check_size(values.nbytes, self.nbytes)
         with _staging(self.device) as staging:
-            for start in range(0, self.nbytes, STAGING_BYTES):
-                piece = source[start : start + STAGING_BYTES]
+            at = self.address
+            for piece in _pieces(values):
                 pinned = staging.take()[: piece.size]
                 pinned[...] = piece
-                staging.copy(self.address + start, pinned.ctypes.data, piece.size)
+                staging.copy(at, pinned.ctypes.data, piece.size)
+                at += piece.size
 
     def read(self, out: np.ndarray[Any, Any]) -> None:
         """Copy the elements to a C-contiguous NumPy array of the same size and dtype."""
@@ -365,6 +365,18 @@ def _staging(device: int) -> Iterator[_Staging]:
 def _move_on(target: np.ndarray[Any, Any], pinned: np.ndarray[Any, Any], done: Any) -> None:
     done.sync()
     target[...] = pinned
+
+
+def _pieces(values: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the bytes of an array of any strides in row-major order, at most `STAGING_BYTES` at a time."""
+    size = values.itemsize
+    words = values.view(f"u{size}") if size <= 8 else values  # NumPy walks over dtypes of its own only
+    pieces = np.nditer(
+        words, ["external_loop", "buffered", "zerosize_ok"], [["readonly", "contig"]], order="C",
+        buffersize=STAGING_BYTES // size,
+    )  # fmt: skip
+    for piece in pieces:
+        yield piece.view(np.uint8)
 
 
 def _check_size(found: int, expected: int) -> None:

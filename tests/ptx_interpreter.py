@@ -422,7 +422,7 @@ class Module:
         return None
 
     def _decode_memory(self, operation: str, operands: tuple[str, ...]) -> Any:
-        match = re.fullmatch(r"(ld\.param|(?:ld|st)\.(?:global|shared))(?:\.v([24]))?\.(\w+)", operation)
+        match = re.fullmatch(r"(ld\.param|(?:ld|st)\.(?:global|shared))(?:\.cs)?(?:\.v([24]))?\.(\w+)", operation)
         if match is None or match[3] not in _TYPES:
             return None
         access, kind, count = match[1], match[3], int(match[2] or 1)

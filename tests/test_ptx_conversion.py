@@ -98,7 +98,9 @@ def test_conversions_have_the_bits_of_the_cpu(
     source: np.dtype[Any],
     target: np.dtype[Any],
 ) -> None:
-    values = values_of(source)[:: 7 if target.kind == "c" else 1]
+    values = values_of(source)
+    if source not in FLOATS or target not in FLOATS:
+        values = values[:: 5 if values.size == 2**16 else 1]
     assert_same(DeviceArray.from_host(values, 0).astype(target).to_host(), wanted(values, target))
 
 
