@@ -27,10 +27,10 @@ _ALIGNMENT = 64  # of the memory that the CPU client of JAX adopts instead of co
 def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
     """Make a `jax.Array` of the values of a tensor or parameter, shard by shard.
 
-    Every device of this process gets its own part, with the bits that the tensor has there. The parts are made one after
-    the other, and once for all devices that hold the same; nobody makes the whole, unless the initializer needs it for
-    any part, as `Orthogonal` does. On the CPU the array adopts the memory in which they were made, which nobody else
-    can write to. A lazy tensor stays lazy.
+    Every device of this process gets its own part, with the bits that the tensor has there. The parts are made one
+    after the other, and once for all devices that hold the same; nobody makes the whole, unless the initializer needs
+    it for any part, as `Orthogonal` does. On the CPU the array adopts the memory in which they were made, which nobody
+    else can write to. A lazy tensor stays lazy.
 
     Parameters
     ----------
