@@ -24,7 +24,6 @@ from torch.distributed.tensor import Shard
 import numparam.torch
 
 SEED = 7
-RANKS = (1, 2, 4)
 
 
 def layer() -> nn.Linear:
@@ -75,17 +74,18 @@ def row(mesh: str, by_torch: str, by_numparam: str) -> str:
 
 def main() -> None:
     """Print a hash of the weight for every mesh."""
+    tables = []
+    with tempfile.TemporaryDirectory() as folder:
+        for ranks in (1, 2, 4):
+            # A fork spares each rank the import of torch. Where there is none, as on Windows, take "spawn".
+            torch.multiprocessing.start_processes(rank_main, (ranks, folder), nprocs=ranks, start_method="fork")
+            tables.append(Path(folder, f"table{ranks}").read_text(encoding="utf-8"))
     plain = []
     for initialise in (with_torch, with_numparam):
         module = layer()
         initialise(module)
         plain.append(digest(module.weight))
-    print(row("weight of", "torch", "numparam"))
-    print(row("no mesh", *plain))
-    with tempfile.TemporaryDirectory() as folder:
-        for ranks in RANKS:
-            torch.multiprocessing.spawn(rank_main, (ranks, folder), nprocs=ranks)
-            print(Path(folder, f"table{ranks}").read_text(encoding="utf-8"))
+    print(row("weight of", "torch", "numparam"), row("no mesh", *plain), *tables, sep="\n")
 
 
 if __name__ == "__main__":

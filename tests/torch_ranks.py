@@ -1,10 +1,9 @@
-"""One rank of the tests of `numparam.torch` with several processes; `test_torch_ranks.py` starts them.
+"""The ranks of the tests of `numparam.torch` with several processes; `test_torch_ranks.py` says how many.
 
 Every case makes a module whose parameters are shards, fills it, and compares both the part that this rank holds and the
 gathered whole with what one process makes of the same seed, names and initializers.
 """
 
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -35,7 +34,7 @@ from numparam.torch import fill_, init_
 from numparam.torch.memory import dtype_of, shared
 
 SEED = 11
-SIZE = int(os.environ["WORLD_SIZE"])
+SIZE = int(sys.argv[1])
 CASES: list[Callable[[], None]] = []
 
 
@@ -225,17 +224,13 @@ def sums_that_no_rank_knows_are_refused() -> None:
         fill_(empty(4, device_mesh=world(SIZE), placements=[Partial()]), "ones", "sum", SEED)
 
 
-def main(store: str) -> None:
+def run(rank: int, store: str) -> None:
     dist.init_process_group(
-        "gloo",
-        init_method=f"file://{store}",
-        rank=int(os.environ["RANK"]),
-        world_size=SIZE,
-        timeout=timedelta(seconds=300),
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=SIZE, timeout=timedelta(seconds=300)
     )
     for test in CASES:
         test()
-        if dist.get_rank() == 0:
+        if rank == 0:
             print(f"passed {test.__name__}", flush=True)
     dist.barrier()
     dist.destroy_process_group()
@@ -244,4 +239,5 @@ def main(store: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    main(sys.argv[1])
+    # A fork spares each rank the import of torch, 2 s of work.
+    torch.multiprocessing.start_processes(run, (sys.argv[2],), nprocs=SIZE, start_method="fork")
