@@ -22,7 +22,7 @@ from importlib.util import find_spec
 
 if find_spec("torch") is None:
     raise ModuleNotFoundError(
-        "numparam.torch fills PyTorch modules: install PyTorch with pip install torch", name="torch"
+        "numparam.torch fills modules of PyTorch: install it with pip install torch", name="torch"
     )
 
 from numparam.torch.filling import fill_
