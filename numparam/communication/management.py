@@ -283,7 +283,7 @@ def _as_timeout(value: Any) -> float:
 
 def _start_mpi_with_all_ranks(limit: float) -> Any:
     """Import MPI, which waits for all processes to do so; its name is what a process that waits too long says."""
-    if started_by_mpiexec() > 1:
+    if is_job := started_by_mpiexec() > 1:
         # MPI_Init waits with the interpreter locked, and knows no deadline: nothing else could end it.
         faulthandler.dump_traceback_later(min(limit, _LONGEST_START), exit=True)
     try:
@@ -293,7 +293,8 @@ def _start_mpi_with_all_ranks(limit: float) -> Any:
             'communication needs mpi4py and an MPI library: pip install "numparam[mpi]" brings both, and mpiexec'
         ) from error
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        if is_job:
+            faulthandler.cancel_dump_traceback_later()
     return MPI
 
 

@@ -17,7 +17,8 @@ def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP)
 
     Parameters with ``layerwise_parallel`` are left out, and those of which a rank holds a slice. Parameters that are
     lazy on all ranks and made from the same seed stay lazy: there is nothing to send. The others travel together, in
-    messages of at most 4 MiB, which is also the extra memory.
+    messages of at most 4 MiB, two of which are the extra memory. ``parameter_broadcast`` of the parallel context says
+    whether a training loop should call this.
 
     Parameters
     ----------

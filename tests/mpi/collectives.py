@@ -119,6 +119,9 @@ def knows_its_place_and_leaves_it() -> None:
     assert (get_rank(), get_group_size()) == (0, 1)
     assert numparam.get_auto_parallel_context("device_num") == 1
     release()
+    init()
+    assert get_group_size() == int(sys.argv[2])
+    assert comm_func.all_reduce(np.ones(3)).tolist() == [get_group_size()] * 3
 
 
 def shares_the_seed_of_rank_0() -> None:
