@@ -281,6 +281,13 @@ def reset_auto_parallel_context() -> None:
     _context.update({key: default for key, (default, _) in _OPTIONS.items()})
 
 
+def stand_at(rank: int, ranks: int) -> None:
+    """Set the place of this process among all, and let `reset_auto_parallel_context` go back to it."""
+    place = {"device_num": ranks, "global_rank": rank}
+    set_auto_parallel_context(**place)
+    _OPTIONS.update({key: (value, _OPTIONS[key][1]) for key, value in place.items()})
+
+
 def _check(key: str) -> Check:
     if key not in _OPTIONS:
         raise ArgumentValueError(f"the parallel context has no option {key!r}; known: {', '.join(_OPTIONS)}")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from numparam import context
 from numparam.communication.collectives import gather_small
 from numparam.communication.exchange import arrive, enter, leave, started_by_mpiexec, world
 from numparam.communication.failure import StopJob, stop_job
@@ -25,7 +24,7 @@ from numparam.communication.group import (
     checked_ranks,
     named,
 )
-from numparam.context import set_auto_parallel_context
+from numparam.context import stand_at
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.seed import current_seed, share_seed
 
@@ -90,7 +89,7 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
         # All are there, so this does not wait; from here on no message can meet one of the user's own.
         world.communicator = mpi.COMM_WORLD.Dup()
         _share_seed(everyone)
-    _stand(rank, size)
+    stand_at(rank, size)
     atexit.register(release)
 
 
@@ -116,7 +115,7 @@ def release() -> None:
         if isinstance(sys.excepthook, StopJob):
             sys.excepthook = sys.excepthook.previous
     enter(alone())
-    _stand(0, 1)
+    stand_at(0, 1)
 
 
 def get_rank(group: str = WORLD_COMM_GROUP) -> int:
@@ -296,13 +295,6 @@ def _start_mpi_with_all_ranks(limit: float) -> Any:
         if is_job:
             faulthandler.cancel_dump_traceback_later()
     return MPI
-
-
-def _stand(rank: int, size: int) -> None:
-    """Tell the parallel context the place of this process, also as what `reset_auto_parallel_context` goes back to."""
-    for option, value in (("global_rank", rank), ("device_num", size)):
-        set_auto_parallel_context(**{option: value})
-        context._OPTIONS[option] = value, context._OPTIONS[option][1]
 
 
 def _tag(name: str) -> int:
