@@ -129,7 +129,7 @@ class Driver:
                 f"{nbytes} bytes were asked of cuda:{device}, which has {free} of {total} bytes free"
             ) from error
 
-    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+    def pinned(self, device: int, nbytes: int) -> np.ndarray[Any, Any]:
         """Return host memory that a device copies from and to while the processor works on.
 
         Raises
@@ -140,7 +140,7 @@ class Driver:
         from cuda.core import LegacyPinnedMemoryResource
 
         try:
-            with _current(0):
+            with _current(device):  # another one would give memory away to a context that nobody needs
                 buffer = LegacyPinnedMemoryResource().allocate(nbytes)
         except Exception as error:
             if _OUT_OF_MEMORY not in str(error):

@@ -317,7 +317,7 @@ class _Staging:
 
     def __init__(self, driver: Any, device: int) -> None:
         self._driver, self._device = driver, device
-        self._buffers = [driver.pinned(STAGING_BYTES) for _ in range(2)]
+        self._buffers = [driver.pinned(device, STAGING_BYTES) for _ in range(2)]
         self._done: list[Any] = [None, None]
         self._turn = 1
 

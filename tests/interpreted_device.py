@@ -91,7 +91,7 @@ class InterpretedDriver:
         self._buffers[device].add(buffer)
         return buffer
 
-    def pinned(self, nbytes: int) -> np.ndarray[Any, Any]:
+    def pinned(self, device: int, nbytes: int) -> np.ndarray[Any, Any]:  # noqa: ARG002
         self._pinned.append(_Buffer(nbytes).data)
         return self._pinned[-1]
 
