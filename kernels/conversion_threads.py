@@ -105,15 +105,12 @@ def _of_float(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
 
 def _of_integer(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the formula from what is loaded of an integer to any number."""
-    has_sign, is_long = source.kind == "i", source.itemsize == 8
+    has_sign, is_long, is_double = source.kind == "i", source.itemsize == 8, target == _FLOAT64
     if target in FLOATS:
-        widen: Any
-        if is_long:
-            widen = {(4, True): signed_to_float32, (4, False): to_float32, (8, True): signed_to_float64}.get(
-                (target.itemsize if target == _FLOAT64 else 4, has_sign), to_float64
-            )
+        to_float = to_float64 if is_double else to_float32
+        if has_sign and is_long:
+            widen = signed_to_float64 if is_double else signed_to_float32
         else:
-            to_float = to_float64 if target == _FLOAT64 else to_float32
             widen = formula(lambda x: to_float(signed(x))) if has_sign else to_float
         shorten = conversion._FORMATS[target].shorten
         return formula(lambda x: shorten(widen(x)))
