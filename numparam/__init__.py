@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     float8_e4m3fn: np.dtype[Any]
     float8_e5m2: np.dtype[Any]
     __version__: str
-    from numparam.automatic_layout import automatic_layouts
-    from numparam.distributed_index import write_index
-    from numparam.distributed_saving import save_distributed_checkpoint
-    from numparam.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
-    from numparam.saving import save_checkpoint
+    from numparam.checkpoint.distributed_index import write_index
+    from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
+    from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
+    from numparam.checkpoint.saving import save_checkpoint
+    from numparam.layout.automatic import automatic_layouts
 
 bool_ = np.dtype("bool")
 int8 = np.dtype("int8")
@@ -105,13 +105,13 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _IN_MODULES = {
-        "automatic_layouts": "numparam.automatic_layout",
-        "load_checkpoint": "numparam.loading",
-        "load_distributed_checkpoint": "numparam.loading",
-        "load_param_into_net": "numparam.loading",
-        "save_checkpoint": "numparam.saving",
-        "save_distributed_checkpoint": "numparam.distributed_saving",
-        "write_index": "numparam.distributed_index",
+        "automatic_layouts": "numparam.layout.automatic",
+        "load_checkpoint": "numparam.checkpoint.loading",
+        "load_distributed_checkpoint": "numparam.checkpoint.loading",
+        "load_param_into_net": "numparam.checkpoint.loading",
+        "save_checkpoint": "numparam.checkpoint.saving",
+        "save_distributed_checkpoint": "numparam.checkpoint.distributed_saving",
+        "write_index": "numparam.checkpoint.distributed_index",
     }
 
     def __getattr__(name: str) -> Any:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint import Block, Checkpoint, write_checkpoint
+from numparam.checkpoint.files import Block, Checkpoint, write_checkpoint
+from numparam.checkpoint.header import Entry
 from numparam.errors import CheckpointError, NumparamError
-from numparam.header import Entry
+from numparam.layout.sharding import Shard
 from numparam.region import Region, as_shape
 from numparam.rules import Rule, Rules
 from numparam.seed import STREAM_VERSION, as_seed
-from numparam.sharding import Shard
 from numparam.source import Source
 from numparam.streaming import blocks_to_make
 
@@ -90,7 +90,7 @@ class Generation:
         return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype, self.device)
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
-        """Write the parameters to a safetensors file; return its bytes. See `numparam.checkpoint.write_checkpoint`."""
+        """Write the parameters to a safetensors file; return its bytes. See `checkpoint.files`."""
         whole = {entry.name: entry for entry in self.entries}
         return write_checkpoint(
             path, self.local_entries, self.metadata(), lambda entry: self.blocks(whole[entry.name]), progress

@@ -339,7 +339,7 @@ class Parameter(Tensor):
         Parameters
         ----------
         layout : Layout or tuple, optional
-            How the parameter is cut over the ranks; a tuple is one of MindSpore, see `numparam.layout_tuple`.
+            How the parameter is cut over the ranks; a tuple is one of MindSpore, see `numparam.layout.mindspore_tuple`.
         set_sliced : bool
             What `sliced` becomes.
         rank : int, optional

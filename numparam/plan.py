@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentValueError
-from numparam.header import Entry
 from numparam.layout import Layout
-from numparam.sharding import Shard
+from numparam.layout.sharding import Shard
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -34,7 +34,7 @@ class Plan:
     mesh : tuple of int
         The grid of ranks.
     axes : tuple of int, optional
-        The axis each dimension of the mesh splits; chosen for each parameter if not given (see `numparam.sharding`).
+        The axis each dimension of the mesh splits; chosen for each parameter if not given, see `layout.sharding`.
 
     Raises
     ------

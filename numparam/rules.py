@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from numparam.buffers import BUFFERS
+from numparam.checkpoint.header import Entry
 from numparam.default_rules import DEFAULT_RULES
 from numparam.errors import ArgumentValueError, NumparamError
-from numparam.header import Entry
 from numparam.initializer import Initializer, by_name
 
 _OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint import open_checkpoint
+from numparam.checkpoint.files import open_checkpoint
+from numparam.checkpoint.header import Entry
 from numparam.errors import SpecificationError
-from numparam.header import Entry
 
 _FOLDER = resources.files("numparam") / "specifications"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint import BUFFER_BYTES, Block
+from numparam.checkpoint.files import BUFFER_BYTES, Block
 from numparam.hardware import Device
 from numparam.initializer import Initializer, Orthogonal, Sparse
 from numparam.placed import make_through

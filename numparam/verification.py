@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint import BUFFER_BYTES, Checkpoint
+from numparam.checkpoint.files import BUFFER_BYTES, Checkpoint
+from numparam.checkpoint.header import Entry
 from numparam.generation import Generation
-from numparam.header import Entry
 
 
 @dataclass(frozen=True)

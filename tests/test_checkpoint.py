@@ -13,11 +13,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from numparam import header
-from numparam.atomic_file import replacing
-from numparam.checkpoint import BUFFER_BYTES, Block, Checkpoint, open_checkpoint, write_checkpoint
+from numparam.checkpoint import header
+from numparam.checkpoint.atomic_file import replacing
+from numparam.checkpoint.files import BUFFER_BYTES, Block, Checkpoint, open_checkpoint, write_checkpoint
+from numparam.checkpoint.header import Entry
 from numparam.errors import CheckpointError
-from numparam.header import Entry
 
 F32 = np.dtype(np.float32)
 
@@ -282,7 +282,7 @@ def test_a_disk_that_fills_up_meanwhile_gives_one_sentence(tmp_path: Path, monke
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("numparam.atomic_file.os.fsync", full)
+    monkeypatch.setattr("numparam.checkpoint.atomic_file.os.fsync", full)
     with pytest.raises(CheckpointError, match=r"cannot write .*model\.safetensors: No space left on device$"):
         write_checkpoint(path, [Entry("a", (3,), F32)], {}, constant_blocks)
     assert list(tmp_path.iterdir()) == []

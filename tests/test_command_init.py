@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 import numparam
 from numparam.cli import main
 from numparam.initializer import Normal, initializer
-from numparam.sharding import Shard
+from numparam.layout.sharding import Shard
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 

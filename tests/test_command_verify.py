@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from numparam.checkpoint import BUFFER_BYTES
+from numparam.checkpoint.files import BUFFER_BYTES
 from numparam.cli import main
 
 

@@ -34,11 +34,11 @@ from numparam import (
     stored,
     write_index,
 )
-from numparam.checkpoint import open_checkpoint
+from numparam.checkpoint.files import open_checkpoint
+from numparam.checkpoint.grid import Grid
 from numparam.cli import main
 from numparam.dtypes import TABLE
 from numparam.errors import CheckpointError
-from numparam.grid import Grid
 from numparam.initializer import Initializer, Normal, initializer
 from numparam.region import Region
 
@@ -404,7 +404,7 @@ def test_an_index_that_cannot_be_written_leaves_the_old_checkpoint(
     index = save(tmp_path / "m", MESHES["rows"])
     for rank in range(2):
         save_distributed_checkpoint({"w": np.zeros(3)}, tmp_path / "m", rank=rank, ranks=2)
-    monkeypatch.setattr("numparam.atomic_file.os.fsync", full)
+    monkeypatch.setattr("numparam.checkpoint.atomic_file.os.fsync", full)
     with pytest.raises(CheckpointError, match=r"cannot write .*m.safetensors.index.json: No space left on device"):
         write_index(tmp_path / "m")
     np.testing.assert_array_equal(load_checkpoint(index)["w"].asnumpy(), ramp((7, 5)))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numparam import Parameter, Tensor, header, load_checkpoint, save_distributed_checkpoint, write_index
+from numparam import Parameter, Tensor, load_checkpoint, save_distributed_checkpoint, write_index
+from numparam.checkpoint import header
 from numparam.errors import CheckpointError
 from numparam.region import Region
 
@@ -214,7 +215,7 @@ def test_wrong_indexes(text: str, words: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_cut_after_its_header_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from numparam import loading
+    from numparam.checkpoint import loading
 
     path = tmp_path / "f.safetensors"
     path.write_bytes(seeds()[0])

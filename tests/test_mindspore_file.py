@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from numparam import load_checkpoint
+from numparam.checkpoint.mindspore_file import read
 from numparam.errors import CheckpointError
-from numparam.mindspore_file import read
 
 RECORDED = Path(__file__).parent / "data" / "mindspore_2_10.ckpt"
 """Written by ``save_checkpoint`` with ``append_dict={"epoch": 3, "lr": 0.1, "note": "hällo"}, crc_check=True``."""

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentValueError
-from numparam.header import Entry
+from numparam.layout.sharding import Shard, cut, parse_axes, parse_mesh, split_axes
 from numparam.plan import Plan, runs
-from numparam.sharding import Shard, cut, parse_axes, parse_mesh, split_axes
 from numparam.specification import load
 
 F32 = np.dtype(np.float32)

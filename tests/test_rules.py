@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from numparam.header import Entry
+from numparam.checkpoint.header import Entry
 from numparam.initializer import HeNormal, TruncatedNormal
 from numparam.region import Region
 from numparam.rules import RuleError, Rules

@@ -267,7 +267,7 @@ class Settings(Queries):
 
 def _chosen_layouts(parameters: list[Parameter], given: Mapping[str, Layout]) -> dict[str, Layout]:
     """Choose layouts for the lazy parameters that have none, over the mesh of the context."""
-    from numparam.automatic_layout import automatic_layouts
+    from numparam.layout.automatic import automatic_layouts
 
     ranks = get_auto_parallel_context("device_num")
     mesh = get_auto_parallel_context("mesh") or {"rank": ranks}

@@ -10,9 +10,9 @@ from numparam.cli.arguments import Commands, add_model, model
 from numparam.errors import ArgumentValueError
 from numparam.generation import Generation
 from numparam.hardware import device
+from numparam.layout.sharding import AUTO, Shard
 from numparam.rules import Rules
 from numparam.seed import as_seed
-from numparam.sharding import AUTO, Shard
 
 _DESCRIPTION = """\
 Write a safetensors file with freshly initialised parameters for the names, shapes and dtypes of a model. The values are

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from numparam.checkpoint import Checkpoint, open_checkpoint
+from numparam.checkpoint.files import Checkpoint, open_checkpoint
 from numparam.cli.arguments import Commands
 from numparam.inspection import Statistics, statistics
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numparam.checkpoint.header import Entry
 from numparam.cli.arguments import Commands, add_model, model
-from numparam.header import Entry
+from numparam.layout.sharding import AUTO, Shard, parse_axes, parse_mesh
 from numparam.plan import CPU_RATE, Plan, runs
-from numparam.sharding import AUTO, Shard, parse_axes, parse_mesh
 from numparam.text import amount, duration, size
 
 _SHOWN = 40

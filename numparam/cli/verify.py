@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from numparam.checkpoint import open_checkpoint
+from numparam.checkpoint.files import open_checkpoint
 from numparam.cli.arguments import Commands
 from numparam.verification import verify
 

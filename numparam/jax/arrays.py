@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, NumparamError, ShapeError
-from numparam.header import Entry
 from numparam.initializer import Initializer
 from numparam.region import Region
 from numparam.source import Source

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from numparam import dtypes
+from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError
-from numparam.header import Entry
 from numparam.initializer import Initializer
 from numparam.jax.arrays import SeededFill, assembled, filling, made
 from numparam.jax.kernel import as_kernel

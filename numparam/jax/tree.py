@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from numparam import dtypes
+from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentValueError, DtypeError
-from numparam.header import Entry
 from numparam.initializer import Initializer, LecunNormal, One, VarianceScaling, Zero
 from numparam.jax.arrays import Fill, assembled, filling
 from numparam.jax.kernel import Kernel, as_kernel

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam import recipes
+from numparam.checkpoint import recipes
 from numparam.communication.collectives import Array, gather_small
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP, Group, named

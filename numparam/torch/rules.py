@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentTypeError, NumparamError
-from numparam.header import Entry
 from numparam.initializer import Initializer
 from numparam.rules import Rule, Rules
 from numparam.torch.filling import as_initializer

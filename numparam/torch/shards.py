@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from numparam.errors import StateError
+from numparam.layout.sharding import cut
 from numparam.region import Region
-from numparam.sharding import cut
 
 
 def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from numparam import recipes as recipe_text
-from numparam.atomic_file import replacing
 from numparam.cell import Cell
-from numparam.checkpoint import INDEX_SUFFIX, open_checkpoint, write_checkpoint
+from numparam.checkpoint import recipes as recipe_text
+from numparam.checkpoint.atomic_file import replacing
+from numparam.checkpoint.files import INDEX_SUFFIX, open_checkpoint, write_checkpoint
+from numparam.checkpoint.header import Entry
+from numparam.checkpoint.piece import Piece, write_record
+from numparam.checkpoint.progress import Progress, Tell, telling
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
 from numparam.flags import Flag
-from numparam.header import Entry
 from numparam.parameter import Parameter
-from numparam.piece import Piece, write_record
-from numparam.progress import Progress, Tell, telling
 from numparam.region import Region
 from numparam.seed import STREAM_VERSION
 from numparam.streaming import blocks_of

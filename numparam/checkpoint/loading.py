@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from numparam import dtypes, mindspore_file, recipes
-from numparam import header as headers
+from numparam import dtypes
 from numparam.cell import Cell
 from numparam.cell.state import put
-from numparam.checkpoint import INDEX_SUFFIX, Checkpoint, open_checkpoint
+from numparam.checkpoint import header as headers
+from numparam.checkpoint import mindspore_file, recipes
+from numparam.checkpoint.files import INDEX_SUFFIX, Checkpoint, open_checkpoint
+from numparam.checkpoint.mapped_file import MappedFile
+from numparam.checkpoint.piece import read_record
+from numparam.checkpoint.progress import Progress, telling
+from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, region_of
+from numparam.checkpoint.stored import Stored
 from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
-from numparam.mapped_file import MappedFile
 from numparam.parameter import Parameter
-from numparam.piece import read_record
-from numparam.progress import Progress, telling
 from numparam.region import Region
-from numparam.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, region_of
 from numparam.seed import STREAM_VERSION
-from numparam.stored import Stored
 from numparam.tensor import Tensor
 
 _LOGGER = logging.getLogger("numparam")

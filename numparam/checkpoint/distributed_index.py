@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from numparam import dtypes, header
-from numparam.checkpoint import INDEX_SUFFIX, read_index
+from numparam import dtypes
+from numparam.checkpoint import header
+from numparam.checkpoint.files import INDEX_SUFFIX, read_index
+from numparam.checkpoint.grid import Grid
+from numparam.checkpoint.header import Entry
+from numparam.checkpoint.piece import Piece, read_record
+from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
-from numparam.grid import Grid
-from numparam.header import Entry
-from numparam.piece import Piece, read_record
-from numparam.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
 
 NAMES, SAVE = "numparam.names", "numparam.save"
 _AT_ONCE = 16  # headers read at the same time: a network file system answers many as fast as one

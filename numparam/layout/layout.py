@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
+from numparam.layout.sharding import cut
 from numparam.region import Region
-from numparam.sharding import cut
 
 Axes = str | Sequence[str] | None
 
@@ -74,26 +74,26 @@ class Layout:
 
     @classmethod
     def parse(cls, layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Layout:
-        """Read the tuple of six or seven items that says the same in MindSpore; see `numparam.layout_tuple`.
+        """Read the tuple of six or seven items that says the same in MindSpore; see `numparam.layout.mindspore_tuple`.
 
         Examples
         --------
         >>> Layout.parse(([2, 2], [1, -1], [4, 6], 0, True, ""), (8, 6))
         Layout({'1': 2, '0': 2}, ('1', None))
         """
-        from numparam.layout_tuple import parse
+        from numparam.layout.mindspore_tuple import parse
 
         return parse(layout, shape, name)
 
     def to_tuple(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
-        """Write the tuple of seven items that says the same in MindSpore; see `numparam.layout_tuple`.
+        """Write the tuple of seven items that says the same in MindSpore; see `numparam.layout.mindspore_tuple`.
 
         Examples
         --------
         >>> Layout({"dp": 2, "tp": 4}, ("tp", None)).to_tuple((16, 6))
         ([2, 4], [0, -1], [4, 6], 0, True, '', [16, 6])
         """
-        from numparam.layout_tuple import to_tuple
+        from numparam.layout.mindspore_tuple import to_tuple
 
         return to_tuple(self, shape)
 
@@ -257,7 +257,7 @@ class Layout:
         │ 4:8 │ 1, 3 │
         └─────┴──────┘
         """
-        from numparam.layout_picture import picture
+        from numparam.layout.picture import picture
 
         return picture(self, shape, axes)
 
@@ -274,7 +274,7 @@ class Layout:
         ModuleNotFoundError
             If matplotlib is not installed.
         """
-        from numparam.layout_picture import figure
+        from numparam.layout.picture import figure
 
         return figure(self, shape, axes)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
-from numparam.layout import Layout
+from numparam.layout.layout import Layout
 
 _FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shard_group"
 

@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from numparam import header
+from numparam.checkpoint import header
+from numparam.checkpoint.header import Entry
 from numparam.errors import CheckpointError
-from numparam.header import Entry
 from numparam.region import Region
 
 PIECES = "numparam.pieces"

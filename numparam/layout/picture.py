@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 
 if TYPE_CHECKING:
-    from numparam.layout import Layout
+    from numparam.layout.layout import Layout
 
 _MOST_BLOCKS = 16  # along an axis: more do not fit a terminal
 _MOST_RANKS = 4  # in a block

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from numparam import recipes as recipe_text
 from numparam.cell import Cell
-from numparam.checkpoint import write_checkpoint
+from numparam.checkpoint import recipes as recipe_text
+from numparam.checkpoint.distributed_index import NAMES, as_natural, file_of_rank, index_path, save_number, write_index
+from numparam.checkpoint.files import write_checkpoint
+from numparam.checkpoint.header import Entry
+from numparam.checkpoint.piece import Piece, write_record
+from numparam.checkpoint.progress import Progress, telling
+from numparam.checkpoint.saving import as_json, contents, record, region_of
 from numparam.context import get_auto_parallel_context
-from numparam.distributed_index import NAMES, as_natural, file_of_rank, index_path, save_number, write_index
 from numparam.errors import ArgumentValueError, CheckpointError
-from numparam.header import Entry
 from numparam.layout import Layout
 from numparam.parameter import Parameter
-from numparam.piece import Piece, write_record
-from numparam.progress import Progress, telling
 from numparam.region import Region
-from numparam.saving import as_json, contents, record, region_of
 from numparam.streaming import blocks_of
 from numparam.tensor import Tensor
 

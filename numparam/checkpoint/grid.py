@@ -8,8 +8,8 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
+from numparam.checkpoint.piece import Piece
 from numparam.errors import CheckpointError
-from numparam.piece import Piece
 from numparam.region import Region, as_slice
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from numparam.errors import ArgumentValueError
 
 if TYPE_CHECKING:
-    from numparam.layout import Layout
+    from numparam.layout.layout import Layout
 
 AUTO = "auto"
 
@@ -167,7 +167,7 @@ class Shard:
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """Give the layout of the parameters of a shape; its axes have the numbers of the mesh's dimensions as names."""
-        from numparam.layout import Layout  # which cuts with `cut`
+        from numparam.layout.layout import Layout  # which cuts with `cut`
 
         spec: list[str | None] = [None] * len(shape)
         for dimension, axis in enumerate(split_axes(shape, self.mesh, self.axes)):

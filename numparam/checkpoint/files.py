@@ -21,12 +21,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from numparam import header
-from numparam.atomic_file import replacing
+from numparam.checkpoint import header
+from numparam.checkpoint.atomic_file import replacing
+from numparam.checkpoint.grid import Grid
+from numparam.checkpoint.header import Entry
+from numparam.checkpoint.stored import Files, Stored
 from numparam.errors import CheckpointError
-from numparam.grid import Grid
-from numparam.header import Entry
-from numparam.stored import Files, Stored
 
 INDEX_SUFFIX = ".safetensors.index.json"
 BUFFER_BYTES = 8 * 2**20  # from 4 to 32 MiB all write 1.1 GB/s to a RAM disk on 2 cores, 1 MiB 0.8

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
-from numparam.layout import Layout
+from numparam.layout.layout import Layout
 from numparam.text import size
 
 if TYPE_CHECKING:
-    from numparam.header import Entry
+    from numparam.checkpoint.header import Entry
     from numparam.parameter import Parameter
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from numparam import dtypes, header, piece
+from numparam import dtypes
+from numparam.checkpoint import header, piece
+from numparam.checkpoint.grid import Grid
+from numparam.checkpoint.header import Entry
+from numparam.checkpoint.mapped_file import MappedFile
+from numparam.checkpoint.piece import Piece
 from numparam.errors import CheckpointError, DtypeError
-from numparam.grid import Grid
-from numparam.header import Entry
 from numparam.indexing import overwrite, select
 from numparam.initializer import Initializer
-from numparam.mapped_file import MappedFile
-from numparam.piece import Piece
 from numparam.region import Region, row_major
 from numparam.source import Buffer, Source
 from numparam.tensor import Recipe, Tensor

@@ -1,0 +1,1 @@
+"""Checkpoints: parameters in safetensors files, saved, loaded and joined by an index."""

@@ -1,0 +1,5 @@
+"""Layouts: how parameters are cut over a mesh of ranks."""
+
+from numparam.layout.layout import Layout
+
+__all__ = ["Layout"]
