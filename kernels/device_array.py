@@ -371,10 +371,8 @@ def _pieces(values: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     """Yield the bytes of an array of any strides in row-major order, at most `STAGING_BYTES` at a time."""
     size = values.itemsize
     words = values.view(f"u{size}") if size <= 8 else values  # NumPy walks over dtypes of its own only
-    pieces = np.nditer(
-        words, ["external_loop", "buffered", "zerosize_ok"], [["readonly", "contig"]], order="C",
-        buffersize=STAGING_BYTES // size,
-    )  # fmt: skip
+    flags, needs = ["external_loop", "buffered", "zerosize_ok"], [["readonly", "contig"]]
+    pieces = np.nditer(words, flags, needs, order="C", buffersize=STAGING_BYTES // size)  # type: ignore[call-overload]
     for piece in pieces:
         yield piece.view(np.uint8)
 
