@@ -416,6 +416,19 @@ def test_staging_is_bounded_and_lent_to_one_thread_at_a_time(driver: Interpreted
         assert driver.pinned_bytes == 4 * 1024
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, ml_dtypes.bfloat16, np.float32, np.complex128], ids=str)
+def test_arrays_of_any_layout_are_staged_in_pieces(driver: InterpretedDriver, monkeypatch: Any, dtype: Any) -> None:
+    monkeypatch.setattr(device_array, "STAGING_BYTES", 512)
+    whole = (np.arange(5 * 70 * 9) % 250).reshape(5, 70, 9).astype(dtype)
+    for array in (
+        whole, whole.T, whole[::-1, ::2], whole[:, :, 3], whole[2, 3, 4, ...], whole[:0],
+        np.broadcast_to(whole[:1], whole.shape),
+    ):  # fmt: skip
+        found = DeviceArray.from_host(array, 0).to_host()
+        assert (found.shape, found.tobytes()) == (array.shape, array.tobytes())
+    assert driver.pinned_bytes == 2 * 512
+
+
 def test_saved_pieces_are_read_from_the_device_one_at_a_time(
     driver: InterpretedDriver, monkeypatch: Any, tmp_path: Path
 ) -> None:
