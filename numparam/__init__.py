@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     float8_e4m3fn: np.dtype[Any]
     float8_e5m2: np.dtype[Any]
     __version__: str
+    from numparam import communication as communication
+    from numparam import jax as jax
+    from numparam import parallel as parallel
+    from numparam import torch as torch
     from numparam.checkpoint.distributed_index import write_index
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
     from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
@@ -121,6 +125,10 @@ if not TYPE_CHECKING:
             from importlib import import_module
 
             return getattr(import_module(_IN_MODULES[name]), name)
+        if name in ("communication", "jax", "parallel", "torch"):
+            from importlib import import_module
+
+            return import_module(f"numparam.{name}")
         if name == "__version__":
             from importlib.metadata import version
 
