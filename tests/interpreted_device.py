@@ -151,5 +151,6 @@ def interpreted(total: int = 64 << 20) -> Iterator[InterpretedDriver]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_driver, "count_devices", lambda: 2)
         patch.setattr(_driver, "get_driver", lambda: driver)
+        patch.setattr(device_array, "STAGING_BYTES", 1 << 18)  # less to make for each test
         yield driver
     device_array._free.clear()
