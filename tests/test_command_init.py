@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
@@ -265,7 +266,9 @@ def test_a_signal_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path, n
     # 500 MB, so that the signal comes long before the end.
     command = [sys.executable, "-m", "numparam", "init", "--like", "llama-3-8b", "--shard", "0/32", "-o", str(out)]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    # A job in the background ignores SIGINT, and so would its children.
+    unignored = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=unignored) as process:
         deadline = time.monotonic() + 60
         while not any((tmp_path / name).stat().st_size > 2**20 for name in leftovers(tmp_path)):
             assert process.poll() is None
