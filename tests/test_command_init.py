@@ -268,7 +268,7 @@ def test_a_signal_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path, n
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     # A job in the background ignores SIGINT, and so would its children.
     unignored = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=unignored) as process:
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=unignored) as process:  # noqa: PLW1509
         deadline = time.monotonic() + 60
         while not any((tmp_path / name).stat().st_size > 2**20 for name in leftovers(tmp_path)):
             assert process.poll() is None
