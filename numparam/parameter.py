@@ -320,7 +320,11 @@ class Parameter(Tensor):
         recipe = self._recipe
         if target == self._dtype:
             return self
-        if recipe is None:
+        if recipe is None and self.device != "cpu" and target.kind not in "iu":
+            on_device = self.astype(target)._device_values()
+            self._discard()
+            self._on_device, self._dtype = on_device, target
+        elif recipe is None:
             values = converted(self._name, self.asnumpy(), target)
             self._discard()
             self._hold(values)

@@ -359,6 +359,18 @@ def test_parameters_keep_their_attributes_and_device(driver: InterpretedDriver) 
     assert Parameter(parameter).device == "cuda:0"
 
 
+def test_a_parameter_gets_another_dtype_on_its_device(driver: InterpretedDriver) -> None:
+    parameter = Parameter([1.0, 2.5, -3.0], name="w", device="cuda")
+    driver.read = []
+    parameter.set_dtype("bfloat16")
+    assert driver.read == []
+    assert (parameter.device, parameter.dtype.name, parameter.shape) == ("cuda:0", "bfloat16", (3,))
+    np.testing.assert_array_equal(parameter.asnumpy().astype("f4"), [1.0, 2.5, -3.0])
+    assert parameter.set_dtype("int32").tolist() == [1, 2, -3]
+    with pytest.raises(ValueError, match="dtype uint8 cannot hold values from -3"):
+        parameter.set_dtype("uint8")
+
+
 def test_too_little_memory_is_said_with_sizes() -> None:
     with (
         interpreted(1000),
