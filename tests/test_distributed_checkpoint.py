@@ -31,9 +31,9 @@ from numparam import (
     load_param_into_net,
     save_checkpoint,
     save_distributed_checkpoint,
-    stored,
     write_index,
 )
+from numparam.checkpoint import stored
 from numparam.checkpoint.files import open_checkpoint
 from numparam.checkpoint.grid import Grid
 from numparam.cli import main

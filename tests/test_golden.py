@@ -122,6 +122,11 @@ PROCESSORS = {
 }
 
 
+def decisive(features: str) -> set[str]:
+    """Return those features that decide how a formula is lowered."""
+    return {"+avx2", "+fma", "+f16c", "+avx512f"} & set(str(features).split(","))
+
+
 def assert_portable(golden: dict[str, Any], printed: str) -> None:
     found = json.loads(printed)
     assert found == {name: golden["hashes"][name] for name in found}
@@ -132,9 +137,13 @@ def assert_portable(golden: dict[str, Any], printed: str) -> None:
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for x86 processors")
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_every_processor_gives_the_frozen_values(processor: str, golden: dict[str, Any], tmp_path: Path) -> None:
+    from numba.core.codegen import get_host_cpu_features
+
     from package_copy import run_python
 
     name, features = PROCESSORS[processor]
+    if decisive(features) == decisive(str(get_host_cpu_features())):
+        pytest.skip("this processor has the same")
     printed = run_python(
         __file__, "--portable", NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path)
     )
