@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentValueError
-from numparam.layout.sharding import Shard, cut, parse_axes, parse_mesh, split_axes
+from numparam.layout.layout import cut
+from numparam.layout.sharding import Shard, parse_axes, parse_mesh, split_axes
 from numparam.plan import Plan, runs
 from numparam.specification import load
 

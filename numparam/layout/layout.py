@@ -11,10 +11,21 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
-from numparam.layout.sharding import cut
 from numparam.region import Region
 
 Axes = str | Sequence[str] | None
+
+
+def cut(length: int, parts: int, part: int) -> tuple[int, int]:
+    """Give the first entry of a part of an axis, and the entry after its last.
+
+    Examples
+    --------
+    >>> [cut(10, 4, part) for part in range(4)]
+    [(0, 3), (3, 6), (6, 9), (9, 10)]
+    """
+    step = -(-length // parts)  # ceil in integers: a float would be wrong beyond 2**53
+    return min(part * step, length), min((part + 1) * step, length)
 
 
 class Layout:

@@ -18,12 +18,9 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from numparam.errors import ArgumentValueError
-
-if TYPE_CHECKING:
-    from numparam.layout.layout import Layout
+from numparam.layout.layout import Layout
 
 AUTO = "auto"
 
@@ -103,18 +100,6 @@ def split_axes(
     return tuple(chosen)
 
 
-def cut(length: int, parts: int, part: int) -> tuple[int, int]:
-    """Give the first entry of a part of an axis, and the entry after its last.
-
-    Examples
-    --------
-    >>> [cut(10, 4, part) for part in range(4)]
-    [(0, 3), (3, 6), (6, 9), (9, 10)]
-    """
-    step = -(-length // parts)  # ceil in integers: a float would be wrong beyond 2**53
-    return min(part * step, length), min((part + 1) * step, length)
-
-
 @dataclass(frozen=True)
 class Shard:
     """Name one rank of a mesh and the axes the mesh splits.
@@ -167,8 +152,6 @@ class Shard:
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """Give the layout of the parameters of a shape; its axes have the numbers of the mesh's dimensions as names."""
-        from numparam.layout.layout import Layout  # which cuts with `cut`
-
         spec: list[str | None] = [None] * len(shape)
         for dimension, axis in enumerate(split_axes(shape, self.mesh, self.axes)):
             if axis is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from numparam.errors import StateError
-from numparam.layout.sharding import cut
+from numparam.layout.layout import cut
 from numparam.region import Region
 
 
