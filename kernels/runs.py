@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from numparam.kernels._compile import formula, kernel
-from numparam.kernels._memory import LINE, access, prefetch, prefetch_to_write
+from numparam.kernels._memory import LINE, access, prefetch, prefetch_to_write, stack
 
 _load_line, _store_line, _stream_line = access("u64", 8)
 _load_32, _store_32, _ = access("u64", 4)
@@ -25,6 +25,8 @@ _load_1, _store_1, _ = access("u32", 1, 1)
 AHEAD = 32 * LINE
 # Shorter runs are copied by `copy_short_runs`: up to five times as fast at 64 bytes, as fast at 1 KiB.
 SHORT = 1024
+# Of runs that follow each other in the target: half as many as of others, and both figures are the best for theirs.
+JOINED_LINES_AHEAD = 16
 
 
 # --------------------------------------------------------------------------- formulas
@@ -169,6 +171,38 @@ def each_run(do_run: Any, target_bytes: int, source_bytes: int) -> Any:
 
 
 _copy_long_runs = each_run(copy_run, 1, 1)
+_reserve_line = stack(LINE)
+
+
+@formula
+def _copy_joined_runs(target: Any, source: Any, rows: Any, run: Any, source_step: Any) -> None:
+    """Copy long runs that follow each other in the target, past the caches.
+
+    The line that two of them share is put together before it is written: to write a part of it, a processor reads it.
+    """
+    line, held = _reserve_line(), target & (LINE - 1)  # how much of a line comes before the run
+    to = target - held
+    for row in range(rows):
+        origin, left = source + row * source_step, run
+        if held > 0:
+            part = LINE - held
+            copy_part_of_line(line + held, origin, part)
+            if row > 0:
+                _stream_line(to, _load_line(line))
+            else:  # the rest of the line is not of this copy
+                copy_part_of_line(to + held, origin, part)
+            to, origin, left = to + LINE, origin + part, left - part
+        lines = left // LINE
+        far = max(0, lines - JOINED_LINES_AHEAD)
+        for at in range(far):
+            _stream_line(to + at * LINE, _load_line(origin + at * LINE))
+        for at in range(JOINED_LINES_AHEAD):
+            prefetch(source + (row + 1) * source_step + at * LINE)
+        for at in range(far, lines):
+            _stream_line(to + at * LINE, _load_line(origin + at * LINE))
+        to, origin, held = to + lines * LINE, origin + lines * LINE, left - lines * LINE
+        copy_part_of_line(line, origin, held)
+    copy_part_of_line(to, line, held)
 
 
 @formula
@@ -178,6 +212,8 @@ def copy_runs(
     """Copy runs of any length as they are."""
     if run < SHORT:
         copy_short_runs(target, source, rows, run, target_step, source_step)
+    elif past_caches and target_step == run:
+        _copy_joined_runs(target, source, rows, run, source_step)
     else:
         _copy_long_runs(target, source, rows, run, target_step, source_step, past_caches)
 

@@ -116,6 +116,20 @@ def test_any_piece_of_the_runs() -> None:
             assert np.array_equal(target, expected)
 
 
+@pytest.mark.parametrize("run", [1024, 1025, 1087, 1500, 4000])
+@pytest.mark.parametrize("start", [0, 1, 40, 63])
+def test_runs_that_follow_each_other_in_the_target(run: int, start: int) -> None:
+    loop, source = runs.copying(), counted((23, 5000), "u1")
+    for rows_ in (1, 2, 23):
+        target = np.zeros(rows_ * run + 256, "u1")
+        first = -target.ctypes.data % 64 + start
+        expected = target.copy()
+        expected[first : first + rows_ * run] = source[:rows_, 3 : 3 + run].reshape(-1)
+        axes = np.array([[rows_, run, 5000]])
+        loop(target.ctypes.data + first, source.ctypes.data + 3, 0, rows_ * run, axes, run, True)
+        assert np.array_equal(target, expected)
+
+
 # --------------------------------------------------------------------------- overlap
 
 
