@@ -23,7 +23,7 @@ _load_1, _store_1, _ = access("u32", 1, 1)
 # The prefetchers of a processor stop where a run ends. Asking for the beginning of the next run while the end of this
 # one is copied takes runs of 8 KB from 0.8 to 1.0, and runs of 4 KB from 0.6 to 1.0 of the speed of one long copy.
 AHEAD = 32 * LINE
-# Shorter runs are copied by `copy_short_runs`: up to five times as fast at 64 bytes, as fast at 1 KiB.
+# Shorter runs are copied by `copy_short_runs`: four times as fast at 64 bytes, as fast at 1 KiB.
 SHORT = 1024
 # Of runs that follow each other in the target: half as many as of others, and both figures are the best for theirs.
 JOINED_LINES_AHEAD = 16
