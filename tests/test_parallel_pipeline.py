@@ -13,6 +13,7 @@ from numparam.parallel import (
     set_pipeline_stage,
     stage_ranks,
     stages_of,
+    sum_shared_gradients,
 )
 from ranks import needs_mpi, run
 
@@ -71,3 +72,8 @@ def test_a_stage_that_does_not_exist_is_told() -> None:
     numparam.set_auto_parallel_context(pipeline_stages=3)
     with pytest.raises(ValueError, match="pipeline_stages is 3, which does not divide the 4 ranks"):
         pipeline_stage()
+
+
+def test_every_parameter_needs_a_gradient() -> None:
+    with pytest.raises(ValueError, match="1 parameters have as many gradients, found 2"):
+        sum_shared_gradients([Parameter(1.0)], [np.ones(()), np.ones(())])

@@ -47,10 +47,7 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
     members, parameters = get_group(group), parameters_of(cell_or_parameters)
     operation = "check_agreement"
     arrive(members, operation)
-    shared = matched(members, operation, parameters)
-    unsure = [
-        parameter for parameter, same in zip(shared, same_recipes(members, operation, shared), strict=True) if not same
-    ]
+    unsure = not_surely_same(members, operation, parameters)
     sums = gather_small(members, operation, np.array([_checksum(parameter) for parameter in unsure], np.uint64))
     different = np.flatnonzero((sums != sums[0]).any(axis=0))
     if different.size:
@@ -62,7 +59,20 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
         )
 
 
-def matched(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
+def not_surely_same(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
+    """Return the parameters that all ranks should hold alike, but for those that are lazy and made from the same.
+
+    Raises
+    ------
+    DisagreementError
+        If some ranks have another list of them.
+    """
+    shared = _matched(members, operation, parameters)
+    same = _same_recipes(members, operation, shared)
+    return [parameter for parameter, is_same in zip(shared, same, strict=True) if not is_same]
+
+
+def _matched(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
     """Return the parameters that all ranks should hold alike; all have the same list of them.
 
     Raises
@@ -89,7 +99,7 @@ def matched(members: Group, operation: str, parameters: Sequence[Parameter]) -> 
     return shared
 
 
-def same_recipes(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[bool]:
+def _same_recipes(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[bool]:
     """Say of each parameter whether it is lazy on all ranks, and will be made from the same everywhere."""
     own = [recipes.encode(parameter) for parameter in parameters]
     digests = [0 if recipe is None else _digest(json.dumps(recipe, sort_keys=True).encode()) for recipe in own]

@@ -8,7 +8,7 @@ from numparam.communication import collectives
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
-from numparam.parallel.agreement import matched, same_recipes
+from numparam.parallel.agreement import not_surely_same
 from numparam.parallel.storage import as_bytes, parameters_of, writable
 
 
@@ -41,10 +41,7 @@ def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP)
     members, parameters = get_group(group), parameters_of(cell_or_parameters)
     operation = "broadcast_parameters"
     arrive(members, operation)
-    shared = matched(members, operation, parameters)
-    sent = [
-        parameter for parameter, same in zip(shared, same_recipes(members, operation, shared), strict=True) if not same
-    ]
+    sent = not_surely_same(members, operation, parameters)
     if members.size > 1:
         collectives.broadcast(members, operation, [as_bytes(writable(parameter)) for parameter in sent], 0)
         if members.rank:

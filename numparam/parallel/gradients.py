@@ -15,7 +15,7 @@ from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
-from numparam.parallel.storage import Array, gradient_array
+from numparam.parallel.storage import Array, check_count, gradient_array
 from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 
@@ -114,10 +114,7 @@ class DistributedGradReducer:
         RuntimeError
             If another rank does not come, or comes to something else.
         """
-        if len(gradients) != len(self.parameters):
-            raise ArgumentValueError(
-                f"{len(self.parameters)} parameters have as many gradients, found {len(gradients)}"
-            )
+        check_count(self.parameters, gradients)
         found = [_memory(parameter, gradient) for parameter, gradient in zip(self.parameters, gradients, strict=True)]
         for number, places in self.buckets(found):
             self._reduce(number, [self.parameters[place].name for place in places], [found[place] for place in places])

@@ -18,7 +18,7 @@ from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentValueError
 from numparam.parallel.gradients import DistributedGradReducer
-from numparam.parallel.storage import Array, gradient_array, keep_rows, parameters_of, writable
+from numparam.parallel.storage import Array, check_count, gradient_array, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.parameter_tuple import check_members
 
@@ -190,10 +190,7 @@ class ParallelOptimizer:
         RuntimeError
             If another rank does not come, or comes to something else.
         """
-        if len(gradients) != len(self.parameters):
-            raise ArgumentValueError(
-                f"{len(self.parameters)} parameters have as many gradients, found {len(gradients)}"
-            )
+        check_count(self.parameters, gradients)
         self.release()
         self._reduce_rest([gradients[place] for place in self._rest])
         for place in self._rest:

@@ -17,7 +17,7 @@ from numparam.communication.management import create_group
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.parallel.gradients import DistributedGradReducer
-from numparam.parallel.storage import parameters_of
+from numparam.parallel.storage import check_count, parameters_of
 from numparam.parameter import Parameter
 
 
@@ -195,6 +195,7 @@ def sum_shared_gradients(parameters: Sequence[Parameter], gradients: Sequence[An
     >>> import numpy as np
     >>> sum_shared_gradients([Parameter([1.0])], [np.ones(1, np.float32)])  # of a single stage
     """
+    check_count(parameters, gradients)
     place = get_auto_parallel_context("global_rank") - stage_ranks()[0]
     sharing: dict[tuple[int, ...], list[int]] = {}
     for index, parameter in enumerate(parameters):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +77,18 @@ def keep_rows(parameter: Parameter, rows: slice) -> None:
         parameter._recipe = recipe._replace(region=recipe.region[rows])
     parameter._region = region
     parameter.sliced = True
+
+
+def check_count(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> None:
+    """Raise unless there is a gradient for each parameter.
+
+    Raises
+    ------
+    ArgumentValueError
+        If there is not.
+    """
+    if len(gradients) != len(parameters):
+        raise ArgumentValueError(f"{len(parameters)} parameters have as many gradients, found {len(gradients)}")
 
 
 def gradient_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Array:
