@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import weakref
+from collections import OrderedDict
 from time import perf_counter
 from typing import Any
 
@@ -237,6 +238,16 @@ def test_copies_share_nothing_and_stay_lazy(duplicate: Any) -> None:
     np.testing.assert_array_equal(twin[0].weight.asnumpy(), net[0].weight.asnumpy())
 
 
+def test_a_shallow_copy_of_a_cell_has_its_parts_and_tables_of_its_own() -> None:
+    net = SequentialCell(Dense(2, 3))
+    net.scale = Parameter([1.0])
+    twin = copy.copy(net)
+    assert twin.scale is net.scale
+    twin.shift = Parameter([2.0])
+    twin.append(Dense(3, 1))
+    assert names(net) == ["scale", "0.weight", "0.bias"]
+
+
 def test_settings_reach_everything_below() -> None:
     net = SequentialCell(Dense(2, 3), Dense(3, 1))
     net.set_train().to_float("bfloat16").set_comm_fusion(2)
@@ -334,10 +345,21 @@ def test_hooks_run_in_order_and_can_be_removed() -> None:
     assert cell(3) == 4
     assert order == ["before", "first"]
     first.remove()
+    last = cell.register_forward_pre_hook(lambda _cell, _inputs: order.append("last"))
+    last.remove()
+    cell.register_forward_pre_hook(lambda _cell, _inputs: order.append("later"))
     first.remove()
+    last.remove()
     cell(3)
-    assert order == ["before", "first", "before"]
+    assert order == ["before", "first", "before", "later"]
     assert SequentialCell()(3) == 3
+
+
+def test_a_cell_is_appended_beside_one_that_has_its_number_for_a_name() -> None:
+    first, second = Dense(1, 1), Dense(1, 1)
+    net = SequentialCell(OrderedDict([("1", first)]))
+    assert list(net.append(second)) == [first, second]
+    assert names(net) == ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
 def test_walking_is_linear() -> None:

@@ -33,6 +33,9 @@ class _Numbered(Cell):
         if not isinstance(cell, Cell):
             raise ArgumentTypeError(f"{type(self).__name__} holds cells, found {type(cell).__name__}")
         place = str(len(self._cells))
+        if place in self._cells:  # an OrderedDict brought this name
+            self._arrange([*self._members, cell])
+            return
         self._cells[place] = cell
         if self._auto_prefix:
             cell._move_to(self._prefix + place)

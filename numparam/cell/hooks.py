@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from numparam.errors import ArgumentTypeError
 
 Hooks = dict[int, Callable[..., Any]]
+
+_numbers = count()  # never the same twice: a handle that is used again must not remove a later hook
 
 
 class HookHandle:
@@ -23,7 +26,7 @@ class HookHandle:
     def __init__(self, hooks: Hooks, hook: Callable[..., Any], what: str, prepend: bool) -> None:
         if not callable(hook):
             raise ArgumentTypeError(f"{what} is a function, found {hook!r}")
-        self._hooks, self._number = hooks, max(hooks, default=0) + 1
+        self._hooks, self._number = hooks, next(_numbers)
         hooks[self._number] = hook
         if prepend:
             for number in [number for number in hooks if number != self._number]:

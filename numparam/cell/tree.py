@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenError
 from numparam.parameter import Parameter
 from numparam.parameter_tuple import check_members
 from numparam.tensor import Tensor
+
+_TABLES = ("_params", "_cells", "_buffers", "_listed", "_taken", "_flags", "_hooks", "_pre_hooks")
 
 
 class Tree:
@@ -61,6 +63,12 @@ class Tree:
             self._remove(name)
         else:
             object.__delattr__(self, name)  # raises what Python raises
+
+    def __copy__(self) -> Self:
+        """Return a cell of the same parts, which can then get others of its own."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update({name: dict(held) if name in _TABLES else held for name, held in vars(self).items()})
+        return twin
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._params, *self._cells, *self._buffers]
