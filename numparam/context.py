@@ -5,8 +5,7 @@ from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
+from numparam.arguments import as_bool, as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
 from numparam.layout import Layout
 
@@ -61,22 +60,15 @@ def _mode(key: str, value: Any) -> str:
     return value
 
 
-def _switch(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ArgumentTypeError(f"{key} is True or False, found {value!r}")
-    return value
+def _count(low: int, high: int | None = None) -> Check:
+    return lambda key, value: as_int(key, value, low, high)
 
 
-def _count(low: int, high: int | None = None, besides: int | None = None) -> Check:
-    def check(key: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise ArgumentTypeError(f"{key} is an int, found {value!r}")
-        if value != besides and (value < low or (high is not None and value > high)):
-            limits = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise ArgumentValueError(f"{key} is {limits}{'' if besides is None else f', or {besides}'}, found {value}")
-        return int(value)
-
-    return check
+def _shard_size(key: str, value: Any) -> int:
+    number = as_int(key, value)
+    if number < 1 and number != -1:
+        raise ArgumentValueError(f"{key} is at least 1, or -1, found {number}")
+    return number
 
 
 def _level(key: str, value: Any) -> str:
@@ -88,7 +80,7 @@ def _level(key: str, value: Any) -> str:
 def _split_indices(key: str, value: Any) -> list[int]:
     if not isinstance(value, list):
         raise ArgumentTypeError(f"{key} is a list of ints, found {value!r}")
-    indices = [_count(0)(f"an item of {key}", item) for item in value]
+    indices = [as_int(f"an item of {key}", item, 0) for item in value]
     if not indices or any(before >= after for before, after in pairwise(indices)):
         raise ArgumentValueError(f"{key} has at least one int, each larger than the one before; found {value!r}")
     return indices
@@ -102,8 +94,8 @@ def _dict(key: str, value: Any) -> dict[str, Any]:
 
 _OPTIMIZER: dict[str, Check] = {
     "parallel_optimizer_threshold": _count(0),
-    "optimizer_weight_shard_size": _count(1, besides=-1),
-    "gradient_accumulation_shard": _switch,
+    "optimizer_weight_shard_size": _shard_size,
+    "gradient_accumulation_shard": as_bool,
     "optimizer_level": _level,
 }
 
@@ -126,7 +118,7 @@ def _fusion(key: str, value: Any) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for kind, item in _dict(key, value).items():
         if kind == "openstate":
-            given[kind] = _switch(f"{key}: {kind}", item)
+            given[kind] = as_bool(f"{key}: {kind}", item)
         elif kind in _COLLECTIVES:
             given[kind] = _fused(f"{key}: {kind}", item, _COLLECTIVES[kind])
         else:
@@ -154,16 +146,16 @@ def _mesh(key: str, value: Any) -> dict[str, int] | None:
 
 
 def _budget(key: str, value: Any) -> int | None:
-    return None if value is None else int(_count(1)(key, value))
+    return None if value is None else as_int(key, value, 1)
 
 
 _OPTIONS: dict[str, tuple[Any, Check]] = {
     "parallel_mode": (ParallelMode.STAND_ALONE, _mode),
     "device_num": (1, _count(1)),
     "global_rank": (0, _count(0, 4095)),
-    "gradients_mean": (False, _switch),
-    "parameter_broadcast": (False, _switch),
-    "enable_parallel_optimizer": (False, _switch),
+    "gradients_mean": (False, as_bool),
+    "parameter_broadcast": (False, as_bool),
+    "enable_parallel_optimizer": (False, as_bool),
     "parallel_optimizer_config": (
         {
             "parallel_optimizer_threshold": 64,

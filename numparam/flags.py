@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.arguments import as_bool, as_int
+from numparam.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     from numparam.parameter import Parameter
@@ -54,24 +55,15 @@ class Flag(Generic[Value]):
 
 def switch(default: bool, doc: str) -> Flag[bool]:
     """Make a flag that is exactly True or False."""
-
-    def check(what: str, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise ArgumentTypeError(f"{what} is True or False, found {value!r}")
-        return value
-
-    return Flag(lambda: default, check, doc)
+    return Flag(lambda: default, as_bool, doc)
 
 
 def integer(default: int, doc: str, low: int | None = None) -> Flag[int]:
     """Make a flag that is an int, of at least `low` if that is given."""
 
     def check(what: str, value: Any) -> int:
-        if not isinstance(value, int | np.integer) or (low is not None and isinstance(value, bool)):
-            raise ArgumentTypeError(f"{what} is an int, found {value!r}")
-        if low is not None and value < low:
-            raise ArgumentValueError(f"{what} is at least {low}, found {value}")
-        return int(value)
+        # As in MindSpore, a bool is an int where any will do.
+        return int(value) if low is None and isinstance(value, bool) else as_int(what, value, low)
 
     return Flag(lambda: default, check, doc)
 
@@ -80,9 +72,9 @@ def lengths(doc: str) -> Flag[list[int]]:
     """Make a flag that is a list, given as a list or tuple."""
 
     def check(what: str, value: Any) -> list[int]:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, list | tuple) or not all(isinstance(item, int | np.integer) for item in value):
             raise ArgumentTypeError(f"{what} is a list or tuple of ints, found {value!r}")
-        return list(value)
+        return [int(item) for item in value]
 
     return Flag(list, check, doc)
 

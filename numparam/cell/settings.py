@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from numparam import dtypes
+from numparam.arguments import as_bool
 from numparam.cell.queries import Queries
 from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
@@ -161,8 +162,7 @@ class Settings(Queries):
                 continue
             if option not in _RECOMPUTE:
                 raise ArgumentValueError(f"recompute has no option {option!r}; known: {', '.join(_RECOMPUTE)}")
-            if not isinstance(value, bool):
-                raise ArgumentTypeError(f"recompute: {option} is True or False, found {value!r}")
+            as_bool(f"recompute: {option}", value)
         if "parallel_optimizer_comm_recompute" in options:
             for parameter in self.get_parameters():
                 parameter.parallel_optimizer_comm_recompute = options["parallel_optimizer_comm_recompute"]

@@ -14,16 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from numparam import dtypes
+from numparam.arguments import as_int
 from numparam.checkpoint import header
 from numparam.checkpoint.files import INDEX_SUFFIX, read_index
 from numparam.checkpoint.grid import Grid
 from numparam.checkpoint.header import Entry
 from numparam.checkpoint.piece import Piece, read_record
 from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
-from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+from numparam.errors import ArgumentTypeError, CheckpointError
 
 NAMES, SAVE = "numparam.names", "numparam.save"
 _AT_ONCE = 16  # headers read at the same time: a network file system answers many as fast as one
@@ -65,7 +64,7 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     'model.safetensors.index.json'
     """
     index = index_path(ckpt_file_name)
-    save = _new_save(index, None if ranks is None else as_natural("ranks", ranks, 1))
+    save = _new_save(index, None if ranks is None else as_int("ranks", ranks, 1))
     if save is None:
         return index
     number, paths = save
@@ -221,12 +220,3 @@ def _new_save(index: Path, ranks: int | None) -> tuple[int, list[Path]] | None:
             f"not written by rank {shown} of {count}"
         )
     return number, [files[rank] for rank in range(count)]
-
-
-def as_natural(what: str, value: Any, low: int) -> int:
-    """Check an int that is at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{what} is an int, found {value!r}")
-    if value < low:
-        raise ArgumentValueError(f"{what} is at least {low}, found {value}")
-    return int(value)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from numparam.arguments import as_int
 from numparam.cell import Cell
 from numparam.checkpoint import recipes as recipe_text
-from numparam.checkpoint.distributed_index import NAMES, as_natural, file_of_rank, index_path, save_number, write_index
+from numparam.checkpoint.distributed_index import NAMES, file_of_rank, index_path, save_number, write_index
 from numparam.checkpoint.files import write_checkpoint
 from numparam.checkpoint.header import Entry
 from numparam.checkpoint.piece import Piece, write_record
@@ -89,8 +90,8 @@ def save_distributed_checkpoint(
     Parameter (name=w, shape=(7, 5), dtype=Float32, requires_grad=True)
     """
     index = index_path(ckpt_file_name)
-    count = as_natural("ranks", get_auto_parallel_context("device_num") if ranks is None else ranks, 1)
-    place = as_natural("rank", get_auto_parallel_context("global_rank") if rank is None else rank, 0)
+    count = as_int("ranks", get_auto_parallel_context("device_num") if ranks is None else ranks, 1)
+    place = as_int("rank", get_auto_parallel_context("global_rank") if rank is None else rank, 0)
     if place >= count:
         raise ArgumentValueError(f"{count} ranks count from 0 to {count - 1}, found rank {place}")
     together = count > 1 and _is_job(place, count)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
+from numparam.arguments import as_int
+from numparam.errors import ArgumentValueError, ShapeError
 from numparam.initializer.base import Initializer, RandomInitializer, check_rank, real
 from numparam.initializer.constants import as_scalar
 from numparam.region import Region, as_slice
@@ -69,11 +70,7 @@ class Dirac(Initializer):
     """
 
     def __init__(self, groups: int = 1) -> None:
-        if isinstance(groups, bool) or not isinstance(groups, int | np.integer):
-            raise ArgumentTypeError(f"groups is an int, found {groups!r} of type {type(groups).__name__}")
-        if groups < 1:
-            raise ArgumentValueError(f"groups is at least 1, found {groups}")
-        self.groups = int(groups)
+        self.groups = as_int("groups", groups, 1)
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super()._check(shape, dtype)

@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.arguments import as_int
+from numparam.errors import ArgumentValueError
 from numparam.layout.layout import Layout
 from numparam.text import size
 
@@ -65,10 +64,8 @@ def automatic_layouts(
     >>> automatic_layouts([table, bias], {"dp": 2, "tp": 4}, memory_per_rank=70_000)
     {'table': Layout({'dp': 2, 'tp': 4}, ('tp', None)), 'bias': Layout({'dp': 2, 'tp': 4}, ())}
     """
-    if memory_per_rank is not None and (
-        isinstance(memory_per_rank, bool) or not isinstance(memory_per_rank, int | np.integer)
-    ):
-        raise ArgumentTypeError(f"memory_per_rank is an int, in bytes, or None; found {memory_per_rank!r}")
+    if memory_per_rank is not None:
+        memory_per_rank = as_int("memory_per_rank", memory_per_rank)
     given = given or {}
     chosen: dict[str, Layout] = {}
     held: dict[str, int] = {}
@@ -86,7 +83,7 @@ def automatic_layouts(
         if not largest_first:
             most = min(held, key=lambda name: (-held[name], name))
             raise ArgumentValueError(
-                f"a rank cannot hold its parameters in {size(int(memory_per_rank))}: cut over the whole mesh "
+                f"a rank cannot hold its parameters in {size(memory_per_rank)}: cut over the whole mesh "
                 f"{dict(mesh)} they take {size(total)}, and the largest, {most!r} of shape {shapes[most][0]}, "
                 f"{size(held[most])}"
             )

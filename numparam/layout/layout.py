@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from numparam.arguments import as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
 from numparam.region import Region
 
@@ -297,11 +298,10 @@ class Layout:
         return strides
 
     def _place(self, rank: int, where: str) -> dict[str, int]:
-        if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
-            raise ArgumentTypeError(f"{where}: a rank is an int, found {rank!r}")
-        if not 0 <= rank < self.size:
-            raise ArgumentValueError(f"{where}: the mesh {self.mesh} of the layout has no rank {rank}")
-        return {axis: int(rank) // stride % self.mesh[axis] for axis, stride in self._strides().items()}
+        number = as_int(f"{where}: a rank", rank)
+        if not 0 <= number < self.size:
+            raise ArgumentValueError(f"{where}: the mesh {self.mesh} of the layout has no rank {number}")
+        return {axis: number // stride % self.mesh[axis] for axis, stride in self._strides().items()}
 
     def _part(self, axes: Iterable[str], place: Mapping[str, int]) -> tuple[int, int]:
         """Count the parts that axes of the mesh cut together, and say which of them is at a place."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numparam.arguments import as_bool, as_int
 from numparam.communication import collectives
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.errors import ArgumentTypeError
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
 from numparam.parallel.storage import Array, check_count, gradient_array
 from numparam.parameter import Parameter
@@ -43,9 +44,9 @@ class DistributedGradReducer:
     Raises
     ------
     TypeError
-        If `parameters` holds something else, or `mean` is no bool.
+        If `parameters` holds something else, `mean` is no bool or `degree` no int.
     ValueError
-        If `degree` is no positive int, or this rank knows no such group.
+        If `degree` is below 1, or this rank knows no such group.
 
     Examples
     --------
@@ -67,13 +68,9 @@ class DistributedGradReducer:
         for place, parameter in enumerate(self.parameters):
             if not isinstance(parameter, Parameter):
                 raise ArgumentTypeError(f"gradients belong to parameters, found {type(parameter).__name__} at {place}")
-        self.mean = get_auto_parallel_context("gradients_mean") if mean is None else mean
-        if not isinstance(self.mean, bool):
-            raise ArgumentTypeError(f"mean is True, False or None, found {mean!r}")
+        self.mean = get_auto_parallel_context("gradients_mean") if mean is None else as_bool("mean", mean)
         self.group = get_group(group)
-        self.degree = self.group.size if degree is None else degree
-        if type(self.degree) is not int or self.degree < 1:
-            raise ArgumentValueError(f"degree is an int of at least 1, found {degree!r}")
+        self.degree = self.group.size if degree is None else as_int("degree", degree, 1)
 
     def buckets(self, gradients: Sequence[Any] | None = None) -> list[Bucket]:
         """Return which gradients travel together.

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from numparam.arguments import as_int
 from numparam.communication.exchange import world
 from numparam.communication.management import create_group
 from numparam.context import get_auto_parallel_context
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.errors import ArgumentValueError
 from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parallel.storage import check_count, parameters_of
 from numparam.parameter import Parameter
@@ -35,9 +36,9 @@ def pipeline_stage(rank: int | None = None) -> int:
     0
     """
     ranks, stages = _ranks_per_stage()
-    chosen = get_auto_parallel_context("global_rank") if rank is None else rank
+    chosen = get_auto_parallel_context("global_rank") if rank is None else as_int("a rank", rank)
     if not 0 <= chosen < ranks * stages:
-        raise ArgumentValueError(f"there are {ranks * stages} ranks, found {chosen!r}")
+        raise ArgumentValueError(f"there are {ranks * stages} ranks, found {chosen}")
     return int(chosen) // ranks
 
 
@@ -55,9 +56,9 @@ def stage_ranks(stage: int | None = None) -> list[int]:
     [0]
     """
     ranks, stages = _ranks_per_stage()
-    chosen = pipeline_stage() if stage is None else stage
+    chosen = pipeline_stage() if stage is None else as_int("a pipeline stage", stage)
     if not 0 <= chosen < stages:
-        raise ArgumentValueError(f"there are {stages} pipeline stages, found {chosen!r}")
+        raise ArgumentValueError(f"there are {stages} pipeline stages, found {chosen}")
     return list(range(chosen * ranks, (chosen + 1) * ranks))
 
 
@@ -96,11 +97,10 @@ def set_pipeline_stage(cell_or_parameters: Any, stage: int) -> None:
     >>> stages_of(weight)
     (0,)
     """
-    if type(stage) is not int:
-        raise ArgumentTypeError(f"a pipeline stage is an int, found {stage!r}")
-    stage_ranks(stage)
+    number = as_int("a pipeline stage", stage)
+    stage_ranks(number)
     for parameter in parameters_of(cell_or_parameters):
-        parameter._pipeline_stages = (*parameter._pipeline_stages, stage)
+        parameter._pipeline_stages = (*parameter._pipeline_stages, number)
 
 
 def stages_of(parameter: Parameter) -> tuple[int, ...]:
