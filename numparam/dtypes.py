@@ -78,7 +78,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         # NumPy reads None as float64: here it is nobody's dtype.
         found = None if dtype is None else _native(np.dtype(dtype))
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # NumPy parses the text of a dtype with the parser of Python
         found = None
     if found is None or found.name not in TABLE:
         raise DtypeError(f"no dtype {dtype!r}; known: {', '.join(TABLE)}")
@@ -146,6 +146,24 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     (True, False)
     """
     return dtype.kind == "f" or dtype.name in EXTENSIONS
+
+
+def check_imaginary(source: np.dtype[Any], target: np.dtype[Any]) -> None:
+    """Raise if a conversion would drop imaginary parts.
+
+    Raises
+    ------
+    DtypeError
+        If `source` is a complex dtype and `target` none. It is also a TypeError.
+
+    Examples
+    --------
+    >>> check_imaginary(as_dtype("float32"), as_dtype("complex64"))
+    """
+    if source.kind == "c" and target.kind != "c":
+        raise DtypeError(
+            f"dtype {target} has no imaginary parts, found values of dtype {source}; give their real parts"
+        )
 
 
 def __getattr__(name: str) -> np.dtype[Any]:

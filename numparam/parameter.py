@@ -254,13 +254,13 @@ class Parameter(Tensor):
         >>> Parameter([1.0, 2.0]).set_data(Tensor([3, 4])).asnumpy()
         array([3., 4.], dtype=float32)
         """
-        if not isinstance(data, Tensor | int | float | np.number | np.bool_):
+        if not isinstance(data, Tensor | int | float | np.generic):
             raise ArgumentTypeError(
                 f"Parameter {self._name!r}: data is a Tensor, int or float, found {type(data).__name__}"
             )
         if not isinstance(data, Tensor):
             number = np.asarray(data)
-            if number.dtype.kind == "f" and self._dtype.kind in "iu":
+            if dtypes.is_floating(number.dtype) and self._dtype.kind in "iu":
                 raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found the float {data!r}")
             data = Tensor(number)
         if not slice_shape and data.shape != self.shape:
@@ -282,13 +282,7 @@ class Parameter(Tensor):
         if source.has_init and self.has_init and source.dtype == self._dtype:
             self._recipe, self._region = source._recipe, source._region
         else:
-            values = converted(self._name, source.asnumpy(), self._dtype)
-            self._discard()
-            self._hold(values)
-
-    def _discard(self) -> None:
-        for storage in ("_array", "_on_device", "_recipe"):
-            vars(self).pop(storage, None)
+            self._replace(converted(self._name, source.asnumpy(), self._dtype))
 
     def set_dtype(self, dtype: Any) -> Self:
         """Convert the parameter to another dtype, in place.
@@ -317,20 +311,8 @@ class Parameter(Tensor):
         Parameter (name=w, shape=(2,), dtype=Float16, requires_grad=True)
         """
         target = dtypes.as_dtype(dtype)
-        recipe = self._recipe
-        if target == self._dtype:
-            return self
-        if recipe is None and self.device != "cpu" and target.kind not in "iu":
-            on_device = self.astype(target)._device_values()
-            self._discard()
-            self._on_device, self._dtype = on_device, target
-        elif recipe is None:
-            values = converted(self._name, self.asnumpy(), target)
-            self._discard()
-            self._hold(values)
-        else:
-            recipe.init._check(recipe.region.full_shape, target)
-            self._dtype = target
+        if target != self._dtype:
+            self._convert(target, lambda array: converted(self._name, array, target))
         return self
 
     def init_data(
@@ -451,20 +433,9 @@ class Parameter(Tensor):
         self._set_origin("initializer" if self.has_init else "input")
 
     def _sibling(self) -> Self:
-        """Return a parameter with the same attributes, and no values yet."""
-        twin = type(self).__new__(type(self))
-        vars(twin).update(vars(self))
-        twin._discard()
+        twin = super()._sibling()
         if "cache_shape" in vars(twin):
             twin.cache_shape = self.cache_shape
-        return twin
-
-    def __copy__(self) -> Self:
-        twin = self._sibling()
-        if self._recipe is None:
-            twin._copy(self)
-        else:  # also its seed and number stay, so that a name given later counts as it would for the original
-            twin._recipe, twin._dtype = self._recipe, self._dtype
         return twin
 
     def add_pipeline_stage(self, stage: int) -> None:

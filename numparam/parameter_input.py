@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam import dtypes
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
 from numparam.tensor import Array, as_array
 
 
@@ -12,7 +13,7 @@ def as_values(name: str, given: Any) -> Array:
     """Copy the values that a parameter was given, of the kinds that it takes."""
     if isinstance(given, bool | np.bool_):
         raise ArgumentValueError(f"Parameter {name!r}: the input cannot be a bool; use an array of dtype bool")
-    if not isinstance(given, int | float | list | np.ndarray | np.number):
+    if not isinstance(given, int | float | list | np.ndarray | np.generic):
         raise ArgumentTypeError(
             f"Parameter {name!r}: the input is a Tensor, int, float, ndarray or list, found {type(given).__name__}"
         )
@@ -20,10 +21,13 @@ def as_values(name: str, given: Any) -> Array:
 
 
 def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold."""
+    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold, and imaginary parts."""
+    try:
+        dtypes.check_imaginary(array.dtype, dtype)
+    except DtypeError as error:
+        raise DtypeError(f"Parameter {name!r}: {error}") from None
     if dtype.kind in "iu" and array.size:
-        limits, values = np.iinfo(dtype), array.real if array.dtype.kind == "c" else array
-        low, high = values.min().item(), values.max().item()
+        limits, low, high = np.iinfo(dtype), array.min().item(), array.max().item()
         # An inexact comparison with 2**63 - 1 would let 2**63 pass: compare Python numbers, which are exact.
         if not (limits.min - 1 < low and high < limits.max + 1):
             raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")

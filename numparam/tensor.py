@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -42,10 +42,10 @@ class Tensor(Arithmetic, Reshaping, Placed):
     Parameters
     ----------
     input_data : number, bool, sequence, numpy.ndarray or Tensor, optional
-        The values, which are copied. Python ints become int64 and Python floats float32; arrays and NumPy scalars keep
-        their dtype.
+        The values, which are copied. Python ints become int64 and Python floats float32, and so does ``np.float64``,
+        which is one; arrays and other NumPy scalars keep their dtype.
     dtype : numpy.dtype or str, optional
-        Converts the values. Integers and bools must stay exactly what they were.
+        Converts the values. Integers and bools must stay exactly what they were. A lazy tensor is drawn in the dtype.
     shape : int or sequence of int, optional
         The shape of a lazy tensor.
     init : Initializer, optional
@@ -91,8 +91,11 @@ class Tensor(Arithmetic, Reshaping, Placed):
             self._recipe = _recipe(init, as_shape(shape), self._dtype)
         elif shape is not None:
             raise ArgumentTypeError("a shape goes with an initializer; input_data has its own")
-        elif isinstance(input_data, Tensor) and dtype is None:
+        elif isinstance(input_data, Tensor):
             self._copy(input_data)
+            if dtype is not None:
+                target = dtypes.as_dtype(dtype)
+                self._convert(target, lambda array: as_array(array, target))
         else:
             self._hold(as_array(input_data, dtype))
         self._place(device)
@@ -156,6 +159,7 @@ class Tensor(Arithmetic, Reshaping, Placed):
 
     def _made(self, array: Array) -> Tensor:
         """Return a tensor that adopts an array of its own, where this one is."""
+        dtypes.as_dtype(array.dtype)  # NumPy computes in dtypes that numparam has not, such as longdouble
         tensor = Tensor.__new__(Tensor)
         tensor._hold(array)
         if self.device != "cpu":
@@ -164,6 +168,44 @@ class Tensor(Arithmetic, Reshaping, Placed):
 
     def _hold(self, array: Array) -> None:
         self._array, self._dtype = array, array.dtype
+
+    def _replace(self, array: Array) -> None:
+        """Hold an array instead of what is held; a thread that reads meanwhile finds the one or the other."""
+        self._hold(array)
+        vars(self).pop("_on_device", None)
+        vars(self).pop("_recipe", None)
+
+    def _discard(self) -> None:
+        for storage in ("_array", "_on_device", "_recipe"):
+            vars(self).pop(storage, None)
+
+    def _convert(self, target: np.dtype[Any], convert: Callable[[Array], Array]) -> None:
+        """Change the dtype; `convert` makes integers, bools and whatever is on the host."""
+        recipe = self._recipe
+        if recipe is not None:
+            recipe.init._check(recipe.region.full_shape, target)
+            self._dtype = target
+        elif self.device != "cpu" and target.kind not in "biu":
+            on_device = self.astype(target)._device_values()
+            self._discard()
+            self._on_device, self._dtype = on_device, target
+        else:
+            self._replace(convert(self.asnumpy()))
+
+    def _sibling(self) -> Self:
+        """Return a tensor with the same attributes, and no values yet."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        twin._discard()
+        return twin
+
+    def __copy__(self) -> Self:
+        twin = self._sibling()
+        if self._recipe is None:
+            twin._copy(self)
+        else:  # also its seed and number stay, so that a name given later counts as it would for the original
+            twin._recipe, twin._dtype = self._recipe, self._dtype
+        return twin
 
     def _copy(self, other: Tensor) -> None:
         """Take the values or the recipe of another tensor, sharing neither."""
@@ -281,18 +323,15 @@ class Tensor(Arithmetic, Reshaping, Placed):
         >>> out.sum()
         np.float32(6.0)
         """
-        shape = self.shape if region is None else region.shape
-        if region is not None and region.full_shape != self.shape:
-            raise ShapeError(f"a region of a tensor of shape {self.shape} was asked for, found {region}")
-        _check_buffer(out, shape, self._dtype)
+        if region is not None and getattr(region, "full_shape", None) != self.shape:
+            raise ShapeError(f"a region of a tensor of shape {self.shape} was asked for, found {region!r:.80}")
+        _check_buffer(out, self.shape if region is None else region.shape, self._dtype)
         self._write(out, region)
 
     def _write(self, out: Array, region: Region | None = None) -> None:
         recipe = self._recipe
         if recipe is None and self.device != "cpu":
-            values = self._device_values() if region is None else self._part_on_device(region.slices())
-            assert values is not None
-            values.read(out)
+            (self._device_values() if region is None else self._part_on_device(region.slices())).read(out)
         elif recipe is None:
             indexing.overwrite(out, self.asnumpy() if region is None else region.take(self.asnumpy()))
         elif out.size:
@@ -312,8 +351,9 @@ class Tensor(Arithmetic, Reshaping, Placed):
         """
         recipe = self._recipe
         if recipe is None:
-            values = None if self.device == "cpu" else self._part_on_device(index)
-            return self._made(indexing.read(self.asnumpy(), index)) if values is None else self._holding(values)
+            if self.device != "cpu":
+                return self._holding(self._part_on_device(index))
+            return self._made(indexing.read(self.asnumpy(), index))
         part = Tensor.__new__(Tensor)
         part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
         part._dtype = self._dtype
@@ -325,8 +365,8 @@ class Tensor(Arithmetic, Reshaping, Placed):
         """Write values in place; those of a lazy tensor are made first.
 
         The value is broadcast to the part and converted to the dtype of the tensor. Bools become numbers, integers
-        become floats and floats become complex, never the other way. On a CUDA device the part is written there; an
-        index that is neither basic nor an array of integers for the first axis takes the way over the host.
+        become floats and floats become complex, never the other way. On a CUDA device the part is read and written
+        there; masks and arrays of integers are looked at on the host.
 
         Raises
         ------
@@ -337,13 +377,10 @@ class Tensor(Arithmetic, Reshaping, Placed):
         ValueError
             If the value cannot be broadcast, or an integer dtype cannot hold it.
         """
-        if self.device != "cpu" and self._write_on_device(index, value):
-            return
-        array = self.asnumpy()
-        indexing.write(array, index, value)
-        if self.device != "cpu":  # the array is a copy
-            self._hold(array)
-            self._settle()
+        if self.device != "cpu":
+            self._write_on_device(index, value)
+        else:
+            indexing.write(self.asnumpy(), index, value)
 
     def view(self, index: Any = ...) -> Tensor:
         """Return a tensor that shares the storage of a part of this one: writing to one is seen in the other.
@@ -420,7 +457,8 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     except ValueError:
         raise ArgumentTypeError(f"every row of the values needs the same length, found {data!r:.80}") from None
     if isinstance(data, float | list | tuple) and array.dtype == np.float64:
-        array = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # to infinity, as for arrays
+            array = array.astype(np.float32)
     if array.dtype.name not in dtypes.TABLE:
         if isinstance(data, int):
             raise ArgumentValueError(f"no integer dtype can hold {data!r:.80}")
@@ -428,9 +466,10 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     target = dtypes.as_dtype(array.dtype if dtype is None else dtype)
     if target == array.dtype:
         return np.asarray(array, target)
+    dtypes.check_imaginary(array.dtype, target)
     with np.errstate(all="ignore"):
         converted = array.astype(target)
-    if not dtypes.is_floating(target) and not np.array_equal(converted, array):
+    if target.kind in "biu" and not np.array_equal(converted, array):
         raise ArgumentValueError(f"a value of {data!r:.80} is not exactly representable in {target}")
     return converted
 

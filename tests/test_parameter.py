@@ -20,6 +20,7 @@ from numparam.initializer import XavierUniform, initializer
         (np.float64(2.5), "float32", ()),
         (np.float16(2.5), "float16", ()),
         (np.int64(2), "int64", ()),
+        (np.asarray(2, numparam.bfloat16)[()], "bfloat16", ()),
         ([1, 2], "int64", (2,)),
         ([1.5], "float32", (1,)),
         ([True], "bool", (1,)),
@@ -226,6 +227,7 @@ def test_numbers_of_the_integer_flags_may_be_those_of_numpy() -> None:
         ("key", "7", TypeError, "key is an int"),
         ("cache_enable", 1, TypeError, "cache_enable is True or False"),
         ("cache_shape", 3, TypeError, "cache_shape is a list or tuple"),
+        ("cache_shape", [1, None], TypeError, "cache_shape is a list or tuple of ints"),
         ("parallel_optimizer_comm_recompute", None, TypeError, "is True or False"),
     ],
 )
@@ -350,6 +352,8 @@ def test_setting_data_to_itself_and_through_the_property() -> None:
     assert parameter.asnumpy().tolist() == [3, 4]
     with pytest.raises(ValueError, match=r"Parameter 'w': expected data of shape \(2,\), found \(3,\)"):
         parameter.data = Tensor([1, 2, 3])
+    with pytest.raises(TypeError, match="Parameter 'w': dtype float32 has no imaginary parts"):
+        parameter.data = Tensor([1j, 2j])
     parameter.set_data(Tensor([1, 2, 3]), slice_shape=True)
     assert (parameter.shape, parameter.sliced, parameter.dtype) == ((3,), True, np.float32)
 

@@ -100,6 +100,9 @@ def test_short_types_compute_too() -> None:
     half = Tensor([1.0, 2.0], "bfloat16")
     assert (half + 1).dtype == numparam.bfloat16
     assert (half * Tensor([1.0, 2.0])).dtype == np.float32
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(TypeError, match="no dtype"):
+            half + np.longdouble(1)
 
 
 def test_numpy_testing() -> None:
@@ -186,7 +189,7 @@ def test_copies_are_lazy_if_the_tensor_is() -> None:
         assert twin.has_init
         np.testing.assert_array_equal(twin, lazy[...])
     tensor = Tensor(ARRAY, "bfloat16")
-    for twin in (tensor.copy(), pickle.loads(pickle.dumps(tensor)), copy.deepcopy(tensor)):
+    for twin in (tensor.copy(), pickle.loads(pickle.dumps(tensor)), copy.deepcopy(tensor), copy.copy(tensor)):
         assert twin.dtype == numparam.bfloat16
         twin[...] = 0
         assert same(tensor.astype("float32"), ARRAY)

@@ -50,6 +50,17 @@ def test_dtype_converts() -> None:
     assert Tensor([1, 2], numparam.bfloat16).asnumpy().tolist() == [1, 2]
     assert Tensor([1.0, 2.0], "int8").dtype == np.int8
     assert Tensor(Tensor([1, 2]), "float16").dtype == np.float16
+    assert Tensor(np.array([0.1j]), "complex64").asnumpy().tolist() == [np.complex64(0.1j)]
+    assert Tensor([1e300]).asnumpy().tolist() == [np.inf]
+
+
+def test_a_lazy_tensor_is_drawn_in_another_dtype_and_stays_lazy() -> None:
+    lazy = initializer("normal", (3, 4))
+    short = Tensor(lazy, "bfloat16")
+    assert (lazy.has_init, short.has_init) == (True, True)
+    assert np.array_equal(short.asnumpy(), lazy.asnumpy().astype(numparam.bfloat16))
+    with pytest.raises(TypeError, match="draws real numbers"):
+        Tensor(initializer("normal", 3), "int8")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +78,8 @@ def test_dtype_converts() -> None:
         ({"a": 1}, None, TypeError, "values are numbers or bools"),
         (np.array([object()]), None, TypeError, "values are numbers or bools"),
         ([1], "float31", TypeError, "no dtype"),
+        ([1], "(3,", TypeError, "no dtype"),
+        ([1j], "float32", TypeError, "float32 has no imaginary parts, found values of dtype complex128"),
     ],
 )
 def test_wrong_input(data: Any, dtype: Any, error: type[Exception], words: str) -> None:
@@ -231,6 +244,8 @@ def test_fill_into_a_wrong_buffer(lazy: bool, out: Any, error: type[Exception], 
 def test_fill_into_with_a_region_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"a region of a tensor of shape \(2, 3\) was asked for"):
         initializer("normal", (2, 3)).fill_into(np.empty(3, np.float32), Region.full((3, 3))[0])
+    with pytest.raises(ValueError, match="was asked for, found 0"):
+        initializer("normal", (2, 3)).fill_into(np.empty(3, np.float32), 0)  # type: ignore[arg-type]
 
 
 def test_threads_that_touch_a_lazy_tensor_get_the_same_storage() -> None:
@@ -246,6 +261,23 @@ def test_threads_that_touch_a_lazy_tensor_get_the_same_storage() -> None:
         found = list(pool.map(lambda _: lazy.asnumpy(), range(4)))
     assert all(array is lazy.asnumpy() for array in found)
     assert not lazy.has_init
+
+
+def test_a_thread_that_reads_while_values_are_set_finds_the_old_or_the_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parameter = numparam.Parameter(initializer("zeros", 8), name="w")
+    given, read = Tensor(np.ones(8, np.float32)), []
+    hold = Tensor._hold
+
+    def hold_and_read(tensor: Tensor, array: np.ndarray) -> None:  # as another thread may, before and after
+        read.append(parameter.asnumpy()[0])
+        hold(tensor, array)
+        read.append(parameter.asnumpy()[0])
+
+    monkeypatch.setattr(Tensor, "_hold", hold_and_read)
+    parameter.set_data(given)
+    assert (read[0], read[-1]) == (0, 1)
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda tensor: pickle.loads(pickle.dumps(tensor))])

@@ -9,6 +9,7 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, MismatchError
 from numparam.parameter import Parameter
+from numparam.parameter_input import converted
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -48,14 +49,13 @@ def load_state(cell: Cell, state: Mapping[str, Any], strict: bool) -> Incompatib
     if problems:
         raise MismatchError(f"the state does not fit the {cell.cls_name}: " + "; ".join(problems))
     for path, value in values.items():
-        put(there[path], value)
+        put(path, there[path], value)
     return keys
 
 
-def put(held: Tensor, value: Tensor) -> None:
+def put(name: str, held: Tensor, value: Tensor) -> None:
     """Copy values of the right shape into a parameter or a buffer, in its dtype."""
     if isinstance(held, Parameter):
         held.set_data(value, held.sliced)
     else:
-        vars(held).pop("_recipe", None)
-        held._hold(value.asnumpy().astype(held.dtype))
+        held._replace(converted(name, Tensor(value).asnumpy(), held.dtype))

@@ -275,7 +275,7 @@ def load_param_into_net(
     nbytes = {name: there[name].size * given[name].dtype.itemsize for name in fitting}
     with telling(progress, "loading", sum(nbytes.values())) as tell:
         for name in fitting:
-            _copy_into(there[name], given[name])
+            _copy_into(name, there[name], given[name])
             if tell:
                 tell(nbytes[name])
     if skipped:
@@ -313,13 +313,13 @@ def _same(one: Region, other: Region) -> bool:
     return (one.full_shape, one.slices()) == (other.full_shape, other.slices())
 
 
-def _copy_into(held: Tensor, value: Tensor) -> None:
+def _copy_into(name: str, held: Tensor, value: Tensor) -> None:
     part = value
     if _is_cut(held, value):
         index = region_of(held).slices()
         # Of mapped values a view, so that they are copied once.
         part = value[index] if value.has_init or value.device != "cpu" else value.view(index)
-    put(held, part)
+    put(name, held, part)
     if isinstance(value.init, Stored):
         held._settle()  # the files may go
     if isinstance(held, Parameter) and isinstance(value, Parameter) and value.origin_file is not None:

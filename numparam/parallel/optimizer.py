@@ -96,8 +96,7 @@ class Shard:
         collectives.all_gather(group, operation, own, whole.reshape(-1))
         if self.is_dropped:
             parameter = self.parameter
-            parameter._discard()
-            parameter._hold(whole)
+            parameter._replace(whole)
             parameter._region = None if self.region.whole else self.region
             parameter.sliced = not self.region.whole
             self.is_dropped = False

@@ -70,9 +70,7 @@ def keep_rows(parameter: Parameter, rows: slice) -> None:
     """Let a parameter hold some rows of what it holds; a lazy one stays lazy."""
     region, recipe = parameter.region[rows], parameter._recipe
     if recipe is None:
-        values = parameter.asnumpy()[rows].copy()
-        parameter._discard()
-        parameter._hold(values)
+        parameter._replace(parameter.asnumpy()[rows].copy())
     else:
         parameter._recipe = recipe._replace(region=recipe.region[rows])
     parameter._region = region
