@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from numparam.errors import ArgumentValueError
 from numparam.region import Region
 from numparam.seed import stream
 
@@ -59,15 +60,21 @@ class Source:
         self._draw("bits", out, region, label)
 
     def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
-        fill = _fill()
+        fill = _kernels()
         # Only float64 has low words, and a digest costs as much as a small fill.
         refinement = stream(self.name, "refine" + label) if out.dtype == np.float64 else 0
         key = fill.Key(self.seed, stream(self.name, label), refinement)
-        getattr(fill, kind)(out, key, *arguments, None if region.whole else fill.Span(*region.span()))
+        try:
+            getattr(fill, kind)(out, key, *arguments, None if region.whole else fill.Span(*region.span()))
+        except ValueError as error:
+            raise ArgumentValueError(f"{self}: {error}") from None
+
+    def __str__(self) -> str:
+        return f"parameter {self.name!r}" if isinstance(self.name, str) else f"tensor number {self.name}"
 
 
 @cache
-def _fill() -> Any:
+def _kernels() -> Any:
     """Import the kernels at the first fill: they take a third of a second."""
     from numparam.kernels import fill
 

@@ -1,5 +1,7 @@
 """The number of threads that fill, copy and convert."""
 
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+
 
 def set_num_threads(count: int) -> None:
     """Set the number of threads that every later operation uses.
@@ -27,7 +29,12 @@ def set_num_threads(count: int) -> None:
     """
     from numparam.kernels import threads
 
-    threads.set_num_threads(count)
+    try:
+        threads.set_num_threads(count)
+    except TypeError as error:
+        raise ArgumentTypeError(str(error)) from None
+    except ValueError as error:
+        raise ArgumentValueError(str(error)) from None
 
 
 def get_num_threads() -> int:

@@ -33,6 +33,7 @@ from numparam.initializer import (
         (lambda: Normal(-0.1), ValueError, "sigma is a finite number of at least 0, found -0.1"),
         (lambda: Normal(float("nan")), ValueError, "sigma .* found nan"),
         (lambda: Normal(0.1, float("inf")), ValueError, "mean is a finite number, found inf"),
+        (lambda: Normal(0.1, -float("inf")), ValueError, "mean is a finite number, found -inf"),
         (lambda: Normal("0.1"), TypeError, "sigma is a number, found '0.1'"),
         (lambda: Normal(None), TypeError, "sigma is a number, found None"),
         (lambda: Normal(True), TypeError, "sigma is a number, found True"),
@@ -42,7 +43,11 @@ from numparam.initializer import (
         (lambda: TruncatedNormal(1, 0, 1, 1), ValueError, "a must be below the upper bound b"),
         (lambda: TruncatedNormal(1, 0, float("nan"), 1), ValueError, "a is a number, found nan"),
         (lambda: CorrectedTruncatedNormal(-1), ValueError, "sigma"),
+        (lambda: Normal(10**400), ValueError, "sigma is a number that float64 holds, found 1000"),
         (lambda: XavierNormal(-1), ValueError, "gain is a finite number of at least 0"),
+        (lambda: XavierNormal(1e200), ValueError, r"gain is a number whose square float64 holds, found 1e\+200"),
+        (lambda: HeNormal(-1e200), ValueError, "negative_slope is a number whose square float64 holds"),
+        (lambda: by_name(5), TypeError, "the name of an initializer is a str, found 5"),
         (lambda: HeNormal(mode="fan_avg"), ValueError, "mode is fan_in or fan_out, found 'fan_avg'"),
         (lambda: HeNormal(mode=None), ValueError, "mode is fan_in or fan_out, found None"),
         (lambda: HeUniform(nonlinearity="gelu"), ValueError, "nonlinearity is one of leaky_relu, .* found 'gelu'"),
@@ -204,6 +209,11 @@ def test_tensor_of_another_shape() -> None:
 def test_base_class_makes_nothing() -> None:
     with pytest.raises(NotImplementedError, match="Initializer must implement _initialize"):
         initializer(Initializer(), (2,)).asnumpy()
+
+
+def test_values_beyond_the_dtype_name_the_parameter() -> None:
+    with pytest.raises(NumparamError, match="parameter 'w': normal values of float32 are drawn in float32, whose"):
+        numparam.Parameter(initializer(Normal(1e300), (2,)), name="w").asnumpy()
 
 
 def test_calling_on_something_else() -> None:

@@ -12,6 +12,8 @@ from numparam.region import Region
 from numparam.seed import as_seed, current_seed, next_number
 from numparam.source import Buffer, Source
 
+_LARGEST_ROOT = 2.0**511
+
 
 class Initializer:
     """Make the values of a tensor; the base of all initializers.
@@ -158,7 +160,9 @@ def check_rank(init: Initializer, shape: tuple[int, ...], least: int, most: int 
         raise ShapeError(f"{init!r} needs a shape of {wanted} axes, found {len(shape)} in {shape}")
 
 
-def real(argument: str, value: Any, at_least: float = -math.inf, finite: bool = True) -> float:
+def real(
+    argument: str, value: Any, at_least: float = -math.inf, finite: bool = True, is_squared: bool = False
+) -> float:
     """Check a number that an initializer was given and return it as a float.
 
     Raises
@@ -166,13 +170,18 @@ def real(argument: str, value: Any, at_least: float = -math.inf, finite: bool = 
     ArgumentTypeError
         If it is no real number. It is also a TypeError.
     ArgumentValueError
-        If it is NaN, infinite or too small. It is also a ValueError.
+        If it, or its square, is NaN, infinite or too small. It is also a ValueError.
     """
-    if type(value) is float and at_least <= value < math.inf:
+    if type(value) is float and at_least <= value and abs(value) < (_LARGEST_ROOT if is_squared else math.inf):
         return value  # a fifth of the time that the rest takes
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentTypeError(f"{argument} is a number, found {value!r} of type {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int, or a fraction of them
+        raise ArgumentValueError(f"{argument} is a number that float64 holds, found {value!r:.80}") from None
+    if is_squared and abs(number) >= _LARGEST_ROOT:
+        raise ArgumentValueError(f"{argument} is a number whose square float64 holds, found {value!r}")
     if math.isnan(number) or (finite and math.isinf(number)) or number < at_least:
         least = "" if math.isinf(at_least) else f" of at least {at_least:g}"
         raise ArgumentValueError(f"{argument} is a {'finite ' if finite else ''}number{least}, found {value!r}")

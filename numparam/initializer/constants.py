@@ -116,5 +116,5 @@ def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     else:
         fits = math.isnan(value) or (math.isinf(value) == np.isinf(scalar) and not np.isnan(scalar))
     if not fits:
-        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {value!r}")
+        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {value!r:.80}")
     return scalar

@@ -72,6 +72,8 @@ def by_name(name: str) -> type[Initializer]:
 
     Raises
     ------
+    ArgumentTypeError
+        If it is no str. It is also a TypeError.
     ArgumentValueError
         If no class has the name. It is also a ValueError.
 
@@ -80,6 +82,8 @@ def by_name(name: str) -> type[Initializer]:
     >>> by_name("kaiming_uniform")
     <class 'numparam.initializer.fan.HeUniform'>
     """
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"the name of an initializer is a str, found {name!r:.80}")
     if name.lower() not in _ALIASES:
         from difflib import get_close_matches
 

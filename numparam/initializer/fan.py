@@ -62,7 +62,7 @@ def gain(nonlinearity: str, negative_slope: float | None = None) -> float:
     """
     if nonlinearity == "leaky_relu":
         try:
-            slope = 0.01 if negative_slope is None else real("negative_slope", negative_slope)
+            slope = 0.01 if negative_slope is None else real("negative_slope", negative_slope, is_squared=True)
         except ArgumentTypeError as error:
             raise ArgumentValueError(f"for leaky_relu, {error}") from None
         return math.sqrt(2.0 / (1.0 + slope**2))
@@ -99,7 +99,7 @@ class FanScaled(RandomInitializer):
 
 class _Xavier(FanScaled):
     def __init__(self, gain: float = 1.0) -> None:
-        self.gain = real("gain", gain, at_least=0)
+        self.gain = real("gain", gain, at_least=0, is_squared=True)
 
     def _variance(self, fan_in: int, fan_out: int) -> float:
         return self.gain**2 * 2.0 / (fan_in + fan_out)

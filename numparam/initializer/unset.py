@@ -32,5 +32,4 @@ class Unset(Initializer):
         """Take no arguments."""
 
     def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
-        what = f"parameter {source.name!r}" if isinstance(source.name, str) else f"tensor number {source.name}"
-        raise StateError(f"{what} holds no values yet: load a checkpoint, or set its data")
+        raise StateError(f"{source} holds no values yet: load a checkpoint, or set its data")
