@@ -200,12 +200,17 @@ def describe(name: str, tag: Any, shape: Any, path: str) -> Entry:
         raise CheckpointError(f"{where}: numparam does not know the dtype {_shown(tag)}") from None
     if len(shape) > MAX_AXES:
         raise CheckpointError(f"{where}: a shape has at most {MAX_AXES} axes, found {len(shape)}")
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
+    if has_surrogate(name):
         raise CheckpointError(f"{where}: the name holds half a surrogate pair and is no Unicode text")
     entry = Entry(name, tuple(shape), dtype)
     if entry.nbytes > MAX_FILE_BYTES:
         raise CheckpointError(f"{where}: shape {_shown(shape)} is larger than any file")
     return entry
+
+
+def has_surrogate(text: str) -> bool:
+    """Say whether a text holds half a surrogate pair, which UTF-8 has no bytes for."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def is_naturals(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from numparam.arguments import as_int
 from numparam.cell import Cell
+from numparam.checkpoint import header as headers
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.atomic_file import replacing
 from numparam.checkpoint.files import INDEX_SUFFIX, open_checkpoint, write_checkpoint
@@ -132,7 +135,10 @@ def contents(
         If a name stands twice or cannot stand in a file.
     """
     values = collect(save_obj)
-    for name, value in (append_dict or {}).items():
+    appended: Any = append_dict or {}
+    if not isinstance(appended, Mapping):
+        raise ArgumentTypeError(f"append_dict maps names to what is saved too, found {type(appended).__name__}")
+    for name, value in appended.items():
         _add(values, name, _appended(value))
     chosen = {name: value for name, value in values.items() if choice_func is None or choice_func(name)}
     return (
@@ -202,8 +208,10 @@ def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
         raise ArgumentTypeError(f"what is saved has a str for a name, found {name!r}")
     if name in found:
         raise ArgumentValueError(f"two parameters to save are called {name!r}; give one of them another name")
-    if name == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in name):
+    if name == "__metadata__" or headers.has_surrogate(name):
         raise ArgumentValueError(f"a safetensors file cannot hold a parameter called {name!r}")
+    if isinstance(value, str) and headers.has_surrogate(value):
+        raise ArgumentValueError(f"a safetensors file cannot hold the text {name!r}: it has half a surrogate pair")
     if isinstance(value, np.ndarray | np.generic):
         value = Tensor(value)
     if not isinstance(value, Tensor | str):
@@ -246,12 +254,11 @@ def _groups(entries: list[Entry], max_bytes: int | None) -> list[list[Entry]]:
     """Share the parameters out over files, in their order."""
     if max_bytes is None:
         return [entries]
-    if type(max_bytes) is not int or max_bytes < 1:
-        raise ArgumentValueError(f"max_shard_bytes is a positive int, found {max_bytes!r}")
+    limit = as_int("max_shard_bytes", max_bytes, 1)
     groups: list[list[Entry]] = [[]]
     used = 0
     for entry in entries:
-        if groups[-1] and used + entry.nbytes > max_bytes:
+        if groups[-1] and used + entry.nbytes > limit:
             groups.append([])
             used = 0
         groups[-1].append(entry)
@@ -271,8 +278,11 @@ def _write_shards(
     old = files_of(index)
     token = ""
     # Files of the same names may belong to a checkpoint that must stay whole until the new index is there.
-    while any((shards := _shard_paths(path, f"{stem}{token}", len(groups)))[0].parent.glob(f"{stem}{token}-*-of-*")):
+    while any(path.parent.glob(f"{glob.escape(stem)}{token}-*-of-*")):
         token = f"-{secrets.token_hex(4)}"
+    shards = [
+        path.with_name(f"{stem}{token}-{number:05}-of-{len(groups):05}{SUFFIX}") for number in range(1, len(groups) + 1)
+    ]
     written: list[Path] = []
     try:
         for shard, group in zip(shards, groups, strict=True):
@@ -306,10 +316,6 @@ def commit(index: Path, content: Mapping[str, Any]) -> None:
             file.write(json.dumps(content, ensure_ascii=False, indent=2 if "weight_map" in content else None).encode())
     except OSError as error:
         raise CheckpointError(f"cannot write {index}: {error.strerror or error}") from error
-
-
-def _shard_paths(path: Path, stem: str, count: int) -> list[Path]:
-    return [path.with_name(f"{stem}-{number:05}-of-{count:05}{SUFFIX}") for number in range(1, count + 1)]
 
 
 def files_of(index: Path) -> list[Path]:
