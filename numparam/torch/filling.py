@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, SupportsIndex
 import torch
 
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
-from numparam.initializer import Constant, Initializer, by_name
+from numparam.initializer import Initializer
+from numparam.initializer.entry import as_initializer
 from numparam.placed import _MADE_ON_DEVICES
 from numparam.region import Region
 from numparam.seed import as_seed, current_seed, get_seed
@@ -157,24 +158,6 @@ def fill_all(fills: Sequence[Fill]) -> None:
         for fill in fills:
             if not fill.may_wait:
                 fill.run()
-
-
-def as_initializer(given: Initializer | str | float) -> Initializer:
-    """Return the initializer that a name or a number stands for.
-
-    Raises
-    ------
-    NumparamError
-        If it stands for none.
-
-    Examples
-    --------
-    >>> as_initializer("xavier_uniform"), as_initializer(0.5)
-    (XavierUniform(gain=1.0), Constant(value=0.5))
-    """
-    if isinstance(given, Initializer):
-        return given
-    return by_name(given)() if isinstance(given, str) else Constant(given)
 
 
 def common_seed(seed: SupportsIndex | None) -> int:

@@ -13,8 +13,8 @@ import torch
 from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentTypeError, NumparamError
 from numparam.initializer import Initializer
+from numparam.initializer.entry import as_initializer
 from numparam.rules import Rule, Rules
-from numparam.torch.filling import as_initializer
 from numparam.torch.memory import dtype_of
 from numparam.torch.walk import Place
 
