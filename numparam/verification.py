@@ -75,7 +75,7 @@ def _first_difference(
     done = 0
     size = min(BUFFER_BYTES // entry.dtype.itemsize, checkpoint.entries[entry.name].size)
     made, read = np.empty(size, entry.dtype), np.empty(size, entry.dtype)
-    bits = np.dtype(f"u{entry.dtype.itemsize}") if entry.dtype.itemsize <= 8 else np.dtype("u8")
+    bits = np.dtype(f"u{entry.dtype.itemsize}")
     with checkpoint.reading(entry.name) as fill:
         for block in generation.blocks(entry):
             count = int(np.prod(block.shape, dtype=np.int64))

@@ -84,7 +84,8 @@ def _matched(members: Group, operation: str, parameters: Sequence[Parameter]) ->
     counts = gather_small(members, operation, np.array([len(shared)], np.uint64))[:, 0]
     least = int(counts.min())
     texts = [f"{parameter.name} {parameter.shape} {parameter.dtype}" for parameter in shared]
-    sums = gather_small(members, operation, np.array([_digest(text.encode()) for text in texts[:least]], np.uint64))
+    digests = [_digest(text.encode("utf-8", "surrogatepass")) for text in texts[:least]]
+    sums = gather_small(members, operation, np.array(digests, np.uint64))
     different = np.flatnonzero((sums != sums[0]).any(axis=0))
     if different.size:
         first = different[0]
