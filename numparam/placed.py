@@ -12,6 +12,7 @@ from numparam.dtypes import as_dtype
 from numparam.errors import ArgumentValueError, DeviceOutOfMemoryError, ShapeError
 from numparam.hardware import Device, device, get_default_device
 from numparam.region import Region
+from numparam.selection import select_rows
 from numparam.source import Source
 
 if TYPE_CHECKING:
@@ -140,22 +141,20 @@ class Placed:
         self._on_device, self._dtype = values, as_dtype(values.dtype)
         self._device = Device(f"cuda:{values.device}")
 
-    def _part_on_device(self, index: Any) -> DeviceArray | None:
-        """Return a part of the values, copied on their device; None for an index that only NumPy takes."""
+    def _part_on_device(self, index: Any) -> DeviceArray:
+        """Return a part of the values, copied on their device; a mask or an array of integers is read on the host."""
         from numparam.kernels.fill import Span
 
         values = self._device_values()
         if indexing.is_basic(index):
             region = Region.full(values.shape)[index]
             return allocated(values.read_slice, region.shape, Span(*region.span()))
-        index = indexing.plain(index)
-        if not indexing.is_row_index(index) or not values.shape or not index.size:
-            return None
-        rows = indexing.checked_rows(values, index)  # type: ignore[arg-type]
-        return allocated(values.gather, rows).reshape((*index.shape, *values.shape[1:]))
+        selected = select_rows(values.shape, index)
+        rows = values.reshape((selected.of, *selected.row))
+        return allocated(rows.gather, selected.numbers.reshape(-1)).reshape(selected.shape)
 
-    def _write_on_device(self, index: Any, value: Any) -> bool:
-        """Write a part of the values where they are; say no to an index that only NumPy takes."""
+    def _write_on_device(self, index: Any, value: Any) -> None:
+        """Write a part of the values where they are; see `_part_on_device`."""
         from numparam.kernels.fill import Span
 
         own = self._device_values()
@@ -164,18 +163,15 @@ class Placed:
         if indexing.is_basic(index):
             region = Region.full(own.shape)[index]
             _write_slice(own, self._to_write(value), region.shape, Span(*region.span()))
-            return True
-        index = indexing.plain(index)
-        if not indexing.is_row_index(index) or not own.shape or not index.size:
-            return False
-        rows, values = indexing.checked_rows(own, index), self._to_write(value)  # type: ignore[arg-type]
-        shape = *index.shape, *own.shape[1:]
+            return
+        selected, values = select_rows(own.shape, index), self._to_write(value)
+        shape, numbers = selected.shape, selected.numbers.reshape(-1)
         if (values.shape, values.dtype) != (shape, own.dtype):
             whole = allocated(type(own).empty, shape, own.dtype, own.device)
             _write_slice(whole, values, shape, Span(*Region.full(shape).span()))
             values = whole
-        own.scatter(rows, values.reshape((rows.size, *own.shape[1:])))
-        return True
+        rows = own.reshape((selected.of, *selected.row))
+        rows.scatter(numbers, values.reshape((numbers.size, *selected.row)))
 
     def _to_write(self, value: Any) -> DeviceArray:
         """Return a value on the tensor's device, in a dtype that converts to the tensor's.
