@@ -45,10 +45,13 @@ SLICES: dict[str, tuple[tuple[int, ...], Span]] = {
     "rows": ((11, 300), Span(2**36 + 7, (999, 1))),
 }
 CASES = [(draw, dtype) for draw in DRAWS for dtype in (("uint32",) if draw == "bits" else DTYPES)]
-# Every formula and every rounding once: compiling all cases for another processor takes minutes.
-PORTABLE = [(draw, "uint32" if draw == "bits" else "float32") for draw in DRAWS if draw != "normal 0 0.02"]
-PORTABLE += [("normal 0.1 1.3", dtype) for dtype in DTYPES if dtype != "float32"]
-PORTABLE += [("uniform -0.3 0.7", "float64"), ("truncated normal 0.5 1, -3.5 4", "float64")]
+# Compiling all cases for another processor takes minutes: every rounding in both loops, every formula in one of them.
+ROUNDINGS = {("bits", "uint32"), *(("normal 0.1 1.3", dtype) for dtype in DTYPES)}
+FORMULAS = {(draw, "float32") for draw in DRAWS if not draw.startswith(("bits", "normal"))}
+FORMULAS |= {("uniform -0.3 0.7", "float64"), ("truncated normal 0.5 1, -3.5 4", "float64")}
+PORTABLE = {f"{draw}: {dtype}: {name}" for draw, dtype in ROUNDINGS for name in SLICES}
+PORTABLE |= {f"{draw}: {dtype}: {name}" for draw, dtype in FORMULAS for name in SLICES if name != "strided"}
+FLOAT16 = {case for case in PORTABLE if ": float16: " in case}
 
 
 def drawn(draw: str, dtype: str, shape: tuple[int, ...], span: Span) -> np.ndarray[Any, Any]:
@@ -59,12 +62,14 @@ def drawn(draw: str, dtype: str, shape: tuple[int, ...], span: Span) -> np.ndarr
     return out.view(f"u{out.itemsize}")
 
 
+def hash_of(draw: str, dtype: str, name: str) -> str:
+    """Return the BLAKE2b of a slice, its items in row-major order with their low bytes first."""
+    bits = drawn(draw, dtype, *SLICES[name])
+    return hashlib.blake2b(bits.astype(bits.dtype.newbyteorder("<")).tobytes(), digest_size=16).hexdigest()
+
+
 def hashes(draw: str, dtype: str) -> dict[str, str]:
-    """Return the BLAKE2b of each slice, its items in row-major order with their low bytes first."""
-    return {
-        name: hashlib.blake2b(bits.astype(bits.dtype.newbyteorder("<")).tobytes(), digest_size=16).hexdigest()
-        for name, bits in ((name, drawn(draw, dtype, *where)) for name, where in SLICES.items())
-    }
+    return {name: hash_of(draw, dtype, name) for name in SLICES}
 
 
 def first_values(draw: str, dtype: str) -> list[str]:
@@ -116,9 +121,9 @@ def test_every_frozen_case_is_tested(golden: dict[str, Any]) -> None:
 # --------------------------------------------------------------------------- other processors
 
 PROCESSORS = {
-    "avx2, fma and f16c": ("haswell", "+sse4.2,+avx,+avx2,+fma,+f16c"),
-    "avx2 and fma, float16 by integers": ("haswell", "+sse4.2,+avx,+avx2,+fma,-f16c"),
-    "fma by the C library": ("x86-64", "+sse2"),
+    "avx2, fma and f16c": ("haswell", "+sse4.2,+avx,+avx2,+fma,+f16c", PORTABLE),
+    "avx2 and fma, float16 by integers": ("haswell", "+sse4.2,+avx,+avx2,+fma,-f16c", FLOAT16),
+    "fma by the C library": ("x86-64", "+sse2", PORTABLE),
 }
 
 
@@ -127,10 +132,13 @@ def decisive(features: str) -> set[str]:
     return {"+avx2", "+fma", "+f16c", "+avx512f"} & set(str(features).split(","))
 
 
-def assert_portable(golden: dict[str, Any], printed: str) -> None:
-    found = json.loads(printed)
-    assert found == {name: golden["hashes"][name] for name in found}
-    assert len(found) == len(PORTABLE)
+def assert_frozen(golden: dict[str, Any], cases: set[str], **where: Any) -> None:
+    """Hash slices in a process of its own, on a processor or a package that `where` says."""
+    from package_copy import run_python
+
+    found = json.loads(run_python(__file__, "--hash", *sorted(cases), **where))
+    frozen = {f"{case}: {name}": text for case, texts in golden["hashes"].items() for name, text in texts.items()}
+    assert found == {case: frozen[case] for case in cases}
 
 
 @pytest.mark.slow
@@ -139,15 +147,11 @@ def assert_portable(golden: dict[str, Any], printed: str) -> None:
 def test_every_processor_gives_the_frozen_values(processor: str, golden: dict[str, Any], tmp_path: Path) -> None:
     from numba.core.codegen import get_host_cpu_features
 
-    from package_copy import run_python
-
-    name, features = PROCESSORS[processor]
+    name, features, cases = PROCESSORS[processor]
     if decisive(features) == decisive(str(get_host_cpu_features())):
         pytest.skip("this processor has the same")
-    printed = run_python(
-        __file__, "--portable", NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path)
-    )
-    assert_portable(golden, printed)
+    where = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert_frozen(golden, cases, **where)
 
 
 @pytest.mark.slow
@@ -155,19 +159,19 @@ def test_every_processor_gives_the_frozen_values(processor: str, golden: dict[st
 def test_every_width_gives_the_frozen_values(width: int, golden: dict[str, Any], tmp_path: Path) -> None:
     """Width 16 is what processors with AVX-512 use; here it runs on any."""
     from numparam.kernels._lanes import WIDTH
-    from package_copy import copy_package, replace_once, run_python
+    from package_copy import copy_package, replace_once
 
     if width == WIDTH:
         pytest.skip("this processor's own width")
     lanes = copy_package(tmp_path) / "_lanes.py"
     replace_once(lanes, 'WIDTH = 16 if "+avx512f" in _FEATURES else 8', f"WIDTH = {width}")
-    assert_portable(golden, run_python(__file__, "--portable", package=tmp_path, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert_frozen(golden, PORTABLE, package=tmp_path, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--freeze"]:
         freeze()
-    elif sys.argv[1:] == ["--portable"]:
-        print(json.dumps({f"{draw}: {dtype}": hashes(draw, dtype) for draw, dtype in PORTABLE}))
+    elif sys.argv[1:2] == ["--hash"]:
+        print(json.dumps({case: hash_of(*case.split(": ")) for case in sys.argv[2:]}))
     else:
         sys.exit(__doc__)
