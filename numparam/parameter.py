@@ -13,7 +13,7 @@ from numparam.context import ParallelMode, get_auto_parallel_context, parallel_m
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
 from numparam.flags import anything, integer, lengths, switch
 from numparam.layout import Layout
-from numparam.parameter_input import as_values, converted
+from numparam.parameter_input import as_values, converted, refuse_imaginary
 from numparam.region import Region
 from numparam.tensor import Recipe, Tensor
 
@@ -281,8 +281,23 @@ class Parameter(Tensor):
         source._copy(data)
         if source.has_init and self.has_init and source.dtype == self._dtype:
             self._recipe, self._region = source._recipe, source._region
-        else:
-            self._replace(converted(self._name, source.asnumpy(), self._dtype))
+            return
+        source._settle()
+        source._change_dtype(self._dtype)
+        source._move(self._device)
+        if self._device == "cpu":
+            self._replace(source.asnumpy())
+            return
+        self._on_device = source._device_values()
+        for storage in ("_array", "_recipe"):
+            vars(self).pop(storage, None)
+
+    def _change_dtype(self, target: np.dtype[Any]) -> None:
+        if target == self._dtype:
+            return
+        if self._recipe is None:
+            refuse_imaginary(self._name, self._dtype, target)  # a device converts without a word
+        self._convert(target, lambda array: converted(self._name, array, target))
 
     def set_dtype(self, dtype: Any) -> Self:
         """Convert the parameter to another dtype, in place.
@@ -310,9 +325,7 @@ class Parameter(Tensor):
         >>> Parameter([1.0, 2.0], name="w").set_dtype("float16")
         Parameter (name=w, shape=(2,), dtype=Float16, requires_grad=True)
         """
-        target = dtypes.as_dtype(dtype)
-        if target != self._dtype:
-            self._convert(target, lambda array: converted(self._name, array, target))
+        self._change_dtype(dtypes.as_dtype(dtype))
         return self
 
     def init_data(

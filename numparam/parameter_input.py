@@ -20,12 +20,17 @@ def as_values(name: str, given: Any) -> Array:
     return as_array(given, "int32" if isinstance(given, int) else None)
 
 
-def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold, and imaginary parts."""
+def refuse_imaginary(name: str, source: np.dtype[Any], target: np.dtype[Any]) -> None:
+    """Raise, with the name of the parameter, if a conversion would drop imaginary parts."""
     try:
-        dtypes.check_imaginary(array.dtype, dtype)
+        dtypes.check_imaginary(source, target)
     except DtypeError as error:
         raise DtypeError(f"Parameter {name!r}: {error}") from None
+
+
+def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Convert values as ``astype`` does, but refuse those that an integer dtype cannot hold, and imaginary parts."""
+    refuse_imaginary(name, array.dtype, dtype)
     if dtype.kind in "iu" and array.size:
         limits, low, high = np.iinfo(dtype), array.min().item(), array.max().item()
         # An inexact comparison with 2**63 - 1 would let 2**63 pass: compare Python numbers, which are exact.
