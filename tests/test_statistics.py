@@ -78,8 +78,12 @@ class Summary(NamedTuple):
     largest: float
 
 
-@cache
 def summary(name: str, count: int = COUNT, dtype: Any = np.float32) -> Summary:
+    return _summary(name, count, dtype)  # what is left out is the same to the cache as what is given
+
+
+@cache
+def _summary(name: str, count: int, dtype: Any) -> Summary:
     histogram, powers = np.zeros(BINS, np.int64), np.zeros(4)
     beyond = dict.fromkeys((3, 4, 5), 0)
     smallest, largest = math.inf, -math.inf
