@@ -35,11 +35,7 @@ from numparam.initializer import (
 )
 from numparam.region import Region
 from numparam.source import Source
-
-
-class Ramp(Initializer):
-    def _initialize(self, arr: np.ndarray) -> None:
-        arr[...] = np.arange(arr.size).reshape(arr.shape)
+from ramp import Ramp
 
 
 class Mixture(Initializer):

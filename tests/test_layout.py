@@ -21,7 +21,6 @@ from numparam.initializer import (
     HeNormal,
     HeUniform,
     Identity,
-    Initializer,
     LecunNormal,
     LecunUniform,
     Normal,
@@ -36,13 +35,7 @@ from numparam.initializer import (
     Zero,
     initializer,
 )
-
-
-class Ramp(Initializer):
-    """An initializer of a user, which can only make whole arrays."""
-
-    def _initialize(self, arr: np.ndarray) -> None:
-        arr[...] = np.arange(arr.size).reshape(arr.shape)
+from ramp import Ramp
 
 
 @pytest.fixture(autouse=True)

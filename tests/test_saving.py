@@ -19,13 +19,13 @@ from numparam import Cell, CellList, Parameter, Tensor, load_checkpoint, load_pa
 from numparam.initializer import (
     Constant,
     Dirac,
-    Initializer,
     Normal,
     Sparse,
     TruncatedNormal,
     VarianceScaling,
     initializer,
 )
+from ramp import Ramp
 
 
 class Dense(Cell):
@@ -105,11 +105,6 @@ def test_numbers_and_texts_that_are_appended(tmp_path: Path) -> None:
 def test_a_file_without_anything_else_keeps_its_texts(tmp_path: Path) -> None:
     save_checkpoint({}, tmp_path / "t", append_dict={"note": "x"})
     assert load_checkpoint(tmp_path / "t.safetensors") == {"note": "x"}
-
-
-class Ramp(Initializer):
-    def _initialize(self, arr: Any) -> None:
-        arr[...] = np.arange(arr.size).reshape(arr.shape)
 
 
 LAZY = {

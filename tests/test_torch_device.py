@@ -11,8 +11,9 @@ import pytest
 
 import numparam
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
-from numparam.initializer import Initializer, Normal, initializer
+from numparam.initializer import Normal, initializer
 from numparam.kernels import _driver
+from ramp import Ramp
 
 torch = pytest.importorskip("torch")
 
@@ -89,11 +90,6 @@ def values(tensor: Any) -> Any:
 def same(tensor: Any, array: Any) -> bool:
     found = values(tensor)
     return found.shape == array.shape and found.tobytes() == array.tobytes()
-
-
-class Ramp(Initializer):
-    def _initialize(self, arr: Any) -> None:
-        arr[...] = np.arange(arr.size).reshape(arr.shape)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

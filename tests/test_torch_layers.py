@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from ramp import Ramp
+
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from numparam.initializer import Initializer, Normal  # noqa: E402
+from numparam.initializer import Normal  # noqa: E402
 from numparam.torch import init_  # noqa: E402
 
 LAYERS: dict[str, Callable[[], Any]] = {
@@ -142,10 +144,6 @@ def test_what_torch_does_not_initialise_needs_a_rule(module: Any, first: str, ki
 
 
 def test_rules_decide_before_layers() -> None:
-    class Ramp(Initializer):
-        def _initialize(self, arr: Any) -> None:
-            arr[...] = np.arange(arr.size).reshape(arr.shape)
-
     module = nn.Sequential(nn.Linear(2, 2), nn.Transformer(8, 2, 1, 1, 8, batch_first=True))
     init_(module, {"0.weight": Ramp(), "1.encoder.*.linear1.weight": 0.5}, seed=0)
     assert module[0].weight.tolist() == [[0, 1], [2, 3]]
