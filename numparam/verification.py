@@ -1,4 +1,4 @@
-"""Compare a file with the values that its own record demands, bit for bit."""
+"""Compare files with the values that their own records demand, bit for bit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint.files import BUFFER_BYTES, Checkpoint
+from numparam.checkpoint.files import BUFFER_BYTES, Checkpoint, open_checkpoint
 from numparam.checkpoint.header import Entry
 from numparam.generation import Generation
 
@@ -44,13 +44,28 @@ class Difference:
         )
 
 
+def recorded(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Return what has records to follow: a file, an index that has one itself, or else each file that an index names.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged.
+    OSError
+        If a file cannot be opened.
+    """
+    if not checkpoint.is_index or "numparam.seed" in checkpoint.metadata:
+        return [checkpoint]
+    return [open_checkpoint(path) for path in sorted(checkpoint.files)]
+
+
 def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None) -> list[Difference]:
     """Make every value again and compare its bits with the file's.
 
     Parameters
     ----------
     checkpoint : Checkpoint
-        A file that ``numparam init`` wrote.
+        A file that ``numparam init`` wrote, or an index with its record; see `recorded`.
     progress : callable, optional
         Is told the bytes compared since the last call.
 

@@ -190,6 +190,8 @@ def test_errors_are_one_sentence_and_leave_nothing(
     bad.write_text('[[rules]]\ninit = "nromal"')
     integers = tmp_path / "integers.toml"
     integers.write_text('[[rules]]\nglob = "position_ids"\ninit = "normal"')
+    large = tmp_path / "large.toml"
+    large.write_text('[[rules]]\nglob = "layers.0.norm.weight"\ninit = "normal"\nsigma = 1e300')
     tri = tmp_path / "tri.toml"
     tri.write_text('[[rules]]\nglob = "*norm*"\ninit = "xavier_uniform"')
     cases = {
@@ -201,6 +203,10 @@ def test_errors_are_one_sentence_and_leave_nothing(
         ("--rules", str(bad)): f"{bad}: rule 1: no initializer is called 'nromal'; did you mean 'normal'?",
         ("--rules", str(tmp_path / "none")): f"{tmp_path / 'none'}: No such file or directory",
         ("--rules", str(integers)): "parameter 'position_ids' gets normal(): Normal(sigma=0.01, mean=0.0) draws real",
+        (
+            "--rules",
+            str(large),
+        ): "parameter 'layers.0.norm.weight': normal values of float32 are drawn in float32, whose",
         ("--rules", str(tri)): "parameter 'layers.0.norm.weight' gets xavier_uniform(): XavierUniform(gain=1.0) needs",
         ("--seed", "-1"): "a seed is an int from 0 to 2**64 - 1, found -1",
         ("--shard", "4/4"): "ranks count from 0: 0/4 to 3/4; found rank 4",
@@ -231,6 +237,7 @@ def test_errors_are_one_sentence_and_leave_nothing(
             "numparam init: argument --dtype: random values need a floating dtype, not 'int8'",
         ),
         (["init", "--dtype", "f99"], "numparam init: argument --dtype: no dtype 'f99'; known: float16, float32"),
+        (["init", "--dtype", "(3,"], "numparam init: argument --dtype: no dtype '(3,'; known: float16, float32"),
         ([], "numparam: the following arguments are required: COMMAND; see numparam --help"),
     ],
 )
@@ -345,3 +352,4 @@ def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     ran = run("--help", folder=tmp_path)
     assert ran.returncode == 0
     assert all(command in ran.stdout for command in ("init", "inspect", "verify", "plan"))
+    assert run("--version", folder=tmp_path).stdout == f"numparam {numparam.__version__}\n"

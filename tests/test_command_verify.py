@@ -9,6 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from numparam import Layout, Parameter, save_distributed_checkpoint, write_index
 from numparam.checkpoint.files import BUFFER_BYTES
 from numparam.cli import main
 
@@ -113,6 +114,51 @@ def test_in_a_shard_the_index_in_the_whole_is_named_too(model: Path, capsys: pyt
     capsys.readouterr()
     assert main(["verify", str(model)]) == 1
     assert "differs first at index (1, 2) (flat 12, (4, 2) of the whole): found 0.0" in capsys.readouterr().out
+
+
+def test_every_file_of_an_index_is_verified(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, index = model.with_name("other.safetensors"), model.with_name("both.safetensors.index.json")
+    save_file({"e.weight": np.zeros((3, 3), np.float32)}, other)
+    assert main(["init", "--like", str(other), "--seed", "8", "-o", str(other)]) == 0
+    weight_map = {**dict.fromkeys(load_file(model), model.name), "e.weight": other.name}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    capsys.readouterr()
+    assert main(["verify", str(index)]) == 0
+    assert f"{index}: 5 parameters, 348 B in 2 files: every value is that of seeds 7, 8 (" in capsys.readouterr().out
+
+    rewrite(other, lambda tensors: tensors["e.weight"].__setitem__((1, 2), 0.5))
+    assert main(["verify", str(index)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{other}: parameter 'e.weight' differs first at index (1, 2) (flat 5): found 0.5")
+    assert printed.endswith(f"{index}: 1 of 5 parameters in 2 files differ\n")
+
+    rewrite(other, seed=None)
+    assert main(["verify", str(index)]) == 2
+    assert capsys.readouterr().err.startswith(f"numparam: {other}: its metadata has no numparam.seed")
+
+
+def test_an_index_with_a_record_of_its_own_is_verified_over_all_files(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = load_file(model)
+    with safe_open(model, "numpy") as file:
+        record = file.metadata()
+    for rank in range(2):  # pieces, whose files have no record
+        rows = Layout({"dp": 2}, ("dp",))
+        parts = []
+        for name, array in tensors.items():
+            region = rows.region(array.shape, rank)
+            parts.append(Parameter(region.take(array).copy(), name=name))
+            parts[-1]._region = region
+        save_distributed_checkpoint(parts, model.with_name("m"), rank=rank, ranks=2)
+    index = write_index(model.with_name("m"))
+    assert main(["verify", str(index)]) == 2
+    assert "m-1-rank-00000-of-00002.safetensors: its metadata has no numparam.parameters" in capsys.readouterr().err
+    content = json.loads(index.read_text())
+    content["metadata"] |= record
+    index.write_text(json.dumps(content))
+    assert main(["verify", str(index)]) == 0
+    assert capsys.readouterr().out.startswith(f"{index}: 4 parameters, 312 B: every value is that of seed 7 (")
 
 
 def test_a_renamed_parameter_differs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,11 @@ class Checkpoint:
     stored: dict[str, Stored] = field(default_factory=dict)
 
     @property
+    def is_index(self) -> bool:
+        """Say whether it is an index, whose values are in other files."""
+        return self.path.name.endswith(INDEX_SUFFIX)
+
+    @property
     def files(self) -> set[Path]:
         """Return the files that hold values."""
         return {path for path, _ in self.places.values()}.union(*(stored.paths for stored in self.stored.values()))

@@ -1,4 +1,4 @@
-"""``numparam verify``: make every value of a file again and compare."""
+"""``numparam verify``: make every value of a file, or of the files of an index, again and compare."""
 
 import argparse
 import time
@@ -6,19 +6,22 @@ from pathlib import Path
 
 from numparam.checkpoint.files import open_checkpoint
 from numparam.cli.arguments import Commands
-from numparam.verification import verify
+from numparam.verification import recorded, verify
 
 _SHOWN = 10
 _DESCRIPTION = """\
 Make every value of a file that numparam init wrote again, from the seed and the rules in its metadata, and compare the
-bits. The exit status is 0 if all are equal, 1 if not, and 2 if the file cannot be read or followed.
+bits. Of an index every file is verified, or the whole if the index has such metadata itself. The exit status is 0 if
+all are equal, 1 if not, and 2 if a file cannot be read or followed.
 """
 
 
 def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("verify", help="compare a file with its own record", description=_DESCRIPTION)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what numparam init wrote")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="what numparam init wrote, or a *.safetensors.index.json of such files"
+    )
     parser.set_defaults(run=run)
 
 
@@ -27,19 +30,22 @@ def run(arguments: argparse.Namespace) -> int:
     from numparam.cli.console import print_line, progress_bar
     from numparam.text import amount, size
 
-    checkpoint = open_checkpoint(arguments.file)
+    checkpoints = recorded(open_checkpoint(arguments.file))
+    nbytes = sum(checkpoint.nbytes for checkpoint in checkpoints)
     start = time.perf_counter()
-    with progress_bar("verifying", checkpoint.nbytes) as progress:
-        differences = verify(checkpoint, progress)
+    with progress_bar("verifying", nbytes) as progress:
+        found = [(checkpoint, difference) for checkpoint in checkpoints for difference in verify(checkpoint, progress)]
     seconds = time.perf_counter() - start
-    for difference in differences[:_SHOWN]:
-        print_line(str(difference))
-    count = amount(len(checkpoint.entries), "parameter")
-    if differences:
-        print_line(f"{arguments.file}: {len(differences)} of {count} differ")
+    for checkpoint, difference in found[:_SHOWN]:
+        print_line(f"{checkpoint.path}: {difference}" if len(checkpoints) > 1 else str(difference))
+    count = amount(sum(len(checkpoint.entries) for checkpoint in checkpoints), "parameter")
+    files = f" in {amount(len(checkpoints), 'file')}" if len(checkpoints) > 1 else ""
+    if found:
+        print_line(f"{arguments.file}: {len(found)} of {count}{files} differ")
         return 1
+    seeds = sorted({int(checkpoint.metadata["numparam.seed"]) for checkpoint in checkpoints})
     print_line(
-        f"{arguments.file}: {count}, {size(checkpoint.nbytes)}: every value is that of seed "
-        f"{checkpoint.metadata['numparam.seed']} ({seconds:.2f} s)"
+        f"{arguments.file}: {count}, {size(nbytes)}{files}: every value is that of seed{'s' if seeds[1:] else ''} "
+        f"{', '.join(map(str, seeds))} ({seconds:.2f} s)"
     )
     return 0
