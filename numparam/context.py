@@ -16,8 +16,8 @@ class ParallelMode:
     ``STAND_ALONE``
         There is one rank, and it holds every parameter whole.
     ``DATA_PARALLEL``, ``HYBRID_PARALLEL``
-        Every rank holds every parameter whole. With ``parameter_broadcast`` the values of rank 0 are sent to the
-        others, except to parameters with ``layerwise_parallel``, which each rank has for itself.
+        Every rank holds every parameter whole. `numparam.parallel.broadcast_parameters` gives them the values of rank 0,
+        except to parameters with ``layerwise_parallel``, which each rank has for itself.
     ``SEMI_AUTO_PARALLEL``
         A rank holds the region that the user's layout gives it: that of `Parameter.init_data`, or the one that
         `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is whole.
@@ -177,6 +177,8 @@ _context: dict[str, Any] = {key: default for key, (default, _) in _OPTIONS.items
 def set_auto_parallel_context(**options: Any) -> None:
     """Set options of the parallel context; all of them or none.
 
+    Options that are only kept are checked and given back, for scripts written for MindSpore: nothing here reads them.
+
     Parameters
     ----------
     parallel_mode : str
@@ -188,18 +190,20 @@ def set_auto_parallel_context(**options: Any) -> None:
     gradients_mean : bool
         Whether gradients are averaged, not summed, over the ranks. False unless told, as are all bools here.
     parameter_broadcast : bool
-        Whether training begins with the parameters of rank 0.
+        Whether training begins with the parameters of rank 0. Only kept: a training loop that reads it calls
+        `numparam.parallel.broadcast_parameters`.
     enable_parallel_optimizer : bool
         Whether the optimizer shards the parameters that every rank would hold whole.
     parallel_optimizer_config : dict
         Any of ``parallel_optimizer_threshold``, an int: smaller parameters, in KB, are not sharded (64);
         ``optimizer_weight_shard_size``, an int: how many ranks shard a parameter (-1: all that hold it);
         ``gradient_accumulation_shard``, a bool; ``optimizer_level``, ``"level1"`` to ``"level3"``, of which gradient
-        accumulation needs the second. Those left out stay as they are.
+        accumulation needs the second. The last two are only kept. Those left out stay as they are.
     comm_fusion : dict
         Any of ``openstate``, a bool; ``allreduce``, ``allgather`` and ``reducescatter``, each of which is a dict with a
         ``mode`` and a ``config``: ``"auto"`` and None; ``"size"`` and the megabytes that are sent at once; for
-        allreduce also ``"index"`` and a list as in ``all_reduce_fusion_config``, which is set too.
+        allreduce also ``"index"`` and a list as in ``all_reduce_fusion_config``, which is set too. Those of allgather
+        and reducescatter are only kept.
     all_reduce_fusion_config : list of int
         The gradients after which a group that is reduced at once ends, ascending.
     pipeline_stages : int

@@ -36,6 +36,9 @@ class Parameter(Tensor):
     stays lazy, and so does its copy. A clone has the values of its original for ever; a copy of a lazy parameter that
     gets another name before its values are made has the values of that name.
 
+    There is no parameter server and no embedding cache: `is_param_ps`, `init_in_server`, `cache_enable`, `cache_shape`,
+    `key` and `unique` are kept, copied and saved for programs that read them.
+
     Parameters
     ----------
     default_input : Tensor, int, float, numpy.ndarray, NumPy scalar or list
@@ -472,7 +475,7 @@ class Parameter(Tensor):
         self._pipeline_stages = (*self._pipeline_stages, int(given))
 
     def set_param_ps(self, init_in_server: bool = False) -> None:
-        """Let a parameter server update the parameter.
+        """Note that a parameter server updates the parameter; there is none here, see `Parameter`.
 
         Parameters
         ----------

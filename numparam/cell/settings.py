@@ -25,7 +25,7 @@ class Settings(Queries):
     """Keep the settings of a cell, and pass those of the parameters on to them."""
 
     _training = False
-    _requires_grad = False
+    requires_grad = False
     _compute_dtype: np.dtype[Any] | None = None
     _layouts: Mapping[str, Any] = {}
     _flags: Mapping[str, Any] = {}
@@ -54,15 +54,15 @@ class Settings(Queries):
         return self
 
     def set_grad(self, requires_grad: bool = True) -> Self:
-        """Note whether gradients of this cell are wanted; its parameters stay as they are.
+        """Note in ``requires_grad`` whether gradients of this cell are wanted; its parameters stay as they are.
 
         Examples
         --------
         >>> from numparam import Cell
-        >>> Cell().set_grad().get_flags()
-        {}
+        >>> Cell().set_grad().requires_grad
+        True
         """
-        self._requires_grad = requires_grad
+        self.requires_grad = requires_grad
         return self
 
     @property
@@ -122,7 +122,7 @@ class Settings(Queries):
         return self
 
     def set_param_ps(self, recurse: bool = True, init_in_server: bool = False) -> None:
-        """Let a parameter server update every trainable parameter; see `Parameter.set_param_ps`.
+        """Note that a parameter server updates every trainable parameter; see `Parameter.set_param_ps`.
 
         Examples
         --------
