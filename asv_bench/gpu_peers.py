@@ -1,36 +1,63 @@
-"""Compare numparam's fills on a CUDA device with the speed of its memory and with other libraries, all in one run.
+"""Compare numparam's fills and copies on a CUDA device with the speed of its memory and with other libraries.
 
-It is what `python asv_bench/peers.py --device cuda` runs. Every contender of a row fills an array of the same size on
+It is what `python asv_bench/peers.py --device cuda` runs. Every contender of a row works on arrays of the same size on
 the same card in turn, several times between two synchronisations of the whole device, whatever streams a library uses;
-the best round counts. Fills overlap with the launches that follow, if they take longer: use 2**28 elements or more.
+the best round counts. Work overlaps with the launches that follow, if it takes longer: use 2**28 elements or more.
 Nobody has run it yet on a GPU: the README's column says so.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 SIGMA = 0.02
 CALLS = 20  # between two synchronisations, so that waiting costs nothing
 Call = Callable[[], object]
-ROWS = (
+FILLS = (
     ("uniform", "float32"), ("normal", "float32"), ("normal", "bfloat16"), ("normal", "float16"),
     ("truncated normal", "float32"), ("constant", "float32"),
 )  # fmt: skip
+COPIES = {  # how the source of a square array is looked at, and both dtypes
+    "contiguous": ("whole", "float32", "float32"),
+    "float32 to bfloat16": ("whole", "float32", "bfloat16"),
+    "bfloat16 to float32": ("whole", "bfloat16", "float32"),
+    "float32 to float16": ("whole", "float32", "float16"),
+    "an eighth of the columns": ("columns", "float32", "float32"),
+    "transpose": ("transpose", "float32", "float32"),
+    "transpose to bfloat16": ("transpose", "float32", "bfloat16"),
+}
+VIEWS: dict[str, Callable[[Any], Any]] = {
+    "whole": lambda array: array,
+    "columns": lambda array: array[:, array.shape[1] // 4 : array.shape[1] * 3 // 8],
+    "transpose": lambda array: array.T,
+}
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def memset(draw: str, dtype: str, elements: int) -> Call:
-    from cuda.core import LEGACY_DEFAULT_STREAM, Device
+def driver_version() -> str:
+    """Return the version of the driver, as its package calls it where the system tells, and of its CUDA."""
+    from cuda.bindings import driver
 
-    device = Device(0)
-    device.set_current()
-    buffer = device.allocate(elements * DTYPE_BYTES[dtype], stream=LEGACY_DEFAULT_STREAM)
-    return lambda: buffer.fill(1, stream=LEGACY_DEFAULT_STREAM)
+    told = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", told.read_text()) if told.exists() else None
+    _, number = driver.cuDriverGetVersion()
+    cuda = f"CUDA {number // 1000}.{number % 1000 // 10}"
+    return f"driver {found[0]}, {cuda}" if found else cuda
+
+
+# --------------------------------------------------------------------------- fills
+
+
+def memset(draw: str, dtype: str, elements: int) -> Call:
+    buffer, stream = _buffer(elements * DTYPE_BYTES[dtype])
+    return lambda: buffer.fill(1, stream=stream)
 
 
 def numparam(draw: str, dtype: str, elements: int) -> Call:
@@ -84,16 +111,82 @@ def jax(draw: str, dtype: str, elements: int) -> Call | None:
     return lambda: compiled(key)
 
 
-CONTENDERS = {call.__name__: call for call in (memset, numparam, torch, cupy, jax)}
+FILLERS = {call.__name__: call for call in (memset, numparam, torch, cupy, jax)}
+
+# --------------------------------------------------------------------------- copies
+
+
+def memcpy(view: str, source: str, target: str, side: int) -> Call:
+    nbytes = _moved(view, source, target, side) // 2
+    (to, stream), (origin, _) = _buffer(nbytes), _buffer(nbytes)
+    return lambda: to.copy_from(origin, stream=stream)
+
+
+def numparam_copy(view: str, source: str, target: str, side: int) -> Call:
+    import numpy as np
+
+    from benchmarks.common import DTYPES
+    from numparam.kernels import copy_threads
+    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.fill import Span
+
+    origin = DeviceArray.empty((side, side), DTYPES[source], 0)
+    # One byte stands for an element, so addresses and strides are places and steps.
+    places = np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), (side, side), (side, 1))
+    seen = VIEWS[view](places)
+    span = Span(seen.ctypes.data - places.ctypes.data, seen.strides)
+    to = DeviceArray.empty(seen.shape, DTYPES[target], 0)
+    return lambda: copy_threads.copy(to, origin, seen.shape, source_span=span)
+
+
+def torch_copy(view: str, source: str, target: str, side: int) -> Call | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    seen = VIEWS[view](torch.ones((side, side), dtype=getattr(torch, source), device="cuda"))
+    to = torch.empty(seen.shape, dtype=getattr(torch, target), device="cuda")
+    return lambda: to.copy_(seen)
+
+
+def cupy_copy(view: str, source: str, target: str, side: int) -> Call | None:
+    import cupy
+
+    if "bfloat16" in (source, target):
+        return None
+    seen = VIEWS[view](cupy.ones((side, side), source))
+    to = cupy.empty(seen.shape, target)
+    return lambda: cupy.copyto(to, seen, casting="unsafe")
+
+
+COPIERS = {"memcpy": memcpy, "numparam": numparam_copy, "torch": torch_copy, "cupy": cupy_copy}
+
+
+def _moved(view: str, source: str, target: str, side: int) -> int:
+    """Count the bytes read and written."""
+    return side * side * (DTYPE_BYTES[source] + DTYPE_BYTES[target]) // (8 if view == "columns" else 1)
+
+
+# --------------------------------------------------------------------------- measuring
+
+
+def _buffer(nbytes: int) -> tuple[Any, Any]:
+    from cuda.core import LEGACY_DEFAULT_STREAM, Device
+
+    device = Device(0)
+    device.set_current()
+    return device.allocate(nbytes, stream=LEGACY_DEFAULT_STREAM), LEGACY_DEFAULT_STREAM
 
 
 def synchronise(made: Any) -> None:
     """Wait for all streams of the device, and for what JAX has not queued yet."""
-    from cuda.core import Device
+    from cuda.bindings import driver
 
     if hasattr(made, "block_until_ready"):
         made.block_until_ready()
-    Device(0).sync()
+    (status,) = driver.cuCtxSynchronize()
+    if status:
+        raise RuntimeError(f"the device reports {status!r}")
 
 
 def best_seconds(call: Call, rounds: int) -> float:
@@ -109,19 +202,34 @@ def best_seconds(call: Call, rounds: int) -> float:
     return best
 
 
-def rows(elements: int, rounds: int, peers: list[str]) -> list[list[str]]:
-    """Return a table: G elements/s, part of the write limit, and every peer's speed and how many times it is beaten."""
-    table: list[list[str]] = [["fill", "numparam", "of memset", *peers]]
-    for draw, dtype in ROWS:
-        print(f"{draw} {dtype}", file=sys.stderr)
-        speed: dict[str, Any] = {}
-        for name in ("memset", "numparam", *peers):
-            call = CONTENDERS[name](draw, dtype, elements)
-            if call is not None:
-                speed[name] = elements / best_seconds(call, rounds)
-            del call  # one array at a time
-        own = speed["numparam"]
-        line = [f"{draw} {dtype}", f"{own / 1e9:.3g}", f"{own / speed['memset']:.0%}"]
-        line += [f"{speed[name] / 1e9:.3g} ({own / speed[name]:.3g}×)" if name in speed else "–" for name in peers]
-        table.append(line)
-    return table
+def compare(
+    name: str, makers: Mapping[str, Callable[..., Call | None]], row: Sequence[Any], work: int, rounds: int
+) -> list[str]:
+    """Return a line of a table: own speed in 1e9 of `work`, part of the limit that comes first, and every peer's."""
+    print(name, file=sys.stderr)
+    speed: dict[str, float] = {}
+    for who, make in makers.items():
+        call = make(*row)
+        if call is not None:
+            speed[who] = work / best_seconds(call, rounds)
+        del call  # its arrays go before the next one's come
+    own, limit = speed["numparam"], speed[next(iter(makers))]
+    peers = list(makers)[2:]
+    ratios = [f"{speed[who] / 1e9:.3g} ({own / speed[who]:.3g}×)" if who in speed else "–" for who in peers]
+    return [name, f"{own / 1e9:.3g}", f"{own / limit:.0%}", *ratios]
+
+
+def fills(elements: int, rounds: int, peers: list[str]) -> list[list[str]]:
+    """Return the table of fills, in G elements/s."""
+    makers = {name: FILLERS[name] for name in ("memset", "numparam", *peers)}
+    rows = [compare(f"{row[0]} {row[1]}", makers, (*row, elements), elements, rounds) for row in FILLS]
+    return [["fill", "numparam", "of memset", *peers], *rows]
+
+
+def copies(elements: int, rounds: int, peers: list[str]) -> list[list[str]]:
+    """Return the table of copies, in GB/s read and written."""
+    side = math.isqrt(elements)
+    peers = [name for name in peers if name in COPIERS]
+    makers = {name: COPIERS[name] for name in ("memcpy", "numparam", *peers)}
+    rows = [compare(name, makers, (*row, side), _moved(*row, side), rounds) for name, row in COPIES.items()]
+    return [["copy", "numparam", "of memcpy", *peers], *rows]

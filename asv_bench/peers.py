@@ -30,7 +30,7 @@ from comparison import (
 )
 
 SIGMA = 0.02
-IN_BRACKETS = "in brackets: numparam fills so many times as fast."
+IN_BRACKETS = "in brackets: numparam is so many times as fast."
 
 
 @dataclass(frozen=True)
@@ -221,20 +221,21 @@ def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
     peers, absent = present([name for name in ("torch", "cupy", "jax") if name in (*wanted, "cupy")])
     print(
         heading(
-            f"{card.name}, {card.total / 2**30:.0f} GiB",
+            f"{card.name}, {card.total / 2**30:.0f} GiB, {gpu_peers.driver_version()}",
             ["numparam", "numba-cuda", *peers],
             absent,
-            f"Fills of {elements} elements, warm, best of {rounds} rounds, in G elements/s;",
-            IN_BRACKETS,
+            f"Arrays of {elements} elements, warm, best of {rounds} rounds: fills in G elements/s, copies in GB/s read",
+            f"and written; {IN_BRACKETS}",
         )
     )
-    print(markdown(gpu_peers.rows(elements, rounds, peers)))
+    print(markdown(gpu_peers.fills(elements, rounds, peers)), end="\n\n")
+    print(markdown(gpu_peers.copies(elements, rounds, peers)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--elements", type=int, default=2**26, help="array length, 2**26 unless told")
+    parser.add_argument("--elements", type=int, help="array length; unless told 2**26, on a GPU 2**28")
     parser.add_argument("--rounds", type=int, default=5, help="warm rounds, of which the best counts, 5 unless told")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
@@ -242,16 +243,17 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.device == "cuda":
-        compare_on_gpu(arguments.elements, arguments.rounds, arguments.peers)
+        compare_on_gpu(arguments.elements or 2**28, arguments.rounds, arguments.peers)
         return
+    elements = arguments.elements or 2**26
     peers, absent = present(arguments.peers)
-    measured = on_cores(arguments.threads, measure, arguments.elements, arguments.rounds, peers)
+    measured = on_cores(arguments.threads, measure, elements, arguments.rounds, peers)
     print(
         heading(
             machine(),
             ["numparam", "numba", *peers],
             absent,
-            f"Fills of {arguments.elements} elements, warm, best of {arguments.rounds} rounds, in G elements/s;",
+            f"Fills of {elements} elements, warm, best of {arguments.rounds} rounds, in G elements/s;",
             IN_BRACKETS,
         )
     )

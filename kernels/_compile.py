@@ -3,8 +3,8 @@
 Numba's own cache notices edits of the file that holds the cached function only, so a kernel compiled before an edit
 of a formula in another file, or before an upgrade, would be served stale. Here one file holds one compiled kernel,
 and its name is a hash of everything the code depends on: every source file of this package, the kernel's identity and
-signature, the CPU, Numba, llvmlite and Python. Files are written whole or not at all, so concurrent processes need no
-lock.
+signature, the CPU or CUDA's compiler, Numba, llvmlite and Python. Files are written whole or not at all, so concurrent
+processes need no lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pickle
 import re
 import sys
 import tempfile
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,7 +201,7 @@ class CudaKernel:
         directory = _cache_directory()
         if directory is None:
             return make()
-        parts = (self.name, form, sys.version, *(version(name) for name in ("numba", "numba-cuda", "cuda-core")))
+        parts = (self.name, form, sys.version, version("numba"), version("numba-cuda"), _toolkit())
         digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
         path = directory / f"numparam-{_SOURCE_HASH}-{digest}.kernel"
         content = _read_whole(path)
@@ -228,6 +228,15 @@ class CudaKernel:
         mangled = re.search(r"\.visible \.entry (\w+)", code)
         assert mangled is not None
         return code.replace(mangled[1], self.name)
+
+
+@cache
+def _toolkit() -> str:
+    """Tell CUDA's compiler and linker from those of other releases, however they were installed."""
+    from cuda import pathfinder
+
+    found = [Path(str(pathfinder.load_nvidia_dynamic_lib(name).abs_path)).stat() for name in ("nvvm", "nvJitLink")]
+    return str([(file.st_size, file.st_mtime_ns) for file in found])
 
 
 def link(ptx: str, architecture: str) -> tuple[bytes, str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from numparam.kernels import _driver
 
@@ -19,6 +17,7 @@ WAVES = 16  # blocks per multiprocessor: four at once, and four times, so that t
 _MOST_BLOCKS_Y = 65535
 
 
+@lru_cache(maxsize=1024)
 def geometry(columns: int, rows: int, multiprocessors: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return grid and block for `rows` rows of `columns` pieces of work; threads take several when there are many.
 
@@ -54,12 +53,4 @@ def launch_blocks(
 def _launch(
     device: int, kernel: CudaKernel, grid: tuple[int, int], block: tuple[int, int], arguments: Iterable[Any]
 ) -> None:
-    with np.errstate(over="ignore"):
-        scalars = [kind(value) for kind, value in zip(_scalars(kernel), arguments, strict=True)]
-    _driver.get_driver().launch(device, kernel, grid, block, scalars)
-
-
-@cache
-def _scalars(kernel: CudaKernel) -> list[Any]:
-    """Return the types of the numbers that a kernel takes; to find them out takes as long as all else in a launch."""
-    return [np.dtype(str(kind)).type for kind in kernel.leaves]
+    _driver.get_driver().launch(device, kernel, grid, block, tuple(arguments))

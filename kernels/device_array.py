@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from numparam.kernels import _driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import EllipsisType
 
     from numparam.kernels.fill import Span
@@ -159,23 +160,31 @@ class DeviceArray:
             for piece in _pieces(values):
                 pinned = staging.take()[: piece.size]
                 pinned[...] = piece
-                staging.copy(at, pinned.ctypes.data, piece.size)
+                staging.send(at, piece.size)
                 at += piece.size
 
-    def read(self, out: np.ndarray[Any, Any]) -> None:
-        """Copy the elements to a C-contiguous NumPy array of the same size and dtype."""
+    def read(self, out: np.ndarray[Any, Any], after: Any = None) -> None:
+        """Copy the elements to a C-contiguous NumPy array of the same size and dtype.
+
+        They are those that the work queued until now gives, or until an event.
+        """
         target = out.reshape(-1).view(np.uint8)
         _check_size(target.size, self.nbytes)
+        after = after or _driver.get_driver().record(self.device)
         waiting: deque[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Any]] = deque()
         with _staging(self.device) as staging:
             for start in range(0, self.nbytes, STAGING_BYTES):
                 piece = target[start : start + STAGING_BYTES]
                 pinned = staging.take()[: piece.size]
-                waiting.append((piece, pinned, staging.copy(pinned.ctypes.data, self.address + start, piece.size)))
+                waiting.append((piece, pinned, staging.fetch(self.address + start, piece.size, after)))
                 if len(waiting) == 2:  # the device copies the next piece while this one is moved on
                     _move_on(*waiting.popleft())
             while waiting:
                 _move_on(*waiting.popleft())
+
+    def reader(self) -> Callable[[np.ndarray[Any, Any]], None]:
+        """Return the function `read` for the elements that the work queued until now gives."""
+        return partial(self.read, after=_driver.get_driver().record(self.device))
 
     def to_host(self) -> np.ndarray[Any, Any]:
         """Return a copy on the host."""
@@ -328,11 +337,19 @@ class _Staging:
         buffer: np.ndarray[Any, Any] = self._buffers[self._turn]
         return buffer
 
-    def copy(self, target: int, source: int, nbytes: int) -> Any:
-        """Queue a copy from or to the buffer taken last; return the event of its end."""
-        self._driver.copy(self._device, target, source, nbytes)
+    def send(self, target: int, nbytes: int) -> None:
+        """Queue a copy from the buffer taken last."""
+        self._driver.copy(self._device, target, self._address(), nbytes)
         self._done[self._turn] = self._driver.record(self._device)
+
+    def fetch(self, source: int, nbytes: int, after: Any) -> Any:
+        """Queue a copy to the buffer taken last, after an event; return the event of its end."""
+        self._done[self._turn] = self._driver.fetch(self._device, self._address(), source, nbytes, after)
         return self._done[self._turn]
+
+    def _address(self) -> int:
+        address: int = self._buffers[self._turn].ctypes.data
+        return address
 
     def finish(self) -> None:
         """Wait for the copies."""

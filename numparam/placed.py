@@ -250,6 +250,11 @@ def made_together(tensors: Iterable[Placed]) -> Iterator[None]:
         yield
 
 
+def is_made_on_devices(init: Initializer) -> bool:
+    """Say whether an initializer writes the memory of a device, not that of the host first."""
+    return type(init)._initialize_region.__module__ in _MADE_ON_DEVICES
+
+
 def made_on_device(
     init: Initializer, region: Region, dtype: np.dtype[Any], source: Source, target: Device
 ) -> DeviceArray:
@@ -263,20 +268,13 @@ def made_on_device(
     from numparam.kernels.device_array import DeviceArray
 
     out = allocated(DeviceArray.empty, region.shape, dtype, target.index)
-    if type(init)._initialize_region.__module__ in _MADE_ON_DEVICES:
+    if is_made_on_devices(init):
         init._initialize_region(out, region, source)  # type: ignore[arg-type]
     elif out.size:
         values = np.empty(region.shape, dtype)
         init._initialize_region(values, region, source)
         out.write(values)
     return out
-
-
-def make_through(
-    target: Device, init: Initializer, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source
-) -> None:
-    """Write a region of what an initializer makes, by way of a CUDA device."""
-    made_on_device(init, region, out.dtype, source, target).read(out)
 
 
 def _write_slice(target: DeviceArray, values: DeviceArray, shape: tuple[int, ...], span: Span) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numparam.checkpoint.files import BUFFER_BYTES, Block
 from numparam.hardware import Device
 from numparam.initializer import Initializer, Orthogonal, Sparse
-from numparam.placed import make_through
+from numparam.placed import is_made_on_devices, made_on_device
 from numparam.region import Region, row_major
 from numparam.source import Source
 from numparam.tensor import Tensor
@@ -26,7 +26,7 @@ def blocks_of(tensor: Tensor) -> Iterator[Block]:
         yield from _copied(tensor.asnumpy())
     else:
         source = Source(recipe.seed, tensor._stream_name(recipe))
-        yield from blocks_to_make(recipe.init, source, recipe.region, tensor.dtype)
+        yield from blocks_to_make(recipe.init, source, recipe.region, tensor.dtype, tensor.device)
 
 
 def blocks_to_make(
@@ -34,7 +34,7 @@ def blocks_to_make(
 ) -> Iterator[Block]:
     """Cut what an initializer makes of a region into blocks of at most `BUFFER_BYTES`, in row-major order.
 
-    A CUDA device makes each block in memory of its own; the bytes are the same.
+    A CUDA device makes each block in memory of its own, one block ahead of those taken; the bytes are the same.
     """
     if _makes_all_at_once(initializer):
         values = np.empty(region.shape, dtype)
@@ -42,10 +42,19 @@ def blocks_to_make(
             initializer._initialize_region(values, region, source)
         yield from _copied(values)
         return
-    make = initializer._initialize_region if device == "cpu" else partial(make_through, Device(device), initializer)
-    for index in row_major(region.shape, BUFFER_BYTES // dtype.itemsize):
-        part = region[index]
-        yield Block(part.shape, partial(make, region=part, source=source))
+    parts = (region[index] for index in row_major(region.shape, BUFFER_BYTES // dtype.itemsize))
+    if device == "cpu" or not is_made_on_devices(initializer):
+        for part in parts:
+            yield Block(part.shape, partial(initializer._initialize_region, region=part, source=source))
+        return
+    ahead: Block | None = None
+    for part in parts:  # the device makes this one while the one before is copied to the host
+        made = made_on_device(initializer, part, dtype, source, Device(device))
+        if ahead:
+            yield ahead
+        ahead = Block(part.shape, made.reader())
+    if ahead:
+        yield ahead
 
 
 def _makes_all_at_once(initializer: Initializer) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from numparam.kernels import _compile
 from package_copy import copy_package, replace_once, run_python
 
 FILL = """
@@ -173,3 +174,13 @@ def test_processors_do_not_share_kernels(package: Path, tmp_path: Path) -> None:
     for other in ({}, {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"}):
         assert small(package, NUMBA_CACHE_DIR=cache, **other) == EXPECTED
     assert len(files(tmp_path / "cache")) == 2
+
+
+def test_code_for_gpus_of_another_release_of_cuda_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_compile, "_cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(_compile, "version", lambda name: name)
+    kernel = _compile.CudaKernel("any", lambda: None, ())
+    for release in (b"one", b"another"):
+        monkeypatch.setattr(_compile, "_toolkit", release.decode)
+        assert kernel._kept("ptx", lambda: release) == release  # noqa: B023
+        assert kernel._kept("ptx", lambda: b"made again") == release

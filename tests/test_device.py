@@ -7,7 +7,6 @@ import gc
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -123,30 +122,6 @@ def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch, status: i
     monkeypatch.setattr(_driver.ctypes, "CDLL", lambda name: FakeLibrary(status))  # noqa: ARG005
     with pytest.raises(DeviceError, match=f"'cuda' was asked for, but .*{message}"):
         numparam.device("cuda")
-
-
-class FakeCard:
-    """Stand for a device of cuda.core that refuses memory."""
-
-    def __init__(self, error: str) -> None:
-        self._error = error
-
-    def allocate(self, nbytes: int, stream: Any) -> Any:  # noqa: ARG002
-        raise RuntimeError(self._error)
-
-
-def test_the_driver_tells_too_little_memory_from_other_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = _driver.Driver()
-    monkeypatch.setattr(_driver, "_stream", lambda: None)
-    monkeypatch.setattr(driver, "memory", lambda device: (7, 1000))  # noqa: ARG005
-    for error, expected, message in [
-        ("CUDA_ERROR_OUT_OF_MEMORY: The API call failed", _driver.DeviceMemoryError,
-         "^99 bytes were asked of cuda:1, which has 7 of 1000 bytes free$"),
-        ("CUDA_ERROR_ILLEGAL_ADDRESS: ...", RuntimeError, "^CUDA_ERROR_ILLEGAL_ADDRESS"),
-    ]:  # fmt: skip
-        monkeypatch.setattr(_driver, "_current", lambda device, error=error: nullcontext(FakeCard(error)))  # noqa: ARG005
-        with pytest.raises(expected, match=message):
-            driver.allocate(1, 99)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "", "CPU", "cpu:0"])
