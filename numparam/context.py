@@ -16,8 +16,8 @@ class ParallelMode:
     ``STAND_ALONE``
         There is one rank, and it holds every parameter whole.
     ``DATA_PARALLEL``, ``HYBRID_PARALLEL``
-        Every rank holds every parameter whole. `numparam.parallel.broadcast_parameters` gives them the values of rank 0,
-        except to parameters with ``layerwise_parallel``, which each rank has for itself.
+        Every rank holds every parameter whole. `numparam.parallel.broadcast_parameters` gives all of them the values of
+        rank 0, but for parameters with ``layerwise_parallel``, which each rank has for itself.
     ``SEMI_AUTO_PARALLEL``
         A rank holds the region that the user's layout gives it: that of `Parameter.init_data`, or the one that
         `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is whole.
