@@ -22,9 +22,12 @@ from numparam.kernels import _lanes
 from numparam.kernels._lanes import Lanes
 
 if TYPE_CHECKING:
-    from numparam.kernels._lanes import U64, Mask
+    from numparam.kernels._lanes import Mask
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+LAUNCH_LIMIT = 1 << 31
+"""Rows of a launch, and items of a row: threads count both in 32 bits, which hold a few steps of a grid more."""
 
 STREAMED = False
 """Whether lines of 16 bytes are stored past the caches (``st.global.cs``). What that brings nobody has measured yet."""
@@ -94,8 +97,7 @@ def holds(typing_context: Any, mask: Mask) -> Any:  # noqa: ARG001
 
 
 def _register(builder: Any, name: str, axis: int) -> Any:
-    value = _call(builder, f"llvm.nvvm.read.ptx.sreg.{name}.{'xy'[axis]}", _I32)
-    return builder.zext(value, _I64)
+    return _call(builder, f"llvm.nvvm.read.ptx.sreg.{name}.{'xy'[axis]}", _I32)
 
 
 def _index(doc: str, emit_index: Any) -> Any:
@@ -107,7 +109,7 @@ def _index(doc: str, emit_index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             return emit_index(builder, number)
 
-        return Lanes("u64", 1)(axis), emit
+        return Lanes("u32", 1)(axis), emit
 
     operation.__doc__ = doc
     return intrinsic(prefer_literal=True)(operation)
@@ -149,35 +151,11 @@ def wait_for_block(typing_context: Any) -> Any:  # noqa: ARG001
 # --------------------------------------------------------------------------- memory
 
 
-def _global_pointer(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.inttoptr(address, ir.PointerType(kind, addrspace=1))
+_GLOBAL, _SHARED = 1, 3
 
 
-def _load(element: str) -> Any:
-    lanes = Lanes(element, 1)
-
-    def operation(typing_context: Any, address: U64) -> Any:  # noqa: ARG001
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-            return builder.load(_global_pointer(builder, args[0], lanes.llvm), align=8)
-
-        return lanes(address), emit
-
-    operation.__doc__ = f"Return the {element} at an address that is a multiple of 8."
-    return intrinsic(operation)
-
-
-load_u64, load_u32, load_f32, load_f64 = (_load(element) for element in ("u64", "u32", "f32", "f64"))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def load_item(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
-    """Return one item from an address that is a multiple of its size; short ones as words, with their sign if any."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        value = builder.load(_global_pointer(builder, args[0], _kept(item)), align=item.bitwidth // 8)
-        return _widened(builder, value, item)
-
-    return _lanes_of(item)(address, item), emit
+def _pointer(builder: Any, address: Any, kind: Any, space: int = _GLOBAL) -> Any:
+    return builder.inttoptr(address, ir.PointerType(kind, addrspace=space))
 
 
 def _lanes_of(item: Any) -> Lanes:
@@ -202,6 +180,36 @@ def _shortened(builder: Any, value: Any, item: Any) -> Any:
     return builder.trunc(value, ir.IntType(item.bitwidth)) if narrower else value
 
 
+def _items_in(space: int) -> tuple[Any, Any]:
+    """Make the operations that load and store one item, at an address that is a multiple of its size.
+
+    Short ones are loaded as words, with their sign if any, and bits are cut down to the item size when they are stored.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+            pointer = _pointer(builder, args[0], _kept(item), space)
+            return _widened(builder, builder.load(pointer, align=item.bitwidth // 8), item)
+
+        return _lanes_of(item)(address, item), emit
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def store(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+            stored = _shortened(builder, args[1], item)
+            builder.store(stored, _pointer(builder, args[0], stored.type, space), align=item.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(address, value, item), emit
+
+    return load, store
+
+
+load_item, store_item = _items_in(_GLOBAL)
+load_shared, store_shared = _items_in(_SHARED)
+
+
 @cache
 def line_loader(count: int) -> Any:
     """Make the operation that loads `count` items side by side in 16-byte pieces, from a multiple of 16."""
@@ -216,7 +224,7 @@ def line_loader(count: int) -> Any:
             items = []
             for at in range(count * width // 128):
                 start = builder.add(args[0], ir.Constant(_I64, 16 * at))
-                line = builder.load(_global_pointer(builder, start, ir.VectorType(word, per_piece)), align=16)
+                line = builder.load(_pointer(builder, start, ir.VectorType(word, per_piece)), align=16)
                 for place in range(per_piece):
                     value = builder.extract_element(line, ir.Constant(_I32, place))
                     items += [value] if width >= 32 else _parts(builder, value, item)
@@ -233,18 +241,6 @@ def _parts(builder: Any, word: Any, item: Any) -> list[Any]:
     ups = range(32 - item.bitwidth, -1, -item.bitwidth)
     down = ir.Constant(_I32, 32 - item.bitwidth)
     return [shift(builder.shl(word, ir.Constant(_I32, up)), down) for up in ups]
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store_item(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
-    """Store one item; bits are cut down to the item size."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        stored = _shortened(builder, args[1], item)
-        builder.store(stored, _global_pointer(builder, args[0], stored.type), align=item.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(address, value, item), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -282,7 +278,7 @@ def _store_piece(builder: Any, address: Any, items: list[Any]) -> None:
     vector = ir.Constant(ir.VectorType(items[0].type, len(items)), ir.Undefined)
     for place, value in enumerate(items):
         vector = builder.insert_element(vector, value, ir.Constant(_I32, place))
-    builder.store(vector, _global_pointer(builder, address, vector.type), align=16)
+    builder.store(vector, _pointer(builder, address, vector.type), align=16)
 
 
 def _packed(builder: Any, items: list[Any], width: int) -> Any:
@@ -312,30 +308,3 @@ def shared(nbytes: int) -> Any:
         return Lanes("u64", 1)(), emit
 
     return reserve
-
-
-def _shared_pointer(builder: Any, address: Any, kind: Any) -> Any:
-    return builder.inttoptr(address, ir.PointerType(kind, addrspace=3))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def load_shared(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
-    """Return one item of the block's memory, as `load_item` does."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        value = builder.load(_shared_pointer(builder, args[0], _kept(item)), align=item.bitwidth // 8)
-        return _widened(builder, value, item)
-
-    return _lanes_of(item)(address, item), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store_shared(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
-    """Store one item in the block's memory, as `store_item` does."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        stored = _shortened(builder, args[1], item)
-        builder.store(stored, _shared_pointer(builder, args[0], stored.type), align=item.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(address, value, item), emit

@@ -14,10 +14,10 @@ from numba import types
 
 from numparam.kernels import threads
 from numparam.kernels._compile import CudaKernel, formula, kernel
-from numparam.kernels._cuda import holds, lane, load_u64, store_item, store_line, thread
+from numparam.kernels._cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, store_line, thread
 from numparam.kernels._cuda import threads as cuda_threads
 from numparam.kernels._dispatch import kind
-from numparam.kernels._lanes import low_word, select, stream_word
+from numparam.kernels._lanes import low_word, select, stream_word, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,33 +40,32 @@ _BYTE, _WORD = np.uint8(0), np.uint64(0)
 
 
 @formula
-def _write(address: Any, nbytes: Any, low: Any, high: Any, first: Any, step: Any) -> None:
+def _write(address: Any, nbytes: Any, low: Any, high: Any) -> None:
     """Write this thread's share of `nbytes` bytes; memory's lines of 16 bytes hold the words `low` and `high`."""
-    before = address & 15  # bytes of the first line that are not ours
-    lines = (nbytes + before + 15) // 16
-    at = first
+    head = (0 - address) & 15  # bytes before the first whole line
+    head = select(head < nbytes, head, nbytes)
+    lines, step = low_word((nbytes - head) // 16), cuda_threads(0)
+    at = thread(0)
     while holds(at < lines):
-        start = at * 16 - before
-        if holds((start < nbytes) & (nbytes - start >= 16)):
-            store_line(address + start, (low, high), _WORD)
-        else:
-            for k in range(16):
-                if holds(start + k < nbytes):
-                    byte = low_word(select(lane(np.uint64(k)) < 8, low, high) >> (8 * (k % 8)))
-                    store_item(address + (start + k), byte, _BYTE)
+        store_line(address + head + widened(at) * 16, (low, high), _WORD)
         at = at + step
+    place, inner = widened(thread(0)), widened(lines) * 16
+    while holds(place < nbytes - inner):  # the bytes before and after the lines
+        byte = address + select(place < head, place, place + inner)
+        store_item(byte, low_word(select((byte & 8) == 0, low, high) >> ((byte & 7) * 8)), _BYTE)
+        place = place + widened(step)
 
 
 def _constant(address: Any, nbytes: Any, low: Any, high: Any) -> None:
-    _write(lane(address), lane(nbytes), lane(low), lane(high), thread(0), cuda_threads(0))
+    _write(lane(address), lane(nbytes), lane(low), lane(high))
 
 
 def _constants(descriptors: Any, rows: Any) -> None:
     at = thread(1)
     while holds(at < rows):
-        start = lane(descriptors) + at * 32
-        low, high = load_u64(start + 16), load_u64(start + 24)
-        _write(load_u64(start), load_u64(start + 8), low, high, thread(0), cuda_threads(0))
+        start = lane(descriptors) + widened(at) * 32
+        low, high = load_item(start + 16, _WORD), load_item(start + 24, _WORD)
+        _write(load_item(start, _WORD), load_item(start + 8, _WORD), low, high)
         at = at + cuda_threads(1)
 
 
@@ -79,7 +78,7 @@ def make_constant() -> CudaKernel:
 @cache
 def make_table() -> CudaKernel:
     """Make the kernel for many arrays: row `i` is what the `i`-th descriptor says."""
-    return CudaKernel("constant_table", _constants, (types.uint64,) * 2)
+    return CudaKernel("constant_table", _constants, (types.uint64, types.uint32))
 
 
 def fill(out: Any, value: Any) -> None:
@@ -123,11 +122,13 @@ def _fill_cuda(out: DeviceArray, value: Any) -> None:
     pattern = np.tile(np.asarray(value).astype(out.dtype).reshape(1), 16 // out.itemsize).view(np.uint64)
     # The pattern lies on lines of 16 bytes, and an item of 16 bytes may begin in the middle of one.
     low, high = np.roll(pattern, out.address % 16 // 8).tolist()
-    row = out.address, out.nbytes, low, high
     if batch := waiting(out):
-        batch.add(make_table(), out, [row])
-    else:
-        _launch.launch(out.device, make_constant(), -(-out.nbytes // 16) + 1, 1, row)
+        batch.add(make_table(), out, [(out.address, out.nbytes, low, high)])
+        return
+    for start in range(0, out.nbytes, 16 * LAUNCH_LIMIT):
+        nbytes = min(out.nbytes - start, 16 * LAUNCH_LIMIT)
+        words = out.address + start, nbytes, low, high
+        _launch.launch(out.device, make_constant(), -(-nbytes // 16) + 1, 1, words)
 
 
 _TWINS: dict[str, Callable[[Any, Any], None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}

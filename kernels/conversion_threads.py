@@ -35,9 +35,20 @@ from numparam.kernels._lanes import (
     widened,
 )
 from numparam.kernels.casts import unchanged
-from numparam.kernels.copy_threads import WORDS, copy, item_mover, line_mover, make_rows, move_rows, walk_between
+from numparam.kernels.copy import transposed_axis
+from numparam.kernels.copy_threads import (
+    ITEMS_AHEAD,
+    WORDS,
+    copy,
+    line_mover,
+    make_rows,
+    move_rows,
+    mover,
+    walk_between,
+)
 from numparam.kernels.device_array import DeviceArray
 from numparam.kernels.fill import Span
+from numparam.kernels.transpose_threads import make_tiles, move_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,21 +181,33 @@ def pairs() -> Iterator[tuple[np.dtype[Any], np.dtype[Any]]]:
 def make_conversion(target: np.dtype[Any], source: np.dtype[Any]) -> CudaKernel:
     """Make the kernel that converts one dtype to another; `pairs` tells which there are."""
     name = f"convert_{source}_to_{target}"
+    if source == np.complex128:  # to bool; an item is two words
+        load, word, truth, byte = line_loader(2), WORDS[8], _truth(source), WORDS[1]
+        load_pair = formula(lambda origin: load(origin, word))
+        return make_rows(
+            name, mover(load_pair, formula(lambda to, pair: store_item(to, truth(pair), byte)), ITEMS_AHEAD)
+        )
+    return make_rows(name, line_mover(*_steps_between(target, source)))
+
+
+@cache
+def make_transposed(target: np.dtype[Any], source: np.dtype[Any]) -> CudaKernel:
+    """Make the kernel that converts and exchanges two axes, for the `pairs` whose items have at most 8 bytes."""
+    return make_tiles(f"convert_transposed_{source}_to_{target}", *_steps_between(target, source))
+
+
+@cache
+def _steps_between(target: np.dtype[Any], source: np.dtype[Any]) -> tuple[Any, Any, Any]:
+    """Return scalars of the types that are stored and loaded, and the formula from one to the other."""
     if target == _BOOL:
-        truth = _truth(source)
-        if source == np.complex128:
-            load, word, byte = line_loader(2), WORDS[8], WORDS[1]
-            return make_rows(
-                name, item_mover(formula(lambda to, origin: store_item(to, truth(load(origin, word)), byte)))
-            )
-        return make_rows(name, line_mover(WORDS[1], WORDS[source.itemsize], truth))
+        return WORDS[1], WORDS[source.itemsize], _truth(source)
     if source in INTEGERS:
         convert = _low_bits(_of_integer(target, source), target)
     elif target in INTEGERS:
         convert = _low_bits(_of_float(target, source), target)
     else:
         convert = conversion._make_formula(conversion._FORMATS[target], conversion._FORMATS[source])
-    return make_rows(name, line_mover(_item(target), _item(source), convert))
+    return _item(target), _item(source), convert
 
 
 def _item(dtype: np.dtype[Any]) -> Any:
@@ -215,6 +238,12 @@ def convert(
         copy(_seen_as(target, to), _seen_as(source, to), shape, target_span, source_span)
         return
     walk = walk_between(target, source, shape, target_span, source_span)
+    if walk.axes and walk.axes[-1].target == to.itemsize and origin.itemsize <= 8:
+        row = transposed_axis(walk.axes, origin.itemsize)
+        if row is not None:
+            size = min(to.itemsize, origin.itemsize)
+            move_tiles(make_transposed(to, origin), target.device, walk, row, size)
+            return
     move_rows(make_conversion(to, origin), target.device, walk, to.itemsize, origin.itemsize)
 
 

@@ -16,30 +16,72 @@ from numba import types
 
 from numparam.kernels import _driver, _launch
 from numparam.kernels._compile import CudaKernel, formula
-from numparam.kernels._cuda import holds, lane, line_loader, load_item, store_item, store_line, thread, threads
+from numparam.kernels._cuda import (
+    LAUNCH_LIMIT,
+    holds,
+    lane,
+    line_loader,
+    load_item,
+    store_item,
+    store_line,
+    thread,
+    threads,
+)
+from numparam.kernels._lanes import low_word, select, widened
+from numparam.kernels.casts import unchanged
 from numparam.kernels.copy import Axis, Walk, transposed_axis, walk_at
-from numparam.kernels.fill_threads import MAX_OUTER_AXES, locate
+from numparam.kernels.fill_threads import MAX_OUTER_AXES, OUTER, locate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numparam.kernels.device_array import DeviceArray
     from numparam.kernels.fill import Span
+
+ITEMS_AHEAD = 4
+"""Single items that a thread loads before it stores the first of them."""
 
 WORDS: dict[int, Any] = {1: np.uint8(0), 2: np.uint16(0), 4: np.uint32(0), 8: np.uint64(0)}
 
 # --------------------------------------------------------------------------- formulas
 
 
-def item_mover(move: Any) -> Any:
-    """Make the formula for this thread's share of a row: it calls ``move(target, source)`` on addresses of items."""
+def mover(load: Any, store: Any, ahead: int) -> Any:
+    """Make the formula for this thread's share of a row: it calls ``store(target, load(source))`` on addresses.
+
+    So many things as `ahead` says, a power of two, are on their way before the first of them is stored.
+    """
+    load_all, store_all = several(load, store, ahead)
 
     @formula
-    def items(to: Any, origin: Any, length: Any, to_step: Any, origin_step: Any) -> None:
-        column = thread(0)
-        while holds(column < length):
-            move(to + column * to_step, origin + column * origin_step)
-            column = column + threads(0)
+    def move(to: Any, origin: Any, count: Any, to_step: Any, origin_step: Any) -> None:
+        at, step = thread(0), threads(0)
+        to, origin = to + widened(at) * to_step, origin + widened(at) * origin_step
+        to_step, origin_step = widened(step) * to_step, widened(step) * origin_step
+        while holds(at + step * (ahead - 1) < count):
+            store_all(to, to_step, load_all(origin, origin_step))
+            to, origin, at = to + to_step * ahead, origin + origin_step * ahead, at + step * ahead
+        while holds(at < count):
+            store(to, load(origin))
+            to, origin, at = to + to_step, origin + origin_step, at + step
 
-    return items
+    return move
+
+
+def several(load: Any, store: Any, count: int) -> tuple[Any, Any]:
+    """Make the formulas that load, and store, `count` things a step apart."""
+    if count == 1:
+        one = formula(lambda origin, step: (load(origin),))  # noqa: ARG005
+        return one, formula(lambda to, step, things: store(to, things[0]))  # noqa: ARG005
+    half = count // 2
+    load_half, store_half = several(load, store, half)
+
+    @formula
+    def store_all(to: Any, step: Any, things: Any) -> None:
+        store_half(to, step, things[:half])
+        store_half(to + step * half, step, things[half:])
+
+    return formula(lambda origin, step: load_half(origin, step) + load_half(origin + step * half, step)), store_all
 
 
 def line_mover(to_item: Any, from_item: Any, convert: Any) -> Any:
@@ -49,26 +91,28 @@ def line_mover(to_item: Any, from_item: Any, convert: Any) -> Any:
     """
     to_size, from_size = to_item.itemsize, from_item.itemsize
     group = group_of(to_size, from_size)
-    load_lines = line_loader(group)
-    move = formula(lambda to, origin: store_item(to, convert(load_item(origin, from_item)), to_item))
-    move_items, convert_all = item_mover(move), _CONVERTERS[group](convert)
+    load_lines, convert_all = line_loader(group), _CONVERTERS[group](convert)
+    # 64 bytes on their way to each thread keep a memory busy, and more than 128 to be stored take too many registers.
+    ahead = max(1, min(64 // (group * from_size), 128 // (group * to_size)))
+    load_group = formula(lambda origin: load_lines(origin, from_item))
+    move_groups = mover(load_group, formula(lambda to, things: store_line(to, convert_all(things), to_item)), ahead)
+    load = formula(lambda origin: load_item(origin, from_item))
+    store = formula(lambda to, thing: store_item(to, convert(thing), to_item))
+    move_items = mover(load, store, ITEMS_AHEAD)
 
     @formula
     def lines(to: Any, origin: Any, length: Any, to_step: Any, origin_step: Any) -> None:
-        before = (to // to_size) & (group - 1)  # items of the first group that are not ours
-        alike = ((origin - before * from_size) & 15) == 0
+        head = low_word(0 - to // to_size) & (group - 1)  # items before the first whole group
+        alike = ((origin + widened(head) * from_size) & 15) == 0
         if holds(alike & (to_step == to_size) & (origin_step == from_size)):
-            groups = (length + before + (group - 1)) // group
+            head = select(head < length, head, length)
+            groups = (length - head) // group
+            first = widened(head)
+            move_groups(to + first * to_size, origin + first * from_size, groups, group * to_size, group * from_size)
             at = thread(0)
-            while holds(at < groups):
-                start = at * group - before
-                if holds((start < length) & (length - start >= group)):
-                    values = load_lines(origin + start * from_size, from_item)
-                    store_line(to + start * to_size, convert_all(values), to_item)
-                else:
-                    for k in range(group):
-                        if holds(start + k < length):
-                            move(to + (start + k) * to_size, origin + (start + k) * from_size)
+            while holds(at < length - groups * group):  # the items before and after the groups
+                item = widened(select(at < head, at, at + groups * group))
+                store(to + item * to_size, load(origin + item * from_size))
                 at = at + threads(0)
         else:
             move_items(to, origin, length, to_step, origin_step)
@@ -99,8 +143,7 @@ for _count in (2, 4, 8):
 
 # --------------------------------------------------------------------------- kernels
 
-OUTER = types.UniTuple(types.UniTuple(types.uint64, MAX_OUTER_AXES), 2)
-_SIGNATURE = (*[types.uint64] * 4, OUTER, types.uint64, OUTER, types.uint64)
+_SIGNATURE = (*[types.uint64] * 2, *[types.uint32] * 2, OUTER, types.uint64, OUTER, types.uint64)
 
 
 def make_rows(name: str, move_row: Any) -> CudaKernel:
@@ -124,8 +167,9 @@ def row_mover(item_bytes: int) -> Any:
     """Make the formula that copies a row of items of 1, 2, 4, 8 or 16 bytes."""
     if item_bytes == 16:
         load, word = line_loader(2), WORDS[8]
-        return item_mover(formula(lambda to, origin: store_line(to, load(origin, word), word)))
-    return line_mover(WORDS[item_bytes], WORDS[item_bytes], formula(lambda value: value))
+        load_pair = formula(lambda origin: load(origin, word))
+        return mover(load_pair, formula(lambda to, pair: store_line(to, pair, word)), ITEMS_AHEAD)
+    return line_mover(WORDS[item_bytes], WORDS[item_bytes], unchanged)
 
 
 @cache
@@ -171,7 +215,7 @@ def copy(
     if size <= 8 and inner.target == size and (row := transposed_axis(walk.axes, size)) is not None:
         from numparam.kernels import transpose_threads
 
-        transpose_threads.transpose(target.device, walk, row, size)
+        transpose_threads.move_tiles(transpose_threads.make_transpose(size), target.device, walk, row, size)
         return
     item = _widest(outer, inner, size, walk.target, walk.source)
     if item > size:
@@ -198,10 +242,17 @@ def _place(array: DeviceArray, shape: tuple[int, ...], span: Span | None) -> tup
 
 def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_size: int) -> None:
     """Launch a kernel of `make_rows`."""
-    *outer, inner = walk.axes or [Axis(1, to_size, from_size)]
-    if len(outer) > MAX_OUTER_AXES:  # seldom: one launch for each index of the first axis
-        for at in range(outer[0].length):
-            part = Walk(walk.axes[1:], walk.target + at * outer[0].target, walk.source + at * outer[0].source)
+    walk = walk if walk.axes else walk._replace(axes=[Axis(1, to_size, from_size)])
+    *outer, inner = walk.axes
+    rows = math.prod([axis.length for axis in outer])
+    if len(outer) > MAX_OUTER_AXES or max(rows, inner.length) > LAUNCH_LIMIT:  # seldom: several launches
+        if len(outer) > MAX_OUTER_AXES:
+            cut = 0, 1
+        elif inner.length > LAUNCH_LIMIT:
+            cut = len(outer), LAUNCH_LIMIT
+        else:
+            cut = 0, max(LAUNCH_LIMIT * outer[0].length // rows, 1)
+        for part in parts(walk, *cut):
             move_rows(kernel, device, part, to_size, from_size)
         return
     group = group_of(to_size, from_size)
@@ -209,12 +260,20 @@ def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_si
     alike = inner.target == to_size and inner.source == from_size and (walk.source - shift) % 16 == 0
     columns = -(-inner.length // group) + 1 if alike else inner.length
     lengths, targets, sources = padded(outer)
-    rows = math.prod(lengths)
     words = (
         walk.target, walk.source, rows, inner.length, *lengths, *targets, inner.target, *lengths, *sources,
         inner.source,
     )  # fmt: skip
     _launch.launch(device, kernel, columns, rows, (word % 2**64 for word in words))
+
+
+def parts(walk: Walk, at: int, length: int) -> Iterator[Walk]:
+    """Yield a walk in pieces, each for its own launch, of `length` along an axis that is left out if that is 1."""
+    axis = walk.axes[at]
+    for start in range(0, axis.length, length):
+        kept = [] if length == 1 else [axis._replace(length=min(length, axis.length - start))]
+        axes = [*walk.axes[:at], *kept, *walk.axes[at + 1 :]]
+        yield Walk(axes, walk.target + start * axis.target, walk.source + start * axis.source)
 
 
 def padded(outer: list[Axis]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

@@ -21,18 +21,16 @@ from numba import types
 from numparam.kernels import _launch, fill
 from numparam.kernels._compile import CudaKernel, formula
 from numparam.kernels._cuda import (
+    LAUNCH_LIMIT,
     holds,
     lane,
-    load_f32,
-    load_f64,
-    load_u32,
-    load_u64,
+    load_item,
     store_item,
     store_line,
     thread,
     threads,
 )
-from numparam.kernels._lanes import float16_bits, low_word, select
+from numparam.kernels._lanes import float16_bits, low_word, select, widened
 from numparam.kernels.batch import waiting
 from numparam.kernels.random_bits import philox
 
@@ -62,6 +60,9 @@ class Draw(NamedTuple):
     split: bool = False
     """Whether the first parameter is a word."""
 
+
+OUTER = types.Tuple((types.UniTuple(types.uint32, MAX_OUTER_AXES), types.UniTuple(types.uint64, MAX_OUTER_AXES)))
+"""What a kernel takes of the outer axes: their lengths, and their steps."""
 
 DRAWS = {
     "bits": Draw(0),
@@ -129,25 +130,26 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     draw, together = _make_block(distribution, dtype), _TOGETHER[group // 4]
 
     @formula
-    def row(address: Any, count: Any, base: Any, first: Any, step: Any, key: Any, params: Any) -> None:
-        word = base & 3  # of its block, that the row begins with
-        place = (address // size) & (group - 1)  # in its line
+    def row(address: Any, count: Any, base: Any, key: Any, params: Any) -> None:
+        word = low_word(base) & 3  # of its block, that the row begins with
+        place = low_word(address // size) & (group - 1)  # in its line
         aligned = ((place - word) & line_mask) == 0
         shift = select(aligned, place & (group - 4), 0) + word  # what the first group has before the row
-        block = (base >> 2) - (shift >> 2)
+        block, before = (base >> 2) - widened(shift >> 2), address - widened(shift) * size
         groups = (count + shift + (group - 1)) // group
-        at = first
+        whole = select(aligned & (count >= group), count - (group - 1), 0)  # groups that begin there or later are not
+        at = thread(0)
         while holds(at < groups):
-            start = at * group - shift
-            values = together(draw, block + at * (group // 4), key, params)
-            whole = (start < count) & (count - start >= group)
-            if holds(aligned & whole):
-                store_line(address + start * size, values, item)
+            start = at * group - shift  # what comes before the row has a number above any in it
+            values = together(draw, block + widened(at * (group // 4)), key, params)
+            here = before + widened(at) * (group * size)
+            if holds(start < whole):
+                store_line(here, values, item)
             else:
                 for k in range(group):
                     if holds(start + k < count):
-                        store_item(address + (start + k) * size, values[k], item)
-            at = at + step
+                        store_item(here + k * size, values[k], item)
+            at = at + threads(0)
 
     return row
 
@@ -159,9 +161,10 @@ def locate(row: Any, axes: Any, base: Any) -> Any:
     for axis in range(MAX_OUTER_AXES - 1, -1, -1):
         length, step = lane(axes[0][axis]), axes[1][axis]
         if holds(row < length):
-            return index + row * step
-        index = index + row % length * step
-        row = row // length
+            return index + widened(row) * step
+        outer = row // length
+        index = index + widened(row - outer * length) * step
+        row = outer
     return index
 
 
@@ -173,8 +176,8 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
     def run(address: Any, rows: Any, length: Any, step: Any, axes: Any, base: Any, key: Any, params: Any) -> None:  # noqa: ARG001
         at = thread(1)
         while holds(at < rows):
-            start = lane(address) + at * length * size
-            write(start, lane(length), locate(at, axes, lane(base)), thread(0), threads(0), key, params)
+            start = lane(address) + widened(at) * widened(lane(length)) * size
+            write(start, lane(length), locate(at, axes, lane(base)), key, params)
             at = at + threads(1)
 
     return CudaKernel(f"fill_run_{distribution}_{dtype}", run, _row_signature(distribution, dtype))
@@ -189,43 +192,52 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
     def gather(address: Any, rows: Any, length: Any, step: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
         at = thread(1)
         while holds(at < rows):
-            start = lane(address) + at * length * size
-            first = locate(at, axes, lane(base))
             column = thread(0)
+            here = lane(address) + (widened(at) * widened(lane(length)) + widened(column)) * size
+            index = locate(at, axes, lane(base)) + widened(column) * step
             while holds(column < length):
-                index = first + column * step
                 a, b, c, d = draw(index >> 2, key, params)
                 word = low_word(index) & 3
                 value = select(word < 2, select(word == 0, a, b), select(word == 2, c, d))
-                store_item(start + column * size, value, item)
-                column = column + threads(0)
+                store_item(here, value, item)
+                column, further = column + threads(0), widened(threads(0))
+                here, index = here + further * size, index + further * step
             at = at + threads(1)
 
     return CudaKernel(f"fill_gather_{distribution}_{dtype}", gather, _row_signature(distribution, dtype))
 
 
+_BITS, _WORD = np.uint32(0), np.uint64(0)
+
+
+@formula
+def _load_word(start: Any) -> Any:
+    return load_item(start, _WORD)
+
+
 @cache
 def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
     """Make the kernel for many arrays: row `i` is what the `i`-th descriptor says."""
-    write = _make_row(distribution, dtype)
+    write, load = _make_row(distribution, dtype), _load_word
     load_params = _make_load_params(distribution, dtype)
 
     def table(descriptors: Any, rows: Any, seed: Any) -> None:
         at = thread(1)
         while holds(at < rows):
-            start = lane(descriptors) + at * (8 * DESCRIPTOR_WORDS)
-            address, count, base = load_u64(start), load_u64(start + 8), load_u64(start + 16)
-            key = seed, load_u64(start + 24), load_u64(start + 32)
-            write(address, count, base, thread(0), threads(0), key, load_params(start + 40))
+            start = lane(descriptors) + widened(at) * (8 * DESCRIPTOR_WORDS)
+            address, count, base = load(start), load(start + 8), load(start + 16)
+            key = seed, load(start + 24), load(start + 32)
+            write(address, low_word(count), base, key, load_params(start + 40))
             at = at + threads(1)
 
-    return CudaKernel(f"fill_table_{distribution}_{dtype}", table, (types.uint64, types.uint64, types.uint64))
+    return CudaKernel(f"fill_table_{distribution}_{dtype}", table, (types.uint64, types.uint32, types.uint64))
 
 
 @cache
 def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
     count, split = DRAWS[distribution]
-    load = load_f64 if dtype == np.float64 else load_f32
+    scalar = np.float64(0) if dtype == np.float64 else np.float32(0)
+    load = formula(lambda start: load_item(start, scalar))
 
     @formula
     def none(start: Any) -> Any:  # noqa: ARG001
@@ -242,7 +254,7 @@ def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
     @formula
     def split_and_seven(start: Any) -> Any:
         upper = load(start + 32), load(start + 40), load(start + 48), load(start + 56)
-        return (load_u32(start), load(start + 8), load(start + 16), load(start + 24)) + upper  # noqa: RUF005
+        return (load_item(start, _BITS), load(start + 8), load(start + 16), load(start + 24)) + upper  # noqa: RUF005
 
     return split_and_seven if split else {0: none, 2: two, 4: four}[count]
 
@@ -252,9 +264,8 @@ def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     params = [types.float64 if dtype == np.float64 else types.float32] * count
     if split:
         params[0] = types.uint32
-    outer = types.UniTuple(types.uint64, MAX_OUTER_AXES)
-    word = types.uint64
-    return word, word, word, word, types.UniTuple(outer, 2), word, types.UniTuple(word, 3), types.Tuple(params)
+    word, count = types.uint64, types.uint32
+    return word, count, count, word, OUTER, word, types.UniTuple(word, 3), types.Tuple(params)
 
 
 # --------------------------------------------------------------------------- entries
@@ -282,13 +293,17 @@ def _fill_rows(
     base: int,
 ) -> None:
     *outer, length = lengths
-    if len(outer) > MAX_OUTER_AXES:  # seldom: one launch for each index of the first axis
-        size = math.prod(lengths[1:])
-        for at in range(lengths[0]):
-            part = out[at * size : (at + 1) * size]
-            _fill_rows(distribution, part, key, params, lengths[1:], steps[1:], base + at * steps[0])
-        return
     rows = math.prod(outer)
+    if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # seldom: several launches
+        singly = outer and (len(outer) > MAX_OUTER_AXES or length > LAUNCH_LIMIT)
+        most = 1 if singly else max(LAUNCH_LIMIT // math.prod(outer[1:]), 1)
+        size = math.prod(lengths[1:])
+        for start in range(0, lengths[0], most):
+            count = min(most, lengths[0] - start)
+            left = lengths[1:] if outer and count == 1 else [count, *lengths[1:]]
+            part, first = out[start * size : (start + count) * size], base + start * steps[0]
+            _fill_rows(distribution, part, key, params, left, steps[-len(left) :], first)
+        return
     padding = MAX_OUTER_AXES - len(outer)
     axes = (*[1] * padding, *outer), (*[0] * padding, *steps[:-1])
     consecutive = steps[-1] == 1 or length == 1

@@ -11,36 +11,43 @@ from numba import types
 
 from numparam.kernels import _launch
 from numparam.kernels._compile import CudaKernel, formula
-from numparam.kernels._cuda import holds, lane, load_u64, thread, threads
-from numparam.kernels.copy_threads import group_of, row_mover
+from numparam.kernels._cuda import LAUNCH_LIMIT, holds, lane, load_item, thread, threads
+from numparam.kernels._lanes import widened
+from numparam.kernels.copy_threads import WORDS, group_of, row_mover
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numparam.kernels.device_array import DeviceArray
+
+
+_WORD = WORDS[8]
+_SIGNATURE = (*[types.uint64] * 2, *[types.uint32] * 2, *[types.uint64] * 2)
 
 
 @formula
 def _identity(at: Any, indices: Any) -> Any:  # noqa: ARG001
-    return at
+    return widened(at)
 
 
 @formula
 def _look_up(at: Any, indices: Any) -> Any:
-    return load_u64(lane(indices) + at * 8)
+    return load_item(lane(indices) + widened(at) * 8, _WORD)
 
 
 def _make_kernel(name: str, item_bytes: int, to_row: Any, from_row: Any) -> CudaKernel:
     """Make a kernel that copies row ``from_row(at, indices)`` to row ``to_row(at, indices)``."""
     move_row, step = row_mover(item_bytes), np.uint64(item_bytes)
 
-    def move(target: Any, source: Any, rows: Any, length: Any, indices: Any) -> None:
-        size = lane(length) * step
+    def move(target: Any, source: Any, rows: Any, length: Any, row_bytes: Any, indices: Any) -> None:
         at = thread(1)
         while holds(at < rows):
-            to, origin = lane(target) + to_row(at, indices) * size, lane(source) + from_row(at, indices) * size
+            to = lane(target) + to_row(at, indices) * row_bytes
+            origin = lane(source) + from_row(at, indices) * row_bytes
             move_row(to, origin, lane(length), lane(step), lane(step))
             at = at + threads(1)
 
-    return CudaKernel(f"{name}_{item_bytes}", move, (types.uint64,) * 5)
+    return CudaKernel(f"{name}_{item_bytes}", move, _SIGNATURE)
 
 
 @cache
@@ -57,20 +64,28 @@ def make_scatter(item_bytes: int) -> CudaKernel:
 
 def gather(target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
     """Write ``source[indices]`` into `target`; parameters as in `rows.gather`, all on one device."""
-    _launch_rows(make_gather, target, source, indices)
+    for part in _parts(indices):
+        _launch_rows(make_gather, target[part], source, indices[part])
 
 
 def scatter(target: DeviceArray, indices: DeviceArray, source: DeviceArray) -> None:
     """Write `source` into ``target[indices]``; no index may come twice, for threads have no order."""
-    _launch_rows(make_scatter, target, source, indices)
+    for part in _parts(indices):
+        _launch_rows(make_scatter, target, source[part], indices[part])
+
+
+def _parts(indices: DeviceArray) -> Iterator[slice]:
+    for start in range(0, indices.size, LAUNCH_LIMIT):
+        yield slice(start, start + LAUNCH_LIMIT)
 
 
 def _launch_rows(make: Any, target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
     row_bytes = math.prod(target.shape[1:]) * target.itemsize
-    if not row_bytes or not indices.size:
+    if not row_bytes:
         return
     item = math.gcd(16, target.address, source.address, row_bytes)
-    length = row_bytes // item
-    columns = -(-length // group_of(item, item)) + 1
-    words = target.address, source.address, indices.size, length, indices.address
-    _launch.launch(target.device, make(item), columns, indices.size, words)
+    for start in range(0, row_bytes, LAUNCH_LIMIT * item):
+        length = min(row_bytes - start, LAUNCH_LIMIT * item) // item
+        columns = min(length, -(-length // group_of(item, item)) + 1)
+        words = target.address + start, source.address + start, indices.size, length, row_bytes, indices.address
+        _launch.launch(target.device, make(item), columns, indices.size, words)

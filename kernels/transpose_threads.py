@@ -16,6 +16,7 @@ from numba import types
 from numparam.kernels import _launch
 from numparam.kernels._compile import CudaKernel, formula
 from numparam.kernels._cuda import (
+    LAUNCH_LIMIT,
     block,
     blocks,
     holds,
@@ -28,8 +29,10 @@ from numparam.kernels._cuda import (
     store_shared,
     wait_for_block,
 )
-from numparam.kernels.copy_threads import OUTER, WORDS, padded
-from numparam.kernels.fill_threads import MAX_OUTER_AXES, locate
+from numparam.kernels._lanes import widened
+from numparam.kernels.casts import unchanged
+from numparam.kernels.copy_threads import WORDS, padded, parts, several
+from numparam.kernels.fill_threads import MAX_OUTER_AXES, OUTER, locate
 
 if TYPE_CHECKING:
     from numparam.kernels.copy import Walk
@@ -50,45 +53,56 @@ def padding_of(item_bytes: int) -> int:
     return max(item_bytes, _BANK)
 
 
-def _walker(move: Any, side: int) -> Any:
-    """Make the formula that calls ``move(tile, address, step, line, place)`` for this thread's share of a tile."""
+def _walker(load: Any, store: Any, side: int, from_bytes: int, to_bytes: int) -> Any:
+    """Make the formula for this thread's share of a tile: it calls ``store(target, load(source))`` on addresses.
+
+    The arguments are the addresses and the steps from line to line of both sides, and how many lines and columns there
+    are from here on; from column to column it is `from_bytes` and `to_bytes`.
+    """
+    load_line, store_line = several(load, store, side // ACROSS)
+    load_across = formula(lambda origin: load_line(origin, ACROSS * from_bytes))
+    store_across = formula(lambda to, things: store_line(to, ACROSS * to_bytes, things))
+    load_all, store_all = several(load_across, store_across, side // DOWN)
 
     @formula
-    def walk(tile: Any, address: Any, step: Any, lines: Any, length: Any) -> None:
-        if holds((lines >= side) & (length >= side)):  # without conditions, so that all loads are on their way at once
-            for down in range(0, side, DOWN):
-                for across in range(0, side, ACROSS):
-                    move(tile, address, step, place(1) + down, place(0) + across)
+    def walk(to: Any, to_step: Any, origin: Any, origin_step: Any, lines: Any, columns: Any) -> None:
+        line, column = place(1), place(0)
+        to = to + widened(line) * to_step + widened(column) * to_bytes
+        origin = origin + widened(line) * origin_step + widened(column) * from_bytes
+        to_step, origin_step = to_step * DOWN, origin_step * DOWN
+        if holds((lines >= side) & (columns >= side)):
+            store_all(to, to_step, load_all(origin, origin_step))
         else:
-            for down in range(0, side, DOWN):
+            for _ in range(0, side, DOWN):
                 for across in range(0, side, ACROSS):
-                    line, at = place(1) + down, place(0) + across
-                    if holds((line < lines) & (at < length)):
-                        move(tile, address, step, line, at)
+                    if holds((line < lines) & (column + across < columns)):
+                        store(to + across * to_bytes, load(origin + across * from_bytes))
+                to, origin, line = to + to_step, origin + origin_step, line + DOWN
 
     return walk
 
 
-@cache
-def make_transpose(item_bytes: int) -> CudaKernel:
-    """Make the kernel for items of 1, 2, 4 or 8 bytes."""
-    side, item = side_of(item_bytes), WORDS[item_bytes]
-    pitch = side * item_bytes + padding_of(item_bytes)
+def make_tiles(name: str, to_item: Any, from_item: Any, convert: Any) -> CudaKernel:
+    """Make the kernel for items of 1, 2, 4 or 8 bytes that become others; a tile holds the shorter ones."""
+    to_size, from_size = to_item.itemsize, from_item.itemsize
+    widens = from_size < to_size
+    item = from_item if widens else to_item
+    size, side = item.itemsize, side_of(item.itemsize)
+    pitch = side * size + padding_of(size)
     reserve = shared(side * pitch)
+    on_entry, on_leave = (unchanged, convert) if widens else (convert, unchanged)
+    read = _walker(
+        formula(lambda origin: load_item(origin, from_item)),
+        formula(lambda to, thing: store_shared(to, on_entry(thing), item)),
+        side, from_size, size,
+    )  # fmt: skip
+    write = _walker(
+        formula(lambda origin: load_shared(origin, item)),
+        formula(lambda to, thing: store_item(to, on_leave(thing), to_item)),
+        side, pitch, to_size,
+    )  # fmt: skip
 
-    @formula
-    def read(tile: Any, address: Any, step: Any, line: Any, at: Any) -> None:
-        value = load_item(address + line * step + at * item_bytes, item)
-        store_shared(tile + line * pitch + at * item_bytes, value, item)
-
-    @formula
-    def write(tile: Any, address: Any, step: Any, line: Any, at: Any) -> None:
-        value = load_shared(tile + at * pitch + line * item_bytes, item)
-        store_item(address + line * step + at * item_bytes, value, item)
-
-    read_lines, write_lines = _walker(read, side), _walker(write, side)
-
-    def transpose(
+    def move(
         target: Any, source: Any, tiles: Any, rows: Any, columns: Any,
         target_axes: Any, target_step: Any, source_axes: Any, source_step: Any,
     ) -> None:  # fmt: skip
@@ -96,37 +110,47 @@ def make_transpose(item_bytes: int) -> CudaKernel:
         down, across = (lane(rows) + (side - 1)) // side, (lane(columns) + (side - 1)) // side
         at = block(0)
         while holds(at < tiles):
-            outer, row, column = at // across // down, at // across % down * side, at % across * side
-            to, origin = locate(outer, target_axes, lane(target)), locate(outer, source_axes, lane(source))
+            band = at // across
+            outer = band // down
+            row, column = (band - outer * down) * side, (at - band * across) * side
+            to = locate(outer, target_axes, lane(target)) + widened(row) * target_step
+            origin = locate(outer, source_axes, lane(source)) + widened(column) * source_step
             height, width = lane(rows) - row, lane(columns) - column
-            read_lines(tile, origin + column * source_step + row * item_bytes, lane(source_step), width, height)
+            read(tile, pitch, origin + widened(row) * from_size, lane(source_step), width, height)
             wait_for_block()
-            write_lines(tile, to + row * target_step + column * item_bytes, lane(target_step), height, width)
+            write(to + widened(column) * to_size, lane(target_step), tile, size, height, width)
             wait_for_block()
             at = at + blocks(0)
 
     word = types.uint64
-    return CudaKernel(f"transpose_{item_bytes}", transpose, (*[word] * 5, OUTER, word, OUTER, word))
+    return CudaKernel(name, move, (word, word, *[types.uint32] * 3, OUTER, word, OUTER, word))
 
 
-def transpose(device: int, walk: Walk, row: int, item_bytes: int) -> None:
-    """Copy where the target is consecutive along the last axis and the source along the axis `row`."""
-    outer = [axis for at, axis in enumerate(walk.axes[:-1]) if at != row]
-    if len(outer) > MAX_OUTER_AXES:  # seldom: one launch for each index of the first axis
-        first = walk.axes.index(outer[0])
-        for at in range(outer[0].length):
-            part = walk._replace(
-                axes=walk.axes[:first] + walk.axes[first + 1 :],
-                target=walk.target + at * outer[0].target,
-                source=walk.source + at * outer[0].source,
-            )
-            transpose(device, part, row - (first < row), item_bytes)
+@cache
+def make_transpose(item_bytes: int) -> CudaKernel:
+    """Make the kernel that copies items of 1, 2, 4 or 8 bytes."""
+    return make_tiles(f"transpose_{item_bytes}", WORDS[item_bytes], WORDS[item_bytes], unchanged)
+
+
+def move_tiles(kernel: CudaKernel, device: int, walk: Walk, row: int, item_bytes: int) -> None:
+    """Launch a kernel of `make_tiles`, whose shorter items have `item_bytes`.
+
+    The target is consecutive along the last axis and the source along the axis `row`.
+    """
+    axes, side, last = walk.axes, side_of(item_bytes), len(walk.axes) - 1
+    others = [at for at in range(last) if at != row]
+    tiles = math.prod([-(-axis.length // (side if at in (row, last) else 1)) for at, axis in enumerate(axes)])
+    too_long = [(at, LAUNCH_LIMIT) for at in (row, last) if axes[at].length > LAUNCH_LIMIT]
+    if len(others) > MAX_OUTER_AXES or (others and tiles > LAUNCH_LIMIT):
+        too_long = [(others[0], 1)]
+    if too_long:
+        at, length = too_long[0]
+        for part in parts(walk, at, length):
+            move_tiles(kernel, device, part, row - (length == 1 and at < row), item_bytes)
         return
-    rows, columns, side = walk.axes[row], walk.axes[-1], side_of(item_bytes)
-    lengths, targets, sources = padded(outer)
-    tiles = -(-rows.length // side) * -(-columns.length // side) * math.prod(lengths)
+    lengths, targets, sources = padded([axes[at] for at in others])
     words = (
-        walk.target, walk.source, tiles, rows.length, columns.length,
-        *lengths, *targets, rows.target, *lengths, *sources, columns.source,
+        walk.target, walk.source, tiles, axes[row].length, axes[last].length,
+        *lengths, *targets, axes[row].target, *lengths, *sources, axes[last].source,
     )  # fmt: skip
-    _launch.launch_blocks(device, make_transpose(item_bytes), tiles, (ACROSS, DOWN), (word % 2**64 for word in words))
+    _launch.launch_blocks(device, kernel, tiles, (ACROSS, DOWN), (word % 2**64 for word in words))

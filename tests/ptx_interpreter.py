@@ -122,8 +122,9 @@ _COMPARISONS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less
 _INTEGER_TYPES, _FLOAT_TYPES, _BIT_TYPES = ("u32", "s32", "u64", "s64"), ("f32", "f64"), ("b16", "b32", "b64", "pred")
 _FORMS = {  # the types that each operation may have: a float without .rn is not among them
     **dict.fromkeys(("add", "sub", "mul.lo", "min", "max"), _INTEGER_TYPES),
-    **dict.fromkeys(("div", "rem"), ("u32", "u64")),
-    **dict.fromkeys(("add.rn", "sub.rn", "mul.rn", "div.rn", "sqrt.rn", "neg"), _FLOAT_TYPES),
+    **dict.fromkeys(("div", "rem"), ("u32",)),  # of 64 bits they are calls
+    **dict.fromkeys(("add.rn", "sub.rn", "mul.rn", "div.rn", "sqrt.rn"), _FLOAT_TYPES),
+    "neg": ("s32", "s64", *_FLOAT_TYPES),
     **dict.fromkeys(("and", "or", "xor", "not"), _BIT_TYPES),
     "shl": ("b32", "b64"),
     "shr": _INTEGER_TYPES,

@@ -21,6 +21,7 @@ from interpreted_device import needs_compiler
 from numparam.kernels import _lanes, fill
 from numparam.kernels._compile import CudaKernel, link
 from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
+from test_ptx_conversion import TRANSPOSED
 from test_ptx_fill import CASES
 
 pytestmark = needs_compiler
@@ -36,7 +37,7 @@ MOST_REGISTERS = 72
 # Double precision and sixteen elements at once hold more, and run on a unit that is slower than any latency.
 MOST_REGISTERS_WIDE = 96
 # What ptxas calls in the place of one instruction, for operands that are rare here: all are correctly rounded.
-SLOW_PATHS = r"__cuda_sm\w+_(sqrt_rn|div_rn|dsqrt_rn|dblrcp_rn|div_u64|rem_u64)\w*|\.L_\w+|\$\w+"
+SLOW_PATHS = r"__cuda_sm\w+_(sqrt_rn|div_rn|dsqrt_rn|dblrcp_rn)\w*|\.L_\w+|\$\w+"
 
 
 def kernels_of(maker: str) -> Iterator[CudaKernel]:
@@ -48,20 +49,31 @@ def kernels_of(maker: str) -> Iterator[CudaKernel]:
     elif file == "conversion_threads":
         from numparam.kernels import conversion_threads
 
-        yield from itertools.starmap(make, conversion_threads.pairs())
+        if name == "make_transposed":  # alike too, each two proven parts: tiles and formulas
+            yield from itertools.starmap(make, TRANSPOSED)
+        else:
+            yield from itertools.starmap(make, conversion_threads.pairs())
     elif file == "fill_threads":
         yield from itertools.starmap(make, CASES)
     else:
         yield from map(make, (1, 2, 4, 8) if file == "transpose_threads" else (1, 2, 4, 8, 16))
 
 
+MOVING = ("conversion_threads.make_conversion", "copy_threads.make_copy", "rows_threads.make_gather",
+          "rows_threads.make_scatter")  # fmt: skip
+"""The functions whose kernels load and store lines of 16 bytes."""
+
 PROVEN = [
-    "constant.make_constant", "constant.make_table", "conversion_threads.make_conversion", "copy_threads.make_copy",
-    "fill_threads.make_gather", "fill_threads.make_run", "fill_threads.make_table", "rows_threads.make_gather",
-    "rows_threads.make_scatter", "transpose_threads.make_transpose",
+    "constant.make_constant", "constant.make_table", "conversion_threads.make_conversion",
+    "conversion_threads.make_transposed", "copy_threads.make_copy", "fill_threads.make_gather", "fill_threads.make_run",
+    "fill_threads.make_table", "rows_threads.make_gather", "rows_threads.make_scatter",
+    "transpose_threads.make_transpose",
 ]  # fmt: skip
 """The functions whose kernels are compared with the CPU, in test_ptx_fill.py, test_ptx_copy.py and
 test_ptx_conversion.py."""
+
+
+MAKERS = ("CudaKernel", "_make_kernel", "make_rows", "make_tiles")
 
 
 def test_every_kernel_is_proven() -> None:
@@ -69,11 +81,11 @@ def test_every_kernel_is_proven() -> None:
     for path in Path(str(numparam.kernels.__file__)).parent.glob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef) and any(
-                isinstance(call, ast.Call) and ast.unparse(call.func) in ("CudaKernel", "_make_kernel", "make_rows")
-                for call in ast.walk(function)
+                isinstance(call, ast.Call) and ast.unparse(call.func) in MAKERS for call in ast.walk(function)
             ):
                 makers.add(f"{path.stem}.{function.name}")
-    assert sorted(makers - {"copy_threads.make_rows", "rows_threads._make_kernel"}) == PROVEN
+    general = {"copy_threads.make_rows", "rows_threads._make_kernel", "transpose_threads.make_tiles"}
+    assert sorted(makers - general) == PROVEN
 
 
 def test_every_distribution_and_dtype_is_proven() -> None:
@@ -103,7 +115,7 @@ def test_code(maker: str, tmp_path: Path) -> None:
         module = Module(kernel.ptx)  # which refuses whatever is not correctly rounded, calls or local memory
         names = {step.operation for step in module.code}
         wide = "float64" in kernel.name or "float8" in kernel.name
-        moves = maker.startswith(("copy_", "conversion_", "rows_")) and kernel.name != "convert_complex128_to_bool"
+        moves = maker in MOVING and kernel.name != "convert_complex128_to_bool"
         lines = moves or maker.endswith(("make_run", "make_table", "make_constant"))
         for access in ["st"] * lines + ["ld"] * moves:
             assert any(re.fullmatch(rf"{access}\.global\.v[24]\.\w+", name) for name in names), kernel.name
@@ -123,6 +135,18 @@ def test_code(maker: str, tmp_path: Path) -> None:
             assert not moves or "LDG.E.128" in code, where
             for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
                 assert re.fullmatch(SLOW_PATHS, target), (where, target)
+
+
+@pytest.mark.parametrize(
+    "maker, name, most",
+    [("copy_threads.make_copy", "copy_4", 4), ("transpose_threads.make_transpose", "transpose_2", 16)],
+)
+def test_several_loads_are_on_their_way_before_the_first_store(
+    maker: str, name: str, most: int, tmp_path: Path
+) -> None:
+    kernel = next(kernel for kernel in kernels_of(maker) if kernel.name == name)
+    accesses = re.findall(r" (LD|ST)[GS]\S* ", instructions(link(kernel.ptx, "90")[0], tmp_path))
+    assert max(len(list(group)) for access, group in itertools.groupby(accesses) if access == "LD") == most
 
 
 def test_lines_can_be_stored_past_the_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,6 +178,7 @@ def test_lines_can_be_stored_past_the_caches(monkeypatch: pytest.MonkeyPatch, tm
         ("cvt.rn.f32.s32", "cvt.rz.f32.s32"),
         ("st.global.f32", "st.local.f32"),
         ("xor.b64", "vote.sync.b64"),
+        ("div.u32", "div.u64"),  # which is a call
         ("ret;", "call foo;"),
     ],
 )
@@ -187,23 +212,28 @@ def test_a_changed_kernel_has_other_bits(right: str, wrong: str) -> None:
 def test_without_its_own_lowerings_a_product_and_a_sum_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba import types
 
-    from numparam.kernels._cuda import lane, load_f32, store_item, thread
+    from numparam.kernels._cuda import lane, load_item, store_item, thread
+
+    item = np.float32(0)
 
     def multiply_and_add(source: Any, target: Any) -> None:
-        at = thread(0) * 8
-        x, y, z = load_f32(source + at), load_f32(source + (at + 8192)), load_f32(source + (at + 16384))
-        store_item(lane(target) + at, x * y + z, np.float32(0))
+        at = _lanes.widened(thread(0)) * 4
+        x, y, z = (
+            load_item(source + at, item),
+            load_item(source + (at + 4096), item),
+            load_item(source + (at + 8192), item),
+        )
+        store_item(lane(target) + at, x * y + z, item)
 
-    values = np.zeros((3, 1024, 2), np.float32)
-    values[:, :, 0] = np.random.default_rng(7).standard_normal((3, 1024))
-    x, y, z = values[:, :, 0]
+    values = np.random.default_rng(7).standard_normal((3, 1024), np.float32)
+    x, y, z = values
 
     def differing() -> int:
-        out = np.zeros((1024, 2), np.float32)
+        out = np.zeros(1024, np.float32)
         kernel = CudaKernel("multiply_and_add", multiply_and_add, (types.uint64, types.uint64))
         arguments = (values.ctypes.data, out.ctypes.data)
         Module(kernel._compile()).run(Launch((8, 1), (128, 1)), arguments, Memory(values, out))
-        return int(np.count_nonzero(out[:, 0] != x * y + z))
+        return int(np.count_nonzero(out != x * y + z))
 
     assert differing() == 0
     for operation in (operator.add, operator.mul):
@@ -249,7 +279,8 @@ def run(body: str, *arguments: Any) -> np.ndarray[Any, Any]:
         ("shr.u64 %rd3, %rd2, 70;", 5, 0),
         ("cvt.u32.u64 %r1, %rd2; shr.s32 %r2, %r1, 40; cvt.s64.s32 %rd3, %r2;", 2**31, 2**64 - 1),
         ("cvt.u32.u64 %r1, %rd2; mul.wide.u32 %rd3, %r1, %r1;", 2**32 - 1, (2**32 - 1) ** 2),
-        ("div.u64 %rd3, %rd2, 3;", 2**64 - 1, (2**64 - 1) // 3),
+        ("neg.s64 %rd3, %rd2;", 1, 2**64 - 1),
+        ("cvt.u32.u64 %r1, %rd2; div.u32 %r2, %r1, 3; cvt.u64.u32 %rd3, %r2;", 2**32 - 1, (2**32 - 1) // 3),
         ("setp.gt.u64 %p1, %rd2, 9; selp.b64 %rd3, 1, 2, %p1;", 10, 1),
         ("mov.u64 %rd3, 7; setp.lt.u64 %p1, %rd2, 9; @!%p1 bra L; mov.u64 %rd3, 8;\nL:", 10, 7),
     ],

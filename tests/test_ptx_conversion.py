@@ -13,7 +13,7 @@ import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam import dtypes
-from numparam.kernels import copy
+from numparam.kernels import copy, copy_threads
 from numparam.kernels.device_array import DeviceArray
 from numparam.kernels.fill import Span
 from test_ptx_fill import FLOATS
@@ -23,6 +23,13 @@ pytestmark = [*needs_compiler, pytest.mark.filterwarnings("ignore::RuntimeWarnin
 DTYPES = [dtypes.as_dtype(name) for name in dtypes.TABLE]
 INTEGERS = [dtype for dtype in DTYPES if dtype.kind in "iu"]
 PAIRS = list(permutations(DTYPES, 2))
+TRANSPOSED = [
+    tuple(map(np.dtype, pair))
+    for pair in [
+        (ml_dtypes.bfloat16, "f4"), ("f4", ml_dtypes.bfloat16), ("f8", "u1"), ("u1", "f8"), ("?", "c8"), ("f4", "i4")
+    ]
+]  # fmt: skip
+"""Target and source of kernels that stand for all that exchange axes: every width of a tile, on entry and on leave."""
 
 
 @pytest.fixture
@@ -121,12 +128,22 @@ def test_any_layout(driver: InterpretedDriver, source: Any, target: Any, start: 
             tuple(step // whole.itemsize for step in view.strides),
         )
         out = DeviceArray.from_host(np.zeros(start + view.size, target), 0)
-        from numparam.kernels import copy_threads
-
         copy_threads.copy(out[start:].reshape(view.shape), there, view.shape, source_span=span)
         found = out.to_host()
         assert not found[:start].any()
         assert_same(found[start:], wanted(view, np.dtype(target)).ravel())
+
+
+@pytest.mark.parametrize("target, source", TRANSPOSED, ids=str)
+def test_transposed_conversions_have_the_bits_of_the_cpu(driver: InterpretedDriver, target: Any, source: Any) -> None:
+    for shape, axes in [((70, 135), (1, 0)), ((64, 64), (1, 0)), ((3, 40, 9), (0, 2, 1)), ((8, 3, 33), (2, 1, 0))]:
+        whole = np.resize(values_of(source), shape)
+        view = whole.transpose(axes)
+        out = DeviceArray.empty(view.shape, target, 0)
+        steps = tuple(step // whole.itemsize for step in view.strides)
+        copy_threads.copy(out, DeviceArray.from_host(whole, 0), view.shape, source_span=Span(0, steps))
+        assert_same(out.to_host(), wanted(view, target))
+    assert {name for name, _ in driver.launches} == {f"convert_transposed_{source}_to_{target}"}
 
 
 def test_every_pair_has_its_kernel() -> None:

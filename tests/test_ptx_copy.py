@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
-from numparam.kernels import copy_threads, transpose_threads
+from numparam.kernels import copy_threads, rows_threads, transpose_threads
 from numparam.kernels.device_array import DeviceArray
 from numparam.kernels.fill import Span
 from ptx_interpreter import Launch, Memory, Module, PtxError
@@ -140,6 +140,47 @@ def test_rows_are_gathered_and_scattered(driver: InterpretedDriver, dtype: str, 
     np.testing.assert_array_equal(there.to_host(), whole)
     item = math.gcd(16, row * whole.itemsize)
     assert {name for name, _ in driver.launches} == {f"gather_{item}", f"scatter_{item}"}
+
+
+@pytest.mark.parametrize("limit", [32, 100])
+def test_what_is_too_long_for_a_launch_is_cut(
+    driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    for module in ("copy", "rows", "transpose"):
+        monkeypatch.setattr(f"numparam.kernels.{module}_threads.LAUNCH_LIMIT", limit)
+    whole = np.random.default_rng(7).integers(0, 255, (130, 150)).astype(np.uint16)
+    there, rows = DeviceArray.from_host(whole, 0), np.random.default_rng(7).permutation(130)
+
+    def read(part: np.ndarray[Any, Any], launches: int) -> None:
+        driver.launches.clear()
+        found = there.read_slice(part.shape, span_of(whole, part)).to_host()
+        np.testing.assert_array_equal(found, part)
+        assert len(driver.launches) == launches
+
+    pieces, column_pieces = -(-130 // limit), -(-149 // limit)
+    read(whole[:, 1:], pieces * column_pieces)
+    read(whole[::2, ::3], -(-65 // limit) * -(-50 // limit))
+    read(whole.T, pieces * -(-150 // limit))
+    driver.launches.clear()
+    np.testing.assert_array_equal(there.gather(rows).to_host(), whole[rows])
+    there.scatter(rows, DeviceArray.from_host(whole, 0))
+    np.testing.assert_array_equal(there.to_host()[rows], whole)
+    assert len(driver.launches) == 2 * pieces * -(-75 // limit)
+
+
+def test_rows_beyond_32_bits() -> None:
+    """The memory that is not touched takes none."""
+    far = np.zeros(5 * 2**30, np.uint8)
+    far[:40], far[-40:] = np.arange(40), np.arange(100, 140)
+    out, step, axes = np.zeros((2, 40), np.uint8), far.size - 40, ([1] * 4 + [2], [0] * 4)
+    arguments = (out.ctypes.data, far.ctypes.data, 2, 40, *axes[0], *axes[1], 40, 1, *axes[0], *axes[1], step, 1)
+    Module(copy_threads.make_copy(1).ptx).run(Launch((1, 1), (2, 2)), arguments, Memory(out, far))
+    np.testing.assert_array_equal(out, [np.arange(40), np.arange(100, 140)])
+    picked, rows = np.zeros((2, 10), np.uint32), np.array([step // 40, 0])
+    arguments = (picked.ctypes.data, far.ctypes.data, 2, 10, 40, rows.ctypes.data)
+    Module(rows_threads.make_gather(4).ptx).run(Launch((1, 1), (2, 2)), arguments, Memory(picked, far, rows))
+    assert picked.view(np.uint8)[1, :40].tolist() == list(range(40))
+    np.testing.assert_array_equal(picked[0].view(np.uint8), far[step // 40 * 40 :][:40])
 
 
 def test_what_is_copied_into_itself_is_read_first(driver: InterpretedDriver) -> None:  # noqa: ARG001

@@ -88,11 +88,29 @@ def test_slices_have_the_bits_of_the_cpu(driver: InterpretedDriver, draw: str, d
     check(draw, dtype, (37, 41), 0, fill.Span(5, (1000, 1)))  # columns
     check(draw, dtype, (5, 1, 9, 33), 3, fill.Span(HIGH - 77, (4096, 1, 64, 1)))
     check(draw, dtype, (2, 3, 2, 3, 2, 2, 7), 1, fill.Span(11, (9**6, 8**5, 7**4, 6**3, 50, 20, 1)))  # axes to split
-    check(draw, dtype, (29, 31), 1, fill.Span(3, (64, 2)))
+    check(draw, dtype, (29, 31), 1, fill.Span(3, (2**40 + 64, 2**33 + 2)))
     check(draw, dtype, (29, 31), 0, fill.Span(HIGH + 29 * 64, (-64, -1)))
     check(draw, dtype, (3, 5, 7, 2), 2, fill.Span(1, (7, 400, 21, 3)))
     check(draw, dtype, (1000,), 0, fill.Span(HIGH - 500 * 3, (3,)))
     assert {name for name, _ in driver.launches} == {f"fill_{kind}_{draw}_{dtype}" for kind in ("run", "gather")}
+
+
+@pytest.mark.parametrize("shape, launches", [((333,), 7), ((3, 120), 9), ((170, 3), 4), ((60, 7, 2), 9)])
+def test_what_is_too_long_for_a_launch_is_cut(
+    driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], launches: int
+) -> None:
+    from numparam.kernels.device_array import DeviceArray
+
+    monkeypatch.setattr("numparam.kernels.fill_threads.LAUNCH_LIMIT", 50)
+    monkeypatch.setattr(constant, "LAUNCH_LIMIT", 4)
+    steps = {1: (2,), 2: (1000, 1), 3: (-999, 50, 3)}[len(shape)]
+    check("normal", np.dtype(np.float32), shape, 3, fill.Span(HIGH, steps))
+    assert len(driver.launches) == launches
+    driver.launches.clear()
+    out = DeviceArray.empty((3 + 100,), np.dtype(np.int16), 0)[3:]
+    constant.fill(out, 7)
+    np.testing.assert_array_equal(out.to_host(), np.full(100, 7))
+    assert len(driver.launches) == 4
 
 
 SPECIAL = [0, 1, 2**30 - 1, 2**30, 2**31 - 1, 2**31, 2**31 + 1, 3 * 2**30, 2**32 - 2, 2**32 - 1]
