@@ -2,9 +2,9 @@
 
 Read it from top to bottom to learn the stream:
 
-1. `Format`: floating-point arithmetic. Every operation computes the exact rational result and rounds it once, so it is
-   correctly rounded by construction. Python floats are used as boxes that hold a number of any format here, its signed
-   zeros and its infinities; nothing is ever computed with them.
+1. `formats.Format`, in a file of its own: floating-point arithmetic. Every operation computes the exact rational result
+   and rounds it once, so it is correctly rounded by construction. Python floats are used as boxes that hold a number of
+   any format here, its signed zeros and its infinities; nothing is ever computed with them.
 2. `philox`: from (key, counter) to four words of 32 bits.
 3. `LOG`, `COSINE`, `SINE`, `QUANTILE`: the elementary functions of both precisions.
 4. `uniform`, `normal`, `truncated_normal`: from words to numbers, one text for both precisions.
@@ -15,147 +15,13 @@ Read it from top to bottom to learn the stream:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import mpmath
 
-# --------------------------------------------------------------------------- 1. floating-point formats
-
-
-@dataclass(frozen=True)
-class Format:
-    """A binary floating-point format, and correctly rounded arithmetic in it."""
-
-    exponent_bits: int
-    mantissa_bits: int
-    has_infinity: bool = True
-
-    @property
-    def bias(self) -> int:
-        return 2 ** (self.exponent_bits - 1) - 1
-
-    @cached_property
-    def largest(self) -> Fraction:
-        """The largest finite number. Without infinity, the top exponent is used up to its last number, which is NaN."""
-        ones = 2 - Fraction(2 if not self.has_infinity else 1, 2**self.mantissa_bits)
-        return ones * power_of_two(self.bias + (not self.has_infinity))
-
-    def quantum(self, exact: Fraction) -> Fraction:
-        """Return the distance of neighbouring numbers around `exact`; it stops shrinking at the subnormals."""
-        return power_of_two(max(_exponent(exact), 1 - self.bias) - self.mantissa_bits)
-
-    def round(self, exact: Fraction | int, *, negative_zero: bool = False) -> float:
-        """Round to nearest, ties to even, overflow to infinity (NaN where there is none)."""
-        exact = Fraction(exact)
-        if exact == 0:
-            return -0.0 if negative_zero else 0.0
-        quantum = self.quantum(exact)
-        rounded = round(exact / quantum) * quantum  # Python rounds fractions to the even neighbour
-        magnitude = float(abs(rounded)) if abs(rounded) <= self.largest else math.inf if self.has_infinity else math.nan
-        return math.copysign(magnitude, -1 if exact < 0 else 1)
-
-    def encode(self, number: float) -> int:
-        """Return the bits of a number of this format."""
-        sign = int(math.copysign(1, number) < 0) << (self.exponent_bits + self.mantissa_bits)
-        top = (2**self.exponent_bits - 1) << self.mantissa_bits
-        if math.isnan(number):
-            return sign | top | (2 ** (self.mantissa_bits - 1) if self.has_infinity else 2**self.mantissa_bits - 1)
-        if math.isinf(number):
-            return sign | top
-        exact = abs(Fraction(number))
-        if exact == 0:
-            return sign
-        multiple = exact / self.quantum(exact)
-        assert multiple.denominator == 1, f"{number} is not a number of {self}"
-        exponent = max(_exponent(exact), 1 - self.bias)
-        # A subnormal lacks the leading one, which is what its exponent field of 0 says.
-        return sign | (((exponent + self.bias - 1) << self.mantissa_bits) + int(multiple))
-
-    # Arithmetic. Zeros have the sign that IEEE 754 gives them in this rounding.
-
-    def fma(self, a: float, b: float, c: float) -> float:
-        exact = Fraction(a) * Fraction(b) + Fraction(c)
-        return self.round(exact, negative_zero=_is_negative(a) != _is_negative(b) and _is_negative(c))
-
-    def add(self, a: float, b: float) -> float:
-        return self.fma(a, 1.0, b)
-
-    def subtract(self, a: float, b: float) -> float:
-        return self.fma(b, -1.0, a)
-
-    def multiply(self, a: float, b: float) -> float:
-        return self.round(Fraction(a) * Fraction(b), negative_zero=_is_negative(a) != _is_negative(b))
-
-    def divide(self, a: float, b: float) -> float:
-        return self.round(Fraction(a) / Fraction(b), negative_zero=_is_negative(a) != _is_negative(b))
-
-    def sqrt(self, a: float) -> float:
-        exact = Fraction(a)
-        scale = 4 ** (128 + max(0, -_exponent(exact)))  # 128 bits of root at least: far below half a quantum
-        root, remainder = _integer_sqrt(exact * scale)
-        # What is cut off only matters in telling which side of a tie the root is on, and half a unit tells that.
-        return self.round((root + Fraction(1 if remainder else 0, 2)) / math.isqrt(scale))
-
-    def polynomial(self, x: float, *coefficients: float) -> float:
-        """Evaluate by Horner's rule with fma, the highest coefficient first."""
-        total = self.round(Fraction(coefficients[0]))
-        for coefficient in coefficients[1:]:
-            total = self.fma(x, total, self.round(Fraction(coefficient)))
-        return total
-
-    # Numbers inside an interval.
-
-    def smallest_from(self, low: float) -> float:
-        """Return the smallest finite number that is at least `low`; infinity if there is none."""
-        return -self.largest_to(-low)
-
-    def largest_to(self, high: float) -> float:
-        """Return the largest finite number that is at most `high`; minus infinity if there is none."""
-        if high >= self.largest:
-            return float(self.largest)
-        if high < -self.largest:
-            return -math.inf
-        exact = Fraction(high)
-        if exact == 0:
-            return high
-        quantum = self.quantum(exact)
-        return math.copysign(float(abs(exact // quantum * quantum)), high)
-
-
-@lru_cache(maxsize=1 << 14)
-def power_of_two(exponent: int) -> Fraction:
-    return Fraction(2) ** exponent
-
-
-def _exponent(exact: Fraction) -> int:
-    """Return e with ``2**e <= abs(exact) < 2**(e + 1)``."""
-    guess = abs(exact.numerator).bit_length() - exact.denominator.bit_length()
-    return guess if abs(exact) >= power_of_two(guess) else guess - 1
-
-
-def _is_negative(number: float) -> bool:
-    return math.copysign(1, number) < 0
-
-
-def _integer_sqrt(exact: Fraction) -> tuple[int, bool]:
-    """Return the integer part of the square root and whether anything is cut off."""
-    root = math.isqrt(exact.numerator // exact.denominator)
-    return root, root * root != exact
-
-
-FLOAT32 = Format(8, 23)
-FLOAT64 = Format(11, 52)
-FORMATS = {
-    "float16": Format(5, 10),
-    "bfloat16": Format(8, 7),
-    "float8_e4m3fn": Format(4, 3, has_infinity=False),
-    "float8_e5m2": Format(5, 2),
-    "float32": FLOAT32,
-    "float64": FLOAT64,
-}
+from formats import FLOAT32, FLOAT64, FORMATS, Format, exponent_of, is_negative, power_of_two
 
 # --------------------------------------------------------------------------- 2. random bits
 
@@ -195,7 +61,7 @@ def signed(word: int) -> int:
 
 def _split(f: Format, x: float, sqrt_half: float) -> tuple[int, float]:
     """Return (e, m - 1) with ``x = 2**e * m`` and m in [sqrt(1/2), sqrt(2))."""
-    e = _exponent(Fraction(x)) + 1
+    e = exponent_of(Fraction(x)) + 1
     m = Fraction(x) / power_of_two(e)  # in [1/2, 1)
     if m < Fraction(sqrt_half):
         e, m = e - 1, 2 * m
@@ -499,7 +365,7 @@ def stored_bits(dtype: str, value: float) -> int:
     """Round a number to a dtype; return its bits."""
     stored = FORMATS[dtype]
     if math.isfinite(value):
-        value = stored.round(Fraction(value), negative_zero=_is_negative(value))
+        value = stored.round(Fraction(value), negative_zero=is_negative(value))
     elif not stored.has_infinity:
         value = math.copysign(math.nan, value)
     return stored.encode(value)
