@@ -84,10 +84,15 @@ class Format:
 
     def polynomial(self, x: float, *coefficients: float) -> float:
         """Evaluate by Horner's rule with fma, the highest coefficient first."""
-        total = self.round(Fraction(coefficients[0]))
-        for coefficient in coefficients[1:]:
-            total = self.fma(x, total, self.round(Fraction(coefficient)))
+        total, *rest = self.constants(coefficients)
+        for coefficient in rest:
+            total = self.fma(x, total, coefficient)
         return total
+
+    @lru_cache  # noqa: B019  # formats live as long as the process
+    def constants(self, numbers: tuple[float, ...]) -> list[float]:
+        """Round the numbers of a formula."""
+        return [self.round(Fraction(number)) for number in numbers]
 
     # Numbers inside an interval.
 

@@ -277,6 +277,7 @@ def truncated_normal(f: Format, word: Word, params: Truncated) -> float:
 # They are computed exactly, rounded to float64 and, where values are drawn in float32, then to float32.
 
 
+@lru_cache(maxsize=256)
 def inner_bounds(low: float, high: float, stored: Format) -> tuple[float, float]:
     """Return the smallest and the largest finite number of the stored format in [low, high]."""
     return stored.smallest_from(low), stored.largest_to(high)
@@ -314,6 +315,7 @@ def truncated_params(f: Format, mean: float, sigma: float, low: float, high: flo
     return Truncated(split, *(FLOAT64.round(x) for x in (below + half, above + half, step)), sigma, mean)
 
 
+@lru_cache(maxsize=256)
 def truncates_nothing(mean: float, sigma: float, low: float, high: float) -> bool:
     """Tell whether both bounds are ten sigmas away or more: then a truncated normal value is the normal one."""
     f = FLOAT64
