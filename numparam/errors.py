@@ -17,11 +17,15 @@ class DtypeError(ArgumentTypeError):
     """Report a dtype that numparam does not have, or that cannot hold what was asked."""
 
 
-class OptionError(ArgumentValueError, KeyError):
-    """Report an option that does not exist, among those that MindSpore looks up in a dict."""
+class MissingNameError(NumparamError, KeyError):
+    """Report a name under which there is nothing."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # a KeyError would show its message in quotes
+
+
+class OptionError(ArgumentValueError, MissingNameError):
+    """Report an option that does not exist, among those that MindSpore looks up in a dict."""
 
 
 class ShapeError(ArgumentValueError):

@@ -141,6 +141,8 @@ class Tensor(Arithmetic, Reshaping, Placed):
 
         Raises
         ------
+        TypeError
+            If it is no such array.
         BufferError
             If NumPy cannot read the array where it is.
         ValueError
@@ -151,6 +153,8 @@ class Tensor(Arithmetic, Reshaping, Placed):
         >>> Tensor.from_dlpack(np.arange(3)).tolist()
         [0, 1, 2]
         """
+        if not hasattr(array, "__dlpack__") and not hasattr(array, "__cuda_array_interface__"):
+            raise ArgumentTypeError(f"an array with __dlpack__ is needed, found {type(array).__name__}")
         if not is_on_cuda(array):
             return cls.from_numpy(np.from_dlpack(array))
         tensor = Tensor.__new__(Tensor)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import numparam
-from numparam import Cell, CellList, Parameter, ParameterTuple, SequentialCell, Tensor
+from numparam import Cell, CellDict, CellList, Parameter, ParameterTuple, SequentialCell, Tensor
 from numparam.initializer import initializer
 
 
@@ -217,6 +217,13 @@ def test_buffers() -> None:
         cell.mask = Parameter(1.0)
     del cell.mask
     assert [path for path, _ in outer.named_buffers()] == ["cell.scratch"]
+
+
+def test_what_is_not_there_and_what_is_not_said_is_named() -> None:
+    with pytest.raises(KeyError, match="the CellDict has no cell 'x'; it has a, b"):
+        CellDict({"a": Cell(), "b": Cell()})["x"]
+    with pytest.raises(TypeError, match="converted to a dtype, moved to a device, or both; found neither"):
+        Cell().to()
 
 
 def test_attributes_show_in_dir() -> None:

@@ -88,7 +88,7 @@ def test_a_single_process_has_nothing_to_send() -> None:
     [
         (lambda: broadcast_parameters(Parameter(1.0)), TypeError, "a Cell or parameters are needed, found Parameter"),
         (lambda: check_agreement([1.0]), TypeError, "a Cell or parameters are needed, found float at 0"),
-        (lambda: DistributedGradReducer([1.0]), TypeError, "gradients belong to parameters, found float at 0"),
+        (lambda: DistributedGradReducer([1.0]), TypeError, "a Cell or parameters are needed, found float at 0"),
         (lambda: DistributedGradReducer([], mean=1), TypeError, "mean is True or False, found 1"),
         (lambda: DistributedGradReducer([], degree=0), ValueError, "degree is at least 1, found 0"),
         (lambda: DistributedGradReducer([], group="x"), ValueError, "this rank is in no group 'x'"),

@@ -206,6 +206,8 @@ def test_numpy_by_dlpack() -> None:
     assert tensor.__dlpack_device__() == (1, 0)
     Tensor.from_dlpack(tensor)[0, 0] = 9
     assert tensor[0, 0].item() == 9
+    with pytest.raises(TypeError, match="an array with __dlpack__ is needed, found list"):
+        Tensor.from_dlpack([1.0])
 
 
 def test_torch_by_dlpack() -> None:

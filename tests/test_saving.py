@@ -317,6 +317,12 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         save_checkpoint({"w": np.ones(1)}, tmp_path / "nowhere" / "w")
 
 
+def test_a_name_that_no_parameter_can_have_is_an_error_of_its_file(tmp_path: Path) -> None:
+    save_checkpoint({"x" * 1025: np.ones(1)}, tmp_path / "w")
+    with pytest.raises(ValueError, match=r"w.safetensors: the name of a parameter has at most 1024 characters"):
+        load_checkpoint(tmp_path / "w.safetensors")
+
+
 def test_choice_of_names(tmp_path: Path) -> None:
     net = Net()
     save_checkpoint(net, tmp_path / "n", choice_func=lambda name: name.startswith("layers"))

@@ -198,9 +198,11 @@ class Cell(Settings):
         """
         if device is None and isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda"):
             dtype, device = None, dtype
+        if dtype is None and device is None:
+            raise ArgumentTypeError("a cell is converted to a dtype, moved to a device, or both; found neither")
         if device is not None:
             self._move(hardware.device(device))
-        if dtype is not None or device is None:
+        if dtype is not None:
             self._convert(dtypes.as_dtype(dtype))
         return self
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, SupportsIndex, cast, overload
 
 from numparam.cell.cell import Cell
-from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenError, RegionError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError, RegionError
 
 
 class _Numbered(Cell):
@@ -251,7 +251,7 @@ class CellDict(Cell):
 
     def __getitem__(self, name: str) -> Cell:
         if name not in self._cells:
-            raise NameTakenError(f"the CellDict has no cell {name!r}")
+            raise MissingNameError(f"the CellDict has no cell {name!r}; it has {', '.join(self._cells) or 'none'}")
         return self._cells[name]
 
     def __setitem__(self, name: str, cell: Cell) -> None:

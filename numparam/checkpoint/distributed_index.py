@@ -56,6 +56,7 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> from numparam import save_distributed_checkpoint
     >>> path = Path(tempfile.mkdtemp()) / "model"
     >>> for rank in range(2):

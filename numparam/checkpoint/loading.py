@@ -414,7 +414,10 @@ def _loaded(
 ) -> Parameter:
     """Make a parameter around an array that nobody else holds, or a lazy tensor."""
     parameter = Parameter.__new__(Parameter)
-    parameter._rename(name)
+    try:
+        parameter._rename(name)
+    except NumparamError as error:
+        raise CheckpointError(f"{file}: {error}") from None
     parameter._parallel_mode = parallel_mode()
     if isinstance(values, Tensor):
         parameter._copy(values)

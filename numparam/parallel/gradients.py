@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,8 @@ from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
-from numparam.errors import ArgumentTypeError
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
-from numparam.parallel.storage import Array, check_count, gradient_array
+from numparam.parallel.storage import Array, check_count, gradient_array, parameters_of
 from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 
@@ -33,7 +32,7 @@ class DistributedGradReducer:
 
     Parameters
     ----------
-    parameters : iterable of Parameter
+    parameters : Cell or iterable of Parameter
     mean : bool, optional
         Whether sums are divided by `degree`; ``gradients_mean`` of the parallel context if not given.
     degree : int, optional
@@ -58,16 +57,13 @@ class DistributedGradReducer:
 
     def __init__(
         self,
-        parameters: Iterable[Parameter],
+        parameters: Any,
         mean: bool | None = None,
         degree: int | None = None,
         *,
         group: str = WORLD_COMM_GROUP,
     ) -> None:
-        self.parameters = list(parameters)
-        for place, parameter in enumerate(self.parameters):
-            if not isinstance(parameter, Parameter):
-                raise ArgumentTypeError(f"gradients belong to parameters, found {type(parameter).__name__} at {place}")
+        self.parameters = parameters_of(parameters)
         self.mean = get_auto_parallel_context("gradients_mean") if mean is None else as_bool("mean", mean)
         self.group = get_group(group)
         self.degree = self.group.size if degree is None else as_int("degree", degree, 1)
