@@ -6,6 +6,7 @@ every line. A CUDA thread writes lines of 16 bytes, of any dtype.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +120,10 @@ def _fill_cuda(out: DeviceArray, value: Any) -> None:
 
     if not out.size:
         return
-    pattern = np.tile(np.asarray(value).astype(out.dtype).reshape(1), 16 // out.itemsize).view(np.uint64)
+    pattern = np.asarray(value).astype(out.dtype).tobytes() * (16 // out.itemsize)
     # The pattern lies on lines of 16 bytes, and an item of 16 bytes may begin in the middle of one.
-    low, high = np.roll(pattern, out.address % 16 // 8).tolist()
+    halves = pattern[:8], pattern[8:]
+    low, high = [int.from_bytes(half, sys.byteorder) for half in halves[:: 1 if out.address % 16 < 8 else -1]]
     if batch := waiting(out):
         batch.add(make_table(), out, [(out.address, out.nbytes, low, high)])
         return
