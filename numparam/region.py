@@ -14,7 +14,7 @@ from numparam.errors import RegionError, ShapeError
 Shape = SupportsIndex | Sequence[SupportsIndex]
 BasicIndex = SupportsIndex | slice | EllipsisType | None
 
-_MAX_AXES = 64  # of a NumPy array
+MAX_AXES = 64  # of a NumPy array
 _INSERTED = -1
 
 
@@ -193,8 +193,8 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
         raise ShapeError(f"a shape is an int, or a tuple or list of ints, found {shape!r}") from None
     if any(length < 0 for length in found):
         raise ShapeError(f"the axes of a shape have length 0 or more, found {found}")
-    if len(found) > _MAX_AXES or math.prod(found) >= 2**63 or any(length >= 2**63 for length in found):
-        raise ShapeError(f"a shape has at most {_MAX_AXES} axes and fewer than 2**63 elements, found {found}")
+    if len(found) > MAX_AXES or math.prod(found) >= 2**63 or any(length >= 2**63 for length in found):
+        raise ShapeError(f"a shape has at most {MAX_AXES} axes and fewer than 2**63 elements, found {found}")
     return found
 
 

@@ -1,5 +1,6 @@
 """How sizes, numbers and names are written for people."""
 
+_PREFIXES = "kMGTPEZY"
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
 
 
@@ -21,13 +22,13 @@ def size(nbytes: int) -> str:
 
     Examples
     --------
-    >>> size(90856960), size(640)
-    ('90.9 MB', '640 B')
+    >>> size(90856960), size(640), size(10**30)
+    ('90.9 MB', '640 B', '1000000.0 YB')
     """
     value, power = float(nbytes), 0
-    while value >= 999.95:
+    while value >= 999.95 and power < len(_PREFIXES):
         value, power = value / 1000, power + 1
-    return f"{value:.1f} {'kMGTPE'[power - 1]}B" if power else f"{nbytes} B"
+    return f"{value:.1f} {_PREFIXES[power - 1]}B" if power else f"{nbytes} B"
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,10 @@
 """What is saved is loaded again: values, recipes, flags and texts, in one file or several, or not at all."""
 
+import copy
 import json
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -377,6 +379,8 @@ def test_loose_loading_reports_what_it_left_out_and_why(caplog: pytest.LogCaptur
         report = load_param_into_net(net, given)
     param_not_load, ckpt_not_load = report
     assert (param_not_load, ckpt_not_load) == (["a", "b"], ["a", "b", "d"])
+    for twin in (copy.deepcopy(report), pickle.loads(pickle.dumps(report))):
+        assert (twin, twin.skipped) == (report, report.skipped)
     assert report.skipped == {
         "a": "expected shape (3, 2), found shape (2, 3)",
         "b": "expected dtype int64, found dtype float32",

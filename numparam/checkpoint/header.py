@@ -18,10 +18,10 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import CheckpointError
+from numparam.region import MAX_AXES
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_FILE_BYTES = 2**63 - 1
-MAX_AXES = 64  # of a NumPy array
 
 
 class Entry(NamedTuple):

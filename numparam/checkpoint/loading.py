@@ -184,6 +184,9 @@ class LoadReport(tuple[list[str], list[str]]):
         report.skipped = skipped
         return report
 
+    def __getnewargs__(self) -> tuple[list[str], list[str], dict[str, str]]:
+        return *self, self.skipped
+
     @property
     def param_not_load(self) -> list[str]:
         """Return the parameters that got no values."""

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint.header import MAX_AXES, MAX_FILE_BYTES
+from numparam.checkpoint.header import MAX_FILE_BYTES
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.errors import CheckpointError
+from numparam.region import MAX_AXES
 
 _MARK, _TAIL = b"crc_num", 17
 _LENGTH_DELIMITED = 2
