@@ -149,6 +149,12 @@ def test_several_loads_are_on_their_way_before_the_first_store(
     assert max(len(list(group)) for access, group in itertools.groupby(accesses) if access == "LD") == most
 
 
+def test_a_product_of_philox_takes_one_instruction() -> None:
+    (ptx,) = (kernel.ptx for kernel in kernels_of("fill_threads.make_run") if "_bits_" in kernel.name)
+    assert len(re.findall(r"mul\.wide\.u32", ptx)) >= 20
+    assert len(re.findall(r"mul\.lo\.s64", ptx)) < 20
+
+
 def test_lines_can_be_stored_past_the_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from numparam.kernels import _cuda, fill_threads
 
