@@ -60,24 +60,18 @@ def access(element: str, width: int, item_bytes: int | None = None) -> tuple[Any
     return load, storing(past_caches=False), storing(past_caches=True)
 
 
-def _prefetcher(to_write: int, doc: str) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
-    def operation(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-            pointer = _pointer(builder, args[0], ir.IntType(8))
-            flags = [ir.Constant(_I32, flag) for flag in (to_write, 3, 1)]  # keep in all caches, data
-            kind = ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, *flags])
-            return context.get_dummy_value()
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
+    """Ask for a line that will be read; any address will do."""
 
-        return types.void(types.int64), emit
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        pointer = _pointer(builder, args[0], ir.IntType(8))
+        flags = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]  # to read, keep in all caches, data
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, *flags])
+        return context.get_dummy_value()
 
-    operation.__doc__ = doc
-    return operation
-
-
-prefetch = _prefetcher(0, "Ask for a line that will be read; any address will do.")
-prefetch_to_write = _prefetcher(1, "Ask for a line that will be written in part; any address will do.")
+    return types.void(types.int64), emit
 
 
 @cache

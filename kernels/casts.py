@@ -66,8 +66,7 @@ def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) 
         subnormal = bits(float_of_bits(magnitude) + magic) - magic_bits
         result = select(magnitude < smallest_normal, subnormal, normal)
         result = select(result > overflow, overflow, result)
-        result = select(magnitude >= 0x7F800000, overflow, result)
-        result = select(magnitude > 0x7F800000, quiet, result)
+        result = select(x != x, quiet, result) if has_infinity else result
         return result | ((b >> sign_shift) & sign_bit)
 
     return convert

@@ -26,13 +26,12 @@ from numparam.kernels._lanes import (
     bits,
     bits64,
     extended,
-    float16_bits,
     float64_of_bits,
     float_of_bits,
     rounded,
     select,
 )
-from numparam.kernels._memory import LINE, access, prefetch, stack
+from numparam.kernels._memory import LINE, access, stack
 from numparam.kernels.copy import (
     STREAM_FROM_BYTES,
     Array,
@@ -45,14 +44,10 @@ from numparam.kernels.copy import (
     transposed_axis,
     walk_of,
 )
-from numparam.kernels.runs import copy_bytes, each_run, walker
+from numparam.kernels.runs import Line, copy_bytes, each_run, one_run, walker
 from numparam.kernels.transposes import transposer
 
 TILE_BYTES = 1 << 18
-# How far ahead lines of the source are asked for, in bytes. Formulas of a dozen operations gain a fifth by more of it,
-# and single instructions, between which a processor looks ahead far enough itself, lose as much.
-_AHEAD, _AHEAD_OF_INSTRUCTIONS = 2048, 512
-
 # --------------------------------------------------------------------------- formulas
 
 
@@ -68,18 +63,16 @@ def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) 
     sign_bit = 1 << (exponent_bits + mantissa_bits)
     sign_shift = 31 - exponent_bits - mantissa_bits
     scale = 2.0 ** (128 - 2 ** (exponent_bits - 1))
-    top = ((1 << exponent_bits) - 1) << mantissa_bits  # infinity, or the largest exponent
-    first_nan = top + 1 if has_infinity else top | ((1 << mantissa_bits) - 1)
-    first_special = top if has_infinity else first_nan
+    # Infinity read as a number, or NaN where there is none: LLVM would compare bits in shorter lanes and widen masks.
+    special = 2.0 ** (2 ** (exponent_bits - 1)) * (1 if has_infinity else 2 - 2.0**-mantissa_bits)
     one_nan = mantissa_bits < 10  # as ml_dtypes does; NumPy keeps what a float16 NaN carries
 
     @formula
     def convert(b: U32) -> F32:
-        magnitude = b & (sign_bit - 1)
         # The product moves the exponent to where float32 has it, for subnormal numbers too.
-        number = bits(float_of_bits(magnitude << shift) * scale)
-        number = select(magnitude >= first_special, (magnitude << shift) | 0x7F800000, number)
-        number = select(magnitude >= first_nan, 0x7FC00000, number) if one_nan else number
+        x = float_of_bits((b & (sign_bit - 1)) << shift) * scale
+        number = select(x >= special, bits(x) | 0x7F800000 if has_infinity else 0x7FC00000, bits(x))
+        number = select(x > special, 0x7FC00000, number) if one_nan and has_infinity else number
         return float_of_bits(number | ((b & sign_bit) << sign_shift))
 
     return convert
@@ -140,60 +133,53 @@ def _make_formula(target: _Format, source: _Format) -> Any:
 def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over runs from one dtype to another."""
     to, origin = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes
-    return walker(f"convert {source} to {target}", to, origin, each_run(_run_converter(target, source), to, origin))
+    return walker(f"convert {source} to {target}", to, origin, each_run(_line(target, source)))
 
 
 @cache
 def transposing(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over blocks that are converted and transposed."""
-    to, origin, convert = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes, _run_converter(target, source)
+    to, origin, convert = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes, one_run(_line(target, source))
 
     @formula
     def fetch(target: Any, source: Any, count: Any) -> None:
-        convert(target, source, count, False, source)
+        convert(target, source, count, False)
 
     return transposer(f"transpose {source} to {target}", to, origin, fetch)
 
 
-def _run_converter(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
-    """Make the formula that converts one run, with the arguments of `runs.copy_run`."""
+def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
+    """Make the formulas that convert one line of the target."""
     to, origin = _FORMATS[target], _FORMATS[source]
     convert = _make_formula(to, origin)
-    ahead = _AHEAD_OF_INSTRUCTIONS if convert is rounded or to.shorten is float16_bits else _AHEAD
     target_bytes, source_bytes = to.item_bytes, origin.item_bytes
-    width = min(16, LINE // target_bytes)
+    items = LINE // target_bytes
+    width = min(16, items)
     load, _, _ = access(origin.element, width, source_bytes if origin.element == "u32" else None)
     _, store, stream = access(to.element, width, target_bytes if to.element == "u32" else None)
     reserve_source, reserve_target = stack(width * source_bytes), stack(width * target_bytes)
 
-    @formula
-    def convert_few(target: Any, source: Any, count: Any) -> None:
-        """Convert less than one vector beside the arrays, which a whole one would overrun."""
-        few_source, few_target = reserve_source(), reserve_target()
-        copy_bytes(few_source, source, count * source_bytes, False)
-        store(few_target, convert(load(few_source)))
-        copy_bytes(target, few_target, count * target_bytes, False)
+    def whole(write: Any) -> Any:
+        @formula
+        def do_line(target: Any, source: Any) -> None:
+            for at in range(0, items, width):
+                write(target + at * target_bytes, convert(load(source + at * source_bytes)))
+
+        return do_line
 
     @formula
-    def do_run(target: Any, source: Any, count: Any, past_caches: Any, following: Any) -> None:  # noqa: ARG001
-        if past_caches and target % target_bytes == 0:
-            head = min(count, (-target & (width * target_bytes - 1)) // target_bytes)
-            if head > 0:
-                convert_few(target, source, head)
-            target, source, count = target + head * target_bytes, source + head * source_bytes, count - head
-            for i in range(count // width):
-                at = i * width
-                prefetch(source + at * source_bytes + ahead)
-                stream(target + at * target_bytes, convert(load(source + at * source_bytes)))
-        else:
-            for i in range(count // width):
-                at = i * width
-                store(target + at * target_bytes, convert(load(source + at * source_bytes)))
+    def do_part(target: Any, source: Any, count: Any) -> None:
+        """Convert whole vectors, then less than one beside the arrays, which it would overrun."""
         done = count // width * width
+        for at in range(0, done, width):
+            store(target + at * target_bytes, convert(load(source + at * source_bytes)))
         if done < count:
-            convert_few(target + done * target_bytes, source + done * source_bytes, count - done)
+            few_source, few_target, left = reserve_source(), reserve_target(), count - done
+            copy_bytes(few_source, source + done * source_bytes, left * source_bytes, False)
+            store(few_target, convert(load(few_source)))
+            copy_bytes(target + done * target_bytes, few_target, left * target_bytes, False)
 
-    return do_run
+    return Line(whole(store), whole(stream), do_part, target_bytes, source_bytes)
 
 
 # --------------------------------------------------------------------------- entry
