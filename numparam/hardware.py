@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
@@ -24,8 +24,7 @@ class Device(str):
     Device('cpu')
     """
 
-    __slots__ = ("_tokens",)
-    _tokens: list[Token[Device | None]]
+    __slots__ = ()
 
     @property
     def kind(self) -> str:
@@ -38,11 +37,11 @@ class Device(str):
         return int(self.partition(":")[2] or 0)
 
     def __enter__(self) -> Device:
-        self._tokens = [*getattr(self, "_tokens", ()), _inside.set(self)]
+        _inside.set((*_inside.get(), self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        _inside.reset(self._tokens.pop())
+        _inside.set(_inside.get()[:-1])
 
     def __repr__(self) -> str:
         return f"Device({str(self)!r})"
@@ -62,7 +61,7 @@ class DeviceMemory(NamedTuple):
 
 _CPU = Device("cpu")
 _default = _CPU
-_inside: ContextVar[Device | None] = ContextVar("device", default=None)
+_inside: ContextVar[tuple[Device, ...]] = ContextVar("devices", default=())
 
 
 def device(name: Any) -> Device:
@@ -137,7 +136,7 @@ def devices() -> list[DeviceMemory]:
 
 def get_default_device() -> Device:
     """Return the device on which new tensors are."""
-    return _inside.get() or _default
+    return _inside.get()[-1] if _inside.get() else _default
 
 
 def set_default_device(name: Any) -> None:

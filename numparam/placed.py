@@ -96,21 +96,21 @@ class Placed:
         """Put a new tensor where it was asked for, or on the default device unless it has a place."""
         if name is not None:
             self._move(device(name))
-        elif self._device is _CPU and (default := get_default_device()) is not _CPU:
+        elif self._device == _CPU and (default := get_default_device()) != _CPU:
             self._move(default)
 
     def _move(self, target: Device) -> None:
         """Put this tensor on a device; a lazy one, or one whose values are on the host, only notes it."""
         if target != self._device and self._recipe is None and self._array is None:
             source = self._device_values()
-            if target is _CPU:
+            if target == _CPU:
                 self._array, self._on_device = source.to_host(), None
             else:
                 self._on_device = allocated(source.copy_to, target.index)
-        elif target != self._device and target is _CPU and self._array is not None:
+        elif target != self._device and target == _CPU and self._array is not None:
             self._array = self._array.copy()
         before, self._device = self._device, target
-        if target is not _CPU and self._recipe is None:
+        if target != _CPU and self._recipe is None:
             try:
                 self._device_values()
             except Exception:
@@ -178,11 +178,7 @@ class Placed:
 
         What comes from the host or another device comes in its own size, before it is broadcast.
         """
-        if (
-            isinstance(value, Placed)
-            and value._device is not _CPU
-            and indexing.is_assignable(value._dtype, self._dtype)
-        ):
+        if isinstance(value, Placed) and value._device != _CPU and indexing.is_assignable(value._dtype, self._dtype):
             values = value._device_values()
             return values if value._device == self._device else allocated(values.copy_to, self._device.index)
         return upload(indexing.converted(indexing.assignable(value, self._dtype), self._dtype), self._device)
@@ -207,7 +203,7 @@ class Placed:
 
     def _settle(self) -> None:
         """Make the values now if the tensor is lazy."""
-        if self._device is _CPU:
+        if self._device == _CPU:
             self.asnumpy()
         else:
             self._device_values()

@@ -7,7 +7,10 @@ import gc
 import pickle
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from time import sleep
 from typing import Any
 
 import ml_dtypes
@@ -175,6 +178,26 @@ def test_the_default_device(driver: InterpretedDriver) -> None:  # noqa: ARG001
     assert Tensor([1.0]).device == "cuda:0"
     with numparam.device("cpu"):
         assert Tensor([1.0]).device == "cpu"
+
+
+def test_threads_may_be_inside_the_same_device_at_once(driver: InterpretedDriver) -> None:  # noqa: ARG001
+    second, both = numparam.device("cuda:1"), Barrier(2)
+
+    def enter(late: float) -> str:
+        with second:
+            both.wait()
+            sleep(late)
+            inside = numparam.get_default_device()
+        return f"{inside} {numparam.get_default_device()}"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(enter, (0, 0.01))) == ["cuda:1 cpu"] * 2
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copies_of_what_came_back_are_on_the_host(driver: InterpretedDriver, copied: Any) -> None:  # noqa: ARG001
+    tensor = copied(Tensor(np.arange(3.0), device="cuda").cpu())
+    assert (tensor.init_data().tolist(), tensor.device) == ([0, 1, 2], "cpu")
 
 
 def test_a_round_trip_keeps_every_byte_and_shares_none(driver: InterpretedDriver, monkeypatch: Any) -> None:
