@@ -199,15 +199,17 @@ def copy_transposed(loop: Any, walk: Walk, row: int, size: int, past_caches: boo
     axes = [axis for at, axis in enumerate(walk.axes[:-1]) if at != row]
     outer = table(axes)
     rows, columns = walk.axes[row], walk.axes[-1]
-    # The first block ends where a line of the target does, so that the others write whole lines.
+    # The first block ends where lines of both sides do, so that the others read and write whole lines: a NumPy array
+    # begins 16 bytes after one, and is transposed a fifth faster for it. Among few blocks one more would cost more.
+    row_shift = walk.source % LINE // rows.source if rows.length >= 8 * block.rows else 0
     shift = walk.target % LINE // size
-    blocks = -(-rows.length // block.rows) * -(-(columns.length + shift) // block.columns) * steps(axes)
+    blocks = -(-(rows.length + row_shift) // block.rows) * -(-(columns.length + shift) // block.columns) * steps(axes)
 
     def work(start: int, stop: int) -> None:
         scratch = _scratch(block.scratch_bytes)
         loop(
             walk.target, walk.source, start, stop, outer, rows.length, columns.length, rows.target, columns.source,
-            shift, scratch, past_caches,
+            row_shift, shift, scratch, past_caches,
         )  # fmt: skip
 
     threads.run(work, blocks, min(rows.length, block.rows) * min(columns.length, block.columns) * size, 1)

@@ -228,10 +228,11 @@ class DeviceArray:
 
         if values.overlaps(self):
             values = values.copy_to(self.device)
-        _, last = np.unique(indices[::-1], return_index=True)
-        if last.size < indices.size:  # threads have no order
-            kept = np.sort(indices.size - 1 - last)
-            indices, values = indices[kept], values.gather(kept)
+        if not (indices[1:] > indices[:-1]).all():  # rising ones, as those of masks, are different
+            _, last = np.unique(indices[::-1], return_index=True)
+            if last.size < indices.size:  # threads have no order
+                kept = np.sort(indices.size - 1 - last)
+                indices, values = indices[kept], values.gather(kept)
         rows_threads.scatter(self, DeviceArray.from_host(indices, self.device), values)
 
     def overlaps(self, other: DeviceArray) -> bool:

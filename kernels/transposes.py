@@ -57,8 +57,8 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
     are read as they are.
 
     The arguments of the loop are the addresses of both sides, the range of blocks, the outer axes as `runs.locate`
-    takes them, rows and columns of the target, the steps of the target's rows and of the source's columns, the columns
-    by which the first block is shortened, the address of scratch memory and whether to write past the caches.
+    takes them, rows and columns of the target, the steps of the target's rows and of the source's columns, the rows and
+    columns by which the first block is shortened, the address of scratch memory and whether to write past the caches.
     """
     most_rows, most_columns, _ = block(item_bytes)
     side, per_piece = tile_rows(item_bytes), PIECE // item_bytes
@@ -70,17 +70,18 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
     @kernel(identity)
     def loop(
         target: Any, source: Any, start: Any, stop: Any, axes: Any, rows: Any, columns: Any, target_step: Any,
-        source_step: Any, shift: Any, strip: Any, past_caches: Any,
+        source_step: Any, row_shift: Any, shift: Any, strip: Any, past_caches: Any,
     ) -> None:  # fmt: skip
         across = (columns + shift + most_columns - 1) // most_columns
-        down = (rows + most_rows - 1) // most_rows
+        down = (rows + row_shift + most_rows - 1) // most_rows
         tile = strip + most_rows * pitch
         for at in range(start, stop):
             to, origin = locate(at // (across * down), axes, target, source)
-            row = at % down * most_rows
+            row = at % down * most_rows - row_shift
             column = at // down % across * most_columns - shift
-            height, width = min(most_rows, rows - row), min(column + most_columns, columns) - max(column, 0)
-            column = max(column, 0)
+            height = min(row + most_rows, rows) - max(row, 0)
+            width = min(column + most_columns, columns) - max(column, 0)
+            row, column = max(row, 0), max(column, 0)
             origin += row * source_bytes + column * source_step
             to += row * target_step + column * item_bytes
             # Where a block has few columns or bands, lines of two bands later are asked for.

@@ -190,6 +190,7 @@ class Tensor(Arithmetic, Reshaping, Placed):
             recipe.init._check(recipe.region.full_shape, target)
             self._dtype = target
         elif self.device != "cpu" and target.kind not in "biu":
+            dtypes.check_imaginary(self._dtype, target)
             on_device = self.astype(target)._device_values()
             self._discard()
             self._on_device, self._dtype = on_device, target

@@ -280,7 +280,7 @@ def test_parts_are_written_where_they_are(driver: InterpretedDriver) -> None:
     tensor[::-1] = tensor
     assert read == []
     np.testing.assert_array_equal(tensor.asnumpy(), expected[::-1])
-    tensor[values > 100] = 0  # such an index goes by way of the host
+    tensor[values > 100] = 0
     np.testing.assert_array_equal(tensor.asnumpy(), np.where(values > 100, 0, expected[::-1]))
     assert tensor.device == "cuda:0"
 
