@@ -31,6 +31,7 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
     "float64 to float32": {},
     "float64 to bfloat16": {},
     "transpose": {"memcpy": 0.60, "numpy": 10, "torch": 10},
+    "transpose of odd sides": {},
     "transpose of bytes": {},
     "axes 0 2 1 3": {},
     "axes 3 2 1 0": {},

@@ -40,6 +40,7 @@ LAYOUTS: dict[str, Callable[[], Pair]] = {
     "float64 to float32": conversion("f4", "f8"),
     "float64 to bfloat16": conversion(ml_dtypes.bfloat16, "f8"),
     "transpose": lambda: (touched((4096, 4096)), touched((4096, 4096)).T),
+    "transpose of odd sides": lambda: (touched((4099, 4097)), touched((4097, 4099)).T),
     "transpose of bytes": lambda: (touched((8192, 8192), "u1"), touched((8192, 8192), "u1").T),
     "axes 0 2 1 3": permuted(0, 2, 1, 3),
     "axes 3 2 1 0": permuted(3, 2, 1, 0),
