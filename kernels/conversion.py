@@ -48,6 +48,7 @@ from numparam.kernels.runs import Line, copy_bytes, each_run, one_run, walker
 from numparam.kernels.transposes import transposer
 
 TILE_BYTES = 1 << 18
+
 # --------------------------------------------------------------------------- formulas
 
 
