@@ -177,8 +177,15 @@ def test_too_little_memory_is_said_with_sizes() -> None:
         Tensor(shape=(2**42,), init=numparam.initializer.Normal(), device="cuda").init_data()
 
 
-def test_parameters_in_torch() -> None:
+def torch_with_a_gpu() -> Any:
     torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no GPU")
+    return torch
+
+
+def test_parameters_in_torch() -> None:
+    torch = torch_with_a_gpu()
     numparam.set_seed(7)
     parameter = Parameter(initializer("normal", (300, 70), "bfloat16"), name="w")
     shared = torch.from_dlpack(parameter.to("cuda").init_data())
@@ -229,7 +236,7 @@ def test_arrays_of_numba() -> None:
 
 
 def test_memory_lives_as_long_as_who_shares_it() -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_with_a_gpu()
     tensor = Tensor(np.arange(1000, dtype=np.float32), device="cuda")
     shared = torch.from_dlpack(tensor)
     del tensor
