@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { DEVICES = 2, MULTIPROCESSORS = 2, MOST_STREAMS = 64, MOST_ARGUMENTS = 64, FRESH = 0xA5, FREED = 0xDD, PAGE = 4096 };
+enum { DEVICES = 2, MULTIPROCESSORS = 2, MOST_STREAMS = 64, MOST_ARGUMENTS = 64, FRESH = 0xA5, PAGE = 4096 };
 
 typedef struct Work Work;
 struct Work {
@@ -144,7 +144,7 @@ static Work *queue(CUstream handle, Work made) {
     Work *work = malloc(sizeof *work);
     *work = made;
     work->device = stream->device;
-    work->before = calloc(MOST_STREAMS, sizeof *work->before);
+    work->before = calloc(MOST_STREAMS + 2, sizeof *work->before); /* and its own stream, and an event */
     work->before[work->count++] = stream->last;
     for (int i = 0; stream == legacy && i < MOST_STREAMS; i++)
         if (streams[stream->device][i] && streams[stream->device][i]->waits)
