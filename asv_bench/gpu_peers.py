@@ -202,6 +202,19 @@ def best_seconds(call: Call, rounds: int) -> float:
     return best
 
 
+def queuing() -> str:
+    """Say how long it takes to queue a fill, which is what a small one costs; nothing is waited for."""
+    fill, best = numparam("normal", "float32", 4), float("inf")
+    fill()  # compiles
+    for _ in range(20):
+        start = perf_counter()
+        for _ in range(100):
+            fill()
+        best = min(best, (perf_counter() - start) / 100)
+        synchronise(None)
+    return f"To queue a fill takes {best * 1e6:.1f} µs."
+
+
 def compare(
     name: str, makers: Mapping[str, Callable[..., Call | None]], row: Sequence[Any], work: int, rounds: int
 ) -> list[str]:

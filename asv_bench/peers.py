@@ -229,7 +229,8 @@ def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
         )
     )
     print(markdown(gpu_peers.fills(elements, rounds, peers)), end="\n\n")
-    print(markdown(gpu_peers.copies(elements, rounds, peers)))
+    print(markdown(gpu_peers.copies(elements, rounds, peers)), end="\n\n")
+    print(gpu_peers.queuing())
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
 
-_LEGACY_DEFAULT_STREAM = 1  # as both protocols number it
 # cuda.core exports NumPy's own dtypes only: the others go as words, and are then called by their DLPack code.
 _DLPACK_CODES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
 
@@ -111,7 +110,7 @@ class DeviceArray:
         from cuda.core.utils import StridedMemoryView
 
         try:
-            view = StridedMemoryView.from_any_interface(array, stream_ptr=_LEGACY_DEFAULT_STREAM)
+            view = StridedMemoryView.from_any_interface(array, stream_ptr=_driver.LEGACY_DEFAULT_STREAM)
         except BufferError:
             raise TypeError(f"an array on a CUDA device was expected, found {type(array).__name__}") from None
         if not view.is_device_accessible:
@@ -290,7 +289,7 @@ class DeviceArray:
             "typestr": self.dtype.str,
             "data": (self.address if self.size else 0, False),
             "strides": None,
-            "stream": _LEGACY_DEFAULT_STREAM,
+            "stream": _driver.LEGACY_DEFAULT_STREAM,
             "version": 3,
         }
 
@@ -302,7 +301,7 @@ class DeviceArray:
         from cuda.core.utils import StridedMemoryView
 
         done = _driver.get_driver().record(self.device)
-        if stream not in (None, -1, 0, _LEGACY_DEFAULT_STREAM):
+        if stream not in (None, -1, 0, _driver.LEGACY_DEFAULT_STREAM):
             Stream.from_handle(stream).wait(done)
         buffer, code = Buffer.from_handle(self.address, self.nbytes, owner=self), _DLPACK_CODES.get(self.dtype.name)
         dtype = self.dtype if code is None else np.dtype(f"u{self.itemsize}")

@@ -47,9 +47,9 @@ def blocks_to_make(
         for part in parts:
             yield Block(part.shape, partial(initializer._initialize_region, region=part, source=source))
         return
-    ahead: Block | None = None
+    target, ahead = Device(device), None
     for part in parts:  # the device makes this one while the one before is copied to the host
-        made = made_on_device(initializer, part, dtype, source, Device(device))
+        made = made_on_device(initializer, part, dtype, source, target)
         if ahead:
             yield ahead
         ahead = Block(part.shape, made.reader())

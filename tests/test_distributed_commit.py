@@ -1,17 +1,15 @@
 """A checkpoint of many ranks is the old one or the new one, whatever happens to them."""
 
 import errno
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from killed_process import killed, needs_kill
 from meshes import MESHES, SHAPES, save, shard
 from numparam import (
     load_checkpoint,
@@ -91,7 +89,7 @@ def test_it_takes_the_place_of_an_ordinary_checkpoint_and_back(tmp_path: Path) -
     assert set(load_checkpoint(index)) == {"a", "b"}
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
+@needs_kill
 def test_a_kill_leaves_the_old_or_the_new_checkpoint_whole(tmp_path: Path) -> None:
     code = f"""
 import numpy as np
@@ -106,22 +104,12 @@ while True:
     number += 1
     print(number, flush=True)
 """
-    for delay in range(6):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(0.007 * delay)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+    for _ in killed(code):
         values = np.unique(load_checkpoint(tmp_path / "m.safetensors.index.json")["w"].asnumpy())
         assert len(values) == 1
 
 
-# What does not fit
-
-
-# Ranks that are processes
+# --------------------------------------------------------------------------- ranks that are processes
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 JOB = """

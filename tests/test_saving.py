@@ -3,12 +3,9 @@
 import copy
 import json
 import logging
-import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import numparam
+from killed_process import killed, needs_kill
 from numparam import Cell, CellList, Parameter, Tensor, load_checkpoint, load_param_into_net, save_checkpoint
 from numparam.initializer import (
     Constant,
@@ -447,7 +445,7 @@ print(peak() - before)
     assert int(ran.stdout) < 40 * 1024  # two buffers of 8 MiB and what the threads take, of 256 MiB
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
+@needs_kill
 @pytest.mark.parametrize("shards", ["None", "300000"])
 def test_a_kill_leaves_the_old_or_the_new_checkpoint_whole(shards: str, tmp_path: Path) -> None:
     code = f"""
@@ -461,14 +459,7 @@ while True:
     print(number, flush=True)
 """
     name = "w.safetensors" if shards == "None" else "w.safetensors.index.json"
-    for delay in range(6):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(0.007 * delay)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+    for _ in killed(code):
         loaded = load_checkpoint(tmp_path / name)
         numbers = {float(number) for tensor in loaded.values() for number in np.unique(tensor.asnumpy())}
         assert len(loaded) == 4
