@@ -62,7 +62,7 @@ def memset(draw: str, dtype: str, elements: int) -> Call:
 
 def numparam(draw: str, dtype: str, elements: int) -> Call:
     from benchmarks.common import DRAWS, DTYPES
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
     out = DeviceArray.empty((elements,), DTYPES[dtype], 0)
     return lambda: DRAWS[draw](out)  # type: ignore[arg-type]
@@ -126,8 +126,8 @@ def numparam_copy(view: str, source: str, target: str, side: int) -> Call:
     import numpy as np
 
     from benchmarks.common import DTYPES
-    from numparam.kernels import copy_threads
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
+    from numparam.kernels.copy import cuda_rows
     from numparam.kernels.fill import Span
 
     origin = DeviceArray.empty((side, side), DTYPES[source], 0)
@@ -136,7 +136,7 @@ def numparam_copy(view: str, source: str, target: str, side: int) -> Call:
     seen = VIEWS[view](places)
     span = Span(seen.ctypes.data - places.ctypes.data, seen.strides)
     to = DeviceArray.empty(seen.shape, DTYPES[target], 0)
-    return lambda: copy_threads.copy(to, origin, seen.shape, source_span=span)
+    return lambda: cuda_rows.copy(to, origin, seen.shape, source_span=span)
 
 
 def torch_copy(view: str, source: str, target: str, side: int) -> Call | None:

@@ -60,7 +60,7 @@ def measure(threads: int, rounds: int, names: Iterable[str], peers: Iterable[str
     """Return for each row the bytes per second of every contender, on `threads` cores."""
     from benchmarks import copying, slicing
     from numparam.kernels import copy
-    from numparam.kernels.threads import set_num_threads
+    from numparam.kernels.machine.pool import set_num_threads
 
     set_num_threads(threads)
     if "torch" in peers:

@@ -62,7 +62,7 @@ def memset(row: Row, out: Array, threads: int) -> Call:
 
 def numparam(row: Row, out: Array, threads: int) -> Call:
     from benchmarks.common import DRAWS
-    from numparam.kernels.threads import get_num_threads, set_num_threads
+    from numparam.kernels.machine.pool import get_num_threads, set_num_threads
 
     def call() -> None:
         if get_num_threads() != threads:

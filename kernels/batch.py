@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numparam.kernels import _launch
-from numparam.kernels.device_array import DeviceArray
+from numparam.kernels import launch as _launch
+from numparam.kernels.array import DeviceArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numparam.kernels._compile import CudaKernel
+    from numparam.kernels.machine.compile import CudaKernel
 
 MOST_BYTES = 1 << 22
 """Of an array that waits for others; a larger one fills a device by itself."""

@@ -20,11 +20,11 @@ from numparam.context import (
     reset_auto_parallel_context,
     set_auto_parallel_context,
 )
-from numparam.hardware import device, devices, get_default_device, set_default_device
+from numparam.device import device, devices, get_default_device, set_default_device
 from numparam.layout import Layout
 from numparam.parameter import Parameter
-from numparam.parameter_tuple import ParameterTuple
-from numparam.seed import get_seed, set_seed
+from numparam.parameter.tuple import ParameterTuple
+from numparam.stream.seed import get_seed, set_seed
 from numparam.tensor import Tensor
 from numparam.threads import get_num_threads, set_num_threads
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
-from numparam.arguments import as_bool, as_int
+from numparam.checks import as_bool, as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
 from numparam.layout import Layout
 

@@ -27,10 +27,10 @@ def set_num_threads(count: int) -> None:
     >>> get_num_threads()
     2
     """
-    from numparam.kernels import threads
+    from numparam.kernels.machine import pool
 
     try:
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
     except TypeError as error:
         raise ArgumentTypeError(str(error)) from None
     except ValueError as error:
@@ -39,6 +39,6 @@ def set_num_threads(count: int) -> None:
 
 def get_num_threads() -> int:
     """Return the number of threads that operations use."""
-    from numparam.kernels import threads
+    from numparam.kernels.machine import pool
 
-    return threads.get_num_threads()
+    return pool.get_num_threads()

@@ -8,8 +8,16 @@ from typing import Any
 import numba
 import numpy as np
 
-from numparam.kernels._compile import formula
-from numparam.kernels._lanes import POSITION, WIDTH, float64_of_bits, float_of_bits, load_indices, low_word, store_lanes
+from numparam.kernels.machine.compile import formula
+from numparam.kernels.machine.lanes import (
+    POSITION,
+    WIDTH,
+    float64_of_bits,
+    float_of_bits,
+    load_indices,
+    low_word,
+    store_lanes,
+)
 
 
 @formula

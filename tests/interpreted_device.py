@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numparam.kernels import _driver, device_array
-from numparam.kernels._compile import CudaKernel
+from numparam.kernels import array as device_array
+from numparam.kernels.machine import driver as _driver
+from numparam.kernels.machine.compile import CudaKernel
 from ptx_interpreter import Launch, Memory, Module
 
 
@@ -70,7 +71,7 @@ def module(kernel: CudaKernel) -> Module:
 
 
 class InterpretedDriver:
-    """Stand for `numparam.kernels._driver.Driver`, with two devices of `total` bytes each."""
+    """Stand for `numparam.kernels.machine.driver.Driver`, with two devices of `total` bytes each."""
 
     def __init__(self, total: int = 64 << 20) -> None:
         self.total = total

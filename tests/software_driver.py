@@ -56,7 +56,7 @@ def environment(directory: Path) -> dict[str, str]:
 def start() -> None:
     """Have this process's driver run kernels in the interpreter."""
     from interpreted_device import module
-    from numparam.kernels._compile import CudaKernel
+    from numparam.kernels.machine.compile import CudaKernel
     from ptx_interpreter import Launch, Memory
 
     library = ctypes.CDLL("libcuda.so.1")

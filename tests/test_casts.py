@@ -10,14 +10,14 @@ import pytest
 
 import reference
 from compiled import call
-from numparam.kernels import casts
+from numparam.kernels.formula import formats
 
 FORMULAS = {
-    "float16": casts.to_float16,
-    "float16 by integers": casts._short_float(5, 10, has_infinity=True),
-    "bfloat16": casts.to_bfloat16,
-    "float8_e5m2": casts.to_float8_e5m2,
-    "float8_e4m3fn": casts.to_float8_e4m3fn,
+    "float16": formats.to_float16,
+    "float16 by integers": formats._short_float(5, 10, has_infinity=True),
+    "bfloat16": formats.to_bfloat16,
+    "float8_e5m2": formats.to_float8_e5m2,
+    "float8_e4m3fn": formats.to_float8_e4m3fn,
 }
 
 
@@ -88,7 +88,7 @@ def test_finite_bfloat16_formula_differs_for_nan_only() -> None:
     patterns = np.random.default_rng(2).integers(0, 2**32, 1 << 18, np.uint32).view(np.float32)
     finite = patterns[~np.isnan(patterns)]
     assert np.array_equal(
-        call(casts.finite_to_bfloat16, finite, result=np.uint32), call(casts.to_bfloat16, finite, result=np.uint32)
+        call(formats.finite_to_bfloat16, finite, result=np.uint32), call(formats.to_bfloat16, finite, result=np.uint32)
     )
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from numparam.checkpoint.files import open_checkpoint
 from numparam.cli import main
-from numparam.inspection import CHUNK_VALUES, statistics
+from numparam.model.statistics import CHUNK_VALUES, statistics
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from numparam.kernels import _compile
+from numparam.kernels.machine import compile as _compile
 from package_copy import copy_package, replace_once, run_python
 
 FILL = """
@@ -26,7 +26,7 @@ print(out[6])
 # What a kernel computes does not matter to the cache, and a fill takes five times as long to compile.
 SMALL = """
 import numpy as np
-from numparam.kernels import _compile
+from numparam.kernels.machine import compile as _compile
 {before}
 @_compile.kernel("small")
 def small(out, step):
@@ -98,14 +98,14 @@ def test_an_edit_of_another_source_compiles_again(compiled: Compiled, edited: Pa
     """The edited formula lies in another file than the loop that calls it: Numba's own cache would not notice."""
     (kernel,) = files(edited)
     old = "fma(to_float32(signed(a)), scale, middle)"
-    replace_once(edited / "numparam/kernels/distributions.py", old, old.replace("(a)", "(b)"))
+    replace_once(edited / "numparam/kernels/formula/distributions.py", old, old.replace("(a)", "(b)"))
     assert fill(edited) != compiled.printed
     (new,) = files(edited)  # the kernel of the old source is gone
     assert new != kernel
 
 
 def test_an_edit_while_the_process_runs_is_not_mistaken_for_its_code(compiled: Compiled, edited: Path) -> None:
-    source = edited / "numparam/kernels/random_bits.py"
+    source = edited / "numparam/kernels/formula/philox.py"
     edit = f"import pathlib; p = pathlib.Path({str(source)!r}); p.write_text(p.read_text().replace('0xD2511F53', '3'))"
     for path in edited.rglob("*.kernel"):
         path.unlink()

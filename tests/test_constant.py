@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from numparam.kernels import constant
-from numparam.kernels.constant import STREAM_FROM_BYTES
+from numparam.kernels.fill import constant
+from numparam.kernels.fill.constant import STREAM_FROM_BYTES
 
 VALUES: dict[str, Any] = {
     "bool": True, "int8": -7, "uint8": 250, "int16": -12345, "uint16": 54321, "int32": -123456789,

@@ -9,7 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from numparam.kernels import conversion, copy, threads, transposes
+from numparam.kernels import copy
+from numparam.kernels.copy import convert, entry, transposes
+from numparam.kernels.machine import pool
 
 SHORT = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn)]
 FLOATS = [np.dtype(np.float64), np.dtype(np.float32), *SHORT]
@@ -103,7 +105,7 @@ def test_float64_is_rounded_once(target: np.dtype[Any]) -> None:
 @pytest.mark.parametrize("source, target", [("f4", "f2"), ("f2", "f4"), ("f4", "f8"), ("f8", "f4")])
 @pytest.mark.parametrize("thread_count", [1, 2])
 def test_any_layout(monkeypatch: pytest.MonkeyPatch, source: str, target: str, thread_count: int) -> None:
-    monkeypatch.setattr(threads, "_num_threads", thread_count)
+    monkeypatch.setattr(pool, "_num_threads", thread_count)
     values = np.random.default_rng(2).random((60, 300, 70)).astype(source)
     for view in (
         values, values[:, 3:-2, 5:], values[::-1, ::2, ::-3], values.T, values.transpose(1, 2, 0)[1:],
@@ -128,9 +130,9 @@ def test_transposes_of_odd_shapes(source: Any, target: Any) -> None:
     for rows, columns in [(8, 9), (block.rows + 1, block.columns - 1), (3 * block.rows - 5, 2 * block.columns + 7)]:
         values = np.random.default_rng(2).random((columns, rows + 3)).astype(source)[:, 1:-2]
         out = np.zeros((rows, columns + 2), target)
-        walk = copy.walk_of(out[:, 1:-1], values.T)
-        loop = conversion.transposing(out.dtype, values.dtype)
-        copy.copy_transposed(loop, walk, 0, out.itemsize, past_caches=True)
+        walk = entry.walk_of(out[:, 1:-1], values.T)
+        loop = convert.transposing(out.dtype, values.dtype)
+        entry.copy_transposed(loop, walk, 0, out.itemsize, past_caches=True)
         expected = np.zeros_like(out)
         for to, given in zip(expected[:, 1:-1].T, values, strict=True):
             copy.copy(to, given)

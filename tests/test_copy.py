@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numparam.kernels import copy, rows, runs, threads, transposes
+from numparam.kernels import copy, rows
+from numparam.kernels.copy import entry, runs, transposes
+from numparam.kernels.machine import pool
 
 LARGE = 2 << 20  # bytes: enough for every compiled path
 DTYPES = ["u1", "i2", "f4", "f8", "c16", ml_dtypes.bfloat16]
@@ -53,14 +55,14 @@ def test_any_layout(data: st.DataObject, dtype: Any) -> None:
     slices = data.draw(st.permutations(range(source.ndim)))
     target = np.zeros([source.shape[axis] for axis in slices], dtype).transpose(np.argsort(slices))
     source.flags.writeable = False
-    copy.copy_apart(target, source) if target.size else copy.copy(target, source)
+    entry.copy_apart(target, source) if target.size else copy.copy(target, source)
     assert np.array_equal(target, source)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("thread_count", [1, 2])
 def test_large_arrays_of_any_order(monkeypatch: pytest.MonkeyPatch, dtype: Any, thread_count: int) -> None:
-    monkeypatch.setattr(threads, "_num_threads", thread_count)
+    monkeypatch.setattr(pool, "_num_threads", thread_count)
     items = LARGE // np.dtype(dtype).itemsize
     source = counted((8, 33, items // (8 * 33 * 20), 20), dtype)
     for order in itertools.permutations(range(4)):
@@ -84,8 +86,8 @@ def test_transposes_of_odd_shapes(item_bytes: int, offset: int) -> None:
         target = target.reshape(rows_, columns + 2)
         for past_caches in (False, True):
             target[...] = 0
-            loop, walk = transposes.transposing(item_bytes), copy.walk_of(target[:, 1:-1], source.T)
-            copy.copy_transposed(loop, walk, 0, item_bytes, past_caches)
+            loop, walk = transposes.transposing(item_bytes), entry.walk_of(target[:, 1:-1], source.T)
+            entry.copy_transposed(loop, walk, 0, item_bytes, past_caches)
             assert np.array_equal(target[:, 1:-1], source.T)
             assert not target[:, [0, -1]].any()
 
@@ -160,7 +162,7 @@ def test_overlap_is_as_if_the_source_were_copied_first(data: st.DataObject) -> N
 
     target, source = part(0), part(1)
     expected = source.copy()
-    copy.copy_overlapping(target, source) if target.size else copy.copy(target, source)
+    entry.copy_overlapping(target, source) if target.size else copy.copy(target, source)
     assert np.array_equal(target, expected)
 
 
@@ -234,7 +236,7 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", ["f4", "f2", ">f4", "f8"])
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, view: Any, dtype: str) -> None:
-    monkeypatch.setattr(threads, "_num_threads", 2)
+    monkeypatch.setattr(pool, "_num_threads", 2)
     source = view(counted((1024, 2048), "f4"))
     target = np.zeros(source.shape, dtype)
     copy.copy(target, source)  # compiles
@@ -260,7 +262,7 @@ def test_memory_of_an_overlap_of_equal_strides_is_bounded() -> None:
 @pytest.mark.parametrize("width", [1, 3, 16, 100, 1000])
 @pytest.mark.parametrize("thread_count", [1, 2])
 def test_rows(monkeypatch: pytest.MonkeyPatch, width: int, thread_count: int) -> None:
-    monkeypatch.setattr(threads, "_num_threads", thread_count)
+    monkeypatch.setattr(pool, "_num_threads", thread_count)
     rng = np.random.default_rng(3)
     table = rng.random((900, width), np.float32)
     indices = rng.integers(0, 900, 2000)

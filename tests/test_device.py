@@ -24,8 +24,9 @@ from numparam import Cell, Parameter, Tensor
 from numparam.cli import main
 from numparam.errors import DeviceError, DeviceOutOfMemoryError
 from numparam.initializer import Initializer, initializer
-from numparam.kernels import _driver, device_array
-from numparam.kernels.device_array import DeviceArray
+from numparam.kernels import array as device_array
+from numparam.kernels.array import DeviceArray
+from numparam.kernels.machine import driver as _driver
 
 # --------------------------------------------------------------------------- without a CUDA device
 
@@ -442,9 +443,9 @@ def test_arrays_of_any_layout_are_staged_in_pieces(driver: InterpretedDriver, mo
 def test_saved_pieces_are_read_from_the_device_one_at_a_time(
     driver: InterpretedDriver, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    from numparam import streaming
+    from numparam.tensor import blocks
 
-    monkeypatch.setattr(streaming, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(blocks, "BUFFER_BYTES", 4096)
     values = np.random.default_rng(7).standard_normal((300, 7))
     parameter = Parameter(values, name="w", device="cuda")
     driver.read = []

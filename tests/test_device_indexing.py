@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as nps
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam import Tensor
-from numparam.indexing import is_basic
-from numparam.selection import select_rows
+from numparam.indexing.arrays import is_basic
+from numparam.indexing.rows import select_rows
 
 compiled = [needs_compiler[0], needs_compiler[1]]
 

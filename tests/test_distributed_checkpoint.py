@@ -36,8 +36,8 @@ from numparam.checkpoint.grid import Grid
 from numparam.cli import main
 from numparam.dtypes import TABLE
 from numparam.errors import CheckpointError
+from numparam.indexing.region import Region
 from numparam.initializer import Normal, initializer
-from numparam.region import Region
 from ramp import Ramp, ramp
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import special
 
 from compiled import call
-from numparam.kernels import distributions, elementary
+from numparam.kernels.formula import distributions, elementary
 
 RNG = np.random.default_rng(20261124)
 

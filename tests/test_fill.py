@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 
 import reference
 from compiled import call
-from numparam.kernels import distributions, fill, threads
-from numparam.kernels.distributions import Bounds
-from numparam.kernels.fill import SHORTEST_RUN, TILE, Key, Span
+from numparam.kernels import fill
+from numparam.kernels.fill import Key, Span, entries
+from numparam.kernels.fill.entries import SHORTEST_RUN, TILE
+from numparam.kernels.formula import distributions
+from numparam.kernels.formula.distributions import Bounds
+from numparam.kernels.machine import pool
 
 KEY = Key(0x9E3779B97F4A7C15, 0x0123456789ABCDEF, 0xFEDCBA9876543210)
 DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in reference.FORMATS}
@@ -39,9 +42,9 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    before = threads._num_threads
+    before = pool._num_threads
     yield
-    threads._num_threads = before
+    pool._num_threads = before
 
 
 def filled(draw: str, dtype: str, shape: Any, span: Span | None = None) -> np.ndarray:
@@ -113,7 +116,7 @@ def test_runs_in_rows(draw: str, dtype: str, whole: dict[tuple[str, str], np.nda
 @every_dtype
 def test_both_loops_give_the_same_bits(draw: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     by_run = filled(draw, dtype, 1001, Span(5, (1,)))
-    monkeypatch.setattr(fill, "SHORTEST_RUN", 10**9)
+    monkeypatch.setattr(entries, "SHORTEST_RUN", 10**9)
     monkeypatch.setattr(fill, "_make_run", None)
     by_gather = filled(draw, dtype, (1001, 2), Span(5, (1, 0)))
     assert np.array_equal(by_run, by_gather[:, 0])
@@ -159,12 +162,12 @@ def test_the_whole_array_is_the_default(dtype: str, shape: tuple[int, ...], whol
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e5m2", "float64"])
 @pytest.mark.parametrize("size", [3 * 2**20 + 5, 4 * 2**20 - TILE])
 def test_any_number_of_threads_gives_the_same_bits(dtype: str, size: int) -> None:
-    threads.set_num_threads(1)
+    pool.set_num_threads(1)
     alone = filled("uniform", dtype, size, Span(3, (1,)))
     strided = filled("uniform", dtype, (size // 9, 9), Span(3, (9, 1)))
     assert np.array_equal(alone[: strided.size], strided.reshape(-1))
     for count in range(2, 8):
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
         assert np.array_equal(filled("uniform", dtype, size, Span(3, (1,))), alone)
     gathered = filled("uniform", dtype, (size // 2, 2), Span(3 + size - 1, (-2, -1)))
     assert np.array_equal(gathered.reshape(-1), alone[::-1][: gathered.size])
@@ -377,7 +380,7 @@ def test_bounds_are_rounded_inwards(dtype: str) -> None:
         (0.1, math.inf),
         (-2e-3, -1e-4),
     ):
-        found = fill._inner_bounds(low, high, DTYPES[dtype])
+        found = entries._inner_bounds(low, high, DTYPES[dtype])
         assert found == reference.inner_bounds(low, high, f)
         assert low <= found.low <= found.high <= high
 

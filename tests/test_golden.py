@@ -160,7 +160,7 @@ def test_other_lanes_and_fma_by_the_c_library_give_the_frozen_values(golden: dic
 
     Sixteen lanes are what processors with AVX-512 use; here they run on any.
     """
-    from numparam.kernels._lanes import WIDTH
+    from numparam.kernels.machine.lanes import WIDTH
     from package_copy import copy_package, replace_once
 
     lanes = copy_package(tmp_path) / "_lanes.py"

@@ -18,9 +18,11 @@ import numparam
 from numparam import Parameter, Tensor
 from numparam.errors import DeviceError, DeviceOutOfMemoryError
 from numparam.initializer import initializer
-from numparam.kernels import _driver, constant, fill
+from numparam.kernels import fill
+from numparam.kernels.array import STAGING_BYTES, DeviceArray
 from numparam.kernels.batch import Batch
-from numparam.kernels.device_array import STAGING_BYTES, DeviceArray
+from numparam.kernels.fill import constant
+from numparam.kernels.machine import driver as _driver
 from test_ptx_conversion import PAIRS, assert_same, values_of, wanted
 from test_ptx_copy import SLICES, span_of
 from test_ptx_fill import CASES, HIGH, KEY, bits, check, counters_of_special_words, write

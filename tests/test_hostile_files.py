@@ -14,7 +14,7 @@ import pytest
 from numparam import Parameter, Tensor, load_checkpoint, save_distributed_checkpoint, write_index
 from numparam.checkpoint import header
 from numparam.errors import CheckpointError
-from numparam.region import Region
+from numparam.indexing.region import Region
 
 MUTATIONS = 100_000
 

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import basic_indices
 
 import numparam
 from numparam import initializer as module
+from numparam.indexing.region import Region
 from numparam.initializer import (
     Constant,
     CorrectedTruncatedNormal,
@@ -33,8 +34,7 @@ from numparam.initializer import (
     Zero,
     initializer,
 )
-from numparam.region import Region
-from numparam.source import Source
+from numparam.stream.source import Source
 from ramp import Ramp
 
 

@@ -8,10 +8,10 @@ import pytest
 import numparam
 from jax_devices import jax, sharding
 from numparam import Parameter, Tensor
+from numparam.indexing.region import Region
 from numparam.initializer import Constant, Initializer, Normal, initializer
 from numparam.jax import array, arrays, callback
-from numparam.region import Region
-from numparam.source import Source
+from numparam.stream.source import Source
 
 SHAPE = (48, 64)
 CUTS: list[tuple[tuple[int, ...], tuple[Any, ...], int]] = [  # a mesh, a spec, and how many different parts there are

@@ -13,10 +13,10 @@ import numparam
 from jax_devices import jax, sharding
 from numparam import Parameter
 from numparam import initializer as initializers
+from numparam.indexing.region import Region
 from numparam.initializer import Dirac, Initializer, Normal, Orthogonal, Sparse, VarianceScaling
 from numparam.jax import Kernel, initializer
-from numparam.region import Region
-from numparam.source import Source
+from numparam.stream.source import Source
 
 MATRIX, CONVOLUTION = (256, 384), (3, 5, 64, 96)  # inputs and outputs differ, so that swapped fans show
 NAMES = [

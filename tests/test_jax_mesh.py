@@ -13,8 +13,8 @@ import pytest
 
 from jax_devices import jax, sharding
 from numparam import Layout
+from numparam.indexing.region import Region
 from numparam.jax import layout, named_sharding
-from numparam.region import Region
 
 LAYOUTS = [
     Layout({"dp": 2, "tp": 4}, ("dp", "tp")),

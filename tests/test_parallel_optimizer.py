@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from numparam import Parameter
-from numparam.hardware import Device
+from numparam.device import Device
 from numparam.initializer import initializer
 from numparam.parallel import Momentum, ParallelOptimizer
 from ranks import needs_mpi, run

@@ -12,8 +12,8 @@ from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentValueError
 from numparam.layout.layout import cut
 from numparam.layout.sharding import Shard, parse_axes, parse_mesh, split_axes
-from numparam.plan import Plan, runs
-from numparam.specification import load
+from numparam.model.plan import Plan, runs
+from numparam.model.specification import load
 
 F32 = np.dtype(np.float32)
 shapes = st.lists(st.integers(0, 9), max_size=4).map(tuple)

@@ -18,8 +18,10 @@ import pytest
 
 import numparam.kernels
 from interpreted_device import needs_compiler
-from numparam.kernels import _lanes, fill
-from numparam.kernels._compile import CudaKernel, link
+from numparam.kernels import fill
+from numparam.kernels.fill import entries
+from numparam.kernels.machine import lanes as _lanes
+from numparam.kernels.machine.compile import CudaKernel, link
 from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
 from test_ptx_conversion import TRANSPOSED
 from test_ptx_fill import CASES
@@ -47,12 +49,12 @@ def kernels_of(maker: str) -> Iterator[CudaKernel]:
     if file == "constant":
         yield make()
     elif file == "conversion_threads":
-        from numparam.kernels import conversion_threads
+        from numparam.kernels.copy import cuda_convert
 
         if name == "make_transposed":  # alike too, each two proven parts: tiles and formulas
             yield from itertools.starmap(make, TRANSPOSED)
         else:
-            yield from itertools.starmap(make, conversion_threads.pairs())
+            yield from itertools.starmap(make, cuda_convert.pairs())
     elif file == "fill_threads":
         yield from itertools.starmap(make, CASES)
     else:
@@ -89,10 +91,10 @@ def test_every_kernel_is_proven() -> None:
 
 
 def test_every_distribution_and_dtype_is_proven() -> None:
-    from numparam.kernels import fill_threads
+    from numparam.kernels.fill import cuda as fill_cuda
 
-    assert set(fill_threads.DRAWS) == set(fill._DRAWS) == {draw for draw, _ in CASES}
-    assert set(fill._STORAGE) == {dtype for _, dtype in CASES}
+    assert set(fill_cuda.DRAWS) == set(entries._DRAWS) == {draw for draw, _ in CASES}
+    assert set(entries._STORAGE) == {dtype for _, dtype in CASES}
 
 
 def instructions(cubin: bytes, directory: Path) -> str:
@@ -158,12 +160,13 @@ def test_a_product_of_philox_takes_one_instruction() -> None:
 
 
 def test_lines_can_be_stored_past_the_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from numparam.kernels import _cuda, fill_threads
+    from numparam.kernels.fill import cuda as fill_cuda
+    from numparam.kernels.machine import cuda as _cuda
 
     monkeypatch.setattr(_cuda, "STREAMED", True)
-    monkeypatch.setattr(fill_threads, "_make_row", fill_threads._make_row.__wrapped__)  # not compiled yet
+    monkeypatch.setattr(fill_cuda, "_make_row", fill_cuda._make_row.__wrapped__)  # not compiled yet
     for dtype, access in [(np.float64, "v2.b64"), (np.float32, "v4.b32")]:
-        ptx = fill_threads.make_run.__wrapped__("normal", np.dtype(dtype))._compile()
+        ptx = fill_cuda.make_run.__wrapped__("normal", np.dtype(dtype))._compile()
         assert f"st.global.cs.{access}" in ptx
         assert "STG.E.EF.128" in instructions(link(ptx, "90")[0], tmp_path)
     expected, out = np.empty(512, np.float32), np.zeros(512, np.float32)
@@ -220,7 +223,7 @@ def test_a_changed_kernel_has_other_bits(right: str, wrong: str) -> None:
 def test_without_its_own_lowerings_a_product_and_a_sum_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba import types
 
-    from numparam.kernels._cuda import lane, load_item, store_item, thread
+    from numparam.kernels.machine.cuda import lane, load_item, store_item, thread
 
     item = np.float32(0)
 

@@ -13,8 +13,9 @@ import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam import dtypes
-from numparam.kernels import copy, copy_threads
-from numparam.kernels.device_array import DeviceArray
+from numparam.kernels import copy
+from numparam.kernels.array import DeviceArray
+from numparam.kernels.copy import cuda_rows
 from numparam.kernels.fill import Span
 from test_ptx_fill import FLOATS
 
@@ -128,7 +129,7 @@ def test_any_layout(driver: InterpretedDriver, source: Any, target: Any, start: 
             tuple(step // whole.itemsize for step in view.strides),
         )
         out = DeviceArray.from_host(np.zeros(start + view.size, target), 0)
-        copy_threads.copy(out[start:].reshape(view.shape), there, view.shape, source_span=span)
+        cuda_rows.copy(out[start:].reshape(view.shape), there, view.shape, source_span=span)
         found = out.to_host()
         assert not found[:start].any()
         assert_same(found[start:], wanted(view, np.dtype(target)).ravel())
@@ -141,19 +142,19 @@ def test_transposed_conversions_have_the_bits_of_the_cpu(driver: InterpretedDriv
         view = whole.transpose(axes)
         out = DeviceArray.empty(view.shape, target, 0)
         steps = tuple(step // whole.itemsize for step in view.strides)
-        copy_threads.copy(out, DeviceArray.from_host(whole, 0), view.shape, source_span=Span(0, steps))
+        cuda_rows.copy(out, DeviceArray.from_host(whole, 0), view.shape, source_span=Span(0, steps))
         assert_same(out.to_host(), wanted(view, target))
     assert {name for name, _ in driver.launches} == {f"convert_transposed_{source}_to_{target}"}
 
 
 def test_every_pair_has_its_kernel() -> None:
     """The pairs that share one are not linked twice, and no kernel is left out of the proof."""
-    from numparam.kernels import conversion_threads
+    from numparam.kernels.copy import cuda_convert
 
-    assert set(conversion_threads.DTYPES) == set(DTYPES)
-    kernels = set(conversion_threads.pairs())
+    assert set(cuda_convert.DTYPES) == set(DTYPES)
+    kernels = set(cuda_convert.pairs())
     complex_ = {dtype for dtype in DTYPES if dtype.kind == "c"}
-    used = {conversion_threads.canonical(target, source) for source, target in PAIRS}
+    used = {cuda_convert.canonical(target, source) for source, target in PAIRS}
     assert kernels == {
         (target, source)
         for target, source in used

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
-from numparam.kernels import copy_threads, rows_threads, transpose_threads
-from numparam.kernels.device_array import DeviceArray
+from numparam.kernels.array import DeviceArray
+from numparam.kernels.copy import cuda_rows, cuda_tiles
 from numparam.kernels.fill import Span
+from numparam.kernels.rows import cuda as rows_cuda
 from ptx_interpreter import Launch, Memory, Module, PtxError
 
 pytestmark = needs_compiler
@@ -74,7 +75,7 @@ def test_rows_that_lie_alike_or_not_on_lines_of_16_bytes(driver: InterpretedDriv
     for start, stop, offset in [(0, 131, 0), (1, 130, 1), (3, 66, 3), (5, 6, 2), (0, 17, 1), (9, 90, 4)]:
         part, out = whole[:, start:stop], DeviceArray.from_host(np.zeros(7 * 131 + offset, dtype), 0)
         target, there = out[offset : offset + part.size].reshape(part.shape), DeviceArray.from_host(whole, 0)
-        copy_threads.copy(target, there, part.shape, source_span=span_of(whole, part))
+        cuda_rows.copy(target, there, part.shape, source_span=span_of(whole, part))
         expected = np.zeros(7 * 131 + offset, dtype)
         expected[offset : offset + part.size] = part.ravel()
         np.testing.assert_array_equal(out.to_host(), expected)
@@ -104,7 +105,7 @@ def test_transposes(driver: InterpretedDriver, dtype: str) -> None:
 
 def transpose_by(code: str, size: int) -> None:
     """Run a kernel on four tiles, which one block takes in turn, and compare with NumPy."""
-    side = 2 * transpose_threads.side_of(size)
+    side = 2 * cuda_tiles.side_of(size)
     whole, out = np.arange(side * side).astype(f"u{size}").reshape(side, side), np.zeros((side, side), f"u{size}")
     axes = [1] * 5 + [0] * 5
     arguments = (out.ctypes.data, whole.ctypes.data, 4, side, side, *axes, side * size, *axes, side * size)
@@ -114,15 +115,15 @@ def transpose_by(code: str, size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_a_transpose_without_its_barriers_or_padding_is_seen(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    ptx = transpose_threads.make_transpose(size).ptx
+    ptx = cuda_tiles.make_transpose(size).ptx
     transpose_by(ptx, size)
     first, second = (match.start() for match in re.finditer(r"bar\.sync", ptx))
     for at, message in ((first, "before it is written|without a barrier"), (second, "without a barrier")):
         with pytest.raises(PtxError, match=message):
             transpose_by(ptx[:at] + "//" + ptx[at:], size)
-    monkeypatch.setattr(transpose_threads, "padding_of", lambda size: 0)  # noqa: ARG005
+    monkeypatch.setattr(cuda_tiles, "padding_of", lambda size: 0)  # noqa: ARG005
     with pytest.raises(PtxError, match="words of one bank are met at once"):
-        transpose_by(transpose_threads.make_transpose.__wrapped__(size)._compile(), size)
+        transpose_by(cuda_tiles.make_transpose.__wrapped__(size)._compile(), size)
 
 
 @pytest.mark.parametrize("row", [1, 2, 3, 8, 12, 16, 40])
@@ -174,11 +175,11 @@ def test_rows_beyond_32_bits() -> None:
     far[:40], far[-40:] = np.arange(40), np.arange(100, 140)
     out, step, axes = np.zeros((2, 40), np.uint8), far.size - 40, ([1] * 4 + [2], [0] * 4)
     arguments = (out.ctypes.data, far.ctypes.data, 2, 40, *axes[0], *axes[1], 40, 1, *axes[0], *axes[1], step, 1)
-    Module(copy_threads.make_copy(1).ptx).run(Launch((1, 1), (2, 2)), arguments, Memory(out, far))
+    Module(cuda_rows.make_copy(1).ptx).run(Launch((1, 1), (2, 2)), arguments, Memory(out, far))
     np.testing.assert_array_equal(out, [np.arange(40), np.arange(100, 140)])
     picked, rows = np.zeros((2, 10), np.uint32), np.array([step // 40, 0])
     arguments = (picked.ctypes.data, far.ctypes.data, 2, 10, 40, rows.ctypes.data)
-    Module(rows_threads.make_gather(4).ptx).run(Launch((1, 1), (2, 2)), arguments, Memory(picked, far, rows))
+    Module(rows_cuda.make_gather(4).ptx).run(Launch((1, 1), (2, 2)), arguments, Memory(picked, far, rows))
     assert picked.view(np.uint8)[1, :40].tolist() == list(range(40))
     np.testing.assert_array_equal(picked[0].view(np.uint8), far[step // 40 * 40 :][:40])
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
-from numparam.kernels import constant, fill
+from numparam.kernels import fill
+from numparam.kernels.fill import constant
 from ptx_interpreter import PtxError
 
 pytestmark = needs_compiler
@@ -56,7 +57,7 @@ def bits(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def check(draw: str, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int, span: fill.Span | None) -> None:
     """Compare a fill of the tail of a device array, `offset` items after its 256-byte address."""
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
     expected = np.empty(shape, dtype)
     write(draw, expected, span)
@@ -99,9 +100,9 @@ def test_slices_have_the_bits_of_the_cpu(driver: InterpretedDriver, draw: str, d
 def test_what_is_too_long_for_a_launch_is_cut(
     driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], launches: int
 ) -> None:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
-    monkeypatch.setattr("numparam.kernels.fill_threads.LAUNCH_LIMIT", 50)
+    monkeypatch.setattr("numparam.kernels.fill.cuda.LAUNCH_LIMIT", 50)
     monkeypatch.setattr(constant, "LAUNCH_LIMIT", 4)
     steps = {1: (2,), 2: (1000, 1), 3: (-999, 50, 3)}[len(shape)]
     check("normal", np.dtype(np.float32), shape, 3, fill.Span(HIGH, steps))
@@ -144,9 +145,9 @@ def counters_of_special_words(seed: int) -> Iterator[tuple[int, int, tuple[int, 
 def test_tables_have_the_bits_of_the_cpu_on_special_words(
     driver: InterpretedDriver, draw: str, dtype: np.dtype[Any]
 ) -> None:
+    from numparam.kernels.array import DeviceArray
     from numparam.kernels.batch import Batch
-    from numparam.kernels.device_array import DeviceArray
-    from numparam.kernels.fill_threads import CHUNK
+    from numparam.kernels.fill.cuda import CHUNK
 
     rows, expected = [], []
     with Batch():
@@ -175,8 +176,8 @@ def test_tables_have_the_bits_of_the_cpu_on_special_words(
 )
 @pytest.mark.parametrize("together", [False, True])
 def test_constants_have_the_bits_of_numpy(driver: InterpretedDriver, dtype: np.dtype[Any], together: bool) -> None:
+    from numparam.kernels.array import DeviceArray
     from numparam.kernels.batch import Batch
-    from numparam.kernels.device_array import DeviceArray
 
     value = 3 - 4j if dtype.kind == "c" else 3
     wholes = []
@@ -193,7 +194,7 @@ def test_constants_have_the_bits_of_numpy(driver: InterpretedDriver, dtype: np.d
 
 
 def test_a_store_outside_the_array_is_seen(driver: InterpretedDriver) -> None:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
     out = DeviceArray.empty((64,), np.dtype(np.float32), 0)
     out.shape = (65,)

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from numparam.checkpoint.files import open_checkpoint
 from numparam.cli import main
-from numparam.specification import load
+from numparam.model.specification import load
 
 
 @pytest.fixture(scope="module")

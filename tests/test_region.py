@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
-from numparam.region import Region, as_shape
+from numparam.indexing.region import Region, as_shape
 
 SHAPES = st.lists(st.integers(0, 6), max_size=4).map(tuple)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from numparam.checkpoint.header import Entry
+from numparam.indexing.region import Region
 from numparam.initializer import HeNormal, TruncatedNormal
-from numparam.region import Region
 from numparam.rules import RuleError, Rules
-from numparam.source import Source
+from numparam.stream.source import Source
 
 F32 = np.dtype(np.float32)
 

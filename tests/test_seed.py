@@ -10,7 +10,7 @@ import pytest
 
 import numparam
 from numparam.initializer import Normal, initializer
-from numparam.seed import stream
+from numparam.stream.seed import stream
 
 SHAPE = (5, 7)
 

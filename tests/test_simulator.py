@@ -20,7 +20,7 @@ pytestmark = needs_compiler
 PROGRAM = """
 import numpy as np
 from numba import cuda
-from numparam.kernels._launch import geometry
+from numparam.kernels.launch import geometry
 
 assert cuda.config.ENABLE_CUDASIM
 
@@ -58,7 +58,7 @@ def test_grids_visit_every_item_once() -> None:
 
 @pytest.mark.parametrize("multiprocessors", [1, 108, 132, 170])
 def test_grids_are_within_the_limits_of_a_launch(multiprocessors: int) -> None:
-    from numparam.kernels._launch import THREADS, WAVES, geometry
+    from numparam.kernels.launch import THREADS, WAVES, geometry
 
     for columns in (1, 31, 256, 10**5, 2**40):
         for rows in (1, 2, 300, 10**6, 2**40):

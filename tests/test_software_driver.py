@@ -65,7 +65,7 @@ def _small_model(directory: Path) -> Path:
 
 
 BUFFERS = """
-from numparam.kernels._driver import get_driver
+from numparam.kernels.machine.driver import get_driver
 driver = get_driver()
 there, here = driver.allocate(0, 4096), driver.pinned(0, 4096)
 here[:] = 7

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from numparam import specification
 from numparam.errors import SpecificationError
+from numparam.model import specification
 from numparam.rules import Rules
 
 # The parameters and bytes that the publishers state for their files.

@@ -17,7 +17,7 @@ from scipy import special, stats
 
 from numparam.kernels import fill
 from numparam.kernels.fill import Key, Span
-from numparam.seed import stream
+from numparam.stream.seed import stream
 
 pytestmark = pytest.mark.slow
 

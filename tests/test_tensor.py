@@ -12,8 +12,8 @@ import pytest
 
 import numparam
 from numparam import Tensor
+from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal, One, initializer
-from numparam.region import Region
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from numparam.kernels import fill, threads
+from numparam.kernels import fill
 from numparam.kernels.fill import Key
+from numparam.kernels.machine import pool
 from package_copy import run_python
 
 SIZE = 3 << 20  # enough for several threads
@@ -20,10 +21,10 @@ SIZE = 3 << 20  # enough for several threads
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    before = threads._num_threads
-    threads.set_num_threads(4)
+    before = pool._num_threads
+    pool.set_num_threads(4)
     yield
-    threads._num_threads = before
+    pool._num_threads = before
 
 
 def drawn(stream: int) -> np.ndarray:
@@ -36,14 +37,14 @@ def drawn(stream: int) -> np.ndarray:
 def test_a_forked_child_fills_with_threads_of_its_own() -> None:
     """The pool's threads do not exist in the child, and the lock of the pool may be held by one of them."""
     expected = drawn(1)
-    assert threads._pool is not None
-    with threads._lock, warnings.catch_warnings():
+    assert pool._pool is not None
+    with pool._lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                status = 0 if threads._pool is None and np.array_equal(drawn(1), expected) else 2
+                status = 0 if pool._pool is None and np.array_equal(drawn(1), expected) else 2
             finally:
                 os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -58,11 +59,11 @@ def test_fills_of_many_threads_do_not_disturb_each_other() -> None:
     def draw(stream: int) -> bool:
         if stream < 6:
             barrier.wait()
-        threads.set_num_threads(1 + stream % 7)  # pools grow while others use them
+        pool.set_num_threads(1 + stream % 7)  # pools grow while others use them
         return np.array_equal(drawn(stream), expected[stream])
 
-    with ThreadPoolExecutor(6) as pool:
-        assert all(pool.map(draw, streams))
+    with ThreadPoolExecutor(6) as executor:
+        assert all(executor.map(draw, streams))
 
 
 def test_the_first_fills_may_come_together() -> None:
@@ -87,15 +88,15 @@ def test_an_error_in_one_piece_is_raised() -> None:
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        threads.run(fail, 64 << 20, 1, 1)
+        pool.run(fail, 64 << 20, 1, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("items, item_bytes, multiple", [(0, 4, 32), (1, 4, 32), (9_999_999, 4, 32), (5 << 20, 1, 64)])
 def test_pieces_cover_everything_once(count: int, items: int, item_bytes: int, multiple: int) -> None:
-    threads.set_num_threads(count)
+    pool.set_num_threads(count)
     pieces = []
-    threads.run(lambda start, stop: pieces.append((start, stop)), items, item_bytes, multiple)
+    pool.run(lambda start, stop: pieces.append((start, stop)), items, item_bytes, multiple)
     pieces.sort()
     assert [start for start, _ in pieces] == [0] + [stop for _, stop in pieces[:-1]]
     assert pieces[-1][1] == items
@@ -105,37 +106,37 @@ def test_pieces_cover_everything_once(count: int, items: int, item_bytes: int, m
 @pytest.mark.parametrize("count", [0, -3])
 def test_at_least_one_thread(count: int) -> None:
     with pytest.raises(ValueError, match=f"the number of threads must be at least 1, found {count}"):
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
 
 
 @pytest.mark.parametrize("count", [1.0, "2", None, True])
 def test_threads_are_counted_in_integers(count: object) -> None:
     with pytest.raises(TypeError, match="the number of threads must be an integer"):
-        threads.set_num_threads(count)  # type: ignore[arg-type]
+        pool.set_num_threads(count)  # type: ignore[arg-type]
 
 
 def test_numpy_integers_count_threads() -> None:
-    threads.set_num_threads(np.int64(3))  # type: ignore[arg-type]
-    assert threads.get_num_threads() == 3
+    pool.set_num_threads(np.int64(3))  # type: ignore[arg-type]
+    assert pool.get_num_threads() == 3
 
 
 def test_the_environment_counts_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_num_threads", None)
+    monkeypatch.setattr(pool, "_num_threads", None)
     monkeypatch.setenv("NUMPARAM_NUM_THREADS", "3")
-    assert threads.get_num_threads() == 3
-    threads.set_num_threads(2)
-    assert threads.get_num_threads() == 2
+    assert pool.get_num_threads() == 3
+    pool.set_num_threads(2)
+    assert pool.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", " 2"])
 def test_wrong_environment_is_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_num_threads", None)
+    monkeypatch.setattr(pool, "_num_threads", None)
     monkeypatch.setenv("NUMPARAM_NUM_THREADS", text)
     with pytest.raises(ValueError, match=f"NUMPARAM_NUM_THREADS must be a positive integer, found '{text}'"):
-        threads.get_num_threads()
+        pool.get_num_threads()
 
 
 def test_all_usable_cores_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_num_threads", None)
+    monkeypatch.setattr(pool, "_num_threads", None)
     monkeypatch.setenv("NUMPARAM_NUM_THREADS", "")
-    assert 1 <= threads.get_num_threads() <= (os.cpu_count() or 1)
+    assert 1 <= pool.get_num_threads() <= (os.cpu_count() or 1)

@@ -12,7 +12,7 @@ import pytest
 import numparam
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam.initializer import Normal, initializer
-from numparam.kernels import _driver
+from numparam.kernels.machine import driver as _driver
 from ramp import Ramp
 
 torch = pytest.importorskip("torch")

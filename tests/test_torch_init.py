@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import numparam
+from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal, Uniform, initializer
-from numparam.region import Region
 from numparam.rules import Rules
 
 torch = pytest.importorskip("torch")

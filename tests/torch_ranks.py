@@ -207,7 +207,7 @@ def wrappers_do_not_change_names() -> None:
 
 @case
 def a_seed_of_its_own_for_each_rank_is_refused() -> None:
-    numparam.seed._seed = None
+    numparam.stream.seed._seed = None
     if SIZE == 1:
         init_(nn.Linear(2, 2))
         assert numparam.get_seed() is not None

@@ -10,7 +10,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from numparam.kernels import constant, fill
+from numparam.kernels import fill
+from numparam.kernels.fill import constant
 
 ELEMENTS = 2**26
 """Enough that every dtype of four bytes or two is far larger than any cache: 256 or 128 MiB."""

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 
-from numparam.kernels import copy, threads
+from numparam.kernels import copy
+from numparam.kernels.machine import pool
 
 from . import common
 
@@ -53,7 +54,7 @@ class Copy:
     param_names = ("layout", "threads")
 
     def setup(self, layout: str, thread_count: int) -> None:
-        threads.set_num_threads(thread_count)
+        pool.set_num_threads(thread_count)
         self.target, self.source = LAYOUTS[layout]()
         copy.copy(self.target, self.source)
 
@@ -66,7 +67,7 @@ class ExtraMemory:
     param_names = ("layout",)
 
     def setup(self, layout: str) -> None:
-        threads.set_num_threads(2)
+        pool.set_num_threads(2)
         self.target, self.source = LAYOUTS[layout]()
         copy.copy(self.target, self.source)
 

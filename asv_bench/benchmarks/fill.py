@@ -1,6 +1,6 @@
 """Fills of whole arrays: every draw, dtype and thread count, and the memory that they take beside the array."""
 
-from numparam.kernels import threads
+from numparam.kernels.machine import pool
 
 from . import common
 
@@ -10,7 +10,7 @@ class Fill:
     param_names = ("draw", "dtype", "threads")
 
     def setup(self, draw: str, dtype: str, thread_count: int) -> None:
-        threads.set_num_threads(thread_count)
+        pool.set_num_threads(thread_count)
         self.fill = common.DRAWS[draw]
         self.out = common.touched(dtype)
         self.fill(self.out)
@@ -24,7 +24,7 @@ class ExtraMemory:
     param_names = ("draw", "dtype")
 
     def setup(self, draw: str, dtype: str) -> None:
-        threads.set_num_threads(2)
+        pool.set_num_threads(2)
         self.fill = common.DRAWS[draw]
         self.out = common.touched(dtype)
         self.fill(self.out)

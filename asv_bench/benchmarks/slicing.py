@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from numparam import Tensor
-from numparam.kernels import copy, rows, threads
+from numparam.kernels import copy, rows
+from numparam.kernels.machine import pool
 
 from .copying import Pair, touched
 
@@ -37,7 +38,7 @@ class Slice:
     param_names = ("slice", "threads")
 
     def setup(self, name: str, thread_count: int) -> None:
-        threads.set_num_threads(thread_count)
+        pool.set_num_threads(thread_count)
         self.target, self.source = SLICES[name]()
         copy.copy(self.target, self.source)
 
@@ -50,7 +51,7 @@ class Rows:
     param_names = ("row bytes", "threads")
 
     def setup(self, row_bytes: int, thread_count: int) -> None:
-        threads.set_num_threads(thread_count)
+        pool.set_num_threads(thread_count)
         self.table = touched((2**28 // row_bytes, row_bytes // 4))
         self.values = touched((2**26 // row_bytes, row_bytes // 4))
         self.indices = np.random.default_rng(1).integers(0, len(self.table), len(self.values))

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from numparam import dtypes, hardware
+from numparam import dtypes
 from numparam.cell.hooks import HookHandle, Hooks
 from numparam.cell.settings import Settings
 from numparam.cell.state import IncompatibleKeys, load_state
+from numparam.device import Device
+from numparam.device import device as device_of
 from numparam.errors import ArgumentTypeError
 from numparam.tensor import Tensor
 
@@ -201,12 +203,12 @@ class Cell(Settings):
         if dtype is None and device is None:
             raise ArgumentTypeError("a cell is converted to a dtype, moved to a device, or both; found neither")
         if device is not None:
-            self._move(hardware.device(device))
+            self._move(device_of(device))
         if dtype is not None:
             self._convert(dtypes.as_dtype(dtype))
         return self
 
-    def _move(self, target: hardware.Device) -> None:
+    def _move(self, target: Device) -> None:
         for parameter in self.get_parameters():
             parameter._move(target)
         for _, cell in self.cells_and_names():

@@ -8,13 +8,13 @@ from typing import Any, Self
 import numpy as np
 
 from numparam import dtypes
-from numparam.arguments import as_bool
 from numparam.cell.queries import Queries
+from numparam.checks import as_bool
 from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.layout import Layout
 from numparam.parameter import Parameter
-from numparam.placed import made_together
+from numparam.tensor.placed import made_together
 
 _COMPUTE_DTYPES = ("float16", "float32", "bfloat16")
 _RECOMPUTE = ("mp_comm_recompute", "parallel_optimizer_comm_recompute", "recompute_slice_activation")

@@ -9,7 +9,7 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, MismatchError
 from numparam.parameter import Parameter
-from numparam.parameter_input import converted
+from numparam.parameter.values import converted
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:

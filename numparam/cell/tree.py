@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenError
 from numparam.parameter import Parameter
-from numparam.parameter_tuple import check_members
+from numparam.parameter.tuple import check_members
 from numparam.tensor import Tensor
 
 _TABLES = ("_params", "_cells", "_buffers", "_listed", "_taken", "_flags", "_hooks", "_pre_hooks")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from numparam import dtypes
-from numparam.arguments import as_int
 from numparam.checkpoint import header
 from numparam.checkpoint.files import INDEX_SUFFIX, read_index
 from numparam.checkpoint.grid import Grid
 from numparam.checkpoint.header import Entry
 from numparam.checkpoint.piece import Piece, read_record
 from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
+from numparam.checks import as_int
 from numparam.errors import ArgumentTypeError, CheckpointError
 
 NAMES, SAVE = "numparam.names", "numparam.save"

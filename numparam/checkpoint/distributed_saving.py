@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from numparam.arguments import as_int
 from numparam.cell import Cell
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.distributed_index import NAMES, file_of_rank, index_path, save_number, write_index
@@ -21,13 +20,14 @@ from numparam.checkpoint.header import Entry
 from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.progress import Progress, telling
 from numparam.checkpoint.saving import as_json, contents, record, region_of
+from numparam.checks import as_int
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentValueError, CheckpointError
+from numparam.indexing.region import Region
 from numparam.layout import Layout
 from numparam.parameter import Parameter
-from numparam.region import Region
-from numparam.streaming import blocks_of
 from numparam.tensor import Tensor
+from numparam.tensor.blocks import blocks_of
 
 
 def save_distributed_checkpoint(

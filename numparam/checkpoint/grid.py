@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from numparam.checkpoint.piece import Piece
 from numparam.errors import CheckpointError
-from numparam.region import Region, as_slice
+from numparam.indexing.region import Region, as_slice
 
 
 class Overlap(NamedTuple):

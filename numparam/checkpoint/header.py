@@ -18,7 +18,7 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import CheckpointError
-from numparam.region import MAX_AXES
+from numparam.indexing.region import MAX_AXES
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_FILE_BYTES = 2**63 - 1

@@ -23,9 +23,9 @@ from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFI
 from numparam.checkpoint.stored import Stored
 from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
+from numparam.indexing.region import Region
 from numparam.parameter import Parameter
-from numparam.region import Region
-from numparam.seed import STREAM_VERSION
+from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 
 _LOGGER = logging.getLogger("numparam")

@@ -19,7 +19,7 @@ from numparam import dtypes
 from numparam.checkpoint.header import MAX_FILE_BYTES
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.errors import CheckpointError
-from numparam.region import MAX_AXES
+from numparam.indexing.region import MAX_AXES
 
 _MARK, _TAIL = b"crc_num", 17
 _LENGTH_DELIMITED = 2

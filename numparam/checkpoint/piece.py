@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from numparam.checkpoint import header
 from numparam.checkpoint.header import Entry
 from numparam.errors import CheckpointError
-from numparam.region import Region
+from numparam.indexing.region import Region
 
 PIECES = "numparam.pieces"
 

@@ -15,9 +15,9 @@ import numpy as np
 from numparam import dtypes
 from numparam import initializer as initializers
 from numparam.errors import CheckpointError, NumparamError
+from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer, Unset, by_name
-from numparam.region import Region, as_shape
-from numparam.seed import as_seed
+from numparam.stream.seed import as_seed
 from numparam.tensor import Recipe, Tensor
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from numparam.arguments import as_int
 from numparam.cell import Cell
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import recipes as recipe_text
@@ -21,13 +20,14 @@ from numparam.checkpoint.files import INDEX_SUFFIX, open_checkpoint, write_check
 from numparam.checkpoint.header import Entry
 from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.progress import Progress, Tell, telling
+from numparam.checks import as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
-from numparam.flags import Flag
+from numparam.indexing.region import Region
 from numparam.parameter import Parameter
-from numparam.region import Region
-from numparam.seed import STREAM_VERSION
-from numparam.streaming import blocks_of
+from numparam.parameter.flags import Flag
+from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
+from numparam.tensor.blocks import blocks_of
 
 SUFFIX = ".safetensors"
 RECIPES, FLAGS, TEXTS, STREAM = "numparam.recipes", "numparam.flags", "numparam.texts", "numparam.stream"

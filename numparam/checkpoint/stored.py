@@ -15,10 +15,10 @@ from numparam.checkpoint.header import Entry
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.checkpoint.piece import Piece
 from numparam.errors import CheckpointError, DtypeError
-from numparam.indexing import overwrite, select
+from numparam.indexing.arrays import overwrite, select
+from numparam.indexing.region import Region, row_major
 from numparam.initializer import Initializer
-from numparam.region import Region, row_major
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 from numparam.tensor import Recipe, Tensor
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import DtypeError
-from numparam.generation import with_dtype
-from numparam.specification import Specification, names, resolve
+from numparam.model.generation import with_dtype
+from numparam.model.specification import Specification, names, resolve
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

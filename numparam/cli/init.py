@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from numparam.cli.arguments import Commands, add_model, model
+from numparam.device import device
 from numparam.errors import ArgumentValueError
-from numparam.generation import Generation
-from numparam.hardware import device
 from numparam.layout.sharding import AUTO, Shard
+from numparam.model.generation import Generation
 from numparam.rules import Rules
-from numparam.seed import as_seed
+from numparam.stream.seed import as_seed
 
 _DESCRIPTION = """\
 Write a safetensors file with freshly initialised parameters for the names, shapes and dtypes of a model. The values are

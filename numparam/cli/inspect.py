@@ -5,7 +5,7 @@ from pathlib import Path
 
 from numparam.checkpoint.files import Checkpoint, open_checkpoint
 from numparam.cli.arguments import Commands
-from numparam.inspection import Statistics, statistics
+from numparam.model.statistics import Statistics, statistics
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _LETTERS = "_.-=+*%#"  # for terminals without Unicode

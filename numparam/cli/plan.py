@@ -11,7 +11,7 @@ import numpy as np
 from numparam.checkpoint.header import Entry
 from numparam.cli.arguments import Commands, add_model, model
 from numparam.layout.sharding import AUTO, Shard, parse_axes, parse_mesh
-from numparam.plan import CPU_RATE, Plan, runs
+from numparam.model.plan import CPU_RATE, Plan, runs
 from numparam.text import amount, duration, size
 
 _SHOWN = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from numparam.checkpoint.files import open_checkpoint
 from numparam.cli.arguments import Commands
-from numparam.verification import recorded, verify
+from numparam.model.verification import recorded, verify
 
 _SHOWN = 10
 _DESCRIPTION = """\

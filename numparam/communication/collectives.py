@@ -26,7 +26,7 @@ from numparam.communication.reduction import Reduction
 from numparam.layout.layout import cut
 
 if TYPE_CHECKING:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
     Flat = np.ndarray[Any, np.dtype[Any]] | DeviceArray
 

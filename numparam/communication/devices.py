@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from numparam.communication.exchange import world
 
 if TYPE_CHECKING:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
 
 def is_direct() -> bool:
@@ -29,6 +29,6 @@ def is_direct() -> bool:
 
 def finish(array: DeviceArray) -> None:
     """Wait for the work that was queued on the device of an array, of which MPI knows nothing."""
-    from numparam.kernels._driver import get_driver
+    from numparam.kernels.machine.driver import get_driver
 
     get_driver().record(array.device).sync()

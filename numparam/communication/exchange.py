@@ -22,7 +22,7 @@ from numparam.communication.group import Group, World, alone, named
 from numparam.errors import CommunicationError, DisagreementError, LateRankError, StateError
 
 if TYPE_CHECKING:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
     Buffer = np.ndarray[Any, np.dtype[Any]] | DeviceArray
 

@@ -26,7 +26,7 @@ from numparam.communication.group import (
 )
 from numparam.context import stand_at
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
-from numparam.seed import current_seed, share_seed
+from numparam.stream.seed import current_seed, share_seed
 
 _LONGEST_START = 30 * 24 * 3600.0
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from numparam import dtypes, indexing
+from numparam import dtypes
 from numparam.errors import ArgumentValueError, DtypeError
+from numparam.indexing import arrays
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -102,7 +103,7 @@ def _converted(values: Array, room: Array) -> Array:
     """Return values in the dtype of a buffer, in it if they have another."""
     if values.dtype == room.dtype:
         return values
-    indexing.overwrite(room, values)
+    arrays.overwrite(room, values)
     return room
 
 
@@ -110,4 +111,4 @@ def _write(out: Array, values: Array) -> None:
     if out.dtype == values.dtype:
         np.copyto(out, values)
     else:
-        indexing.overwrite(out, values)
+        arrays.overwrite(out, values)

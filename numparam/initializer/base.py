@@ -8,9 +8,9 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
-from numparam.region import Region
-from numparam.seed import as_seed, current_seed, next_number
-from numparam.source import Buffer, Source
+from numparam.indexing.region import Region
+from numparam.stream.seed import as_seed, current_seed, next_number
+from numparam.stream.source import Buffer, Source
 
 _LARGEST_ROOT = 2.0**511
 
@@ -24,9 +24,9 @@ class Initializer:
         Fill the whole array `arr` in place. This is enough for values that you can compute; a slice of a lazy tensor
         then computes the whole and takes its part.
     ``_initialize_region(self, out, region, source)``
-        Fill the C-contiguous array `out` with what the tensor of shape ``region.full_shape`` has in `region`, a
-        `numparam.region.Region`; ``region.ranges`` are the indices along each axis. Take random values from `source`, a
-        `numparam.source.Source`: they are a pure function of the seed, the name and the index. This is what the
+        Fill the C-contiguous array `out` with what the tensor of shape ``region.full_shape`` has in `region`;
+        ``region.ranges`` are the indices along each axis. Take random values from `source`, a
+        `numparam.stream.source.Source`: they are a pure function of the seed, the name and the index. This is what the
         initializers of numparam do. It is not called for regions without elements.
 
     Calling an initializer on an array fills it in place, as the next tensor without a name.

@@ -8,9 +8,9 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.indexing.region import Region
 from numparam.initializer.base import Initializer
-from numparam.region import Region
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 
 class Constant(Initializer):
@@ -55,7 +55,7 @@ class Constant(Initializer):
             as_scalar(self.value, dtype)
 
     def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
-        from numparam.kernels import constant
+        from numparam.kernels.fill import constant
 
         constant.fill(out, as_scalar(self.value, out.dtype))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
+from numparam.indexing.region import Shape, as_shape
 from numparam.initializer.base import Initializer
 from numparam.initializer.constants import Constant, One, Zero
 from numparam.initializer.fan import (
@@ -22,7 +23,6 @@ from numparam.initializer.fan import (
 from numparam.initializer.random import CorrectedTruncatedNormal, Normal, TruncatedNormal, Uniform
 from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
 from numparam.initializer.unset import Unset
-from numparam.region import Shape, as_shape
 from numparam.tensor import Tensor
 
 KaimingNormal = HeNormal

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.indexing.region import Region
 from numparam.initializer.base import RandomInitializer, check_rank, real
 from numparam.initializer.random import draw_corrected
-from numparam.region import Region
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("uniform", "truncated_normal", "untruncated_normal")

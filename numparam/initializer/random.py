@@ -1,9 +1,9 @@
 """Initializers that draw every element from one distribution."""
 
 from numparam.errors import ArgumentValueError
+from numparam.indexing.region import Region
 from numparam.initializer.base import RandomInitializer, real
-from numparam.region import Region
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 # The standard deviation of the standard normal distribution restricted to [-2, 2].
 TRUNCATED_SIGMA = 0.87962566103423978

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from numparam.arguments import as_int
+from numparam.checks import as_int
 from numparam.errors import ArgumentValueError, ShapeError
+from numparam.indexing.region import Region, as_slice
 from numparam.initializer.base import Initializer, RandomInitializer, check_rank, real
 from numparam.initializer.constants import as_scalar
-from numparam.region import Region, as_slice
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 _SPARSE_BLOCK = 2**16  # words ranked at a time, 256 KiB; more only where one column holds more
 

@@ -1,9 +1,9 @@
 """The initializer of parameters that are there to be loaded."""
 
 from numparam.errors import StateError
+from numparam.indexing.region import Region
 from numparam.initializer.base import Initializer
-from numparam.region import Region
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 
 class Unset(Initializer):

@@ -13,9 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, NumparamError, ShapeError
+from numparam.indexing.region import Region
 from numparam.initializer import Initializer
-from numparam.region import Region
-from numparam.source import Source
+from numparam.stream.source import Source
 from numparam.tensor import Array, Tensor
 
 Fill = Callable[[Array, Region], None]

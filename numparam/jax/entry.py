@@ -13,12 +13,12 @@ from jax.sharding import PartitionSpec as P
 from numparam import dtypes
 from numparam.checkpoint.header import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer
 from numparam.jax.arrays import SeededFill, assembled, filling, made
 from numparam.jax.kernel import as_kernel
 from numparam.jax.names import as_initializer
-from numparam.region import Region, as_shape
-from numparam.seed import as_seed
+from numparam.stream.seed import as_seed
 from numparam.tensor import Array
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ShapeError
+from numparam.indexing.region import Region
 from numparam.initializer import Dirac, Initializer, Orthogonal, Sparse
 from numparam.initializer.fan import FanScaled
-from numparam.region import Region
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 Axes = int | Sequence[int]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal, TruncatedNormal, VarianceScaling
 from numparam.initializer import entry as by_mindspore
 from numparam.initializer.base import RandomInitializer, real
-from numparam.region import Region
-from numparam.source import Buffer, Source
+from numparam.stream.source import Buffer, Source
 
 
 class UniformFromZero(RandomInitializer):

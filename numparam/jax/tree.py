@@ -19,7 +19,7 @@ from numparam.jax.arrays import Fill, assembled, filling
 from numparam.jax.kernel import Kernel, as_kernel
 from numparam.jax.names import as_initializer
 from numparam.rules import Rule, RuleError, Rules
-from numparam.seed import as_seed, current_seed
+from numparam.stream.seed import as_seed, current_seed
 
 FLAX_RULES: dict[str, Initializer] = {
     # Of attention, (features, heads, width): an axis counts once, so that this fits plain matrices too.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from numparam.arguments import as_int
+from numparam.checks import as_int
 from numparam.errors import ArgumentValueError
 from numparam.layout.layout import Layout
 from numparam.text import size

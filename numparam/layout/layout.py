@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from numparam.arguments import as_int
+from numparam.checks import as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
-from numparam.region import Region
+from numparam.indexing.region import Region
 
 Axes = str | Sequence[str] | None
 

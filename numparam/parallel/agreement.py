@@ -17,7 +17,7 @@ from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
 from numparam.parallel.storage import is_shared, parameters_of
 from numparam.parameter import Parameter
-from numparam.streaming import blocks_of
+from numparam.tensor.blocks import blocks_of
 
 
 def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.arguments import as_bool, as_int
+from numparam.checks import as_bool, as_int
 from numparam.communication import collectives
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP
@@ -20,7 +20,7 @@ from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
 
 class DistributedGradReducer:

@@ -20,7 +20,7 @@ from numparam.errors import ArgumentValueError
 from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parallel.storage import Array, check_count, gradient_array, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
-from numparam.parameter_tuple import check_members
+from numparam.parameter.tuple import check_members
 
 Update = Callable[..., None]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from numparam.arguments import as_int
+from numparam.checks import as_int
 from numparam.communication.exchange import world
 from numparam.communication.management import create_group
 from numparam.context import get_auto_parallel_context

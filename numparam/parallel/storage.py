@@ -13,7 +13,7 @@ from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -61,7 +61,7 @@ def as_bytes(memory: Array | DeviceArray) -> Array | DeviceArray:
     """Return the same memory as bytes."""
     if isinstance(memory, np.ndarray):
         return memory.view(np.uint8)
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
     return DeviceArray((memory.nbytes,), np.dtype(np.uint8), memory.device, memory.address, memory)
 

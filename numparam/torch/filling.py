@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, SupportsIndex
 import torch
 
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
+from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
-from numparam.placed import _MADE_ON_DEVICES
-from numparam.region import Region
-from numparam.seed import as_seed, current_seed, get_seed
-from numparam.source import Source
+from numparam.stream.seed import as_seed, current_seed, get_seed
+from numparam.stream.source import Source
+from numparam.tensor.placed import _MADE_ON_DEVICES
 from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.shards import held_part

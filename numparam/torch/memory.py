@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from numparam.device import device
 from numparam.dtypes import EXTENSIONS, as_dtype
 from numparam.errors import DeviceError
-from numparam.hardware import device
 
 if TYPE_CHECKING:
-    from numparam.kernels.device_array import DeviceArray
+    from numparam.kernels.array import DeviceArray
 
 _BITS = {1: torch.uint8, 2: torch.uint16}
 
@@ -61,7 +61,7 @@ def shared(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]] | DeviceArray
     dtype = dtype_of(tensor)
     bare = tensor.detach()
     if bare.device.type == "cuda":
-        from numparam.kernels.device_array import DeviceArray
+        from numparam.kernels.array import DeviceArray
 
         return DeviceArray(tuple(bare.shape), dtype, bare.device.index, bare.data_ptr(), bare)
     if dtype.name in EXTENSIONS:  # torch has no NumPy array of these, but one of their bits

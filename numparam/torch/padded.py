@@ -10,8 +10,8 @@ from numparam.initializer import Normal
 if TYPE_CHECKING:
     import numpy as np
 
-    from numparam.region import Region
-    from numparam.source import Buffer, Source
+    from numparam.indexing.region import Region
+    from numparam.stream.source import Buffer, Source
 
 
 class PaddedNormal(Normal):

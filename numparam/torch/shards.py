@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from numparam.errors import StateError
+from numparam.indexing.region import Region
 from numparam.layout.layout import cut
-from numparam.region import Region
 
 
 def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from interpreted_device import interpreted
 from numparam import Parameter, Tensor
 from numparam.communication import collectives, comm_func, get_rank, init
-from numparam.kernels import device_array
+from numparam.kernels import array as device_array
 from numparam.parallel import DistributedGradReducer, broadcast_parameters, check_agreement
 
 SIZES = (5, 3000, 40)

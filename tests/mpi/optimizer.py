@@ -8,9 +8,9 @@ import numpy as np
 import numparam
 from numparam import Parameter
 from numparam.communication import collectives, comm_func, get_group_size, get_rank, init
+from numparam.indexing.region import Region
 from numparam.initializer import initializer
 from numparam.parallel import DistributedGradReducer, Momentum, ParallelOptimizer, check_agreement
-from numparam.region import Region
 
 STEPS = 3
 SHAPES = {

@@ -1,0 +1,327 @@
+"""Random fill by CUDA threads: the same formulas as `fill`, one thread a block, the same bits.
+
+Three kernels per distribution and dtype. `run` writes rows of consecutive elements of the tensor, in 16-byte stores;
+`gather` rows with any step, one block per element; `table` many small arrays at once. Threads along the grid's first
+axis walk a row, those along its second axis the rows, so a slice of a matrix takes no division.
+
+A thread takes a group of elements: as many whole Philox blocks as fill a 16-byte store. Groups begin at whole blocks,
+and where the address allows it at whole lines of 16 bytes, which may be before the row's first element; what lies
+outside the row is not stored.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import types
+
+from numparam.kernels import launch as _launch
+from numparam.kernels.batch import waiting
+from numparam.kernels.fill import entries
+from numparam.kernels.formula.philox import philox
+from numparam.kernels.machine.compile import CudaKernel, formula
+from numparam.kernels.machine.cuda import (
+    LAUNCH_LIMIT,
+    holds,
+    lane,
+    load_item,
+    store_item,
+    store_line,
+    thread,
+    threads,
+)
+from numparam.kernels.machine.lanes import float16_bits, low_word, select, widened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numparam.kernels.array import DeviceArray
+
+MAX_OUTER_AXES = 5
+"""Axes beside the last one that a launch takes; the caller splits what has more."""
+
+GROUP = {1: 16, 2: 8, 4: 4, 8: 4}
+"""Elements that a thread draws at a time, by their bytes: whole blocks of four, and 16 bytes or twice that."""
+
+CHUNK = 1 << 14
+"""Elements of one row of a table: sixteen rounds of a block's threads."""
+
+DESCRIPTOR_WORDS = 13
+"""Words of 64 bits that describe one array of a table: address, count, base, stream, refinement, and a word for each
+parameter."""
+
+
+class Draw(NamedTuple):
+    """What a kernel must know of a distribution beside its formulas."""
+
+    parameters: int
+    split: bool = False
+    """Whether the first parameter is a word."""
+
+
+OUTER = types.Tuple((types.UniTuple(types.uint32, MAX_OUTER_AXES), types.UniTuple(types.uint64, MAX_OUTER_AXES)))
+"""What a kernel takes of the outer axes: their lengths, and their steps."""
+
+DRAWS = {
+    "bits": Draw(0),
+    "uniform": Draw(4),
+    "normal": Draw(2),
+    "normal_within": Draw(4),
+    "truncated_normal": Draw(8, split=True),
+    "truncated_normal_symmetric": Draw(8, split=True),
+}
+
+
+@cache
+def _make_block(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the formula from a block number to what is stored of its four values."""
+    storage = entries._STORAGE[dtype]
+    narrow, wide = entries._DRAWS[distribution]
+    rounding = float16_bits if dtype == np.float16 else storage.rounding  # every GPU has the instruction
+
+    if storage.wide:
+
+        @formula
+        def draw(block: Any, key: Any, params: Any) -> Any:
+            a, b, c, d = philox(block, block >> 32, key[1], key[0])
+            e, f, g, h = philox(block, block >> 32, key[2], key[0])
+            x, y = wide(a, b, e, f, params)
+            z, w = wide(c, d, g, h, params)
+            return rounding(x), rounding(y), rounding(z), rounding(w)
+    else:
+
+        @formula
+        def draw(block: Any, key: Any, params: Any) -> Any:
+            a, b, c, d = philox(block, block >> 32, key[1], key[0])
+            x, y = narrow(a, b, params)
+            z, w = narrow(c, d, params)
+            return rounding(x), rounding(y), rounding(z), rounding(w)
+
+    return draw
+
+
+@formula
+def _together_1(draw: Any, block: Any, key: Any, params: Any) -> Any:
+    return draw(block, key, params)
+
+
+@formula
+def _together_2(draw: Any, block: Any, key: Any, params: Any) -> Any:
+    return draw(block, key, params) + draw(block + 1, key, params)
+
+
+@formula
+def _together_4(draw: Any, block: Any, key: Any, params: Any) -> Any:
+    return _together_2(draw, block, key, params) + _together_2(draw, block + 2, key, params)
+
+
+_TOGETHER = {1: _together_1, 2: _together_2, 4: _together_4}
+
+
+@cache
+def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the formula that writes this thread's share of one row."""
+    items = entries._STORAGE[dtype].items
+    item, size = items(0), np.dtype(items).itemsize
+    in_line, group = 16 // size, GROUP[size]
+    line_mask = min(in_line, 4) - 1
+    draw, together = _make_block(distribution, dtype), _TOGETHER[group // 4]
+
+    @formula
+    def row(address: Any, count: Any, base: Any, key: Any, params: Any) -> None:
+        word = low_word(base) & 3  # of its block, that the row begins with
+        place = low_word(address // size) & (group - 1)  # in its line
+        aligned = ((place - word) & line_mask) == 0
+        shift = select(aligned, place & (group - 4), 0) + word  # what the first group has before the row
+        block, before = (base >> 2) - widened(shift >> 2), address - widened(shift) * size
+        groups = (count + shift + (group - 1)) // group
+        whole = select(aligned & (count >= group), count - (group - 1), 0)  # groups that begin there or later are not
+        at = thread(0)
+        while holds(at < groups):
+            start = at * group - shift  # what comes before the row has a number above any in it
+            values = together(draw, block + widened(at * (group // 4)), key, params)
+            here = before + widened(at) * (group * size)
+            if holds(start < whole):
+                store_line(here, values, item)
+            else:
+                for k in range(group):
+                    if holds(start + k < count):
+                        store_item(here + k * size, values[k], item)
+            at = at + threads(0)
+
+    return row
+
+
+@formula
+def locate(row: Any, axes: Any, base: Any) -> Any:
+    """Return the global flat index of the first element of a row; the outermost axis takes no division."""
+    index = base
+    for axis in range(MAX_OUTER_AXES - 1, -1, -1):
+        length, step = lane(axes[0][axis]), axes[1][axis]
+        if holds(row < length):
+            return index + widened(row) * step
+        outer = row // length
+        index = index + widened(row - outer * length) * step
+        row = outer
+    return index
+
+
+@cache
+def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
+    """Make the kernel for rows of consecutive elements."""
+    write, size = _make_row(distribution, dtype), dtype.itemsize
+
+    def run(address: Any, rows: Any, length: Any, step: Any, axes: Any, base: Any, key: Any, params: Any) -> None:  # noqa: ARG001
+        at = thread(1)
+        while holds(at < rows):
+            start = lane(address) + widened(at) * widened(lane(length)) * size
+            write(start, lane(length), locate(at, axes, lane(base)), key, params)
+            at = at + threads(1)
+
+    return CudaKernel(f"fill_run_{distribution}_{dtype}", run, _row_signature(distribution, dtype))
+
+
+@cache
+def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
+    """Make the kernel for rows with any step."""
+    items = entries._STORAGE[dtype].items
+    draw, item, size = _make_block(distribution, dtype), items(0), dtype.itemsize
+
+    def gather(address: Any, rows: Any, length: Any, step: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
+        at = thread(1)
+        while holds(at < rows):
+            column = thread(0)
+            here = lane(address) + (widened(at) * widened(lane(length)) + widened(column)) * size
+            index = locate(at, axes, lane(base)) + widened(column) * step
+            while holds(column < length):
+                a, b, c, d = draw(index >> 2, key, params)
+                word = low_word(index) & 3
+                value = select(word < 2, select(word == 0, a, b), select(word == 2, c, d))
+                store_item(here, value, item)
+                column, further = column + threads(0), widened(threads(0))
+                here, index = here + further * size, index + further * step
+            at = at + threads(1)
+
+    return CudaKernel(f"fill_gather_{distribution}_{dtype}", gather, _row_signature(distribution, dtype))
+
+
+_BITS, _WORD = np.uint32(0), np.uint64(0)
+
+
+@formula
+def _load_word(start: Any) -> Any:
+    return load_item(start, _WORD)
+
+
+@cache
+def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
+    """Make the kernel for many arrays: row `i` is what the `i`-th descriptor says."""
+    write, load = _make_row(distribution, dtype), _load_word
+    load_params = _make_load_params(distribution, dtype)
+
+    def table(descriptors: Any, rows: Any, seed: Any) -> None:
+        at = thread(1)
+        while holds(at < rows):
+            start = lane(descriptors) + widened(at) * (8 * DESCRIPTOR_WORDS)
+            address, count, base = load(start), load(start + 8), load(start + 16)
+            key = seed, load(start + 24), load(start + 32)
+            write(address, low_word(count), base, key, load_params(start + 40))
+            at = at + threads(1)
+
+    return CudaKernel(f"fill_table_{distribution}_{dtype}", table, (types.uint64, types.uint32, types.uint64))
+
+
+@cache
+def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
+    count, split = DRAWS[distribution]
+    scalar = np.float64(0) if dtype == np.float64 else np.float32(0)
+    load = formula(lambda start: load_item(start, scalar))
+
+    @formula
+    def none(start: Any) -> Any:  # noqa: ARG001
+        return ()
+
+    @formula
+    def two(start: Any) -> Any:
+        return load(start), load(start + 8)
+
+    @formula
+    def four(start: Any) -> Any:
+        return load(start), load(start + 8), load(start + 16), load(start + 24)
+
+    @formula
+    def split_and_seven(start: Any) -> Any:
+        upper = load(start + 32), load(start + 40), load(start + 48), load(start + 56)
+        return (load_item(start, _BITS), load(start + 8), load(start + 16), load(start + 24)) + upper  # noqa: RUF005
+
+    return split_and_seven if split else {0: none, 2: two, 4: four}[count]
+
+
+def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    count, split = DRAWS[distribution]
+    params = [types.float64 if dtype == np.float64 else types.float32] * count
+    if split:
+        params[0] = types.uint32
+    word, count = types.uint64, types.uint32
+    return word, count, count, word, OUTER, word, types.UniTuple(word, 3), types.Tuple(params)
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def fill_array(
+    distribution: str, out: DeviceArray, key: entries.Key, params: tuple[Any, ...], span: entries.Span | None
+) -> None:
+    """Write a slice of a logical tensor into a device array; see the entries of `fill`."""
+    lengths, steps, base = entries._merged(out.shape, span)
+    if len(lengths) == 1 and (steps[0] == 1 or lengths[0] == 1) and (batch := waiting(out)):
+        rows = _table_rows(distribution, out, key, params, base)
+        batch.add(make_table(distribution, out.dtype), out, rows, key.seed)
+        return
+    _fill_rows(distribution, out.reshape((out.size,)), key, params, lengths, steps, base)
+
+
+def _fill_rows(
+    distribution: str,
+    out: DeviceArray,
+    key: entries.Key,
+    params: tuple[Any, ...],
+    lengths: list[int],
+    steps: list[int],
+    base: int,
+) -> None:
+    *outer, length = lengths
+    rows = math.prod(outer)
+    if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # seldom: several launches
+        singly = outer and (len(outer) > MAX_OUTER_AXES or length > LAUNCH_LIMIT)
+        most = 1 if singly else max(LAUNCH_LIMIT // math.prod(outer[1:]), 1)
+        size = math.prod(lengths[1:])
+        for start in range(0, lengths[0], most):
+            count = min(most, lengths[0] - start)
+            left = lengths[1:] if outer and count == 1 else [count, *lengths[1:]]
+            part, first = out[start * size : (start + count) * size], base + start * steps[0]
+            _fill_rows(distribution, part, key, params, left, steps[-len(left) :], first)
+        return
+    padding = MAX_OUTER_AXES - len(outer)
+    axes = (*[1] * padding, *outer), (*[0] * padding, *steps[:-1])
+    consecutive = steps[-1] == 1 or length == 1
+    kernel = (make_run if consecutive else make_gather)(distribution, out.dtype)
+    columns = -(-length // GROUP[out.itemsize]) + 1 if consecutive else length
+    words = (out.address, rows, length, steps[-1], *axes[0], *axes[1], base, *key)
+    _launch.launch(out.device, kernel, columns, rows, (*(word % 2**64 for word in words), *params))
+
+
+def _table_rows(
+    distribution: str, out: DeviceArray, key: entries.Key, params: tuple[Any, ...], base: int
+) -> Iterator[tuple[int, ...]]:
+    scalar = np.float64 if out.dtype == np.float64 else np.float32
+    words = np.zeros(DESCRIPTOR_WORDS - 5, np.uint64)
+    for place, value in enumerate(params):
+        item = np.uint32(value) if DRAWS[distribution].split and place == 0 else scalar(value)
+        words[place : place + 1].view(item.dtype)[0] = item
+    for start in range(0, out.size, CHUNK):
+        address, count = out.address + start * out.itemsize, min(CHUNK, out.size - start)
+        yield address, count, base + start, key.stream, key.refinement, *words.tolist()

@@ -1,0 +1,1 @@
+"""Pure scalar formulas, written once and compiled for every target."""

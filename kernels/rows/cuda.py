@@ -1,0 +1,91 @@
+"""Gather and scatter of rows by CUDA threads: the twin of `rows`."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import types
+
+from numparam.kernels import launch as _launch
+from numparam.kernels.copy.cuda_rows import WORDS, group_of, row_mover
+from numparam.kernels.machine.compile import CudaKernel, formula
+from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, thread, threads
+from numparam.kernels.machine.lanes import widened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numparam.kernels.array import DeviceArray
+
+
+_WORD = WORDS[8]
+_SIGNATURE = (*[types.uint64] * 2, *[types.uint32] * 2, *[types.uint64] * 2)
+
+
+@formula
+def _identity(at: Any, indices: Any) -> Any:  # noqa: ARG001
+    return widened(at)
+
+
+@formula
+def _look_up(at: Any, indices: Any) -> Any:
+    return load_item(lane(indices) + widened(at) * 8, _WORD)
+
+
+def _make_kernel(name: str, item_bytes: int, to_row: Any, from_row: Any) -> CudaKernel:
+    """Make a kernel that copies row ``from_row(at, indices)`` to row ``to_row(at, indices)``."""
+    move_row, step = row_mover(item_bytes), np.uint64(item_bytes)
+
+    def move(target: Any, source: Any, rows: Any, length: Any, row_bytes: Any, indices: Any) -> None:
+        at = thread(1)
+        while holds(at < rows):
+            to = lane(target) + to_row(at, indices) * row_bytes
+            origin = lane(source) + from_row(at, indices) * row_bytes
+            move_row(to, origin, lane(length), lane(step), lane(step))
+            at = at + threads(1)
+
+    return CudaKernel(f"{name}_{item_bytes}", move, _SIGNATURE)
+
+
+@cache
+def make_gather(item_bytes: int) -> CudaKernel:
+    """Make the kernel that reads rows of items of 1, 2, 4, 8 or 16 bytes where indices say."""
+    return _make_kernel("gather", item_bytes, _identity, _look_up)
+
+
+@cache
+def make_scatter(item_bytes: int) -> CudaKernel:
+    """Make the kernel that writes rows of items of 1, 2, 4, 8 or 16 bytes where indices say."""
+    return _make_kernel("scatter", item_bytes, _look_up, _identity)
+
+
+def gather(target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
+    """Write ``source[indices]`` into `target`; parameters as in `rows.gather`, all on one device."""
+    for part in _parts(indices):
+        _launch_rows(make_gather, target[part], source, indices[part])
+
+
+def scatter(target: DeviceArray, indices: DeviceArray, source: DeviceArray) -> None:
+    """Write `source` into ``target[indices]``; no index may come twice, for threads have no order."""
+    for part in _parts(indices):
+        _launch_rows(make_scatter, target, source[part], indices[part])
+
+
+def _parts(indices: DeviceArray) -> Iterator[slice]:
+    for start in range(0, indices.size, LAUNCH_LIMIT):
+        yield slice(start, start + LAUNCH_LIMIT)
+
+
+def _launch_rows(make: Any, target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
+    row_bytes = math.prod(target.shape[1:]) * target.itemsize
+    if not row_bytes:
+        return
+    item = math.gcd(16, target.address, source.address, row_bytes)
+    for start in range(0, row_bytes, LAUNCH_LIMIT * item):
+        length = min(row_bytes - start, LAUNCH_LIMIT * item) // item
+        columns = min(length, -(-length // group_of(item, item)) + 1)
+        words = target.address + start, source.address + start, indices.size, length, row_bytes, indices.address
+        _launch.launch(target.device, make(item), columns, indices.size, words)

@@ -1,0 +1,49 @@
+"""Initializers of buffers: values that are fixed by their index and stored beside the parameters of a model."""
+
+from typing import Any
+
+import numpy as np
+
+from numparam.errors import ShapeError
+from numparam.indexing.region import Region
+from numparam.initializer import Initializer
+from numparam.initializer.base import check_rank
+from numparam.initializer.constants import as_scalar
+from numparam.stream.source import Source
+
+
+class Arange(Initializer):
+    """Count 0, 1, 2, ... along the last axis, as ``position_ids`` do."""
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if not shape:
+            raise ShapeError("arange counts along the last axis; a scalar has none")
+        as_scalar(max(shape[-1] - 1, 0), dtype)
+
+    def _initialize_region(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002
+        _spread(out, region, np.array(region.ranges[-1]))
+
+
+class LowerTriangle(Initializer):
+    """Write one on and below the diagonal of the last two axes and zero above it, as causal masks do."""
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:  # noqa: ARG002
+        check_rank(self, shape, 2)
+
+    def _initialize_region(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002
+        rows, columns = region.ranges[-2:]
+        _spread(out, region, np.greater_equal.outer(np.array(rows), np.array(columns)))
+
+
+def _spread(out: np.ndarray[Any, np.dtype[Any]], region: Region, values: np.ndarray[Any, np.dtype[Any]]) -> None:
+    """Repeat the values of the last axes along all others."""
+    out[...] = np.broadcast_to(values, [len(indices) for indices in region.ranges]).reshape(out.shape)
+
+
+BUFFERS: dict[str, type[Initializer]] = {"arange": Arange, "lower_triangle": LowerTriangle}

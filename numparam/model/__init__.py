@@ -1,0 +1,1 @@
+"""Whole models: their specification, generation, verification, statistics and plan."""

@@ -1,0 +1,160 @@
+"""Fresh parameters for a whole model: what decides their values, and the record of it inside the file.
+
+The record is the safetensors metadata: ``numparam.seed``, ``numparam.stream`` (the version of the random stream),
+``numparam.rules`` (all rules, the defaults included, as canonical JSON), ``numparam.parameters`` (how many there are)
+and, in the file of a shard, ``numparam.shard``, ``numparam.axes`` and ``numparam.shapes`` (the shapes of the whole
+parameters). Names, dtypes and the shapes of slices stand in the header anyway, so a file says all that is needed to
+make it again.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.checkpoint.files import Block, Checkpoint, write_checkpoint
+from numparam.checkpoint.header import Entry
+from numparam.errors import CheckpointError, NumparamError
+from numparam.indexing.region import Region, as_shape
+from numparam.layout.sharding import Shard
+from numparam.rules import Rule, Rules
+from numparam.stream.seed import STREAM_VERSION, as_seed
+from numparam.stream.source import Source
+from numparam.tensor.blocks import blocks_to_make
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Make the parameters of a model, or one shard of each, from a seed and rules.
+
+    Parameters
+    ----------
+    entries : tuple of Entry
+        The whole parameters.
+    seed : int
+        From 0 to 2**64 - 1.
+    rules : Rules
+        Give each parameter its initializer.
+    shard : Shard, optional
+        Which slice of every parameter to make; all of it if not given.
+    device : str
+        Which device makes the values; they are the same on all.
+
+    Raises
+    ------
+    NumparamError
+        If no rule covers some parameter, or an initializer does not suit it; the message names the parameter.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> entries = (Entry("weight", (4, 6), np.dtype("float32")), Entry("bias", (4,), np.dtype("float32")))
+    >>> path = Path(tempfile.mkdtemp()) / "fresh.safetensors"
+    >>> Generation(entries, 7, Rules.from_toml("")).write(path) == path.stat().st_size
+    True
+    """
+
+    entries: tuple[Entry, ...]
+    seed: int
+    rules: Rules
+    shard: Shard | None = None
+    device: str = "cpu"
+    chosen: dict[str, Rule] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self.rules.assign(self.entries))
+        for entry in self.entries:
+            rule = self.chosen[entry.name]
+            try:
+                rule.initializer._check(entry.shape, entry.dtype)
+            except NumparamError as error:
+                raise type(error)(f"parameter {entry.name!r} gets {rule}: {error}") from None
+
+    @property
+    def local_entries(self) -> tuple[Entry, ...]:
+        """Give the parameters as they stand in the file: with the shapes of the slices."""
+        return tuple(entry._replace(shape=self.region(entry).shape) for entry in self.entries)
+
+    def region(self, entry: Entry) -> Region:
+        """Give the part of a whole parameter that is made."""
+        whole = Region.full(entry.shape)
+        return whole if self.shard is None else whole[self.shard.slices(entry.shape)]
+
+    def blocks(self, entry: Entry) -> Iterator[Block]:
+        """Cut the values to make of a whole parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
+        source = Source(self.seed, entry.name)
+        return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype, self.device)
+
+    def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
+        """Write the parameters to a safetensors file; return its bytes. See `checkpoint.files`."""
+        whole = {entry.name: entry for entry in self.entries}
+        return write_checkpoint(
+            path, self.local_entries, self.metadata(), lambda entry: self.blocks(whole[entry.name]), progress
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """Give the record that `from_checkpoint` reads."""
+        record = {
+            "format": "pt",  # without it, transformers refuses the file
+            "numparam.parameters": str(len(self.entries)),
+            "numparam.rules": self.rules.to_json(),
+            "numparam.seed": str(self.seed),
+            "numparam.stream": str(STREAM_VERSION),
+        }
+        if self.shard is not None:
+            shapes = {entry.name: entry.shape for entry in self.entries}
+            record["numparam.axes"] = self.shard.axes_text
+            record["numparam.shapes"] = json.dumps(shapes, sort_keys=True, separators=(",", ":"))
+            record["numparam.shard"] = str(self.shard)
+        return record
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> "Generation":
+        """Read the record in a file.
+
+        Raises
+        ------
+        CheckpointError
+            If the file has no record, or one that this version cannot follow.
+        """
+        record, where = checkpoint.metadata, str(checkpoint.path)
+        for key in ("parameters", "rules", "seed", "stream"):
+            if f"numparam.{key}" not in record:
+                raise CheckpointError(f"{where}: its metadata has no numparam.{key}: numparam init did not write it")
+        if record["numparam.stream"] != str(STREAM_VERSION):
+            raise CheckpointError(
+                f"{where}: it holds values of random stream {record['numparam.stream']!r}; "
+                f"this numparam makes those of stream {STREAM_VERSION}"
+            )
+        count = record["numparam.parameters"]
+        if count != str(len(checkpoint.entries)):
+            raise CheckpointError(f"{where}: numparam init wrote {count} parameters, found {len(checkpoint.entries)}")
+        try:
+            seed = as_seed(int(record["numparam.seed"]))
+            shard = None
+            shapes: Mapping[str, tuple[int, ...]] = {}
+            if "numparam.shard" in record:
+                shard = Shard.parse(record["numparam.shard"], record["numparam.axes"])
+                shapes = {name: as_shape(shape) for name, shape in json.loads(record["numparam.shapes"]).items()}
+            entries = tuple(
+                entry._replace(shape=shapes[name] if shard else entry.shape)
+                for name, entry in checkpoint.entries.items()
+            )
+            generation = cls(entries, seed, Rules.from_json(record["numparam.rules"], "its rules"), shard)
+        except (NumparamError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{where}: its record cannot be followed: {error}") from None
+        for found, entry in zip(checkpoint.entries.values(), generation.local_entries, strict=True):
+            if found != entry:
+                raise CheckpointError(
+                    f"{where}: parameter {found.name!r} has shape {found.shape}; its record says {entry.shape}"
+                )
+        return generation
+
+
+def with_dtype(entries: tuple[Entry, ...], dtype: np.dtype[Any]) -> tuple[Entry, ...]:
+    """Give the floating-point parameters another dtype; integers and bools keep theirs."""
+    return tuple(entry._replace(dtype=dtype) if dtypes.is_floating(entry.dtype) else entry for entry in entries)

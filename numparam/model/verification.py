@@ -1,0 +1,122 @@
+"""Compare files with the values that their own records demand, bit for bit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numparam.checkpoint.files import BUFFER_BYTES, Checkpoint, open_checkpoint
+from numparam.checkpoint.header import Entry
+from numparam.model.generation import Generation
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Name the first value of a parameter that is not what it should be.
+
+    Parameters
+    ----------
+    entry : Entry
+        The parameter, as it stands in the file.
+    flat : int
+        The row-major index in the file's array.
+    index : tuple of int
+        The same as one number for each axis.
+    whole_index : tuple of int
+        The index in the whole parameter; `index` itself unless the file holds a shard.
+    found, expected : NumPy scalar
+        The value in the file, and the value that belongs there.
+    """
+
+    entry: Entry
+    flat: int
+    index: tuple[int, ...]
+    whole_index: tuple[int, ...]
+    found: Any
+    expected: Any
+
+    def __str__(self) -> str:
+        whole = "" if self.whole_index == self.index else f", {self.whole_index} of the whole"
+        return (
+            f"parameter {self.entry.name!r} differs first at index {self.index} (flat {self.flat}{whole}): "
+            f"found {_shown(self.found)}, expected {_shown(self.expected)}"
+        )
+
+
+def recorded(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """Return what has records to follow: a file, an index that has one itself, or else each file that an index names.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is damaged.
+    OSError
+        If a file cannot be opened.
+    """
+    if not checkpoint.is_index or "numparam.seed" in checkpoint.metadata:
+        return [checkpoint]
+    return [open_checkpoint(path) for path in sorted(checkpoint.files)]
+
+
+def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None) -> list[Difference]:
+    """Make every value again and compare its bits with the file's.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        A file that ``numparam init`` wrote, or an index with its record; see `recorded`.
+    progress : callable, optional
+        Is told the bytes compared since the last call.
+
+    Returns
+    -------
+    list of Difference
+        The first difference of each parameter that has one, in file order; empty when the file is right.
+
+    Raises
+    ------
+    CheckpointError
+        If the file has no record to follow, or cannot be read.
+    """
+    generation = Generation.from_checkpoint(checkpoint)
+    found = (_first_difference(checkpoint, generation, entry, progress) for entry in generation.entries)
+    return [difference for difference in found if difference is not None]
+
+
+def _first_difference(
+    checkpoint: Checkpoint, generation: Generation, entry: Entry, progress: Callable[[int], None] | None
+) -> Difference | None:
+    done = 0
+    size = min(BUFFER_BYTES // entry.dtype.itemsize, checkpoint.entries[entry.name].size)
+    made, read = np.empty(size, entry.dtype), np.empty(size, entry.dtype)
+    bits = np.dtype(f"u{entry.dtype.itemsize}")
+    with checkpoint.reading(entry.name) as fill:
+        for block in generation.blocks(entry):
+            count = int(np.prod(block.shape, dtype=np.int64))
+            expected, found = made[:count], read[:count]
+            block.fill(expected.reshape(block.shape))
+            fill(found)
+            wrong = expected.view(bits) != found.view(bits)
+            if wrong.any():
+                place = int(wrong.argmax())
+                return _difference(checkpoint, generation, entry, done + place, found[place], expected[place])
+            done += count
+            if progress:
+                progress(found.nbytes)
+    return None
+
+
+def _difference(
+    checkpoint: Checkpoint, generation: Generation, entry: Entry, flat: int, found: Any, expected: Any
+) -> Difference:
+    local = checkpoint.entries[entry.name]
+    index = tuple(int(i) for i in np.unravel_index(flat, local.shape)) if local.shape else ()
+    starts = [part.start for part in generation.region(entry).ranges]
+    whole = tuple(start + i for start, i in zip(starts, index, strict=True))
+    return Difference(local, flat, index, whole, found, expected)
+
+
+def _shown(value: Any) -> str:
+    """Show a value and its bits: 0.0 and -0.0 are different values that look alike, and so are two NaN."""
+    return f"{value} (0x{value.tobytes()[::-1].hex()})"

@@ -1,0 +1,84 @@
+"""The attributes of a parameter that training and parallel runs read: each has a default and a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import numpy as np
+
+from numparam.checks import as_bool, as_int
+from numparam.errors import ArgumentTypeError
+
+if TYPE_CHECKING:
+    from numparam.parameter.parameter import Parameter
+
+Value = TypeVar("Value")
+
+
+class Flag(Generic[Value]):
+    """Keep a checked attribute of a parameter, which takes no memory as long as it has its default.
+
+    Parameters
+    ----------
+    default : callable
+        Makes the default.
+    check : callable
+        Is given a description of the attribute and a value; returns what is stored, or raises.
+    doc : str
+        The docstring of the attribute.
+    """
+
+    def __init__(self, default: Callable[[], Value], check: Callable[[str, Any], Value], doc: str) -> None:
+        self.default = default
+        self.check = check
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, parameter: None, owner: type) -> Flag[Value]: ...
+
+    @overload
+    def __get__(self, parameter: Parameter, owner: type) -> Value: ...
+
+    def __get__(self, parameter: Parameter | None, owner: type) -> Flag[Value] | Value:
+        if parameter is None:
+            return self
+        state = vars(parameter)
+        return state[self.name] if self.name in state else self.default()
+
+    def __set__(self, parameter: Parameter, value: Any) -> None:
+        vars(parameter)[self.name] = self.check(f"Parameter {parameter.name!r}: {self.name}", value)
+
+
+def switch(default: bool, doc: str) -> Flag[bool]:
+    """Make a flag that is exactly True or False."""
+    return Flag(lambda: default, as_bool, doc)
+
+
+def integer(default: int, doc: str, low: int | None = None) -> Flag[int]:
+    """Make a flag that is an int, of at least `low` if that is given."""
+
+    def check(what: str, value: Any) -> int:
+        # As in MindSpore, a bool is an int where any will do.
+        return int(value) if low is None and isinstance(value, bool) else as_int(what, value, low)
+
+    return Flag(lambda: default, check, doc)
+
+
+def lengths(doc: str) -> Flag[list[int]]:
+    """Make a flag that is a list, given as a list or tuple."""
+
+    def check(what: str, value: Any) -> list[int]:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, int | np.integer) for item in value):
+            raise ArgumentTypeError(f"{what} is a list or tuple of ints, found {value!r}")
+        return [int(item) for item in value]
+
+    return Flag(list, check, doc)
+
+
+def anything(default: Any, doc: str) -> Flag[Any]:
+    """Make a flag that takes any value."""
+    return Flag(lambda: default, lambda _, value: value, doc)

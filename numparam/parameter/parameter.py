@@ -1,0 +1,504 @@
+"""A parameter: a tensor with a name and the flags that training reads."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
+from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
+from numparam.indexing.region import Region
+from numparam.layout import Layout
+from numparam.parameter.flags import anything, integer, lengths, switch
+from numparam.parameter.values import as_values, converted, refuse_imaginary
+from numparam.tensor import Recipe, Tensor
+
+if TYPE_CHECKING:
+    from numparam.initializer import Initializer
+
+_MAX_NAME = 1024
+_generated = count()
+_cache_keys = count()
+
+
+class Parameter(Tensor):
+    """Hold a tensor that a model learns.
+
+    A parameter made from a lazy tensor is lazy too. Its values are a pure function of the seed that the tensor was made
+    under, its own name at the moment they are made, and the index. A parameter without a name has the values of the
+    tensor it was made from. A slice of a tensor may be given to make one shard of a parameter.
+
+    `clone`, ``copy.copy``, ``copy.deepcopy`` and pickle keep every attribute and share no storage; a lazy parameter
+    stays lazy, and so does its copy. A clone has the values of its original for ever; a copy of a lazy parameter that
+    gets another name before its values are made has the values of that name.
+
+    There is no parameter server and no embedding cache: `is_param_ps`, `init_in_server`, `cache_enable`, `cache_shape`,
+    `key` and `unique` are kept, copied and saved for programs that read them.
+
+    Parameters
+    ----------
+    default_input : Tensor, int, float, numpy.ndarray, NumPy scalar or list
+        The values, which are copied, never shared. An int becomes int32 and a float float32; a list of ints int64.
+    name : str, optional
+        Stripped of surrounding blanks, at most 1024 characters. None or blank: ``Parameter#N`` until a cell names it.
+    requires_grad : bool
+        Whether the parameter is trained.
+    layerwise_parallel : bool
+        Whether broadcasts and gradient aggregation leave it out.
+    parallel_optimizer : bool
+        Whether the optimizer may shard it.
+    device : str or Device, optional
+        Where the values are, or will be made, as for a `Tensor`.
+
+    Raises
+    ------
+    TypeError
+        If the input or a flag is of a kind that is not accepted.
+    ValueError
+        If the input is a bool or does not fit its dtype, or the name is no str or too long.
+
+    Examples
+    --------
+    >>> from numparam.initializer import Normal, initializer
+    >>> Parameter(initializer(Normal(0.02), (2, 3)), name="w")
+    Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True)
+    >>> Parameter([1.0, 2.0], name="b", requires_grad=False).asnumpy()
+    array([1., 2.], dtype=float32)
+    """
+
+    requires_grad = switch(True, "Get or set whether the parameter is trained.")
+    layerwise_parallel = switch(
+        False, "Get or set whether broadcasts and gradient aggregation leave the parameter out."
+    )
+    parallel_optimizer = switch(True, "Get or set whether the optimizer may shard the parameter.")
+    parallel_optimizer_comm_recompute = switch(
+        False, "Get or set whether the AllGather of a parameter that the optimizer shards is done again when needed."
+    )
+    comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is never fused.", low=0)
+    sliced = anything(False, "Get or set whether the values are one slice of the whole parameter.")
+    unique = anything(False, "Get or set whether the parameter is unique.")
+    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 is none.")
+    cache_enable = switch(False, "Get or set whether the rows of the parameter go through an embedding cache.")
+    cache_shape = lengths("Get or set the shape of the cache, as a list.")
+    is_param_ps = switch(False, "Get or set whether a parameter server updates the parameter; see `set_param_ps`.")
+    init_in_server = switch(False, "Get or set whether the parameter server also makes the initial values.")
+
+    _origin = "initializer"
+    _origin_file: str | None = None
+    _parallel_mode = ParallelMode.STAND_ALONE
+    _initialized = False
+    _layout: Layout | None = None
+    _region: Region | None = None  # that of the values, if they are not those of the whole
+    _pipeline_stages: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        default_input: Any,
+        name: str | None = None,
+        requires_grad: bool = True,
+        layerwise_parallel: bool = False,
+        parallel_optimizer: bool = True,
+        *,
+        device: Any = None,
+    ) -> None:
+        if name is None:
+            self._name, self._name_is_generated = f"Parameter#{next(_generated)}", True
+        else:
+            self.name = name
+        # A default needs no place: models have thousands of parameters.
+        if requires_grad is not True:
+            self.requires_grad = requires_grad
+        if layerwise_parallel is not False:
+            self.layerwise_parallel = layerwise_parallel
+        if parallel_optimizer is not True:
+            self.parallel_optimizer = parallel_optimizer
+        if isinstance(default_input, Tensor):
+            self._copy(default_input)
+        else:
+            self._hold(as_values(self._name, default_input))
+        self._place(device)
+        if self._recipe is None:
+            self._origin = "input"
+        elif (mode := parallel_mode()) != self._parallel_mode:
+            self._parallel_mode = mode
+
+    def _copy(self, other: Tensor) -> None:
+        super()._copy(other)
+        recipe = other._recipe
+        region = recipe.region if recipe is not None else other._region if isinstance(other, Parameter) else None
+        if region is not None and not region.whole:
+            self._region = region
+
+    def _stream_name(self, recipe: Recipe) -> str | int:
+        # A recipe that has a name is a copy of another parameter's.
+        return recipe.name if self._name_is_generated or isinstance(recipe.name, str) else self._name
+
+    @property
+    def name(self) -> str:
+        """Get or set the name; it decides the values of a lazy parameter."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        if name is not None and not isinstance(name, str):
+            raise ArgumentValueError(f"the name of a parameter is a str or None, found {name!r}")
+        given = (name or "").strip()
+        if len(given) > _MAX_NAME:
+            raise ArgumentValueError(f"the name of a parameter has at most {_MAX_NAME} characters, found {len(given)}")
+        self._name_is_generated = not given
+        self._name = given or f"Parameter#{next(_generated)}"
+
+    def _rename(self, name: str) -> None:
+        """Take the name that a cell gives, which needs no check unless it is very long."""
+        if len(name) > _MAX_NAME:
+            self.name = name
+        self._name, self._name_is_generated = name, False
+
+    @property
+    def origin(self) -> str:
+        """Say where the values come from.
+
+        Returns
+        -------
+        str
+            ``"initializer"``, made or still to be made; ``"input"``, given to the constructor; ``"set_data"``;
+            ``"checkpoint FILE"``; or ``"recipe FILE"``, an initializer that was saved.
+
+        Examples
+        --------
+        >>> Parameter(1.0).origin, Parameter(1.0).set_data(2.0).origin
+        ('input', 'set_data')
+        """
+        return self._origin if self._origin_file is None else f"{self._origin} {self._origin_file}"
+
+    @property
+    def origin_file(self) -> str | None:
+        """Return the file that the values or their recipe were loaded from, None if they were not."""
+        return self._origin_file
+
+    def _set_origin(self, origin: str, file: str | None = None) -> None:
+        self._origin, self._origin_file = origin, file
+
+    @property
+    def region(self) -> Region:
+        """Return the region of the whole parameter that this object holds.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0]).region.whole
+        True
+        """
+        return Region.full(self.shape) if self._region is None else self._region
+
+    @property
+    def layout(self) -> Layout | None:
+        """Return the layout that `init_data` was given, None if it was given none."""
+        return self._layout
+
+    @property
+    def data(self) -> Self:
+        """Get this parameter, or set its values as `set_data` does."""
+        return self
+
+    @data.setter
+    def data(self, data: Tensor | float) -> None:
+        self.set_data(data, self.sliced)
+
+    @property
+    def inited_param(self) -> Self | None:
+        """Return this parameter once `init_data` made its values, None before that or if it never was lazy."""
+        return self if self._initialized else None
+
+    def value(self) -> Tensor:
+        """Return a tensor of its own with the values, lazy if the parameter is.
+
+        Returns
+        -------
+        Tensor
+
+        Examples
+        --------
+        >>> Parameter(2.5).value()
+        Tensor(shape=[], dtype=Float32, value=
+        2.5)
+        """
+        return Tensor(self)
+
+    def set_data(self, data: Tensor | float, slice_shape: bool = False) -> Self:
+        """Replace the values by a copy of others, converted to the dtype of the parameter.
+
+        Lazy values into a lazy parameter of the same dtype stay lazy.
+
+        Parameters
+        ----------
+        data : Tensor, int or float
+            Of the shape of the parameter, unless `slice_shape` says otherwise.
+        slice_shape : bool
+            Whether the values are a slice, which may have any shape. It is kept as `sliced`.
+
+        Returns
+        -------
+        Parameter
+            This parameter.
+
+        Raises
+        ------
+        TypeError
+            If `data` is of another kind, or a float for a parameter of integers.
+        ValueError
+            If the shapes differ, or an integer dtype cannot hold a value.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0]).set_data(Tensor([3, 4])).asnumpy()
+        array([3., 4.], dtype=float32)
+        """
+        if not isinstance(data, Tensor | int | float | np.generic):
+            raise ArgumentTypeError(
+                f"Parameter {self._name!r}: data is a Tensor, int or float, found {type(data).__name__}"
+            )
+        if not isinstance(data, Tensor):
+            number = np.asarray(data)
+            if dtypes.is_floating(number.dtype) and self._dtype.kind in "iu":
+                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found the float {data!r}")
+            data = Tensor(number)
+        if not slice_shape and data.shape != self.shape:
+            raise ShapeError(
+                f"Parameter {self._name!r}: expected data of shape {self.shape}, found {data.shape}; "
+                "slice_shape=True takes a slice of any shape"
+            )
+        if data.shape != self.shape:
+            self._region = self._layout = None  # nobody said which region these values are
+        self._take(data)
+        self.sliced = slice_shape
+        self._set_origin("set_data")
+        return self
+
+    def _take(self, data: Tensor) -> None:
+        """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
+        source = self._sibling()  # of this name: lazy values without one are those of this parameter
+        source._copy(data)
+        if source.has_init and self.has_init and source.dtype == self._dtype:
+            self._recipe, self._region = source._recipe, source._region
+            return
+        source._settle()
+        source._change_dtype(self._dtype)
+        source._move(self._device)
+        if self._device == "cpu":
+            self._replace(source.asnumpy())
+            return
+        self._on_device = source._device_values()
+        for storage in ("_array", "_recipe"):
+            vars(self).pop(storage, None)
+
+    def _change_dtype(self, target: np.dtype[Any]) -> None:
+        if target == self._dtype:
+            return
+        if self._recipe is None:
+            refuse_imaginary(self._name, self._dtype, target)  # a device converts without a word
+        self._convert(target, lambda array: converted(self._name, array, target))
+
+    def set_dtype(self, dtype: Any) -> Self:
+        """Convert the parameter to another dtype, in place.
+
+        A lazy parameter stays lazy and is drawn in the new dtype: the same values in another precision.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype or str
+
+        Returns
+        -------
+        Parameter
+            This parameter.
+
+        Raises
+        ------
+        TypeError
+            If there is no such dtype, or the initializer cannot fill it.
+        ValueError
+            If an integer dtype cannot hold a value.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0], name="w").set_dtype("float16")
+        Parameter (name=w, shape=(2,), dtype=Float16, requires_grad=True)
+        """
+        self._change_dtype(dtypes.as_dtype(dtype))
+        return self
+
+    def init_data(
+        self, layout: Layout | tuple[Any, ...] | None = None, set_sliced: bool = False, *, rank: int | None = None
+    ) -> Self:
+        """Make the values now if the parameter is lazy: all of them, or the slice of a rank.
+
+        The slice has the bits that the whole parameter has there.
+
+        Parameters
+        ----------
+        layout : Layout or tuple, optional
+            How the parameter is cut over the ranks; a tuple is one of MindSpore, see `numparam.layout.mindspore_tuple`.
+        set_sliced : bool
+            What `sliced` becomes.
+        rank : int, optional
+            The rank whose slice is made, the ``global_rank`` of `numparam.set_auto_parallel_context` if not given.
+
+        Returns
+        -------
+        Parameter
+            This parameter. One that is not lazy stays as it is.
+
+        Raises
+        ------
+        RuntimeError
+            If the parameter is lazy and the parallel mode changed after it was made.
+        TypeError
+            If `layout` is neither, or an item of the tuple is of the wrong kind.
+        ValueError
+            If the layout does not suit the parameter, or has no such rank.
+
+        Examples
+        --------
+        >>> from numparam.initializer import initializer
+        >>> whole = Parameter(initializer("normal", (8, 6)), name="w")
+        >>> part = whole.clone().init_data(Layout({"dp": 2, "tp": 2}, ("dp", "tp")), set_sliced=True, rank=1)
+        >>> bool((part.asnumpy() == whole.asnumpy()[:4, 3:]).all())
+        True
+        >>> part.region
+        Region((8, 6): range(0, 4), range(3, 6))
+        """
+        if layout is not None and not isinstance(layout, Layout):
+            layout = Layout.parse(layout, self.shape, self._name)
+        recipe = self._recipe
+        if recipe is None:
+            return self
+        mode = parallel_mode()
+        if mode != self._parallel_mode:
+            raise StateError(
+                f"Parameter {self._name!r} was made in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
+                "set the mode before making parameters"
+            )
+        if layout is not None:
+            place = get_auto_parallel_context("global_rank") if rank is None else rank
+            region = layout.region(self.shape, place, self._name)
+            if not recipe.region.whole:  # then the layout cuts the slice that the parameter was made from
+                region = recipe.region[region.slices()]
+            self._recipe, self._region, self._layout = recipe._replace(region=region), region, layout
+        self._settle()
+        self.sliced = set_sliced
+        self._initialized = True
+        return self
+
+    def clone(self, init: Tensor | Initializer | str | float = "same") -> Self:
+        """Make a parameter of the same shape, dtype, name and attributes.
+
+        Parameters
+        ----------
+        init : Tensor, Initializer, str or number
+            ``"same"``: it has the same values, whatever it is called later, and is lazy if this one is. Anything else
+            that `numparam.initializer.initializer` takes makes its values.
+
+        Returns
+        -------
+        Parameter
+            Shares nothing with this one. If `cache_enable` is set it gets a `key` of its own.
+
+        Raises
+        ------
+        TypeError
+            If `init` is of another kind.
+        ValueError
+            If no initializer has the name, or a tensor has another shape.
+
+        Examples
+        --------
+        >>> moments = Parameter([1.0, 2.0], name="w").clone("zeros")
+        >>> moments, moments.asnumpy()
+        (Parameter (name=w, shape=(2,), dtype=Float32, requires_grad=True), array([0., 0.], dtype=float32))
+        """
+        from numparam.initializer import initializer
+
+        twin = self._sibling()
+        if isinstance(init, str) and init == "same":
+            twin._copy(self)
+        else:
+            twin._take_new(initializer(init, self.shape, self._dtype))
+        if self.cache_enable:
+            twin.key = next(_cache_keys)
+        return twin
+
+    def copy(self) -> Self:
+        """Return a clone with the same values.
+
+        Examples
+        --------
+        >>> Parameter([1.0, 2.0]).copy().asnumpy()
+        array([1., 2.], dtype=float32)
+        """
+        return self.clone()
+
+    def _take_new(self, data: Tensor) -> None:
+        if data.dtype == self._dtype:
+            self._copy(data)
+        else:
+            self._take(data)
+        self._set_origin("initializer" if self.has_init else "input")
+
+    def _sibling(self) -> Self:
+        twin = super()._sibling()
+        if "cache_shape" in vars(twin):
+            twin.cache_shape = self.cache_shape
+        return twin
+
+    def add_pipeline_stage(self, stage: int) -> None:
+        """Note a pipeline stage that the parameter belongs to. Deprecated, as in MindSpore.
+
+        Raises
+        ------
+        TypeError
+            If `stage` is not a positive int.
+
+        Examples
+        --------
+        >>> import warnings
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     Parameter(1.0).add_pipeline_stage(1)
+        """
+        warnings.warn("add_pipeline_stage is deprecated and will be removed", DeprecationWarning, stacklevel=2)
+        given: Any = stage
+        if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+            raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {stage!r}")
+        self._pipeline_stages = (*self._pipeline_stages, int(given))
+
+    def set_param_ps(self, init_in_server: bool = False) -> None:
+        """Note that a parameter server updates the parameter; there is none here, see `Parameter`.
+
+        Parameters
+        ----------
+        init_in_server : bool
+            Whether the server also makes the initial values.
+
+        Raises
+        ------
+        TypeError
+            If `init_in_server` is no bool.
+
+        Examples
+        --------
+        >>> parameter = Parameter(1.0)
+        >>> parameter.set_param_ps()
+        >>> parameter.is_param_ps, parameter.init_in_server
+        (True, False)
+        """
+        self.init_in_server = init_in_server
+        self.is_param_ps = True
+
+    def __repr__(self) -> str:
+        return (
+            f"Parameter (name={self._name}, shape={self.shape}, dtype={dtypes.type_name(self._dtype)}, "
+            f"requires_grad={self.requires_grad})"
+        )

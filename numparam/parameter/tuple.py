@@ -1,0 +1,99 @@
+"""A tuple of parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.parameter.parameter import Parameter
+from numparam.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numparam.initializer import Initializer
+
+
+class ParameterTuple(tuple[Parameter, ...]):
+    """Hold parameters in order; a cell registers them as it does those of a list.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+
+    Raises
+    ------
+    TypeError
+        If it is no iterable of parameters.
+    ValueError
+        If two different parameters have the same name.
+
+    Examples
+    --------
+    >>> weights = ParameterTuple([Parameter(1.0, name="a"), Parameter(2.0, name="b")])
+    >>> [parameter.name for parameter in weights.clone("adam", "zeros")]
+    ['adam.a', 'adam.b']
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, parameters: Iterable[Parameter]) -> ParameterTuple:
+        """Check the parameters and make the tuple."""
+        if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
+            raise ArgumentTypeError(
+                f"a ParameterTuple is made of an iterable of parameters, found {type(parameters).__name__}"
+            )
+        members = tuple(parameters)
+        check_members(members, "a ParameterTuple")
+        return super().__new__(cls, members)
+
+    def clone(self, prefix: str, init: Tensor | Initializer | str | float = "same") -> ParameterTuple:
+        """Clone every parameter, and put a prefix and a dot before its name.
+
+        Parameters
+        ----------
+        prefix : str
+            ASCII letters, digits and underscores, then dots too.
+        init : Tensor, Initializer, str or number
+            As in `Parameter.clone`.
+
+        Raises
+        ------
+        TypeError
+            If `prefix` is no str.
+        ValueError
+            If `prefix` has other letters.
+
+        Examples
+        --------
+        >>> ParameterTuple([Parameter(1.0, name="a")]).clone("m")[0].name
+        'm.a'
+        """
+        if not isinstance(prefix, str):
+            raise ArgumentTypeError(f"a prefix is a str, found {prefix!r}")
+        if not re.fullmatch(r"\w+[0-9a-zA-Z_.]*", prefix, re.ASCII):
+            raise ArgumentValueError(f"a prefix is made of letters, digits, underscores and dots, found {prefix!r}")
+        clones = [parameter.clone(init) for parameter in self]
+        for clone in clones:
+            clone.name = f"{prefix}.{clone.name}"
+        return ParameterTuple(clones)
+
+
+def check_members(members: Iterable[object], what: str) -> None:
+    """Raise if something is no parameter, or two different parameters have the same name.
+
+    Raises
+    ------
+    ArgumentTypeError
+        It is also a TypeError.
+    ArgumentValueError
+        It is also a ValueError.
+    """
+    named: dict[str, Parameter] = {}
+    for place, member in enumerate(members):
+        if not isinstance(member, Parameter):
+            raise ArgumentTypeError(f"{what} holds parameters, found {type(member).__name__} at {place}")
+        if named.setdefault(member.name, member) is not member:
+            raise ArgumentValueError(
+                f"{what}: a parameter at {place} cannot be called so, its name {member.name!r} already exists"
+            )

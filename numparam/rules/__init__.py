@@ -1,0 +1,5 @@
+"""Rules: which initializer a parameter gets, by its name, shape or dtype."""
+
+from numparam.rules.rules import Rule, RuleError, Rules
+
+__all__ = ["Rule", "RuleError", "Rules"]

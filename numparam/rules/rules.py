@@ -1,0 +1,228 @@
+r"""Rules: which initializer each parameter gets, by its name and its number of axes.
+
+A file of rules is TOML, tried from top to bottom; the first rule that matches a parameter decides::
+
+    [[rules]]
+    glob = "*.lm_head.weight"       # whole name; * and ? also match dots; a list of globs matches if any does
+    init = "zeros"
+
+    [[rules]]
+    regex = 'layers\.\d+\.mlp\..*'  # or a regular expression for the whole name
+    min_ndim = 2                    # optional: only parameters of at least, or with max_ndim of at most, so many axes
+    init = "truncated_normal"       # any alias of numparam.initializer, or one of the buffers below
+    sigma = 0.006                   # every other key is an argument of the initializer
+
+The rules of `numparam.default_rules` follow, unless the file says ``defaults = false`` at its top: norms one, biases
+zero, embeddings and matrices normal with sigma 0.02, convolutions He normal. They guess no further: a parameter that no
+rule matches is an error that names it.
+
+Checkpoints also hold buffers, whose values are fixed and not random. Two initializers exist for rules alone:
+``arange`` counts 0, 1, 2, ... along the last axis (``position_ids``), and ``lower_triangle`` is one on and below the
+diagonal of the last two axes (causal masks).
+"""
+
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from pathlib import Path
+from typing import Any
+
+from numparam.checkpoint.header import Entry
+from numparam.errors import ArgumentValueError, NumparamError
+from numparam.initializer import Initializer, by_name
+from numparam.initializer.buffers import BUFFERS
+from numparam.rules.defaults import DEFAULT_RULES
+
+_OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")
+
+
+class RuleError(ArgumentValueError):
+    """Report a rule that makes no sense, or a parameter that no rule covers."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Give an initializer to the parameters that match.
+
+    Parameters
+    ----------
+    content : mapping
+        The rule as it was written.
+    pattern : re.Pattern
+        Must match the whole name.
+    initializer : Initializer
+        Makes the values.
+    """
+
+    content: Mapping[str, Any]
+    pattern: re.Pattern[str]
+    initializer: Initializer
+
+    @classmethod
+    def parse(cls, content: Any, where: str) -> "Rule":
+        """Check one rule.
+
+        Raises
+        ------
+        RuleError
+            If it makes no sense; `where` begins the message.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("init"), str):
+            raise RuleError(f'{where}: a rule is a table with an init, such as init = "zeros"; found {content!r}')
+        for key in ("min_ndim", "max_ndim"):
+            if type(content.get(key, 0)) is not int:
+                raise RuleError(f"{where}: {key} must be an integer, found {content[key]!r}")
+        arguments = {key: value for key, value in content.items() if key not in _OWN_KEYS}
+        alias = content["init"]
+        try:
+            pattern = re.compile(_expression(content))
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
+            raise RuleError(f"{where}: {error}") from None
+        try:
+            kind = BUFFERS.get(alias) or by_name(alias)
+            known = inspect.signature(kind).parameters
+            for key in arguments.keys() - known.keys():
+                raise RuleError(f"{alias!r} takes {', '.join(known) or 'no arguments'}, not {key!r}")
+            initializer = kind(**arguments)
+        except (NumparamError, TypeError) as error:
+            raise RuleError(f"{where}: {error}") from None
+        return cls(content, pattern, initializer)
+
+    def matches(self, entry: Entry) -> bool:
+        """Say whether the rule covers a parameter."""
+        ndim = len(entry.shape)
+        low, high = self.content.get("min_ndim", 0), self.content.get("max_ndim", ndim)
+        return low <= ndim <= high and self.pattern.fullmatch(entry.name) is not None
+
+    def __str__(self) -> str:
+        arguments = [f"{key}={value!r}" for key, value in self.content.items() if key not in _OWN_KEYS]
+        return f"{self.content['init']}({', '.join(arguments)})"
+
+
+def _expression(content: Mapping[str, Any]) -> str:
+    """Turn the glob or regex of a rule into one regular expression; a rule with neither matches every name."""
+    if "regex" in content:
+        if "glob" in content:
+            raise TypeError("a rule has a glob or a regex, not both")
+        if not isinstance(content["regex"], str):
+            raise TypeError(f"regex must be text, found {content['regex']!r}")
+        return content["regex"]
+    globs = content.get("glob", "*")
+    globs = [globs] if isinstance(globs, str) else globs
+    if not isinstance(globs, list) or not globs or not all(isinstance(glob, str) for glob in globs):
+        raise TypeError(f"glob must be text or a list of texts, found {globs!r}")
+    return "|".join(translate(glob) for glob in globs)
+
+
+@dataclass(frozen=True)
+class Rules:
+    r"""Hold rules in order; the first that matches a parameter decides.
+
+    Parameters
+    ----------
+    rules : tuple of Rule
+        The rules.
+    own : int
+        How many of them, from the first, come from the user.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rules = Rules.from_toml('[[rules]]\nglob = "head.*"\ninit = "zeros"')
+    >>> str(rules.find(Entry("head.weight", (2, 3), np.dtype("float32"))))
+    'zeros()'
+    >>> str(rules.find(Entry("body.weight", (2, 3), np.dtype("float32"))))
+    'normal(sigma=0.02)'
+    """
+
+    rules: tuple[Rule, ...]
+    own: int = 0
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "rules") -> "Rules":
+        """Read rules; the default rules follow unless the text says otherwise.
+
+        Parameters
+        ----------
+        text : str
+            TOML, as the module's page describes it; empty for the default rules alone.
+        where : str
+            Begins the messages of errors: the name of the file.
+
+        Raises
+        ------
+        RuleError
+            If the text is not TOML, or a rule makes no sense.
+        """
+        try:
+            table = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RuleError(f"{where}: not TOML: {error}") from None
+        rules, defaults = table.get("rules", []), table.get("defaults", True)
+        if table.keys() - {"rules", "defaults"} or not isinstance(rules, list) or not isinstance(defaults, bool):
+            raise RuleError(
+                f"{where}: expected [[rules]] tables and perhaps defaults = false, found {', '.join(table)}"
+            )
+        general = tomllib.loads(DEFAULT_RULES)["rules"] if defaults else []
+        return cls._parse(rules + general, where, len(rules))
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Rules":
+        """Read a file of rules.
+
+        Raises
+        ------
+        RuleError
+            If its text is wrong.
+        OSError
+            If it cannot be read.
+        """
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise RuleError(f"{path}: not TOML: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Rules":
+        """Read what `to_json` wrote."""
+        try:
+            rules = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RuleError(f"{where}: the recorded rules are not JSON: {error}") from None
+        if not isinstance(rules, list):
+            raise RuleError(f"{where}: the recorded rules must be a list, found {text[:80]!r}")
+        return cls._parse(rules, where)
+
+    @classmethod
+    def _parse(cls, rules: list[Any], where: str, own: int = 0) -> "Rules":
+        return cls(tuple(Rule.parse(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)), own)
+
+    def to_json(self) -> str:
+        """Write the rules, the defaults among them, in one canonical way."""
+        return json.dumps([rule.content for rule in self.rules], sort_keys=True, separators=(",", ":"))
+
+    def find(self, entry: Entry) -> Rule | None:
+        """Return the first rule that matches a parameter, if there is one."""
+        return next((rule for rule in self.rules if rule.matches(entry)), None)
+
+    def assign(self, entries: Iterable[Entry]) -> dict[str, Rule]:
+        """Give every parameter its rule.
+
+        Raises
+        ------
+        RuleError
+            If no rule matches some parameter; the message names the first.
+        """
+        found = {entry: self.find(entry) for entry in entries}
+        missing = [entry for entry, rule in found.items() if rule is None]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise RuleError(
+                f"no rule says how to initialise parameter {missing[0].name!r} of shape {missing[0].shape}{more}; "
+                f'add one to --rules, such as [[rules]] glob = "{missing[0].name}" init = "zeros"'
+            )
+        return {entry.name: rule for entry, rule in found.items() if rule is not None}

@@ -1,0 +1,187 @@
+"""The random stream, version 1: how a seed and a name become the bits of a parameter.
+
+Every value is a pure function of the seed, the tensor's name and the value's place in the whole tensor. This page is
+all that another implementation needs for the bits.
+
+**Seed.** An integer from 0 to 2**64 - 1: that of `set_seed`, or the `seed` of an initializer.
+
+**Stream.** A 64-bit integer made from the name. It is the BLAKE2b digest (RFC 7693) of 8 bytes, read as little-endian,
+of one kind byte and the name, with the draw's label as personalisation (padded with zero bytes to 16):
+
+* a named parameter: the byte ``n``, then the name in UTF-8 (lone surrogates encoded like any code point);
+* a tensor without a name: the byte ``#``, then its number in decimal digits, counted from 0 since `set_seed`.
+
+The label tells the draws of one tensor apart:
+
+========================  ==========================================================================================
+empty                     the first draw, which is all that most initializers need
+``refine``                the low 32-bit words of a float64 draw, whose high words are those of the float32 draw
+``sparse``                the words that rank the rows of a column in `Sparse`
+any other                 a further draw of a user's own initializer; its low words have ``refine`` put before the label
+========================  ==========================================================================================
+
+**Key and counter.** The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011). With ``i`` the row-major
+index in the whole tensor, never in a slice or shard::
+
+    key     = (seed & 0xffffffff, seed >> 32)
+    block   = i // 4
+    counter = (block & 0xffffffff, block >> 32, stream & 0xffffffff, stream >> 32)
+    word i  = philox4x32_10(counter, key)[i % 4]
+
+Uniform, normal and truncated normal values are made from these words as ``numparam.kernels.distributions`` documents.
+A normal value uses both words of its pair: (0, 1) or (2, 3) of the block. The dtype changes the precision of a value
+and nothing else.
+
+Examples
+--------
+Test vectors for the stream:
+
+>>> [hex(stream("encoder.0.weight")), hex(stream("")), hex(stream(0)), hex(stream("0"))]
+['0xf16f0ee690573921', '0xb4981e97a533ba5d', '0x58312373d88f3289', '0xc62808d08aab85a9']
+>>> [hex(stream("encoder.0.weight", label)) for label in ("refine", "sparse")]
+['0xf6c4bd185ef8d9f2', '0xfcbf393db63b3430']
+
+And for the words, the first five and two far beyond 2**34:
+
+>>> import numpy as np
+>>> from numparam.indexing.region import Region
+>>> from numparam.stream.source import Source
+>>> source, region = Source(0x0123456789ABCDEF, "encoder.0.weight"), Region.full((2**40,))
+>>> words, far = np.empty(5, np.uint32), np.empty(2, np.uint32)
+>>> source.bits(words, region[:5])
+>>> source.bits(far, region[2**39 + 1 : 2**39 + 3])
+>>> [hex(word) for word in words]
+['0x4654d245', '0x79219529', '0xc4bc72be', '0xe9c3ef07', '0x1326d35e']
+>>> [hex(word) for word in far]
+['0xdc0fa21f', '0x10116b67']
+"""
+
+import operator
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import count
+from typing import SupportsIndex
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
+
+STREAM_VERSION = 1
+
+_numbers: Iterator[int] = count()
+_seed: int | None = None
+_is_drawn = False
+
+
+def set_seed(seed: SupportsIndex) -> None:
+    """Set the seed of every lazy tensor made from now on, and number the unnamed ones from 0 again.
+
+    A lazy tensor keeps the seed under which it was made.
+
+    Parameters
+    ----------
+    seed : int
+        From 0 to 2**64 - 1, a Python or a NumPy integer.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is not an integer (a bool is none).
+    ValueError
+        If it is out of range.
+
+    Examples
+    --------
+    >>> set_seed(7)
+    >>> get_seed()
+    7
+    """
+    global _numbers, _seed, _is_drawn
+    _seed, _numbers, _is_drawn = as_seed(seed), count(), False
+
+
+def get_seed() -> int | None:
+    """Return the seed: that of `set_seed`, or the one drawn from the operating system.
+
+    Without a call of `set_seed`, the first lazy tensor draws a seed for the whole process; the ranks of a job share
+    that of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
+
+    Returns
+    -------
+    int or None
+        None as long as there is neither.
+    """
+    return _seed
+
+
+def current_seed() -> int:
+    """Return the seed, drawing one from the operating system if there is none yet."""
+    global _seed, _is_drawn
+    if _seed is None:
+        _seed, _is_drawn = int.from_bytes(os.urandom(8), "little"), True
+    return _seed
+
+
+def share_seed(seed: int) -> None:
+    """Take the seed that another rank of the job drew, unless one was set.
+
+    Raises
+    ------
+    StateError
+        If this process drew one before, so that tensors of its own may depend on it.
+    """
+    global _seed  # noqa: PLW0603
+    if _is_drawn and seed != _seed:
+        raise StateError(
+            "lazy tensors were made before numparam.communication.init(), with a seed that each rank drew for itself: "
+            "call init() or numparam.set_seed() first"
+        )
+    if _seed is None:
+        _seed = seed
+
+
+def next_number() -> int:
+    """Take the next number for a tensor without a name."""
+    return next(_numbers)
+
+
+def as_seed(seed: SupportsIndex) -> int:
+    """Check a seed and return it as a Python int.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is not an integer.
+    ValueError
+        If it is not from 0 to 2**64 - 1.
+    """
+    try:
+        number = None if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ArgumentTypeError(f"a seed is an int from 0 to 2**64 - 1, found {seed!r} of {type(seed)}")
+    if not 0 <= number < 2**64:
+        raise ArgumentValueError(f"a seed is an int from 0 to 2**64 - 1, found {number}")
+    return number
+
+
+@lru_cache(maxsize=1024)  # many slices of one parameter are read in a row
+def stream(name: str | int, label: str = "") -> int:
+    """Return the 64-bit number of the random stream of a tensor.
+
+    Parameters
+    ----------
+    name : str or int
+        The name of a parameter, or the number of a tensor that has none.
+    label : str
+        Tells the draws of one tensor apart; at most 16 bytes.
+
+    Returns
+    -------
+    int
+        From 0 to 2**64 - 1.
+    """
+    from hashlib import blake2b  # 3 ms, which `import numparam` need not pay
+
+    text = b"n" + name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b"#%d" % name
+    return int.from_bytes(blake2b(text, digest_size=8, person=label.encode()).digest(), "little")

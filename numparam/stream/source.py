@@ -1,0 +1,81 @@
+"""The random values of one tensor, for any region of it."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from numparam.errors import ArgumentValueError
+from numparam.indexing.region import Region
+from numparam.stream.seed import stream
+
+Buffer = np.ndarray[Any, np.dtype[Any]]
+
+
+class Source:
+    """Draw the random values of one tensor: a pure function of its seed, its name and the index.
+
+    An initializer is given one in ``_initialize_region``. Each method fills a buffer, a C-contiguous array of the
+    region's shape, with exactly the bits that the whole tensor has there. Draws with different labels are independent.
+
+    Parameters
+    ----------
+    seed : int
+        From 0 to 2**64 - 1.
+    name : str or int
+        The name of the parameter, or the number of a tensor that has none.
+
+    Examples
+    --------
+    >>> whole = Region.full((4, 4))
+    >>> out, part = np.empty((4, 4), np.float32), np.empty((2, 4), np.float32)
+    >>> Source(7, "w").uniform(out, whole, -1.0, 1.0)
+    >>> Source(7, "w").uniform(part, whole[::-2], -1.0, 1.0)
+    >>> bool((part == out[::-2]).all())
+    True
+    """
+
+    __slots__ = ("name", "seed")
+
+    def __init__(self, seed: int, name: str | int) -> None:
+        self.seed = seed
+        self.name = name
+
+    def uniform(self, out: Buffer, region: Region, low: float, high: float, label: str = "") -> None:
+        """Fill `out` from the uniform distribution between `low` and `high`; a label has at most 10 bytes."""
+        self._draw("uniform", out, region, label, low, high)
+
+    def normal(self, out: Buffer, region: Region, mean: float, sigma: float, label: str = "") -> None:
+        """Fill `out` from the normal distribution."""
+        self._draw("normal", out, region, label, mean, sigma)
+
+    def truncated_normal(
+        self, out: Buffer, region: Region, mean: float, sigma: float, low: float, high: float, label: str = ""
+    ) -> None:
+        """Fill `out` from the normal distribution restricted to the absolute interval from `low` to `high`."""
+        self._draw("truncated_normal", out, region, label, mean, sigma, low, high)
+
+    def bits(self, out: Buffer, region: Region, label: str = "") -> None:
+        """Fill `out`, of dtype uint32, with the words of the stream."""
+        self._draw("bits", out, region, label)
+
+    def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
+        fill = _kernels()
+        # Only float64 has low words, and a digest costs as much as a small fill.
+        refinement = stream(self.name, "refine" + label) if out.dtype == np.float64 else 0
+        key = fill.Key(self.seed, stream(self.name, label), refinement)
+        try:
+            getattr(fill, kind)(out, key, *arguments, None if region.whole else fill.Span(*region.span()))
+        except ValueError as error:
+            raise ArgumentValueError(f"{self}: {error}") from None
+
+    def __str__(self) -> str:
+        return f"parameter {self.name!r}" if isinstance(self.name, str) else f"tensor number {self.name}"
+
+
+@cache
+def _kernels() -> Any:
+    """Import the kernels at the first fill: they take a third of a second."""
+    from numparam.kernels import fill
+
+    return fill
