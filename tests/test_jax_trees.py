@@ -115,6 +115,23 @@ def test_one_sharding_a_tree_of_them_or_one_for_a_branch() -> None:
             assert leaf.devices() == {jax.devices()[0]} if cut is None else leaf.sharding == cut
 
 
+def test_one_spec_for_a_tree_is_shortened_to_the_rank_of_each_array() -> None:
+    tree = {"kernel": shape(16, 8), "bias": shape(8)}
+    made = init(tree, seed=7, shardings=sharding((2, 4), "a", "b"))
+    assert (made["kernel"].sharding, made["bias"].sharding) == (sharding((2, 4), "a", "b"), sharding((2, 4), "a"))
+    np.testing.assert_array_equal(made["kernel"], init(tree, seed=7)["kernel"])
+    with jax.set_mesh(jax.make_mesh((2, 4), ("a", "b"))):
+        made = init(tree, seed=7, shardings=jax.sharding.PartitionSpec("a", "b"))
+    assert tuple(made["bias"].sharding.spec) == ("a",)
+
+
+def test_a_spec_for_one_array_must_suit_it() -> None:
+    tree = {"kernel": shape(16, 8), "bias": shape(8)}
+    both = sharding((2, 4), "a", "b")
+    with pytest.raises(ValueError, match=r"parameter 'bias': NamedSharding.* does not suit the shape"):
+        init(tree, seed=7, shardings={"kernel": both, "bias": both})
+
+
 def test_shapes_may_bring_the_shardings_of_the_present_mesh() -> None:
     spec = jax.sharding.PartitionSpec("a", "b")
     with jax.set_mesh(jax.make_mesh((2, 4), ("a", "b"))):

@@ -97,8 +97,8 @@ def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
     sharding = _on_devices(name, sharding)
     try:
         indices = sharding.addressable_devices_indices_map(shape)
-    except ValueError as error:
-        raise ShapeError(f"parameter {name!r}: {error}") from None
+    except (IndexError, ValueError) as error:  # IndexError for a spec with more entries than there are axes
+        raise ShapeError(f"parameter {name!r}: {sharding} does not suit the shape {shape}: {error}") from None
     holders: dict[tuple[range, ...], tuple[Region, list[Any]]] = {}
     for device, index in indices.items():
         region = Region.full(shape)[index]

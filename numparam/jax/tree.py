@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 import jax
+from jax.sharding import PartitionSpec as P
 
 from numparam import dtypes
 from numparam.checkpoint.header import Entry
@@ -57,7 +58,8 @@ def init(
     seed : int, optional
         From 0 to 2**64 - 1; that of `numparam.set_seed` if absent.
     shardings : pytree of jax.sharding.Sharding or PartitionSpec, optional
-        One for the whole tree, or a tree of which each leaf counts for everything at its place; see `array`.
+        One for the full tree, or a tree whose leaves each apply to everything at their place; see `array`. A spec that
+        applies to several arrays is shortened to the rank of each: a bias keeps the first entry of the kernel's spec.
 
     Returns
     -------
@@ -134,6 +136,17 @@ def _spread(shardings: Any, shapes: Any) -> list[Any]:
         return node is None
 
     def repeat(sharding: Any, part: Any) -> Any:
-        return jax.tree.map(lambda _: sharding, part)
+        if jax.tree_util.all_leaves([part]):
+            return sharding
+        return jax.tree.map(lambda leaf: _shortened(sharding, len(leaf.shape)), part)
 
     return list(jax.tree.leaves(jax.tree.map(repeat, shardings, shapes, is_leaf=is_none), is_leaf=is_none))
+
+
+def _shortened(sharding: Any, rank: int) -> Any:
+    """Return a sharding whose spec has no more entries than an array has axes."""
+    if isinstance(sharding, P):
+        return P(*sharding[:rank])
+    if not isinstance(sharding, jax.sharding.NamedSharding):
+        return sharding
+    return jax.sharding.NamedSharding(sharding.mesh, P(*sharding.spec[:rank]), memory_kind=sharding.memory_kind)
