@@ -1,22 +1,11 @@
-"""What an installation holds, and that the kernels have one name only."""
+"""What an installation holds."""
 
-import ast
 import importlib.metadata
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-def imported(path: Path) -> set[str]:
-    modules = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            modules.add("kernels" if node.level else str(node.module))
-    return modules
 
 
 SHIPPED = {
@@ -46,15 +35,6 @@ def test_every_file_beside_the_modules_is_declared_package_data() -> None:
         for pattern in patterns
         for path in SHIPPED[name].glob(pattern)
     }
-
-
-def test_kernels_import_nothing_above_them() -> None:
-    """And never `kernels`, which works from the root of a checkout only and loads every kernel twice."""
-    found = {path.name: imported(path) for path in (ROOT / "kernels").rglob("*.py")}
-    assert found
-    for file, modules in found.items():
-        own = {module for module in modules if module.split(".")[0] in {"kernels", "numparam"}}
-        assert {module for module in own if not module.startswith("numparam.kernels")} == set(), file
 
 
 def test_installed_version_and_command() -> None:
