@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import numparam
 from numparam import Cell, Layout, Parameter, automatic_layouts
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.initializer import initializer
 
 F32 = np.dtype(np.float32)

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from numparam.checkpoint import header
 from numparam.checkpoint.atomic_file import replacing
-from numparam.checkpoint.files import BUFFER_BYTES, Block, Checkpoint, open_checkpoint, write_checkpoint
-from numparam.checkpoint.header import Entry
+from numparam.checkpoint.opening import Checkpoint, open_checkpoint
+from numparam.checkpoint.writing import write_checkpoint
+from numparam.entry import BUFFER_BYTES, Block, Entry
 from numparam.errors import CheckpointError
 
 F32 = np.dtype(np.float32)

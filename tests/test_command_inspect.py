@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from numparam.checkpoint.files import open_checkpoint
+from numparam.checkpoint.opening import open_checkpoint
 from numparam.cli import main
 from numparam.model.statistics import CHUNK_VALUES, statistics
 

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from numparam import Layout, Parameter, save_distributed_checkpoint, write_index
-from numparam.checkpoint.files import BUFFER_BYTES
 from numparam.cli import main
+from numparam.entry import BUFFER_BYTES
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ from numparam import (
     write_index,
 )
 from numparam.checkpoint import stored
-from numparam.checkpoint.files import open_checkpoint
 from numparam.checkpoint.grid import Grid
+from numparam.checkpoint.opening import open_checkpoint
 from numparam.cli import main
 from numparam.dtypes import TABLE
 from numparam.errors import CheckpointError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentValueError
 from numparam.layout.layout import cut
 from numparam.layout.sharding import Shard, parse_axes, parse_mesh, split_axes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from numparam.checkpoint.files import open_checkpoint
+from numparam.checkpoint.opening import open_checkpoint
 from numparam.cli import main
 from numparam.model.specification import load
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.indexing.region import Region
 from numparam.initializer import HeNormal, TruncatedNormal
 from numparam.rules import RuleError, Rules

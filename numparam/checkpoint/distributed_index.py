@@ -16,12 +16,12 @@ from typing import Any
 
 from numparam import dtypes
 from numparam.checkpoint import header
-from numparam.checkpoint.files import INDEX_SUFFIX, read_index
 from numparam.checkpoint.grid import Grid
-from numparam.checkpoint.header import Entry
+from numparam.checkpoint.opening import INDEX_SUFFIX, read_index
 from numparam.checkpoint.piece import Piece, read_record
 from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
 from numparam.checks import as_int
+from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, CheckpointError
 
 NAMES, SAVE = "numparam.names", "numparam.save"

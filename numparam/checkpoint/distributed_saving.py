@@ -15,17 +15,17 @@ import numpy as np
 from numparam.cell import Cell
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.distributed_index import NAMES, file_of_rank, index_path, save_number, write_index
-from numparam.checkpoint.files import write_checkpoint
-from numparam.checkpoint.header import Entry
 from numparam.checkpoint.piece import Piece, write_record
-from numparam.checkpoint.progress import Progress, telling
 from numparam.checkpoint.saving import as_json, contents, record, region_of
+from numparam.checkpoint.writing import write_checkpoint
 from numparam.checks import as_int
 from numparam.context import get_auto_parallel_context
+from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, CheckpointError
 from numparam.indexing.region import Region
 from numparam.layout import Layout
 from numparam.parameter import Parameter
+from numparam.progress import Progress, telling
 from numparam.tensor import Tensor
 from numparam.tensor.blocks import blocks_of
 

@@ -6,40 +6,20 @@ sentence and never a crash, a huge allocation or somebody else's bytes.
 """
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import numpy as np
+from typing import Any, BinaryIO
 
 from numparam import dtypes
+from numparam.entry import Entry
 from numparam.errors import CheckpointError
 from numparam.indexing.region import MAX_AXES
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_FILE_BYTES = 2**63 - 1
-
-
-class Entry(NamedTuple):
-    """Describe one parameter: its name, shape and dtype."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """Count the values."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Count the bytes of the values."""
-        return self.size * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

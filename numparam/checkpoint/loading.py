@@ -15,16 +15,16 @@ from numparam.cell import Cell
 from numparam.cell.state import put
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import mindspore_file, recipes
-from numparam.checkpoint.files import INDEX_SUFFIX, Checkpoint, open_checkpoint
 from numparam.checkpoint.mapped_file import MappedFile
+from numparam.checkpoint.opening import INDEX_SUFFIX, Checkpoint, open_checkpoint
 from numparam.checkpoint.piece import read_record
-from numparam.checkpoint.progress import Progress, telling
 from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, region_of
 from numparam.checkpoint.stored import Stored
 from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.indexing.region import Region
 from numparam.parameter import Parameter
+from numparam.progress import Progress, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 

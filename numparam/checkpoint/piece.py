@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from numparam.checkpoint import header
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import CheckpointError
 from numparam.indexing.region import Region
 

@@ -16,15 +16,16 @@ from numparam.cell import Cell
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.atomic_file import replacing
-from numparam.checkpoint.files import INDEX_SUFFIX, open_checkpoint, write_checkpoint
-from numparam.checkpoint.header import Entry
+from numparam.checkpoint.opening import INDEX_SUFFIX, open_checkpoint
 from numparam.checkpoint.piece import Piece, write_record
-from numparam.checkpoint.progress import Progress, Tell, telling
+from numparam.checkpoint.writing import write_checkpoint
 from numparam.checks import as_int
+from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
 from numparam.indexing.region import Region
 from numparam.parameter import Parameter
 from numparam.parameter.flags import Flag
+from numparam.progress import Progress, Tell, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 from numparam.tensor.blocks import blocks_of

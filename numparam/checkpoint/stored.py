@@ -11,9 +11,9 @@ import numpy as np
 from numparam import dtypes
 from numparam.checkpoint import header, piece
 from numparam.checkpoint.grid import Grid
-from numparam.checkpoint.header import Entry
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.checkpoint.piece import Piece
+from numparam.entry import Entry
 from numparam.errors import CheckpointError, DtypeError
 from numparam.indexing.arrays import overwrite, select
 from numparam.indexing.region import Region, row_major

@@ -2,8 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 
@@ -55,26 +54,6 @@ def supports_unicode() -> bool:
     from rich.console import Console
 
     return Console().encoding.startswith("utf")
-
-
-@contextmanager
-def progress_bar(what: str, nbytes: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on the standard error, if that is a terminal; give a function to tell it the bytes done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=nbytes)
-        yield lambda done: progress.advance(task, done)
 
 
 def without_numbers(name: str) -> str:

@@ -48,7 +48,8 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import print_layers, print_line, progress_bar
+    from numparam.cli.console import print_layers, print_line
+    from numparam.progress import progress_bar
     from numparam.text import amount, size
 
     if arguments.axis is not None and arguments.shard is None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from numparam.checkpoint.files import Checkpoint, open_checkpoint
+from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.cli.arguments import Commands
 from numparam.model.statistics import Statistics, statistics
 
@@ -53,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _all_statistics(checkpoint: Checkpoint) -> list[list[str]]:
-    from numparam.cli.console import progress_bar, supports_unicode
+    from numparam.cli.console import supports_unicode
+    from numparam.progress import progress_bar
 
     ramp = _BLOCKS if supports_unicode() else _LETTERS
     with progress_bar("reading", checkpoint.nbytes) as progress:

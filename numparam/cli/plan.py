@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numparam.checkpoint.header import Entry
 from numparam.cli.arguments import Commands, add_model, model
+from numparam.entry import Entry
 from numparam.layout.sharding import AUTO, Shard, parse_axes, parse_mesh
 from numparam.model.plan import CPU_RATE, Plan, runs
 from numparam.text import amount, duration, size

@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from numparam.checkpoint.files import open_checkpoint
+from numparam.checkpoint.opening import open_checkpoint
 from numparam.cli.arguments import Commands
 from numparam.model.verification import recorded, verify
 
@@ -27,7 +27,8 @@ def add_to(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import print_line, progress_bar
+    from numparam.cli.console import print_line
+    from numparam.progress import progress_bar
     from numparam.text import amount, size
 
     checkpoints = recorded(open_checkpoint(arguments.file))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, NumparamError, ShapeError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer

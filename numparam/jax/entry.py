@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from numparam import dtypes
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 from numparam import dtypes
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, DtypeError
 from numparam.initializer import Initializer, LecunNormal, One, VarianceScaling, Zero
 from numparam.jax.arrays import Fill, assembled, filling

@@ -13,7 +13,7 @@ from numparam.layout.layout import Layout
 from numparam.text import size
 
 if TYPE_CHECKING:
-    from numparam.checkpoint.header import Entry
+    from numparam.entry import Entry
     from numparam.parameter import Parameter
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint.files import Block, Checkpoint, write_checkpoint
-from numparam.checkpoint.header import Entry
+from numparam.checkpoint.opening import Checkpoint
+from numparam.checkpoint.writing import write_checkpoint
+from numparam.entry import Block, Entry
 from numparam.errors import CheckpointError, NumparamError
 from numparam.indexing.region import Region, as_shape
 from numparam.layout.sharding import Shard
@@ -90,7 +91,7 @@ class Generation:
         return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype, self.device)
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
-        """Write the parameters to a safetensors file; return its bytes. See `checkpoint.files`."""
+        """Write the parameters to a safetensors file; return its bytes. See `checkpoint.writing`."""
         whole = {entry.name: entry for entry in self.entries}
         return write_checkpoint(
             path, self.local_entries, self.metadata(), lambda entry: self.blocks(whole[entry.name]), progress

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentValueError
 from numparam.layout import Layout
 from numparam.layout.sharding import Shard

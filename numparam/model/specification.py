@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint.files import open_checkpoint
-from numparam.checkpoint.header import Entry
+from numparam.checkpoint.opening import open_checkpoint
+from numparam.entry import Entry
 from numparam.errors import SpecificationError
 
 _FOLDER = resources.files("numparam.model") / "specifications"

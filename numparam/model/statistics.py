@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint.files import Checkpoint
+from numparam.checkpoint.opening import Checkpoint
 
 CHUNK_VALUES = 2**19  # 4 MiB once they are float64
 BINS = 16
@@ -63,7 +63,7 @@ def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from safetensors.numpy import save_file
-    >>> from numparam.checkpoint.files import open_checkpoint
+    >>> from numparam.checkpoint.opening import open_checkpoint
     >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
     >>> save_file({"bias": np.arange(4, dtype=np.float32)}, path)
     >>> found = statistics(open_checkpoint(path), "bias")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint.files import BUFFER_BYTES, Checkpoint, open_checkpoint
-from numparam.checkpoint.header import Entry
+from numparam.checkpoint.opening import Checkpoint, open_checkpoint
+from numparam.entry import BUFFER_BYTES, Entry
 from numparam.model.generation import Generation
 
 

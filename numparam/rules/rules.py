@@ -31,7 +31,7 @@ from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, NumparamError
 from numparam.initializer import Initializer, by_name
 from numparam.initializer.buffers import BUFFERS

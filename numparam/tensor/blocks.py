@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from numparam.checkpoint.files import BUFFER_BYTES, Block
 from numparam.device import Device
+from numparam.entry import BUFFER_BYTES, Block
 from numparam.indexing.region import Region, row_major
 from numparam.initializer import Initializer, Orthogonal, Sparse
 from numparam.stream.source import Source

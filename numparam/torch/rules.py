@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from numparam.checkpoint.header import Entry
+from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, NumparamError
 from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
