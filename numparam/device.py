@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
 
@@ -47,16 +47,32 @@ class Device(str):
         return f"Device({str(self)!r})"
 
 
-class DeviceMemory(NamedTuple):
-    """A device that is present, and its memory."""
+class DeviceMemory(Device):
+    """Name a device that is present, and describe its memory.
 
-    device: Device
+    Attributes
+    ----------
+    name : str
+        As its maker calls it.
+    total, free : int
+        Bytes.
+    """
+
+    __slots__ = ("free", "name", "total")
     name: str
-    """What the maker calls it."""
     total: int
-    """Bytes."""
     free: int
-    """Bytes."""
+
+    def __new__(cls, device: str, name: str = "", total: int = 0, free: int = 0) -> DeviceMemory:
+        """Describe a device."""
+        found = super().__new__(cls, device)
+        found.name, found.total, found.free = name, total, free
+        return found
+
+    @property
+    def device(self) -> Device:
+        """Return the name alone."""
+        return Device(self)
 
 
 _CPU = Device("cpu")
@@ -111,12 +127,13 @@ def devices() -> list[DeviceMemory]:
     Returns
     -------
     list of DeviceMemory
-        Device, name, and bytes of total and free memory.
+        Devices with the attributes ``name``, and ``total`` and ``free`` memory in bytes.
 
     Examples
     --------
-    >>> devices()[0].device
-    Device('cpu')
+    >>> cpu = devices()[0]
+    >>> cpu == "cpu", cpu.free <= cpu.total
+    (True, True)
     """
     import platform
 

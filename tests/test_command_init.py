@@ -259,7 +259,7 @@ def test_an_interrupt_leaves_the_old_file(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Normal, "_initialize_region", interrupted)
+    monkeypatch.setattr(Normal, "fill", interrupted)
     assert main(["init", "--like", like, "-o", str(out)]) == 130
     assert capsys.readouterr().err == "numparam: stopped by SIGINT\n"
     assert out.read_bytes() == b"old"

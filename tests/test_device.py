@@ -56,7 +56,8 @@ def test_a_missing_device_says_what_was_looked_for_and_what_to_install(name: str
 @pytest.mark.usefixtures("no_driver")
 def test_without_a_driver_the_cpu_is_the_only_device() -> None:
     (cpu,) = numparam.devices()
-    assert cpu.device == "cpu"
+    assert cpu == cpu.device == "cpu"
+    assert copy.deepcopy(cpu).total == pickle.loads(pickle.dumps(cpu)).total == cpu.total
     assert 0 < cpu.free <= cpu.total
 
 
@@ -162,8 +163,8 @@ def test_names_and_memory(driver: InterpretedDriver) -> None:
     with pytest.raises(DeviceError, match="'cuda:2' was asked for, but the driver has cuda:0 to cuda:1"):
         numparam.device("cuda:2")
     _, first, second = numparam.devices()
-    assert first == ("cuda:0", "interpreted 0", driver.total, driver.total)
-    assert second.device == "cuda:1"
+    assert (first, first.name, first.total, first.free) == ("cuda:0", "interpreted 0", driver.total, driver.total)
+    assert second == "cuda:1"
 
 
 def test_the_default_device(driver: InterpretedDriver) -> None:  # noqa: ARG001

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import numparam
+
 HEAVY = {"numba", "llvmlite", "ml_dtypes", "safetensors", "rich", "hashlib", "difflib", "tomllib", "importlib.metadata"}
 
 
@@ -45,9 +47,17 @@ def test_initializer_is_the_module() -> None:
     assert "numparam.initializer.entry" in loaded_by(code)
 
 
+def test_dir_lists_all_that_is_public_and_imports_none_of_it() -> None:
+    code = (
+        "import sys, numparam; names = set(dir(numparam))\n"
+        "assert names == {*numparam.__all__, 'communication', 'jax', 'parallel', 'torch', '__version__'}, names\n"
+        "assert not {'numparam.jax', 'numparam.torch', 'numparam.parallel', 'numparam.rules'} & set(sys.modules)"
+    )
+    assert not loaded_by(code) & HEAVY
+    assert all(hasattr(numparam, name) for name in numparam.__all__)
+
+
 def test_version_is_that_of_the_installed_package() -> None:
     from importlib.metadata import version
-
-    import numparam
 
     assert numparam.__version__ == version("numparam")

@@ -207,7 +207,7 @@ def test_tensor_of_another_shape() -> None:
 
 
 def test_base_class_makes_nothing() -> None:
-    with pytest.raises(NotImplementedError, match="Initializer must implement _initialize"):
+    with pytest.raises(NotImplementedError, match="Initializer must implement fill"):
         initializer(Initializer(), (2,)).asnumpy()
 
 

@@ -39,7 +39,7 @@ from ramp import Ramp
 
 
 class Mixture(Initializer):
-    def _initialize_region(self, out: np.ndarray, region: Region, source: Source) -> None:
+    def fill(self, out: np.ndarray, region: Region, source: Source) -> None:
         other = np.empty_like(out)
         source.normal(out, region, 0.0, 1.0)
         source.uniform(other, region, 0.0, 1.0, label="choice")
@@ -369,6 +369,46 @@ def test_whole_array_method_of_a_subclass_replaces_that_of_its_parent() -> None:
             arr[...] = 4
 
     assert (initializer(Fours(), (3, 3))[1].asnumpy() == 4).all()
+
+
+def test_a_subclass_with_the_old_name_of_fill_works_and_is_warned() -> None:
+    class New(Normal):
+        def fill(self, out: np.ndarray, region: Region, source: Source) -> None:
+            super().fill(out, region, source)
+            out[...] += 1
+
+    with pytest.warns(DeprecationWarning, match="Old._initialize_region is now called fill"):
+
+        class Old(New):
+            def _initialize_region(self, out: np.ndarray, region: Region, source: Source) -> None:
+                super()._initialize_region(out, region, source)  # type: ignore[misc]
+                out[...] *= 2
+
+    numparam.set_seed(7)
+    plain, old = (numparam.Parameter(initializer(init, (3, 4)), name="w")[1:] for init in (Normal(), Old()))
+    assert np.array_equal(old.asnumpy(), (plain.asnumpy() + 1) * 2)
+
+
+def test_a_subclass_that_fills_in_its_own_way_declares_what_it_can_do() -> None:
+    class Full(Normal):
+        def _initialize(self, arr: np.ndarray) -> None:
+            arr[...] = 4
+
+    class Own(Orthogonal):
+        def fill(self, out: np.ndarray, region: Region, source: Source) -> None:
+            source.normal(out, region, 0.0, 2.0)
+
+    class Same(Normal):
+        pass
+
+    class Declared(Normal):
+        on_device = True
+
+        def fill(self, out: np.ndarray, region: Region, source: Source) -> None:
+            source.normal(out, region, 0.0, 2.0)
+
+    found = [(init.on_device, init.needs_full) for init in (Full, Own, Same, Declared, Orthogonal, Normal)]
+    assert found == [(False, True), (False, False), (True, False), (True, False), (False, True), (True, False)]
 
 
 def test_keyword_arguments_of_mindspore_subclasses() -> None:

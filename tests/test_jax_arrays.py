@@ -36,7 +36,7 @@ class Recorder(Initializer):
     def __init__(self) -> None:
         self._regions: list[Region] = []
 
-    def _initialize_region(self, out: Any, region: Region, source: Source) -> None:
+    def fill(self, out: Any, region: Region, source: Source) -> None:
         self._regions.append(region)
         source.normal(out, region, 0.0, 1.0)
 

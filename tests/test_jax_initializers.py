@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,8 @@ def test_a_seed_comes_before_the_key() -> None:
     for make in (initializer(Normal(0.02), "w", seed=7), initializer(own, "w")):
         for key in (None, jax.random.key(3)):
             np.testing.assert_array_equal(make(key, (8,)), expected)
-    assert not np.array_equal(initializer(own, "w", seed=8)(None, (8,)), expected)
+    np.testing.assert_array_equal(initializer(own, "w", seed=8)(None, (8,)), expected)
+    np.testing.assert_array_equal(initializer(Kernel(own), "w", seed=8)(None, (8,)), expected)
 
 
 def test_the_seed_of_numparam_and_its_numbers_are_left_alone() -> None:
@@ -186,9 +188,9 @@ class Recorder(Normal):
         super().__init__(0.02)
         self._shapes: list[tuple[int, ...]] = []
 
-    def _initialize_region(self, out: Any, region: Region, source: Source) -> None:
+    def fill(self, out: Any, region: Region, source: Source) -> None:
         self._shapes.append(region.shape)
-        super()._initialize_region(out, region, source)
+        super().fill(out, region, source)
 
 
 def under_jit(make: Callable[..., Any], cut: Any) -> Any:
@@ -271,3 +273,16 @@ def test_fans() -> None:
     assert Kernel(VarianceScaling()).fans((3, 3, 8, 16)) == (72, 144)
     assert Kernel(VarianceScaling(), batch_axis=0).fans((5, 8, 16)) == (8, 16)
     assert math.prod(Kernel(VarianceScaling(), 0, (1, -1)).fans((8, 16))) == 8 * 16
+
+
+def test_a_wrapped_initializer_that_needs_the_full_tensor_is_decomposed_once_when_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decompose, calls = np.linalg.qr, []
+    monkeypatch.setattr(np.linalg, "qr", lambda matrix: calls.append(matrix.shape) or decompose(matrix))
+    monkeypatch.setattr("numparam.tensor.blocks.BUFFER_BYTES", 1024)
+    lazy = numparam.Parameter(initializers.initializer(Kernel(Orthogonal()), (3, 64, 48)), name="w")
+    numparam.save_checkpoint({"w": lazy}, tmp_path / "w.safetensors")
+    assert calls == [(192, 48)]
+    saved = numparam.load_checkpoint(tmp_path / "w.safetensors")["w"]
+    np.testing.assert_array_equal(saved.asnumpy(), lazy.asnumpy())

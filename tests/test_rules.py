@@ -174,7 +174,7 @@ def test_buffers_are_functions_of_the_index(init: str, whole: np.ndarray) -> Non
         for index in (..., np.s_[1:, ::-2, 3:5], np.s_[0, 1:3], np.s_[:, 4, ::3]):
             region = Region.full(whole.shape)[index]
             out = np.empty(region.shape, dtype)
-            initializer._initialize_region(out, region, Source(0, "x"))
+            initializer.fill(out, region, Source(0, "x"))
             np.testing.assert_array_equal(out, whole[index])
 
 

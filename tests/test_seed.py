@@ -140,3 +140,27 @@ def test_foreign_random_state_does_not_matter(spoil: Callable[[], object]) -> No
     before = draw("w")
     spoil()
     assert np.array_equal(draw("w"), before)
+
+
+def test_the_seed_of_a_call_comes_between_that_of_the_initializer_and_the_global_one() -> None:
+    own = Normal()
+    own.seed = 9
+    numparam.set_seed(7)
+
+    def values(init: Normal, **seed: int) -> np.ndarray:
+        return numparam.Parameter(initializer(init, SHAPE, **seed), name="w").asnumpy()
+
+    assert np.array_equal(values(Normal(), seed=8), draw_of(Normal(), 8))
+    assert np.array_equal(values(own, seed=8), draw_of(Normal(), 9))
+    with pytest.raises(ValueError, match="a seed is an int from 0"):
+        initializer(own, SHAPE, seed=-1)
+    with pytest.raises(TypeError, match="found a Tensor"):
+        initializer(numparam.Tensor([1.0]), seed=8)
+
+
+def draw_of(init: Normal, seed: int) -> np.ndarray:
+    numparam.set_seed(seed)
+    try:
+        return numparam.Parameter(initializer(init, SHAPE), name="w").asnumpy()
+    finally:
+        numparam.set_seed(7)

@@ -406,7 +406,7 @@ def test_an_error_leaves_everything_as_it_was() -> None:
 
 def test_an_initializer_of_ones_own() -> None:
     class Signs(Initializer):
-        def _initialize_region(self, out: Any, region: Any, source: Any) -> None:
+        def fill(self, out: Any, region: Any, source: Any) -> None:
             source.uniform(out, region, -1.0, 1.0)
             out[...] = np.where(out < 0, -1, 1)
 

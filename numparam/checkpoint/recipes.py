@@ -82,7 +82,7 @@ def decode(content: Any, where: str) -> Tensor:
         if not isinstance(content["stream"], str):
             raise CheckpointError(f"{where}: the stream of a recipe is a name, found {content['stream']!r:.80}")
         init: Initializer = kind(**arguments)
-        init._check(shape, dtype)
+        init.check(shape, dtype)
         region = Region.full(shape)[_index(content["index"])] if "index" in content else Region.full(shape)
         tensor = Tensor.__new__(Tensor)
         tensor._recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region)

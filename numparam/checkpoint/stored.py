@@ -108,7 +108,7 @@ class Stored(Initializer):
         """Return the files that hold the parameter."""
         return {self._files.paths[number] for number in self._places}
 
-    def check(self) -> None:
+    def verify(self) -> None:
         """Open every file that holds a piece, and compare what it says of it with the index.
 
         Raises
@@ -143,11 +143,11 @@ class Stored(Initializer):
     def _piece(self, cell: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
         return self._files.values(self._places[self._grid.number(cell)], self.entry, self._grid.piece(cell))
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002, D102
         self.read(out, region)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:  # noqa: D102
+        super().check(shape, dtype)
         if dtype != self.entry.dtype and not (dtypes.is_floating(dtype) and dtypes.is_floating(self.entry.dtype)):
             raise DtypeError(
                 f"parameter {self.entry.name!r} is read as {self.entry.dtype}; "

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     checkpoint = open_checkpoint(arguments.file)
     for stored in checkpoint.stored.values():
-        stored.check()
+        stored.verify()
     columns = ["parameter", "dtype", "shape", "bytes"]
     rows = [
         [entry.name, str(entry.dtype), str(entry.shape), size(entry.nbytes)] for entry in checkpoint.entries.values()

@@ -1,6 +1,7 @@
 """What every initializer is, and how users write their own."""
 
 import math
+import warnings
 from numbers import Real
 from typing import Any, SupportsIndex
 
@@ -9,55 +10,72 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
 from numparam.indexing.region import Region
-from numparam.stream.seed import as_seed, current_seed, next_number
+from numparam.stream.seed import as_seed, choose_seed, next_number
 from numparam.stream.source import Buffer, Source
 
 _LARGEST_ROOT = 2.0**511
 
 
 class Initializer:
-    """Make the values of a tensor; the base of all initializers.
+    """Generate the values of a tensor; the base of all initializers.
 
     Subclass it and implement one of two methods:
 
+    ``fill(self, out, region, source)``
+        Fill the C-contiguous array `out` with the values that the tensor of shape ``region.full_shape`` has in
+        `region`; ``region.ranges`` are the indices along each axis. Take random values from `source`, a
+        `numparam.stream.source.Source`: they are a pure function of the seed, the name and the index. It is not called
+        for regions without elements.
     ``_initialize(self, arr)``
-        Fill the whole array `arr` in place. This is enough for values that you can compute; a slice of a lazy tensor
-        then computes the whole and takes its part.
-    ``_initialize_region(self, out, region, source)``
-        Fill the C-contiguous array `out` with what the tensor of shape ``region.full_shape`` has in `region`;
-        ``region.ranges`` are the indices along each axis. Take random values from `source`, a
-        `numparam.stream.source.Source`: they are a pure function of the seed, the name and the index. This is what the
-        initializers of numparam do. It is not called for regions without elements.
+        Fill the full array `arr` in place, as in MindSpore. A slice of a lazy tensor then costs as much as the full
+        tensor.
 
-    Calling an initializer on an array fills it in place, as the next tensor without a name.
+    Override ``check(self, shape, dtype)`` to refuse tensors before their values are generated. Class attributes say
+    what an initializer can do; a class that writes its own ``fill`` or ``_initialize`` starts from the defaults again.
+
+    Calling an initializer on an array fills it in place, as the next unnamed tensor.
 
     Parameters
     ----------
     **kwargs
         Accepted for subclasses written for MindSpore, which pass their arguments on.
 
+    Attributes
+    ----------
+    on_device : bool
+        Whether ``fill`` also takes device arrays, because it only draws with its source and assigns constants. By
+        default the values are generated on the host and copied.
+    needs_full : bool
+        Whether every part costs as much as the full tensor, which is then generated once and sliced.
+    reads : {"nothing", "fans", "axes"}
+        What of the shape decides the values: nothing; the numbers of inputs and outputs, as for `FanScaled`; or the
+        axes ``(outputs, inputs, *kernel)``. `numparam.jax.Kernel` puts the axes of JAX in this order.
+
     Examples
     --------
-    A ramp, computed whole:
-
-    >>> from numparam.initializer import initializer
-    >>> class Ramp(Initializer):
-    ...     def _initialize(self, arr):
-    ...         arr[...] = np.arange(arr.size).reshape(arr.shape)
-    >>> initializer(Ramp(), (2, 3))[1].asnumpy()
-    array([3., 4., 5.], dtype=float32)
-
     Random signs, of which a slice costs only itself:
 
+    >>> from numparam.initializer import initializer
     >>> class Signs(Initializer):
-    ...     def _initialize_region(self, out, region, source):
+    ...     def fill(self, out, region, source):
     ...         source.uniform(out, region, -1.0, 1.0)
     ...         out[...] = np.where(out < 0, -1, 1)
     >>> lazy = initializer(Signs(), (1000, 1000))
     >>> bool((lazy[3:5].asnumpy() == lazy.asnumpy()[3:5]).all())
     True
+
+    A ramp, computed in full:
+
+    >>> class Ramp(Initializer):
+    ...     def _initialize(self, arr):
+    ...         arr[...] = np.arange(arr.size).reshape(arr.shape)
+    >>> initializer(Ramp(), (2, 3))[1].asnumpy()
+    array([3., 4., 5.], dtype=float32)
     """
 
+    on_device: bool = False
+    needs_full: bool = False
+    reads: str = "nothing"
     _seed: int | None = None
 
     def __init__(self, **kwargs: Any) -> None:
@@ -65,23 +83,28 @@ class Initializer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "_initialize" in vars(cls) and "_initialize_region" not in vars(cls):
-            # The method that was written last is the one that was meant, whatever the parent class implements.
-            cls._initialize_region = Initializer._initialize_region  # type: ignore[method-assign]
+        own = vars(cls)
+        if not own.keys() & {"fill", "_initialize", "_initialize_region"}:
+            return
+        if "fill" not in own:  # the method that is written last counts, whatever the parent class implements
+            old = own.get("_initialize_region")
+            if old is not None:
+                warnings.warn(
+                    f"{cls.__name__}._initialize_region is now called fill, and will be ignored in the next release",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+            cls.fill = Initializer.fill if old is None else old  # type: ignore[method-assign]
+        cls._initialize_region = cls.fill  # type: ignore[attr-defined]  # for super() in such subclasses
+        for name, default in {"on_device": False, "needs_full": cls.fill is Initializer.fill}.items():
+            if name not in own:
+                setattr(cls, name, default)
 
     @property
     def seed(self) -> int | None:
-        """Get or set the seed of this initializer, which takes the place of the one of `numparam.set_seed`.
+        """Get or set the initializer's own seed, which beats all others; see `numparam.stream.seed.choose_seed`.
 
-        It counts for lazy tensors made from then on. None, the default, means the seed of `numparam.set_seed`.
-
-        Examples
-        --------
-        >>> from numparam.initializer import Normal, initializer
-        >>> normal = Normal()
-        >>> normal.seed = 7
-        >>> initializer(normal, (2, 3)).shape
-        (2, 3)
+        It counts for lazy tensors created from then on. The default is None.
         """
         return self._seed
 
@@ -108,39 +131,49 @@ class Initializer:
             raise ArgumentTypeError(f"{self!r} fills a NumPy array, found {type(arr).__name__}")
         if not arr.flags.writeable:
             raise ArgumentValueError(f"{self!r} cannot fill an array that is not writable; give it a copy")
-        self._check(arr.shape, dtypes.as_dtype(arr.dtype))
-        source = Source(current_seed() if self.seed is None else self.seed, next_number())
+        self.check(arr.shape, dtypes.as_dtype(arr.dtype))
+        source = Source(choose_seed(self.seed), next_number())
         if arr.size == 0:
             return
         out = arr if arr.flags.c_contiguous and arr.dtype.isnative else np.empty(arr.shape, arr.dtype.newbyteorder("="))
-        self._initialize_region(out, Region.full(arr.shape), source)
+        self.fill(out, Region.full(arr.shape), source)
         if out is not arr:
             arr[...] = out
 
     def _initialize(self, arr: Buffer) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must implement _initialize(arr) or _initialize_region(...)")
+        raise NotImplementedError(f"{type(self).__name__} must implement fill(out, region, source) or _initialize(arr)")
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+        """Fill `out` with the values of a region; see `Initializer`."""
         if region.whole:
             self._initialize(out)
             return
-        whole = np.empty(region.full_shape, out.dtype)
-        self._initialize(whole)
-        out[...] = region.take(whole)
+        full = np.empty(region.full_shape, out.dtype)
+        self._initialize(full)
+        out[...] = region.take(full)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Raise if the initializer cannot fill a tensor of this shape and dtype."""
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raise if the initializer cannot fill a tensor of this shape and dtype; the default accepts all.
+
+        Raises
+        ------
+        TypeError
+            If it cannot fill the dtype.
+        ValueError
+            If it cannot fill the shape.
+        """
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        given = {name: value for name, value in vars(self).items() if not hasattr(Initializer, name)}
+        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items() if not name.startswith("_"))
         return f"{type(self).__name__}({arguments})"
 
 
 class RandomInitializer(Initializer):
-    """Stand for the initializers that draw real numbers, and so need a floating dtype."""
+    """Draw real numbers, which need a floating dtype; the base of the random initializers."""
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         if not dtypes.is_floating(dtype):
             raise DtypeError(
                 f"{self!r} draws real numbers, which dtype {dtype} cannot hold; use a floating dtype, or a constant"

@@ -18,12 +18,12 @@ class Arange(Initializer):
     def __init__(self) -> None:
         """Take no arguments."""
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if not shape:
             raise ShapeError("arange counts along the last axis; a scalar has none")
         as_scalar(max(shape[-1] - 1, 0), dtype)
 
-    def _initialize_region(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002
         _spread(out, region, np.array(region.ranges[-1]))
 
 
@@ -33,10 +33,10 @@ class LowerTriangle(Initializer):
     def __init__(self) -> None:
         """Take no arguments."""
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:  # noqa: ARG002
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:  # noqa: ARG002
         check_rank(self, shape, 2)
 
-    def _initialize_region(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002
         rows, columns = region.ranges[-2:]
         _spread(out, region, np.greater_equal.outer(np.array(rows), np.array(columns)))
 

@@ -38,6 +38,7 @@ class Constant(Initializer):
            [3, 3]], dtype=int8)
     """
 
+    on_device = True
     value: Any
 
     def __init__(self, value: Any) -> None:
@@ -49,12 +50,12 @@ class Constant(Initializer):
             raise ArgumentTypeError(f"value is a real number or a bool, found {value!r} of type {type(value).__name__}")
         self.value = value
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         if dtype.kind != "f" or not 0 <= self.value <= 1:  # which every floating dtype holds, and most constants are
             as_scalar(self.value, dtype)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
         from numparam.kernels.fill import constant
 
         constant.fill(out, as_scalar(self.value, out.dtype))

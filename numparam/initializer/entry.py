@@ -2,7 +2,7 @@
 
 import re
 from numbers import Number
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -127,6 +127,8 @@ def initializer(
     init: Tensor | str | Initializer | float,
     shape: Shape | None = None,
     dtype: Any = "float32",
+    *,
+    seed: SupportsIndex | None = None,
 ) -> Tensor:
     """Describe a tensor by an initializer, without making its values.
 
@@ -139,6 +141,8 @@ def initializer(
         Python or NumPy integers. Axes of length 0 make an empty tensor. Only a tensor as `init` needs none.
     dtype : numpy.dtype or str
         Ignored if `init` is a tensor. Random initializers need a floating dtype.
+    seed : int, optional
+        From 0 to 2**64 - 1, for this tensor; see `numparam.stream.seed.choose_seed`. Not for a tensor as `init`.
 
     Returns
     -------
@@ -163,10 +167,12 @@ def initializer(
     array([1.5, 1.5], dtype=float32)
     """
     if isinstance(init, Tensor):
+        if seed is not None:
+            raise ArgumentTypeError("a seed goes with an initializer, found a Tensor as init")
         if shape is not None and as_shape(shape) != init.shape:
             raise ShapeError(f"a tensor of shape {as_shape(shape)} was asked for, found one of shape {init.shape}")
         return init
     init = as_initializer(init)
     if shape is None:
         raise ShapeError(f"{init!r} needs a shape to make a tensor")
-    return Tensor(shape=shape, dtype=dtypes.as_dtype(dtype), init=init)
+    return Tensor(shape=shape, dtype=dtypes.as_dtype(dtype), init=init, seed=seed)

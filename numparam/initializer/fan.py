@@ -74,19 +74,22 @@ def gain(nonlinearity: str, negative_slope: float | None = None) -> float:
 class FanScaled(RandomInitializer):
     """Draw values of mean 0 and of the variance that a subclass computes from the shape of the whole tensor."""
 
+    on_device = True
+    reads = "fans"
     _distribution: str
 
     def _variance(self, fan_in: int, fan_out: int) -> float:
         raise NotImplementedError
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         check_rank(self, shape, 2)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
-        self._draw(out, region, source, *fans(region.full_shape))
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        self.fill_for_fans(out, region, source, *fans(region.full_shape))
 
-    def _draw(self, out: Buffer, region: Region, source: Source, fan_in: int, fan_out: int) -> None:
+    def fill_for_fans(self, out: Buffer, region: Region, source: Source, fan_in: int, fan_out: int) -> None:
+        """Fill `out` with the values of a region of a tensor with these fans."""
         variance = self._variance(fan_in, fan_out)
         if self._distribution == "uniform":
             bound = math.sqrt(3.0 * variance)

@@ -30,11 +30,13 @@ class Normal(RandomInitializer):
     Tensor(shape=[1000, 1000], dtype=BFloat16, init=Normal(sigma=0.02, mean=0.0))
     """
 
+    on_device = True
+
     def __init__(self, sigma: float = 0.01, mean: float = 0.0) -> None:
         self.sigma = real("sigma", sigma, at_least=0)
         self.mean = real("mean", mean)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         source.normal(out, region, self.mean, self.sigma)
 
 
@@ -53,10 +55,12 @@ class Uniform(RandomInitializer):
     True
     """
 
+    on_device = True
+
     def __init__(self, scale: float = 0.07) -> None:
         self.scale = real("scale", scale)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         source.uniform(out, region, -abs(self.scale), abs(self.scale))
 
 
@@ -89,6 +93,8 @@ class TruncatedNormal(RandomInitializer):
     (True, True)
     """
 
+    on_device = True
+
     def __init__(self, sigma: float = 0.01, mean: float = 0.0, a: float = -2.0, b: float = 2.0) -> None:
         self.sigma = real("sigma", sigma, at_least=0)
         self.mean = real("mean", mean)
@@ -97,7 +103,7 @@ class TruncatedNormal(RandomInitializer):
         if not self.a < self.b:
             raise ArgumentValueError(f"the lower bound a must be below the upper bound b, found a={a!r} and b={b!r}")
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         if self.sigma == 0:
             out[...] = min(max(self.mean, self.a), self.b)
         else:
@@ -129,11 +135,13 @@ class CorrectedTruncatedNormal(RandomInitializer):
     (0.02, 0.0455)
     """
 
+    on_device = True
+
     def __init__(self, sigma: float = 0.01, mean: float = 0.0) -> None:
         self.sigma = real("sigma", sigma, at_least=0)
         self.mean = real("mean", mean)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         draw_corrected(out, region, source, self.mean, self.sigma)
 
 

@@ -33,11 +33,11 @@ class Identity(Initializer):
     def __init__(self) -> None:
         """Take no arguments."""
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         check_rank(self, shape, 2, 2)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
         _mark_channels(out, region, region.full_shape[0])
 
 
@@ -69,16 +69,18 @@ class Dirac(Initializer):
            [0., 1.]], dtype=float32)
     """
 
+    reads = "axes"
+
     def __init__(self, groups: int = 1) -> None:
         self.groups = as_int("groups", groups, 1)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         check_rank(self, shape, 3, 5)
         if shape[0] % self.groups:
             raise ShapeError(f"{self!r} needs a first axis that divides into {self.groups} groups, found {shape}")
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
         _mark_channels(out, region, region.full_shape[0] // self.groups)
 
 
@@ -108,17 +110,20 @@ class Sparse(RandomInitializer):
     array([90, 90, 90, 90])
     """
 
+    needs_full = True
+    reads = "axes"
+
     def __init__(self, sparsity: float, sigma: float = 0.01) -> None:
         self.sparsity = real("sparsity", sparsity, at_least=0)
         if self.sparsity > 1:
             raise ArgumentValueError(f"sparsity is a number from 0 to 1, found {sparsity!r}")
         self.sigma = real("sigma", sigma, at_least=0)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         check_rank(self, shape, 2, 2)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         source.normal(out, region, 0.0, self.sigma)
         row_count, _ = region.full_shape
         zeros = math.ceil(self.sparsity * row_count)
@@ -176,14 +181,17 @@ class Orthogonal(RandomInitializer):
     True
     """
 
+    needs_full = True
+    reads = "axes"
+
     def __init__(self, gain: float = 1.0) -> None:
         self.gain = real("gain", gain)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         check_rank(self, shape, 2)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         shape = region.full_shape
         draw = np.empty(shape, np.float64 if out.dtype == np.float64 else np.float32)
         source.normal(draw, Region.full(shape), 0.0, 1.0)

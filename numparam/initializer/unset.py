@@ -31,5 +31,5 @@ class Unset(Initializer):
     def __init__(self) -> None:
         """Take no arguments."""
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
         raise StateError(f"{source} holds no values yet: load a checkpoint, or set its data")

@@ -132,13 +132,13 @@ def filling(init: Initializer, entry: Entry) -> SeededFill:
         If the initializer does not suit the shape or the dtype; the message names the parameter.
     """
     try:
-        init._check(entry.shape, entry.dtype)
+        init.check(entry.shape, entry.dtype)
     except NumparamError as error:
         raise type(error)(f"parameter {entry.name!r}: {error}") from None
 
     def fill(seed: int, out: Array, region: Region) -> None:
         if out.size:
-            init._initialize_region(out, region, Source(seed, entry.name))
+            init.fill(out, region, Source(seed, entry.name))
 
     return lambda seed: partial(fill, seed)
 

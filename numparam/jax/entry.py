@@ -18,7 +18,7 @@ from numparam.initializer import Initializer
 from numparam.jax.arrays import SeededFill, assembled, filling, made
 from numparam.jax.kernel import as_kernel
 from numparam.jax.names import as_initializer
-from numparam.stream.seed import as_seed
+from numparam.stream.seed import choose_seed
 from numparam.tensor import Array
 
 
@@ -26,9 +26,9 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     """Make a function that JAX libraries take as an initializer.
 
     It is called as ``function(key, shape, dtype=float32, out_sharding=None)`` and returns a `jax.Array` with the values
-    of the `numparam.Parameter` of this name. With a seed the key is ignored, and may be None. Without one the seed is
-    the data of the key, of the new kind or the old: ``jax.random.key(7)`` gives the values of seed 7, and whatever is
-    split or folded from it those of a seed of its own. Keys of more than two words are hashed.
+    of the `numparam.Parameter` of this name. With a seed, its own or the initializer's, the key is ignored, and may be
+    None. Without one the seed is the data of the key, of the new kind or the old: ``jax.random.key(7)`` gives the
+    values of seed 7, and a key that is split or folded from it another seed. Keys of more than two words are hashed.
 
     Outside ``jax.jit`` an `out_sharding` gets its array shard by shard, as by `array`. Under ``jax.jit`` the host makes
     the values when the compiled function runs, by ``jax.pure_callback``: with an `out_sharding` each device asks for
@@ -72,7 +72,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     chosen = as_kernel(as_initializer(init))
     if not isinstance(name, str):
         raise ArgumentTypeError(f"the name of a parameter is a str, found {name!r}")
-    fixed = chosen.seed if seed is None else as_seed(seed)
+    fixed = choose_seed(chosen.seed, seed) if seed is not None or chosen.seed is not None else None
 
     def initialize(key: Any, shape: Any, dtype: Any = np.float32, out_sharding: Any = None) -> jax.Array:
         target = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)

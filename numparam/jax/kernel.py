@@ -10,8 +10,7 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, ShapeError
 from numparam.indexing.region import Region
-from numparam.initializer import Dirac, Initializer, Orthogonal, Sparse
-from numparam.initializer.fan import FanScaled
+from numparam.initializer import Initializer
 from numparam.stream.source import Buffer, Source
 
 Axes = int | Sequence[int]
@@ -57,7 +56,14 @@ class Kernel(Initializer):
             raise ArgumentTypeError(f"Kernel reads the shape for an Initializer, found {init!r} of {type(init)}")
         self.init = init
         self.in_axis, self.out_axis, self.batch_axis = in_axis, out_axis, batch_axis
-        self._seed = init.seed
+        self.reads = init.reads
+        self.on_device = init.on_device and init.reads != "axes"
+        self.needs_full = init.needs_full or init.reads == "axes"
+
+    @Initializer.seed.getter  # type: ignore[attr-defined, untyped-decorator]
+    def seed(self) -> int | None:
+        """Get or set the seed of this initializer, by default that of the wrapped one."""
+        return self.init.seed if self._seed is None else self._seed
 
     def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Count the inputs and the outputs of a weight of at least one element.
@@ -78,25 +84,26 @@ class Kernel(Initializer):
         )
         return math.prod(shape) // (outputs * batch), math.prod(shape) // (inputs * batch)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        if isinstance(self.init, Orthogonal | Sparse | Dirac):
-            self.init._check(self._as_weight(shape)[1], dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if self.init.reads == "axes":
+            self.init.check(self._as_weight(shape)[1], dtype)
         else:
-            self.init._check(shape, dtype)
-            if isinstance(self.init, FanScaled):
+            self.init.check(shape, dtype)
+            if self.init.reads == "fans":
                 self._axes((*_tuple(self.in_axis), *_tuple(self.out_axis), *_tuple(self.batch_axis)), shape)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
-        if isinstance(self.init, FanScaled):
-            self.init._draw(out, region, source, *self.fans(region.full_shape))
-        elif isinstance(self.init, Orthogonal | Sparse | Dirac):
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        init: Any = self.init
+        if init.reads == "fans":
+            init.fill_for_fans(out, region, source, *self.fans(region.full_shape))
+        elif init.reads == "axes":
             order, weight = self._as_weight(region.full_shape)
-            whole = np.empty(weight, out.dtype)
-            self.init._initialize_region(whole, Region.full(weight), source)
-            moved = whole.reshape([region.full_shape[axis] for axis in order])
+            full = np.empty(weight, out.dtype)
+            init.fill(full, Region.full(weight), source)
+            moved = full.reshape([region.full_shape[axis] for axis in order])
             out[...] = region.take(moved.transpose(np.argsort(order)))
         else:
-            self.init._initialize_region(out, region, source)
+            init.fill(out, region, source)
 
     def _as_weight(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the axes as ``(*outputs, *inputs, *kernel)``, and the shape ``(outputs, inputs, *kernel)``."""

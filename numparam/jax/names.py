@@ -29,10 +29,12 @@ class UniformFromZero(RandomInitializer):
     True
     """
 
+    on_device = True
+
     def __init__(self, scale: float = 0.01) -> None:
         self.scale = real("scale", scale, at_least=0)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         source.uniform(out, region, 0.0, self.scale)
 
 

@@ -20,7 +20,7 @@ from numparam.jax.arrays import Fill, assembled, filling
 from numparam.jax.kernel import Kernel, as_kernel
 from numparam.jax.names import as_initializer
 from numparam.rules import Rule, RuleError, Rules
-from numparam.stream.seed import as_seed, current_seed
+from numparam.stream.seed import as_seed, choose_seed
 
 FLAX_RULES: dict[str, Initializer] = {
     # Of attention, (features, heads, width): an axis counts once, so that this fits plain matrices too.
@@ -82,7 +82,7 @@ def init(
     >>> bool(np.allclose(head["kernel"].T @ head["kernel"], np.eye(2), atol=1e-6)), head["bias"].tolist()
     (True, [0.0, 0.0])
     """
-    chosen = current_seed() if seed is None else as_seed(seed)
+    given = None if seed is None else as_seed(seed)
     followed = rules if isinstance(rules, Rules) else _from_globs(rules or {})
     leaves, structure = jax.tree.flatten_with_path(shapes)
     each = [getattr(leaf, "sharding", None) for _, leaf in leaves] if shardings is None else _spread(shardings, shapes)
@@ -90,7 +90,7 @@ def init(
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
             raise ArgumentValueError(f"{count} parameters of the tree are called {name!r}; a name stands for one")
-    fills = [_fill(followed, entry, chosen) for entry in entries]  # what is wrong shows before any values are made
+    fills = [_fill(followed, entry, given) for entry in entries]  # what is wrong shows before any values are made
     arrays = [assembled(*item) for item in zip(entries, each, fills, strict=True)]
     return jax.tree.unflatten(structure, arrays)
 
@@ -121,12 +121,12 @@ def _from_globs(rules: Mapping[str, str | Initializer | float]) -> Rules:
     return Rules(tuple([Rule({"glob": glob}, re.compile(translate(glob)), init) for glob, init in pairs]))
 
 
-def _fill(rules: Rules, entry: Entry, seed: int) -> Fill:
+def _fill(rules: Rules, entry: Entry, seed: int | None) -> Fill:
     rule = rules.find(entry)
     if rule is None:
         raise RuleError(f"no rule says how parameter {entry.name!r} starts; add one: {{{entry.name!r}: 'zeros'}}")
     kernel = as_kernel(rule.initializer)
-    return filling(kernel, entry)(seed if kernel.seed is None else kernel.seed)
+    return filling(kernel, entry)(choose_seed(kernel.seed, seed))
 
 
 def _spread(shardings: Any, shapes: Any) -> list[Any]:

@@ -71,7 +71,7 @@ class Generation:
         for entry in self.entries:
             rule = self.chosen[entry.name]
             try:
-                rule.initializer._check(entry.shape, entry.dtype)
+                rule.initializer.check(entry.shape, entry.dtype)
             except NumparamError as error:
                 raise type(error)(f"parameter {entry.name!r} gets {rule}: {error}") from None
 

@@ -3,7 +3,7 @@
 Every value is a pure function of the seed, the tensor's name and the value's place in the whole tensor. This page is
 all that another implementation needs for the bits.
 
-**Seed.** An integer from 0 to 2**64 - 1: that of `set_seed`, or the `seed` of an initializer.
+**Seed.** An integer from 0 to 2**64 - 1; `choose_seed` documents which one a tensor has.
 
 **Stream.** A 64-bit integer made from the name. It is the BLAKE2b digest (RFC 7693) of 8 bytes, read as little-endian,
 of one kind byte and the name, with the draw's label as personalisation (padded with zero bytes to 16):
@@ -119,6 +119,34 @@ def current_seed() -> int:
     if _seed is None:
         _seed, _is_drawn = int.from_bytes(os.urandom(8), "little"), True
     return _seed
+
+
+def choose_seed(own: int | None, given: SupportsIndex | None = None) -> int:
+    """Return the seed of a tensor: the first that there is, by the rule that holds everywhere.
+
+    1. The initializer's own, `numparam.initializer.Initializer.seed`.
+    2. The seed of the call, such as ``initializer(..., seed=7)``, ``numparam.torch.init_(..., seed=7)``,
+       ``numparam.jax.init(..., seed=7)`` or a key of JAX.
+    3. The global one of `set_seed`, or else one drawn from the operating system.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the seed of the call is not an integer. It is also a TypeError.
+    ArgumentValueError
+        If it is not from 0 to 2**64 - 1. It is also a ValueError.
+
+    Examples
+    --------
+    >>> set_seed(7)
+    >>> choose_seed(None), choose_seed(None, 8), choose_seed(9, 8)
+    (7, 8, 9)
+    """
+    if given is not None:
+        given = as_seed(given)
+    if own is not None:
+        return own
+    return current_seed() if given is None else given
 
 
 def share_seed(seed: int) -> None:

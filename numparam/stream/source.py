@@ -15,7 +15,7 @@ Buffer = np.ndarray[Any, np.dtype[Any]]
 class Source:
     """Draw the random values of one tensor: a pure function of its seed, its name and the index.
 
-    An initializer is given one in ``_initialize_region``. Each method fills a buffer, a C-contiguous array of the
+    `Initializer.fill` is given one. Each method fills a buffer, a C-contiguous array of the
     region's shape, with exactly the bits that the whole tensor has there. Draws with different labels are independent.
 
     Parameters

@@ -9,9 +9,9 @@ import numpy as np
 from numparam.device import Device
 from numparam.entry import BUFFER_BYTES, Block
 from numparam.indexing.region import Region, row_major
-from numparam.initializer import Initializer, Orthogonal, Sparse
+from numparam.initializer import Initializer
 from numparam.stream.source import Source
-from numparam.tensor.placed import is_made_on_devices, made_on_device
+from numparam.tensor.placed import made_on_device
 from numparam.tensor.tensor import Tensor
 
 
@@ -36,16 +36,16 @@ def blocks_to_make(
 
     A CUDA device makes each block in memory of its own, one block ahead of those taken; the bytes are the same.
     """
-    if _makes_all_at_once(initializer):
+    if initializer.needs_full:
         values = np.empty(region.shape, dtype)
         if values.size:
-            initializer._initialize_region(values, region, source)
+            initializer.fill(values, region, source)
         yield from _copied(values)
         return
     parts = (region[index] for index in row_major(region.shape, BUFFER_BYTES // dtype.itemsize))
-    if device == "cpu" or not is_made_on_devices(initializer):
+    if device == "cpu" or not initializer.on_device:
         for part in parts:
-            yield Block(part.shape, partial(initializer._initialize_region, region=part, source=source))
+            yield Block(part.shape, partial(initializer.fill, region=part, source=source))
         return
     target, ahead = Device(device), None
     for part in parts:  # the device makes this one while the one before is copied to the host
@@ -55,12 +55,6 @@ def blocks_to_make(
         ahead = Block(part.shape, made.reader())
     if ahead:
         yield ahead
-
-
-def _makes_all_at_once(initializer: Initializer) -> bool:
-    """Say whether each block would cost as much as the whole, so that the slice is made in memory."""
-    own_array_only = type(initializer)._initialize_region is Initializer._initialize_region
-    return own_array_only or isinstance(initializer, Orthogonal | Sparse)
 
 
 def _copied(values: np.ndarray[Any, np.dtype[Any]]) -> Iterator[Block]:

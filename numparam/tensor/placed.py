@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 _CPU = device("cpu")
 _DLPACK_CUDA = 2
-# Initializers whose method is one of these modules' draw with a source and assign nothing but constants, which device
-# arrays take as NumPy's do. The others, and those of users, compute on the host.
-_MADE_ON_DEVICES = {f"numparam.initializer.{name}" for name in ("constants", "fan", "random")}
 
 
 class Placed:
@@ -246,11 +243,6 @@ def made_together(tensors: Iterable[Placed]) -> Iterator[None]:
         yield
 
 
-def is_made_on_devices(init: Initializer) -> bool:
-    """Say whether an initializer writes the memory of a device, not that of the host first."""
-    return type(init)._initialize_region.__module__ in _MADE_ON_DEVICES
-
-
 def made_on_device(
     init: Initializer, region: Region, dtype: np.dtype[Any], source: Source, target: Device
 ) -> DeviceArray:
@@ -264,11 +256,11 @@ def made_on_device(
     from numparam.kernels.array import DeviceArray
 
     out = allocated(DeviceArray.empty, region.shape, dtype, target.index)
-    if is_made_on_devices(init):
-        init._initialize_region(out, region, source)  # type: ignore[arg-type]
+    if init.on_device:
+        init.fill(out, region, source)  # type: ignore[arg-type]
     elif out.size:
         values = np.empty(region.shape, dtype)
-        init._initialize_region(values, region, source)
+        init.fill(values, region, source)
         out.write(values)
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, RegionError, ShapeError
 from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
-from numparam.stream.seed import current_seed, next_number
+from numparam.stream.seed import choose_seed, next_number
 from numparam.stream.source import Source
 from numparam.tensor.arithmetic import Arithmetic
 from numparam.tensor.convert import Reshaping
@@ -55,6 +55,9 @@ class Tensor(Arithmetic, Reshaping, Placed):
         Where the values are, or will be made: ``"cpu"`` or ``"cuda"``. The default device, see `numparam.device`, or
         that of an input that is on a CUDA device.
 
+    seed : int, optional
+        Of a lazy tensor, from 0 to 2**64 - 1; see `numparam.stream.seed.choose_seed`.
+
     Raises
     ------
     TypeError
@@ -84,14 +87,15 @@ class Tensor(Arithmetic, Reshaping, Placed):
         shape: Shape | None = None,
         init: Initializer | None = None,
         device: Any = None,
+        seed: SupportsIndex | None = None,
     ) -> None:
         if init is not None:
             if input_data is not None or shape is None:
                 raise ArgumentTypeError("a tensor with an initializer needs a shape, and no input_data")
             self._dtype = dtypes.as_dtype("float32" if dtype is None else dtype)
-            self._recipe = _recipe(init, as_shape(shape), self._dtype)
-        elif shape is not None:
-            raise ArgumentTypeError("a shape goes with an initializer; input_data has its own")
+            self._recipe = _recipe(init, as_shape(shape), self._dtype, seed)
+        elif shape is not None or seed is not None:
+            raise ArgumentTypeError("a shape or a seed goes with an initializer; input_data has its own")
         elif isinstance(input_data, Tensor):
             self._copy(input_data)
             if dtype is not None:
@@ -188,7 +192,7 @@ class Tensor(Arithmetic, Reshaping, Placed):
         """Change the dtype; `convert` makes integers, bools and whatever is on the host."""
         recipe = self._recipe
         if recipe is not None:
-            recipe.init._check(recipe.region.full_shape, target)
+            recipe.init.check(recipe.region.full_shape, target)
             self._dtype = target
         elif self.device != "cpu" and target.kind not in "biu":
             dtypes.check_imaginary(self._dtype, target)
@@ -342,7 +346,7 @@ class Tensor(Arithmetic, Reshaping, Placed):
             arrays.overwrite(out, self.asnumpy() if region is None else region.take(self.asnumpy()))
         elif out.size:
             selected = recipe.region if region is None else recipe.region[region.slices()]
-            recipe.init._initialize_region(out, selected, Source(recipe.seed, self._stream_name(recipe)))
+            recipe.init.fill(out, selected, Source(recipe.seed, self._stream_name(recipe)))
 
     def __getitem__(self, index: Any) -> Tensor:
         """Return the values at an index as a tensor of its own.
@@ -480,9 +484,9 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     return converted
 
 
-def _recipe(init: Initializer, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Recipe:
-    init._check(shape, dtype)
-    return Recipe(init, current_seed() if init.seed is None else init.seed, next_number(), Region.full(shape))
+def _recipe(init: Initializer, shape: tuple[int, ...], dtype: np.dtype[Any], seed: SupportsIndex | None) -> Recipe:
+    init.check(shape, dtype)
+    return Recipe(init, choose_seed(init.seed, seed), next_number(), Region.full(shape))
 
 
 def _check_buffer(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -12,11 +12,9 @@ from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateE
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
-from numparam.stream.seed import as_seed, current_seed, get_seed
+from numparam.stream.seed import as_seed, choose_seed, current_seed, get_seed
 from numparam.stream.source import Source
-from numparam.tensor.placed import _MADE_ON_DEVICES
 from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
-from numparam.torch.padded import PaddedNormal
 from numparam.torch.shards import held_part
 
 _CPU = torch.device("cpu")
@@ -97,9 +95,8 @@ class Fill(NamedTuple):
     @property
     def draws_on(self) -> torch.device:
         """Return the device that makes the values: that of the tensor wherever possible, else the CPU."""
-        on_device = type(self.init)._initialize_region.__module__ in {*_MADE_ON_DEVICES, PaddedNormal.__module__}
         place = self.local.device
-        return place if on_device and is_reachable(place) else _CPU
+        return place if self.init.on_device and is_reachable(place) else _CPU
 
     @property
     def in_place(self) -> bool:
@@ -108,8 +105,8 @@ class Fill(NamedTuple):
 
     @property
     def may_wait(self) -> bool:
-        """Say whether it is one launch on a CUDA device, which others may join."""
-        return self.in_place and bool(self.local.is_cuda) and not isinstance(self.init, PaddedNormal)
+        """Say whether it is filled on a CUDA device, by launches that others may join."""
+        return self.in_place and bool(self.local.is_cuda)
 
     def run(self) -> None:
         """Write the values."""
@@ -118,8 +115,7 @@ class Fill(NamedTuple):
         local = self.local
         out = local if self.in_place else torch.empty(local.shape, dtype=local.dtype, device=self.draws_on)
         memory: Any = shared(out)
-        seed = self.seed if self.init.seed is None else self.init.seed
-        self.init._initialize_region(memory, self.region, Source(seed, self.name))
+        self.init.fill(memory, self.region, Source(choose_seed(self.init.seed, self.seed), self.name))
         if out is not local:
             local.copy_(out)
         torch.autograd.graph.increment_version(self.tensor)
@@ -141,7 +137,7 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
             if local is not tensor or region.shape != held.shape:
                 raise ShapeError(f"an ordinary tensor of shape {region.shape} holds {region}, found {held.shape}")
             held = region
-        init._check(held.full_shape, dtype_of(tensor))
+        init.check(held.full_shape, dtype_of(tensor))
     except NumparamError as error:
         raise type(error)(f"parameter {name!r} gets {init!r}: {error}") from None
     return Fill(name, tensor, local, held, init, seed)

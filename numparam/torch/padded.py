@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from numparam.errors import ShapeError
+from numparam.indexing.region import Region, as_slice
 from numparam.initializer import Normal
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from numparam.indexing.region import Region
     from numparam.stream.source import Buffer, Source
 
 
@@ -38,18 +38,26 @@ class PaddedNormal(Normal):
     array([[0., 0., 0.]], dtype=float32)
     """
 
+    on_device = True
+
     def __init__(self, padding_idx: int, sigma: float = 1.0) -> None:
         self.padding_idx = padding_idx
         super().__init__(sigma)
 
-    def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        super()._check(shape, dtype)
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        super().check(shape, dtype)
         if not shape or not 0 <= self.padding_idx < shape[0]:
             raise ShapeError(f"{self!r} needs a row {self.padding_idx}, found shape {shape}")
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
-        super()._initialize_region(out, region, source)
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
         rows = region.ranges[0]
-        if self.padding_idx in rows:
-            at = rows.index(self.padding_idx)
-            out.reshape(tuple(map(len, region.ranges)))[at : at + 1][...] = 0
+        if self.padding_idx not in rows:
+            super().fill(out, region, source)
+            return
+        # No element is written twice, so the launches of a batch need no order.
+        held = Region.full(region.full_shape)[tuple(map(as_slice, region.ranges))]
+        values, at = out.reshape(held.shape), rows.index(self.padding_idx)
+        for others in (slice(0, at), slice(at + 1, len(rows))):
+            if values[others].size:
+                super().fill(values[others], held[others], source)
+        values[at : at + 1][...] = 0
