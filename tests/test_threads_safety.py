@@ -91,6 +91,68 @@ def test_an_error_in_one_piece_is_raised() -> None:
         pool.run(fail, 64 << 20, 1, 1)
 
 
+def test_an_error_drops_the_pieces_that_have_not_begun() -> None:
+    pool.set_num_threads(2)
+    begun = []
+
+    def fail(start: int, stop: int) -> None:
+        if stop > start:
+            begun.append(start)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(fail, 64 << 20, 1, 1)
+    assert len(begun) <= 2
+
+
+def test_an_error_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool.set_num_threads(2)
+    monkeypatch.setattr(pool, "SECONDS_AFTER_ERROR", 0.05)
+    caller, begun, end = threading.get_ident(), threading.Event(), threading.Event()
+
+    def work(start: int, stop: int) -> None:
+        if stop == start:
+            return
+        if threading.get_ident() == caller:
+            begun.wait()
+            raise KeyboardInterrupt
+        begun.set()
+        end.wait()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(work, 64 << 20, 1, 1)
+    finally:
+        end.set()
+
+
+def test_the_kernel_is_loaded_before_work_is_shared_out() -> None:
+    found = []
+    pool.run(lambda start, stop: found.append((threading.get_ident(), start, stop)), 64 << 20, 1, 1)
+    assert found[0] == (threading.get_ident(), 0, 0)
+    assert all(start < stop for _, start, stop in found[1:])
+
+
+@pytest.mark.parametrize("when", ["atexit.register(draw)", "threading.Thread(target=late).start()"])
+def test_fills_at_the_end_of_the_interpreter_need_no_threads(when: str) -> None:
+    script = (
+        "import atexit, threading\n"
+        "import numpy as np\n"
+        "from numparam.kernels import fill\n"
+        "from numparam.kernels.machine import pool\n"
+        "pool.set_num_threads(4)\n"
+        "def draw():\n"
+        f"    out = np.empty({SIZE}, np.float32)\n"
+        "    fill.uniform(out, fill.Key(1, 1, 0), -1.0, 1.0)\n"
+        "    print(out.sum(dtype=np.float64))\n"
+        "def late():\n"
+        "    threading.main_thread().join()\n"
+        "    draw()\n"
+        f"{when}\n"
+    )
+    assert run_python("-c", script) == f"{drawn(1).sum(dtype=np.float64)}\n"
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("items, item_bytes, multiple", [(0, 4, 32), (1, 4, 32), (9_999_999, 4, 32), (5 << 20, 1, 64)])
 def test_pieces_cover_everything_once(count: int, items: int, item_bytes: int, multiple: int) -> None:

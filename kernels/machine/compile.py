@@ -1,22 +1,19 @@
-"""The only place that calls Numba: compile options and the on-disk cache of compiled kernels.
+"""The only place that calls Numba's compilers.
 
-Numba's own cache notices edits of the file that holds the cached function only, so a kernel compiled before an edit
-of a formula in another file, or before an upgrade, would be served stale. Here one file holds one compiled kernel,
-and its name is a hash of everything the code depends on: every source file of this package, the kernel's identity and
-signature, the CPU or CUDA's compiler, Numba, llvmlite and Python. Files are written whole or not at all, so concurrent
-processes need no lock.
+Numba's own cache notices only edits of the file that holds the cached function, so a kernel compiled before an edit of
+a formula in another file, or before an upgrade, would be served stale. Here the name of a kernel's file in `cache`
+depends on everything its code does: every source file of this package, the kernel's identity and signature, the CPU or
+CUDA's compiler, Numba, llvmlite and Python.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import pickle
 import re
 import sys
-import tempfile
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,16 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import numba
+import numpy as np
 from numba import types
 from numba.core import serialize
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 
+from numparam.kernels.machine import cache as _cache
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-_PACKAGE = Path(__file__).parent.parent
 
 # error_model "numpy": a division must not raise, or loops do not vectorise. No fastmath: bits are fixed.
 formula: Callable[[Any], Any] = partial(numba.njit, forceinline=True, error_model="numpy")
@@ -49,8 +47,9 @@ def kernel(identity: str) -> Callable[[Any], Any]:
     """
 
     def decorate(function: Any) -> Any:
+        _require_compiler()
         dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-        directory = _cache_directory()
+        directory = _cache.directory()
         if directory is not None:
             dispatcher._cache = _KernelCache(identity, directory)
         return dispatcher
@@ -58,69 +57,9 @@ def kernel(identity: str) -> Callable[[Any], Any]:
     return decorate
 
 
-@lru_cache(maxsize=1)
-def _cache_directory() -> Path | None:
-    """Return the first directory that takes a file, or None: then kernels are compiled again in each process."""
-    for candidate in _candidates():
-        with contextlib.suppress(OSError):
-            candidate.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=candidate):
-                return candidate
-    return None
-
-
-def _candidates() -> Iterator[Path]:
-    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(chosen) / "numparam"
-        return
-    yield _PACKAGE / "__pycache__"
-    with contextlib.suppress(RuntimeError):  # no home directory
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        yield Path(base) / "numparam"
-
-
-def _hash_of_sources() -> str:
-    digest = hashlib.blake2b(digest_size=6)
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-# Taken at the import: kernels of a process that runs while a source is edited must not pass for those of the edit.
-_SOURCE_HASH = _hash_of_sources()
-
-
-def _read_whole(path: Path) -> bytes | None:
-    """Return the content of a file of the cache, or None when it is not there or damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, content = data[:16], data[16:]
-    return content if digest == hashlib.blake2b(content, digest_size=16).digest() else None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file of the cache; a full or read-only disk costs the next process a compilation and nothing else."""
-    with contextlib.suppress(OSError):
-        _remove_outdated(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(hashlib.blake2b(content, digest_size=16).digest() + content)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-def _remove_outdated(directory: Path) -> None:
-    """Drop kernels of older sources, where this installation is the directory's only user."""
-    if directory.parent != _PACKAGE:
-        return
-    for path in directory.glob("numparam-*.kernel"):
-        if not path.name.startswith(f"numparam-{_SOURCE_HASH}-"):
-            path.unlink(missing_ok=True)
+def _require_compiler() -> None:
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("numparam's kernels exist in compiled form only, found NUMBA_DISABLE_JIT set; unset it")
 
 
 class _KernelCache(_Cache):  # type: ignore[misc]
@@ -144,7 +83,7 @@ class _KernelCache(_Cache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the compiled kernel for a signature, or None when it is not there or damaged."""
-        content = _read_whole(self._path(sig, target_context))
+        content = _cache.read(self._path(sig, target_context))
         if content is None:
             return None
         target_context.refresh()
@@ -152,15 +91,14 @@ class _KernelCache(_Cache):  # type: ignore[misc]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the compiled kernel."""
-        _write_whole(self._path(sig, data.target_context), serialize.dumps(data._reduce()))
+        _cache.write(self._path(sig, data.target_context), serialize.dumps(data._reduce()))
 
     def _path(self, sig: Any, target_context: Any) -> Path:
         parts = (
             self._identity, str(sig), repr(target_context.codegen().magic_tuple()),
             numba.__version__, llvmlite.__version__, sys.version,
         )  # fmt: skip
-        name = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-        return self._directory / f"numparam-{_SOURCE_HASH}-{name}.kernel"
+        return self._directory / _cache.name(*parts)
 
 
 # Kernels are compiled once for the oldest architecture and linked for each card from there: what the tests interpret is
@@ -183,16 +121,19 @@ class CudaKernel:
 
     def __init__(self, name: str, function: Callable[..., None], signature: tuple[Any, ...]) -> None:
         self.name, self.function, self.signature = name, function, signature
+        self._ptx: str | None = None
 
     @property
     def leaves(self) -> list[Any]:
         """Return the types of the numbers that a launch takes, tuples laid out flat."""
         return list(_leaves(self.signature))
 
-    @cached_property
+    @property
     def ptx(self) -> str:
         """Return the code; no GPU is needed."""
-        return self._kept("ptx", lambda: self._compile().encode("ascii")).decode("ascii")
+        if self._ptx is None:  # not a cached property, whose lock in Python 3.11 a forked child could find taken
+            self._ptx = self._kept("ptx", lambda: self._compile().encode("ascii")).decode("ascii")
+        return self._ptx
 
     def cubin(self, architecture: str) -> bytes:
         """Return the code linked for cards of an architecture such as "90"; no GPU is needed."""
@@ -200,23 +141,24 @@ class CudaKernel:
 
     def _kept(self, form: str, make: Callable[[], bytes]) -> bytes:
         """Return what is on disk, or make it and put it there."""
-        directory = _cache_directory()
+        directory = _cache.directory()
         if directory is None:
             return make()
-        parts = (self.name, form, sys.version, version("numba"), version("numba-cuda"), _toolkit())
-        digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-        path = directory / f"numparam-{_SOURCE_HASH}-{digest}.kernel"
-        content = _read_whole(path)
+        path = directory / _cache.name(
+            self.name, form, sys.version, version("numba"), version("numba-cuda"), _toolkit()
+        )
+        content = _cache.read(path)
         if content is None:
             content = make()
-            _write_whole(path, content)
+            _cache.write(path, content)
         return content
 
     def _compile(self) -> str:
-        import numba.cuda
-        import numba.cuda.dispatcher
+        _require_compiler()
+        with global_compiler_lock, _names_that_numba_cuda_wants():
+            import numba.cuda
+            import numba.cuda.dispatcher
 
-        with global_compiler_lock:
             # Numba asks the current device for its architecture to compile the formulas, and there may be none.
             known = numba.cuda.dispatcher.get_current_device
             numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
@@ -230,6 +172,19 @@ class CudaKernel:
         mangled = re.search(r"\.visible \.entry (\w+)", code)
         assert mangled is not None
         return code.replace(mangled[1], self.name)
+
+
+@contextlib.contextmanager
+def _names_that_numba_cuda_wants() -> Iterator[None]:
+    """Give NumPy 2.5 the alias that it dropped and that numba-cuda 0.30 overloads when it is imported."""
+    if not version("numba-cuda").startswith("0.30.") or np.lib.NumpyVersion(np.__version__) < "2.5.0":
+        yield
+        return
+    vars(np)["row_stack"] = np.vstack
+    try:
+        yield
+    finally:
+        del vars(np)["row_stack"]
 
 
 @cache
@@ -256,3 +211,12 @@ def _leaves(kinds: Any) -> Iterator[Any]:
             yield from _leaves(kind)
         else:
             yield kind
+
+
+# A child that is forked while another thread compiles would wait for that thread's lock for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

@@ -1,23 +1,26 @@
 """The thread pool that kernels run on, and how work is split over it.
 
-Kernels release the GIL, so plain Python threads run them side by side. The pool is made at the first use, grows when
-asked to, and is forgotten in a forked child, where its threads do not exist. Numba's own threading layers are not used:
+Kernels release the GIL, so plain Python threads run them in parallel. The pool is created at its first use, grows on
+demand, and is forgotten in a forked child, where its threads do not exist. Numba's own threading layers are not used:
 one kills a forked child, another aborts when two threads call it at once.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 # Handing a piece to another thread costs about 44 us, the time in which one core writes 256 KiB of normal values.
 BYTES_PER_PIECE = 1 << 20
+
+SECONDS_AFTER_ERROR = 5
+"""How long an error waits for the pieces that other threads have begun."""
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -73,12 +76,14 @@ def set_num_threads(count: int) -> None:
 def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple: int) -> None:
     """Call ``work(start, stop)`` on consecutive ranges that cover ``range(count)``, on several threads when it pays.
 
+    An error, or an interrupt, drops the ranges that have not begun.
+
     Parameters
     ----------
     work : callable
-        Must allow concurrent calls on different ranges.
+        Must allow concurrent calls on different ranges, an empty one, and must hold what it reads and writes.
     count, item_bytes : int
-        How many items there are, and how many bytes each one stands for.
+        How many items there are, and how many bytes each one represents.
     multiple : int
         Ranges start at multiples of this number of items.
     """
@@ -88,26 +93,57 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
     if threads <= 1:
         work(0, count)
         return
+    work(0, 0)  # loads the kernel, so that no thread waits for another that is interrupted meanwhile
     # Four pieces a thread, taken as threads become free: a core that is busy elsewhere delays the end less.
     pieces = min(4 * threads, count * item_bytes // BYTES_PER_PIECE)
     size = -(-count // pieces // multiple) * multiple
     starts = iter(range(0, count, size))
 
     def take_pieces() -> None:
-        for start in starts:  # a range iterator hands each value to one thread only
-            work(start, min(start + size, count))
+        try:
+            for start in starts:  # a range iterator hands each value to one thread only
+                work(start, min(start + size, count))
+        except BaseException:
+            drop_pieces()
+            raise
 
-    pool = _get_pool(threads - 1)
-    others = [pool.submit(take_pieces) for _ in itertools.repeat(None, threads - 1)]
+    def drop_pieces() -> None:
+        for _ in starts:
+            pass
+
+    others: list[Future[None]] = []
     try:
+        _submit(take_pieces, threads - 1, others)
         take_pieces()
-    finally:
-        wait(others)
+        _wait(others)
+    except BaseException:
+        drop_pieces()
+        _wait(others, SECONDS_AFTER_ERROR)
+        raise
     for other in others:
-        other.result()
+        if not other.cancelled():
+            other.result()
+
+
+def _submit(task: Callable[[], None], workers: int, submitted: list[Future[None]]) -> None:
+    """Give a task to this many threads of the pool, or to fewer where the interpreter, at its end, starts no more."""
+    with contextlib.suppress(RuntimeError):
+        pool = _get_pool(workers)
+        for _ in range(workers):
+            submitted.append(pool.submit(task))  # noqa: PERF401
+
+
+def _wait(tasks: list[Future[None]], timeout: float | None = None) -> None:
+    """Wait for the tasks that have begun; the others have nothing to do."""
+    if begun := [task for task in tasks if not task.cancel()]:
+        from concurrent.futures import wait
+
+        wait(begun, timeout)
 
 
 def _get_pool(workers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
     global _pool  # noqa: PLW0603
     with _lock:
         if _pool is None or _pool._max_workers < workers:
