@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self, cast
 
 from numparam import dtypes
-from numparam.cell.hooks import HookHandle, Hooks
-from numparam.cell.settings import Settings
-from numparam.cell.state import IncompatibleKeys, load_state
-from numparam.device import Device
+from numparam.cell import assign, hooks, settings, state, values
+from numparam.cell.state import IncompatibleKeys
+from numparam.cell.summary import Summary
+from numparam.cell.tree import Tree, shadowable
+from numparam.checks import as_int
 from numparam.device import device as device_of
 from numparam.errors import ArgumentTypeError
+from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 
-if TYPE_CHECKING:
-    from numparam.cell.summary import Summary
 
-
-class Cell(Settings):
+class Cell(Tree):
     """Group parameters and other cells; subclass it and write ``construct``.
 
     A parameter, cell or list of them that is assigned to an attribute becomes a part of the cell, and so does what
     `insert_param_to_cell`, `insert_child_to_cell` and `register_buffer` are given:
 
-    * a parameter without a name of its own takes that of the attribute;
+    * a parameter without a name takes the name of the attribute;
     * in a list or tuple it takes ``Parameter$1``, ``Parameter$2`` and so on, counted within the cell; cells in a list
-      or tuple are called by the attribute and their place. Changing the list later registers nothing: assign it again;
+      or tuple are called by the attribute and their place. Parts that have a place already keep their names. Changing
+      the list later registers nothing: assign it again;
     * two different parameters of one cell cannot have the same name;
     * when the cell becomes a part of another one, all its parameters are called by their paths from there. A parameter
       put into it later gets its full path too.
 
-    The name of a lazy parameter decides its values at the moment they are made, so they depend on its place in the
+    The name of a lazy parameter decides its values when they are materialised, so they depend on its place in the
     finished tree and not on the order in which the tree was built.
+
+    A path consists of the attributes that lead to a part, with dots between them. A part in several places is met once,
+    at the first. Every walk over the tree takes time in proportion to its size.
 
     Parameters
     ----------
     auto_prefix : bool
-        Whether the parameters of cells that are put in are called by their paths.
+        Whether the parameters of cells that are put in are called by their paths. Without, several parameters may have
+        one name: `parameters_dict` and checkpoints keep the last, and loading by that name fills the last.
     flags : dict, optional
         See `add_flags`.
+
+    Attributes
+    ----------
+    training : bool
+        Whether the cell is in training, see `set_train`.
+    phase : str
+        ``"train"`` or ``"predict"`` after `set_train`.
+    requires_grad : bool
+        Whether gradients of this cell are wanted, see `set_grad`.
+    cell_type : str
+        A note for the user's programs.
+    compute_dtype : numpy.dtype or None
+        The dtype that ``construct`` is asked to compute in, see `to_float`.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from numparam import Parameter
+    >>> from numparam import CellList, Parameter
     >>> from numparam.initializer import initializer
     >>> class Dense(Cell):
     ...     def __init__(self, inputs, outputs):
@@ -63,7 +78,6 @@ class Cell(Settings):
     ...         for layer in self.layers:
     ...             x = np.tanh(layer(x))
     ...         return x
-    >>> from numparam import CellList
     >>> net = Net()
     >>> [parameter.name for parameter in net.trainable_params()]
     ['layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias']
@@ -71,107 +85,140 @@ class Cell(Settings):
     (3, 2)
     """
 
-    _cell_type = ""
-    _pre_hooks: ClassVar[Hooks] = {}
-    _hooks: ClassVar[Hooks] = {}
+    _layouts: Mapping[str, Any] = {}
+    _pipeline_stage: int | None = None
+
+    register_forward_pre_hook = hooks.register_forward_pre_hook
+    register_forward_hook = hooks.register_forward_hook
+    register_state_dict_pre_hook = hooks.register_state_dict_pre_hook
+    register_state_dict_post_hook = hooks.register_state_dict_post_hook
+    register_load_state_dict_pre_hook = hooks.register_load_state_dict_pre_hook
+    register_load_state_dict_post_hook = hooks.register_load_state_dict_post_hook
+
+    set_train = settings.set_train
+    set_grad = settings.set_grad
+    to_float = settings.to_float
+    recompute = settings.recompute
+    add_flags = settings.add_flags
+    add_flags_recursive = settings.add_flags_recursive
+    get_flags = settings.get_flags
+    update_cell_type = settings.update_cell_type
+    set_comm_fusion = settings.set_comm_fusion
+    set_param_ps = shadowable(settings.set_param_ps)
+    set_broadcast_flag = settings.set_broadcast_flag
+    set_inputs = settings.set_inputs
+    get_inputs = settings.get_inputs
+    cast_inputs = settings.cast_inputs
+    shard = settings.shard
+    set_data_parallel = settings.set_data_parallel
+    offload = settings.offload
 
     def __init__(self, auto_prefix: bool = True, flags: Mapping[str, Any] | None = None) -> None:
         super().__init__(auto_prefix)
         if flags:
             self.add_flags(**flags)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if assign.assign(self, name, value):
+            object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if not assign.delete(self, name):
+            object.__delattr__(self, name)  # raises what Python raises
+
+    def insert_param_to_cell(
+        self, param_name: str, param: Parameter | None, check_name_contain_dot: bool = True
+    ) -> None:
+        """Register a parameter under a name.
+
+        Parameters
+        ----------
+        param_name : str
+        param : Parameter or None
+            None keeps the place.
+        check_name_contain_dot : bool
+            Whether a dot in the name is an error.
+
+        Raises
+        ------
+        KeyError
+            If the name is empty, has a dot, or is in use for something else.
+        TypeError
+            If the name is not a str, or `param` not a parameter.
+        ValueError
+            If another parameter of the cell has the same name.
+        """
+        assign.insert_parameter(self, param_name, param, not check_name_contain_dot)
+
+    def insert_child_to_cell(self, child_name: str, child_cell: Cell | None) -> None:
+        """Register a cell under a name and call its parameters by their paths; raises as `insert_param_to_cell`."""
+        assign.insert_cell(self, child_name, child_cell)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Register a tensor that is not a parameter but belongs to the state, such as a mask.
+
+        It raises as `insert_param_to_cell`. Checkpoints and `state_dict` keep it if it is `persistent`.
+
+        Examples
+        --------
+        >>> cell = Cell()
+        >>> cell.register_buffer("steps", Tensor([0]))
+        >>> [name for name, _ in cell.named_buffers()]
+        ['steps']
+        """
+        assign.insert_buffer(self, name, tensor, persistent)
+
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Run the hooks and ``construct``."""
-        for hook in list(self._pre_hooks.values()):
-            replaced = hook(self, inputs)
-            if replaced is not None:
-                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
-        output = self.construct(*inputs, **options)
-        for hook in list(self._hooks.values()):
-            replaced = hook(self, inputs, output)
-            if replaced is not None:
-                output = replaced
-        return output
+        return hooks.call(self, inputs, options) if self._hooks else self.construct(*inputs, **options)
 
     def construct(self, *inputs: Any, **options: Any) -> Any:  # noqa: ARG002
-        """Compute the output; every subclass that is called needs its own.
+        """Compute the output; every subclass that is called needs to define it.
 
         Raises
         ------
         NotImplementedError
-            If the class has none. It is also an AttributeError.
+            If the class does not define it. It is also an AttributeError.
         """
-        raise _NoConstruct(f"{type(self).__name__} has no method construct(self, ...), so it cannot be called")
+        raise _NoConstructError(f"{type(self).__name__} has no method construct(self, ...), so it cannot be called")
 
-    def register_forward_pre_hook(self, hook_fn: Callable[..., Any], *, prepend: bool = False) -> HookHandle:
-        """Call a function before the cell runs.
+    def cells_and_names(self, cells: set[Cell] | None = None, name_prefix: str = "") -> Iterator[tuple[str, Cell]]:
+        """Yield every cell with its path, itself first with an empty one, parents before children.
 
         Parameters
         ----------
-        hook_fn : callable
-            Is given the cell and the tuple of its positional inputs; may return other inputs.
-        prepend : bool
-            Whether it runs before the hooks that are there already.
-
-        Returns
-        -------
-        HookHandle
-            Removes it.
-
-        Raises
-        ------
-        TypeError
-            If it is no function.
+        cells : set of Cell, optional
+            Cells to leave out; those that were met are added to it.
+        name_prefix : str
+            The path of this cell.
 
         Examples
         --------
-        >>> class Double(Cell):
-        ...     def construct(self, x):
-        ...         return 2 * x
-        >>> cell = Double()
-        >>> handle = cell.register_forward_pre_hook(lambda cell, inputs: inputs[0] + 1)
-        >>> cell(3)
-        8
+        >>> from numparam import CellList
+        >>> [path for path, _ in CellList([Cell(), Cell()]).cells_and_names()]
+        ['', '0', '1']
         """
-        return HookHandle(self._own_hooks("_pre_hooks"), hook_fn, "a forward pre-hook", prepend)
+        for path, cell in cast("Iterator[tuple[str, Cell]]", self._walk(name_prefix)):
+            if cells is None or cell not in cells:
+                if cells is not None:
+                    cells.add(cell)
+                yield path, cell
 
-    def register_forward_hook(self, hook_fn: Callable[..., Any], *, prepend: bool = False) -> HookHandle:
-        """Call a function after the cell ran.
+    def cells(self) -> Iterable[Cell]:
+        """Return the cells right below this one, each once."""
+        return Cell.name_cells(self).values()
 
-        Parameters
-        ----------
-        hook_fn : callable
-            Is given the cell, the tuple of its positional inputs and the output; may return another output.
-        prepend : bool
-            Whether it runs before the hooks that are there already.
+    def name_cells(self) -> dict[str, Cell]:
+        """Return the cells right below this one by name, each once."""
+        distinct = {id(cell): name for name, cell in reversed(self._cells.items()) if cell is not None}
+        return {name: cast("Cell", self._cells[name]) for name in reversed(distinct.values())}
 
-        Returns
-        -------
-        HookHandle
-            Removes it.
+    def get_sub_cell(self, target: str) -> Cell:
+        """Return the cell at a path, this one for an empty path; AttributeError if there is none."""
+        return self._found("cell", target, cast("Iterator[tuple[str, Cell]]", self._walk()))
 
-        Raises
-        ------
-        TypeError
-            If it is no function.
-
-        Examples
-        --------
-        >>> class Double(Cell):
-        ...     def construct(self, x):
-        ...         return 2 * x
-        >>> cell = Double()
-        >>> handle = cell.register_forward_hook(lambda cell, inputs, output: output + 1)
-        >>> cell(3)
-        7
-        """
-        return HookHandle(self._own_hooks("_hooks"), hook_fn, "a forward hook", prepend)
-
-    def _own_hooks(self, name: str) -> Hooks:
-        hooks: Hooks = vars(self).setdefault(name, {})
-        return hooks
-
-    def to(self, dtype: Any = None, device: Any = None) -> Self:
+    @shadowable
+    def to(self, dtype: Any = None, device: str | None = None) -> Self:
         """Convert every floating-point parameter and buffer to a dtype, move all to a device, or both, in place.
 
         Lazy parameters stay lazy and are drawn in the new dtype. Integers and bools keep theirs.
@@ -186,60 +233,80 @@ class Cell(Settings):
         Raises
         ------
         TypeError
-            If the dtype is none, or no floating one.
+            If it is not a floating dtype.
         DeviceError
-            If there is no such device, or it has no room.
+            If there is no such device, or not enough memory on it.
 
         Examples
         --------
-        >>> from numparam import Parameter
         >>> cell = Cell()
         >>> cell.w = Parameter([1.0, 2.0])
         >>> cell.to("bfloat16").w.dtype
         dtype(bfloat16)
         """
-        if device is None and isinstance(dtype, str) and dtype.partition(":")[0] in ("cpu", "cuda"):
+        if device is None and isinstance(dtype, str) and dtype.partition(":")[0].lower() in ("cpu", "cuda"):
             dtype, device = None, dtype
         if dtype is None and device is None:
             raise ArgumentTypeError("a cell is converted to a dtype, moved to a device, or both; found neither")
         if device is not None:
-            self._move(device_of(device))
+            values.move(self, device_of(device))
         if dtype is not None:
-            self._convert(dtypes.as_dtype(dtype))
+            values.convert(self, dtypes.as_dtype(dtype))
         return self
 
-    def _move(self, target: Device) -> None:
-        for parameter in self.get_parameters():
-            parameter._move(target)
-        for _, cell in self.cells_and_names():
-            for buffer in cell._buffers.values():
-                if buffer is not None:
-                    buffer._move(target)
-
-    def _convert(self, target: np.dtype[Any]) -> None:
-        if not dtypes.is_floating(target):
-            raise ArgumentTypeError(f"the parameters of a cell are converted to a floating dtype, found {target}")
-        for parameter in self.get_parameters():
-            if dtypes.is_floating(parameter.dtype):
-                parameter.set_dtype(target)
-        for _, cell in self.cells_and_names():
-            for name, buffer in cell._buffers.items():
-                if buffer is not None and dtypes.is_floating(buffer.dtype):
-                    cell._buffers[name] = Tensor(buffer, target)
-
     def apply(self, fn: Callable[[Cell], object]) -> Self:
-        """Call a function with every cell: those below first, this one last.
-
-        Examples
-        --------
-        >>> Cell().apply(lambda cell: print(cell))
-        Cell()
-        Cell()
-        """
-        for child in self.cells():
+        """Call a function with every cell: those below first, this one last."""
+        for child in Cell.cells(self):
             child.apply(fn)
         fn(self)
         return self
+
+    def init_parameters_data(self, auto_parallel_mode: bool = False) -> dict[Parameter, Parameter]:
+        """Materialise every lazy parameter: in full, or the shard of this rank, see `numparam.ParallelMode`.
+
+        Parameters
+        ----------
+        auto_parallel_mode : bool
+            Whether layouts that the user did not give are chosen, if the parallel mode is ``"auto_parallel"``; see
+            `numparam.automatic_layouts`. `Parameter.layout` says which.
+
+        Returns
+        -------
+        dict of Parameter to Parameter
+            Every parameter, to itself: none is replaced.
+
+        Raises
+        ------
+        RuntimeError
+            If the parallel mode changed since a parameter was created, a parameter has neither values nor an
+            initializer, or the mesh of the context does not have its ``device_num`` ranks.
+        ValueError
+            If a layout does not suit its parameter, there is no parameter of that name, or the memory is too small for
+            any layouts.
+        """
+        return values.materialise(self, self._layouts, auto_parallel_mode)
+
+    @property
+    def parameter_layout_dict(self) -> Mapping[str, Any]:
+        """Get or set the layouts by the name of the parameter, as `Parameter.init_data` takes them."""
+        return self._layouts
+
+    @parameter_layout_dict.setter
+    def parameter_layout_dict(self, layouts: Mapping[str, Any]) -> None:
+        if not isinstance(layouts, dict):
+            raise ArgumentTypeError(f"the layouts of the parameters are a dict, found {type(layouts).__name__}")
+        self._layouts = layouts
+
+    @property
+    def pipeline_stage(self) -> int | None:
+        """Get or set the pipeline stage, an int from 0, that the trainable parameters live on; None if not set."""
+        return self._pipeline_stage
+
+    @pipeline_stage.setter
+    def pipeline_stage(self, stage: int) -> None:
+        self._pipeline_stage = as_int(f"{type(self).__name__}.pipeline_stage", stage, 0)
+        for parameter in Tree.trainable_params(self):
+            parameter._stage(self._pipeline_stage)
 
     @property
     def cls_name(self) -> str:
@@ -247,38 +314,23 @@ class Cell(Settings):
         return type(self).__name__
 
     @property
-    def cell_type(self) -> str:
-        """Return what `update_cell_type` noted."""
-        return self._cell_type
-
-    def update_cell_type(self, cell_type: str) -> None:
-        """Note a type for the cell."""
-        self._cell_type = cell_type
-
-    @property
     def param_prefix(self) -> str:
         """Return the path of the cell in the tree that it was put into; empty if it is the root."""
         return self._prefix[:-1]
 
     def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return by path the parameters and persistent buffers themselves, none copied.
+        """Return by path the parameters and persistent buffers themselves, not copies.
 
-        Parameters
-        ----------
-        prefix : str
-            Stands right before every path.
+        The prefix is right before every path.
 
         Examples
         --------
-        >>> from numparam import Parameter
         >>> cell = Cell()
         >>> cell.w = Parameter(1.0)
         >>> cell.state_dict("net.")
         {'net.w': Parameter (name=w, shape=(), dtype=Float32, requires_grad=True)}
         """
-        state: dict[str, Tensor] = {prefix + path: parameter for path, parameter in self.parameters_and_names()}
-        state.update({prefix + path: buffer for path, buffer, kept in self._state_buffers() if kept})
-        return state
+        return state.save_state(self, prefix)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copy values into the parameters and persistent buffers at their paths; all of them or, on an error, none.
@@ -298,28 +350,28 @@ class Cell(Settings):
         Raises
         ------
         TypeError
-            If `state_dict` is no mapping.
+            If `state_dict` is not a mapping.
         RuntimeError
-            If a shape differs, a value is no tensor, or the paths differ and `strict` is set.
+            If a shape differs, a value is not a tensor, or the paths differ and `strict` is set.
 
         Examples
         --------
-        >>> from numparam import Parameter
         >>> cell = Cell()
         >>> cell.w = Parameter([0.0, 0.0])
+        >>> import numpy as np
         >>> cell.load_state_dict({"w": np.array([1.0, 2.0]), "v": np.array(0)}, strict=False)
         IncompatibleKeys(missing_keys=[], unexpected_keys=['v'])
         >>> cell.w.asnumpy()
         array([1., 2.], dtype=float32)
         """
-        return load_state(self, state_dict, strict)
+        return state.load_state(self, state_dict, strict)
 
+    @shadowable
     def summary(self) -> Summary:
         """Return a table of the parameters, which a terminal and a notebook show.
 
         Examples
         --------
-        >>> from numparam import Parameter
         >>> cell = Cell()
         >>> cell.w = Parameter([1.0, 2.0])
         >>> cell.summary()
@@ -327,8 +379,6 @@ class Cell(Settings):
         w          (2,)   float32  cpu       8 B  made    yes        input
         1 parameter, 2 values, 8 B; trainable 2 values; lazy 0 B
         """
-        from numparam.cell.summary import Summary
-
         return Summary(self)
 
     def extend_repr(self) -> str:
@@ -346,5 +396,5 @@ class Cell(Settings):
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
 
-class _NoConstruct(NotImplementedError, AttributeError):
+class _NoConstructError(NotImplementedError, AttributeError):
     """Report a cell that is called and cannot be."""

@@ -5,44 +5,35 @@ from __future__ import annotations
 import operator
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self, SupportsIndex, cast, overload
+from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast, overload
 
+from numparam.cell import assign
 from numparam.cell.cell import Cell
 from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError, RegionError
 
+C = TypeVar("C", bound=Cell)
 
-class _Numbered(Cell):
+
+class _Numbered(Cell, Generic[C]):
     """Hold cells in order; their names are 0, 1, 2, ... and follow every change."""
 
-    _cells: dict[str, Cell | None]  # type: ignore[assignment]
-
-    def _arrange(self, cells: Iterable[Any], names: Iterable[str] | None = None) -> None:
+    def _arrange(self, cells: Iterable[C], names: Iterable[str] | None = None) -> None:
         """Hold these cells from now on."""
         members = list(cells)
         for place, cell in enumerate(members):
-            if not isinstance(cell, Cell):
-                raise ArgumentTypeError(
-                    f"{type(self).__name__} holds cells, found {type(cell).__name__} at place {place}"
-                )
+            self._check_cell(cell, f" at place {place}")
         self._cells.clear()
         self._cells.update(zip(map(str, range(len(members))) if names is None else names, members, strict=True))
         if self._auto_prefix:
-            self._move_to(self._prefix[:-1])
+            assign.move_to(self, self._prefix[:-1])
 
-    def _append(self, cell: Cell) -> None:
+    def _check_cell(self, cell: object, where: str = "") -> None:
         if not isinstance(cell, Cell):
-            raise ArgumentTypeError(f"{type(self).__name__} holds cells, found {type(cell).__name__}")
-        place = str(len(self._cells))
-        if place in self._cells:  # an OrderedDict brought this name
-            self._arrange([*self._members, cell])
-            return
-        self._cells[place] = cell
-        if self._auto_prefix:
-            cell._move_to(self._prefix + place)
+            raise ArgumentTypeError(f"{type(self).__name__} holds cells, found {type(cell).__name__}{where}")
 
     @property
-    def _members(self) -> list[Cell]:
-        return cast("list[Cell]", list(self._cells.values()))
+    def _members(self) -> list[C]:
+        return cast("list[C]", list(self._cells.values()))
 
     def _place(self, index: SupportsIndex, room: int = 0) -> int:
         try:
@@ -57,23 +48,23 @@ class _Numbered(Cell):
     def __len__(self) -> int:
         return len(self._cells)
 
-    def __iter__(self) -> Iterator[Cell]:
+    def __iter__(self) -> Iterator[C]:
         return iter(self._members)
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> Cell: ...
+    def __getitem__(self, index: SupportsIndex) -> C: ...
 
     @overload
     def __getitem__(self, index: slice) -> Self: ...
 
-    def __getitem__(self, index: SupportsIndex | slice) -> Cell | Self:
+    def __getitem__(self, index: SupportsIndex | slice) -> C | Self:
         if isinstance(index, slice):
             part = type(self)(auto_prefix=False)  # the cells keep the names that they have here
             part._arrange(self._members[index])
             return part
         return self._members[self._place(index)]
 
-    def __setitem__(self, index: SupportsIndex, cell: Cell) -> None:
+    def __setitem__(self, index: SupportsIndex, cell: C) -> None:
         members = self._members
         members[self._place(index)] = cell
         self._arrange(members)
@@ -83,24 +74,31 @@ class _Numbered(Cell):
         del members[index if isinstance(index, slice) else self._place(index)]
         self._arrange(members)
 
-    def append(self, cell: Cell) -> Self:
+    def append(self, cell: C) -> Self:
         """Add a cell at the end.
 
         Raises
         ------
         TypeError
-            If it is no cell.
+            If it is not a cell.
         """
-        self._append(cell)
+        place = str(len(self._cells))
+        if place in self._cells:  # an OrderedDict brought this name
+            self._arrange([*self._members, cell])
+            return self
+        self._check_cell(cell)
+        self._cells[place] = cell
+        if self._auto_prefix:
+            assign.move_to(cell, self._prefix + place)
         return self
 
-    def extend(self, cells: Iterable[Cell]) -> Self:
+    def extend(self, cells: Iterable[C]) -> Self:
         """Add cells at the end.
 
         Raises
         ------
         TypeError
-            If it is no list of cells.
+            If it is not a list of cells.
         """
         if isinstance(cells, Mapping | str) or not hasattr(cells, "__iter__"):
             raise ArgumentTypeError(f"{type(self).__name__} takes an iterable of cells, found {type(cells).__name__}")
@@ -109,7 +107,7 @@ class _Numbered(Cell):
 
     __iadd__ = extend
 
-    def insert(self, index: SupportsIndex, cell: Cell) -> None:
+    def insert(self, index: SupportsIndex, cell: C) -> None:
         """Add a cell before another one.
 
         Raises
@@ -117,15 +115,17 @@ class _Numbered(Cell):
         IndexError
             If there is no such place.
         TypeError
-            If it is no cell.
+            If it is not a cell.
         """
         members = self._members
         members.insert(self._place(index, room=1), cell)
         self._arrange(members)
 
 
-class CellList(_Numbered):
+class CellList(_Numbered[C]):
     """Hold cells in a list; they are called 0, 1, 2, ... in the order of the list.
+
+    Annotate it with the class of its cells, as ``CellList[Dense]``, to have their attributes known to type checkers.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class CellList(_Numbered):
     Raises
     ------
     TypeError
-        If it is no list of cells.
+        If it is not a list of cells.
 
     Examples
     --------
@@ -148,7 +148,7 @@ class CellList(_Numbered):
     (3, ['2.w'])
     """
 
-    def __init__(self, cells: list[Cell] | None = None, auto_prefix: bool = True) -> None:
+    def __init__(self, cells: list[C] | CellList[C] | None = None, auto_prefix: bool = True) -> None:
         super().__init__(auto_prefix)
         if cells is None:
             return
@@ -161,7 +161,7 @@ class CellList(_Numbered):
         raise NotImplementedError("a CellList cannot be called: call its cells, or use a SequentialCell")
 
 
-class SequentialCell(_Numbered):
+class SequentialCell(_Numbered[C]):
     """Chain cells: each is given the output of the one before it.
 
     Parameters
@@ -185,21 +185,19 @@ class SequentialCell(_Numbered):
     12
     """
 
-    def __init__(self, *cells: Any, auto_prefix: bool = True) -> None:
+    def __init__(self, *cells: C | list[C] | OrderedDict[str, C], auto_prefix: bool = True) -> None:
         super().__init__(auto_prefix)
-        if len(cells) == 1 and isinstance(cells[0], OrderedDict):
-            for name in cells[0]:
-                self._check_insert(name, self._cells)
-            self._arrange(cells[0].values(), cells[0])
-        elif len(cells) == 1 and not isinstance(cells[0], Cell):
-            if not isinstance(cells[0], list):
-                raise ArgumentTypeError(
-                    f"a SequentialCell is made of cells, a list or an OrderedDict of them, "
-                    f"found {type(cells[0]).__name__}"
-                )
-            self._arrange(cells[0])
-        elif cells:
-            self._arrange(cells)
+        given: Any = cells[0] if len(cells) == 1 and not isinstance(cells[0], Cell) else list(cells)
+        if isinstance(given, OrderedDict):
+            for name in given:
+                assign.check_insert(self, name, self._cells)
+            self._arrange(given.values(), given)
+        elif isinstance(given, list):
+            self._arrange(given)
+        else:
+            raise ArgumentTypeError(
+                f"a SequentialCell is made of cells, a list or an OrderedDict of them, found {type(given).__name__}"
+            )
 
     def construct(self, x: Any) -> Any:
         """Give the input to the first cell, its output to the second, and so on."""
@@ -208,7 +206,7 @@ class SequentialCell(_Numbered):
         return x
 
 
-class CellDict(Cell):
+class CellDict(Cell, Generic[C]):
     """Hold cells by name, in the order in which they were put in.
 
     Parameters
@@ -222,9 +220,9 @@ class CellDict(Cell):
     KeyError
         If a name is empty, has a dot, or is an attribute of the class.
     TypeError
-        If a name is no str, or something is no cell.
+        If a name is not a str, or something not a cell.
     ValueError
-        If something is no pair.
+        If something is not a pair.
 
     Examples
     --------
@@ -233,9 +231,9 @@ class CellDict(Cell):
     (['first', 'second'], True)
     """
 
-    _cells: dict[str, Cell]  # type: ignore[assignment]
-
-    def __init__(self, cells: Mapping[str, Cell] | Iterable[Any] | None = None, auto_prefix: bool = True) -> None:
+    def __init__(
+        self, cells: Mapping[str, C] | Iterable[tuple[str, C]] | None = None, auto_prefix: bool = True
+    ) -> None:
         super().__init__(auto_prefix)
         if cells is not None:
             self.update(cells)
@@ -249,48 +247,48 @@ class CellDict(Cell):
     def __contains__(self, name: object) -> bool:
         return name in self._cells
 
-    def __getitem__(self, name: str) -> Cell:
+    def __getitem__(self, name: str) -> C:
         if name not in self._cells:
             raise MissingNameError(f"the CellDict has no cell {name!r}; it has {', '.join(self._cells) or 'none'}")
-        return self._cells[name]
+        return cast("C", self._cells[name])
 
-    def __setitem__(self, name: str, cell: Cell) -> None:
+    def __setitem__(self, name: str, cell: C) -> None:
         self._check(name, cell)
-        self._set_cell(name, cell)
+        assign.set_cell(self, name, cell)
 
     def __delitem__(self, name: str) -> None:
         self.pop(name)
 
     def _check(self, name: Any, cell: Any) -> None:
         if not isinstance(cell, Cell) or isinstance(cell, _Numbered | CellDict):
-            raise ArgumentTypeError(f"a CellDict holds cells that are no containers, found {type(cell).__name__}")
-        self._check_insert(name, self._cells)
+            raise ArgumentTypeError(f"a CellDict holds cells that are not containers, found {type(cell).__name__}")
+        assign.check_insert(self, name, self._cells)
 
-    def update(self, cells: Mapping[str, Cell] | Iterable[Any]) -> None:
+    def update(self, cells: Mapping[str, C] | CellDict[C] | Iterable[tuple[str, C]]) -> None:
         """Put in cells by name: all of them or, on an error, none."""
         if not isinstance(cells, Iterable):
             raise ArgumentTypeError(f"a CellDict takes a mapping or pairs, found {type(cells).__name__}")
-        pairs = [(name, cells[name]) for name in cells] if isinstance(cells, Mapping | CellDict) else list(cells)
-        for pair in pairs:
+        pairs = list(cells.items() if isinstance(cells, Mapping | CellDict) else cells)
+        for pair in list[Any](pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ArgumentValueError(f"a CellDict takes pairs of a name and a cell, found {pair!r:.80}")
             self._check(*pair)
         for name, cell in pairs:
-            self._set_cell(name, cell)
+            assign.set_cell(self, name, cell)
 
     def keys(self) -> Iterable[str]:
         """Return the names."""
         return self._cells.keys()
 
-    def values(self) -> Iterable[Cell]:
+    def values(self) -> Iterable[C]:
         """Return the cells."""
-        return self._cells.values()
+        return cast("Iterable[C]", self._cells.values())
 
-    def items(self) -> Iterable[tuple[str, Cell]]:
+    def items(self) -> Iterable[tuple[str, C]]:
         """Return the names and cells."""
-        return self._cells.items()
+        return cast("Iterable[tuple[str, C]]", self._cells.items())
 
-    def pop(self, name: str) -> Cell:
+    def pop(self, name: str) -> C:
         """Take a cell out and return it."""
         cell = self[name]
         del self._cells[name]

@@ -1,14 +1,13 @@
-"""Functions that run before or after a cell."""
+"""Functions that run before or after a cell is called, saved or loaded; methods of `numparam.Cell` register them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
+from numparam.cell.tree import Hook, Tree
 from numparam.errors import ArgumentTypeError
-
-Hooks = dict[int, Callable[..., Any]]
 
 _numbers = count()  # never the same twice: a handle that is used again must not remove a later hook
 
@@ -18,14 +17,18 @@ class HookHandle:
 
     Examples
     --------
-    >>> from numparam import Cell
-    >>> handle = Cell().register_forward_pre_hook(lambda cell, inputs: None)
+    >>> from numparam import SequentialCell
+    >>> cell = SequentialCell()
+    >>> handle = cell.register_forward_hook(lambda cell, inputs, output: output + 1)
+    >>> with_hook = cell(3)
     >>> handle.remove()
+    >>> with_hook, cell(3)
+    (4, 3)
     """
 
-    def __init__(self, hooks: Hooks, hook: Callable[..., Any], what: str, prepend: bool) -> None:
-        if not callable(hook):
-            raise ArgumentTypeError(f"{what} is a function, found {hook!r}")
+    def __init__(self, hooks: dict[int, Hook], hook: Hook, prepend: bool = False) -> None:
+        if not callable(hook.run):
+            raise ArgumentTypeError(f"a {hook.kind} hook is a function, found {hook.run!r}")
         self._hooks, self._number = hooks, next(_numbers)
         hooks[self._number] = hook
         if prepend:
@@ -33,5 +36,112 @@ class HookHandle:
                 hooks[number] = hooks.pop(number)
 
     def remove(self) -> None:
-        """Remove the hook; once more is no error."""
+        """Remove the hook; a second call does nothing."""
         self._hooks.pop(self._number, None)
+
+
+def of_kind(hooks: Mapping[int, Hook], kind: str) -> list[Hook]:
+    """Return the hooks of a kind, in the order in which they run."""
+    return [hook for hook in hooks.values() if hook.kind == kind]
+
+
+def call(cell: Tree, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Run the ``construct`` of a cell with the hooks around it."""
+    for hook in of_kind(cell._hooks, "forward pre"):
+        replaced = hook.run(cell, inputs, options) if hook.with_kwargs else hook.run(cell, inputs)
+        if replaced is None:
+            continue
+        if not hook.with_kwargs:
+            inputs = replaced if isinstance(replaced, tuple) else (replaced,)
+        elif isinstance(replaced, tuple) and len(replaced) == 2:
+            inputs, options = replaced
+        else:
+            raise ArgumentTypeError(f"a pre-hook with_kwargs returns a pair of inputs, or None; found {replaced!r:.80}")
+    output = cell.construct(*inputs, **options)
+    for hook in of_kind(cell._hooks, "forward"):
+        given = (inputs, options) if hook.with_kwargs else (inputs,)
+        replaced = hook.run(cell, *given, output)
+        if replaced is not None:
+            output = replaced
+    return output
+
+
+def register_forward_pre_hook(
+    self: Tree, hook_fn: Callable[..., Any], with_kwargs: bool = False, *, prepend: bool = False
+) -> HookHandle:
+    """Call a function before the cell runs.
+
+    Parameters
+    ----------
+    hook_fn : callable
+        Is given the cell and the tuple of its positional inputs; may return other inputs.
+    with_kwargs : bool
+        Whether it is also given the dict of keyword inputs, and returns both or None.
+    prepend : bool
+        Whether it runs before the hooks that are there already.
+
+    Returns
+    -------
+    HookHandle
+        Removes it.
+
+    Raises
+    ------
+    TypeError
+        If it is not a function.
+
+    Examples
+    --------
+    >>> from numparam import Cell
+    >>> class Double(Cell):
+    ...     def construct(cell, x):
+    ...         return 2 * x
+    >>> cell = Double()
+    >>> handle = cell.register_forward_pre_hook(lambda cell, inputs: inputs[0] + 1)
+    >>> cell(3)
+    8
+    """
+    return HookHandle(self._own("_hooks"), Hook("forward pre", hook_fn, with_kwargs), prepend)
+
+
+def register_forward_hook(
+    self: Tree, hook_fn: Callable[..., Any], with_kwargs: bool = False, *, prepend: bool = False
+) -> HookHandle:
+    """Call a function after the cell ran, with its inputs as in `register_forward_pre_hook`, then the output.
+
+    What it returns, unless that is None, is the output.
+    """
+    return HookHandle(self._own("_hooks"), Hook("forward", hook_fn, with_kwargs), prepend)
+
+
+def register_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
+    """Call ``hook(cell, prefix, keep_vars)`` before `state_dict` collects the parts of the cell."""
+    return HookHandle(self._own("_hooks"), Hook("state pre", hook))
+
+
+def register_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
+    """Call ``hook(cell, state_dict, prefix, local_metadata)`` after `state_dict` collected; it may change the dict.
+
+    Examples
+    --------
+    >>> from numparam import Cell
+    >>> cell = Cell()
+    >>> handle = cell.register_state_dict_post_hook(lambda cell, state, prefix, _: state.update({prefix + "n": 1}))
+    >>> cell.state_dict("net.")
+    {'net.n': 1}
+    """
+    return HookHandle(self._own("_hooks"), Hook("state post", hook))
+
+
+def register_load_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
+    """Call a function before `load_state_dict` looks at a copy of the state, which it may change.
+
+    It is given the cell, the state, the prefix of the cell, an empty dict, ``strict``, and the lists of missing
+    paths, unexpected paths and error messages.
+    """
+    return HookHandle(self._own("_hooks"), Hook("load pre", hook))
+
+
+def register_load_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
+    """Call ``hook(cell, keys)`` after `load_state_dict` copied; what it removes from the keys is no error."""
+    return HookHandle(self._own("_hooks"), Hook("load post", hook))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
+from numparam.cell.tree import Tree
 from numparam.text import amount, printable, size
-
-if TYPE_CHECKING:
-    from numparam.cell.cell import Cell
 
 _COLUMNS = ("parameter", "shape", "dtype", "device", "bytes", "values", "trainable", "from")
 _RIGHT = _COLUMNS.index("bytes")
@@ -36,8 +33,8 @@ class Summary:
     '0 parameters, 0 values, 0 B; trainable 0 values; lazy 0 B'
     """
 
-    def __init__(self, cell: Cell) -> None:
-        named = list(cell.parameters_and_names())
+    def __init__(self, cell: Tree) -> None:
+        named = list(cell._walk_parameters())
         self.rows = [
             (
                 printable(path),

@@ -472,7 +472,10 @@ class Parameter(Tensor):
         given: Any = stage
         if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
             raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {stage!r}")
-        self._pipeline_stages = (*self._pipeline_stages, int(given))
+        self._stage(int(given))
+
+    def _stage(self, stage: int) -> None:
+        self._pipeline_stages = (*self._pipeline_stages, stage)
 
     def set_param_ps(self, init_in_server: bool = False) -> None:
         """Note that a parameter server updates the parameter; there is none here, see `Parameter`.
