@@ -53,7 +53,7 @@ HIGHER_LEFT = {
     ("tensor", "checkpoint"), ("tensor", "initializer"),
 }  # fmt: skip
 CIRCLES_LEFT = {
-    "cell", "initializer", "kernels.array", "kernels.batch", "kernels.copy", "kernels.fill", "kernels.rows", "layout",
+    "initializer", "kernels.array", "kernels.batch", "kernels.copy", "kernels.fill", "kernels.rows", "layout",
     "parameter", "tensor",
 }  # fmt: skip
 LONG_LEFT = {"kernels/machine/lanes.py", "numparam/parameter/parameter.py"}
