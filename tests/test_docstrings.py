@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import numparam
+
 OPTIONAL = {"jax", "torch"}
-PACKAGES = ["numparam", "numparam.kernels"]
-MODULES = PACKAGES + [
-    module.name
-    for package in PACKAGES
-    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
-]
+MODULES = ["numparam"] + [module.name for module in pkgutil.walk_packages(numparam.__path__, "numparam.")]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
