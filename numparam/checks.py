@@ -1,5 +1,6 @@
 """Checks of arguments that many functions share; `what` begins the message of an error."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ def as_bool(what: str, value: Any) -> bool:
 
 
 def as_int(what: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """Return an integer, of Python or of NumPy, as a Python int; a bool is none.
+    """Return an integer, of Python or of NumPy, as a Python int, but not a bool.
 
     Raises
     ------
     ArgumentTypeError
-        If it is no integer. It is also a TypeError.
+        If it is not an integer. It is also a TypeError.
     ArgumentValueError
         If it is below `low` or above `high`. It is also a ValueError.
 
@@ -46,3 +47,18 @@ def as_int(what: str, value: Any, low: int | None = None, high: int | None = Non
         limits = f"from {low} to {high}" if high is not None else f"at least {low}"
         raise ArgumentValueError(f"{what} is {limits}, found {value}")
     return int(value)
+
+
+def as_mesh(what: str, value: Any) -> dict[str, int]:
+    """Return a mesh of ranks: the names of its axes and their lengths, at least 1.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it does not map str to int. It is also a TypeError.
+    ArgumentValueError
+        If a length is below 1. It is also a ValueError.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(axis, str) for axis in value):
+        raise ArgumentTypeError(f"{what} maps the names of axes to their lengths, found {value!r:.80}")
+    return {axis: as_int(f"{what}: the length of axis {axis!r}", length, 1) for axis, length in value.items()}

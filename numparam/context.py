@@ -1,13 +1,12 @@
 """The parallel context: the mode, the place in it, and the options that sharded parameters are made under."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
-from numparam.checks import as_bool, as_int
+from numparam.checks import as_bool, as_int, as_mesh
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
-from numparam.layout import Layout
 
 
 class ParallelMode:
@@ -140,9 +139,7 @@ def _fused(what: str, value: Any, modes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _mesh(key: str, value: Any) -> dict[str, int] | None:
-    if value is not None and not isinstance(value, Mapping):
-        raise ArgumentTypeError(f"{key} maps the names of axes to their lengths, found {value!r}")
-    return None if value is None else Layout(value, ()).mesh
+    return None if value is None else as_mesh(key, value)
 
 
 def _budget(key: str, value: Any) -> int | None:

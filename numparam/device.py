@@ -86,7 +86,7 @@ def device(name: Any) -> Device:
     Parameters
     ----------
     name : str or Device
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; ``"cuda"`` is ``"cuda:0"``.
+        ``"cpu"`` in any case, ``"cuda"`` or ``"cuda:N"``; ``"cuda"`` is ``"cuda:0"``.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def device(name: Any) -> Device:
     """
     if not isinstance(name, str):
         raise ArgumentTypeError(f"a device is named 'cpu', 'cuda' or 'cuda:N', found {name!r}")
-    if name == "cpu":
+    if name.lower() == "cpu":
         return _CPU
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if match is None:

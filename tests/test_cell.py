@@ -6,6 +6,7 @@ import pickle
 import sys
 import weakref
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -391,3 +392,184 @@ def test_deep_trees_need_no_recursion() -> None:
         cell = below
     cell.w = Parameter(1.0)
     assert len(paths(root)[0]) == 6001
+
+
+def test_a_cell_that_has_a_place_keeps_its_name_in_a_list() -> None:
+    net = Cell()
+    net.a, net.b = Dense(1, 1), SequentialCell(Dense(1, 1))
+    net.all = [net.a, net.b[0], Dense(1, 1)]
+    expected = ["a.weight", "a.bias", "b.0.weight", "b.0.bias", "all.2.weight", "all.2.bias"]
+    assert names(net) == paths(net) == expected
+    outer = Cell()
+    outer.net = net
+    assert names(outer) == paths(outer) == [f"net.{name}" for name in expected]
+    del net.all
+    assert names(net) == [f"net.{name}" for name in expected[:4]]
+
+
+def test_an_attribute_is_a_better_place_than_a_list() -> None:
+    net = Cell()
+    first = Dense(1, 1)
+    net.all = [first, Dense(1, 1)]
+    net.a = first
+    assert sorted(names(net)) == sorted(paths(net)) == ["a.bias", "a.weight", "all.1.bias", "all.1.weight"]
+    assert net.all[0] is first
+
+
+def test_a_list_of_another_tree_s_cells_registers_and_does_not_rename() -> None:
+    net, head = Cell(), Cell()
+    net.encoder = SequentialCell(Dense(1, 1))
+    head.layers = [net.encoder[0]]
+    assert names(head) == ["encoder.0.weight", "encoder.0.bias"]
+    net.head = head
+    assert names(net) == paths(net) == ["encoder.0.weight", "encoder.0.bias"]
+
+
+def test_cells_that_stay_in_a_list_follow_their_places() -> None:
+    net = Cell()
+    net.blocks = [Dense(1, 1), Dense(1, 1)]
+    net.blocks = [net.blocks[1]]
+    assert names(net) == paths(net) == ["blocks.0.weight", "blocks.0.bias"]
+
+
+def test_own_conveniences_give_way_to_parts() -> None:
+    for name in ("summary", "uninitialized", "check_initialized", "get_parameter", "compute_dtype", "to"):
+        net = Cell()
+        part = Dense(1, 1)
+        setattr(net, name, part)
+        assert getattr(net, name) is part
+        assert names(net) == [f"{name}.weight", f"{name}.bias"]
+        delattr(net, name)
+        assert getattr(net, name) is not part
+        net.insert_param_to_cell(name, Parameter(1.0))
+        assert getattr(net, name).name == name
+    with pytest.raises(KeyError, match=r"Cell\.construct is an attribute of the class"):
+        Cell().construct = Dense(1, 1)  # type: ignore[assignment]
+    assert list(CellDict({"summary": Cell()})) == ["summary"]
+
+
+def test_a_list_of_parts_may_have_the_name_of_a_method() -> None:
+    net = Cell()
+    net.dense = Dense(1, 1)
+    parts = net.trainable_params()
+    net.trainable_params = parts  # type: ignore[method-assign,assignment]
+    net.cells = [net.dense]  # type: ignore[method-assign,assignment]
+    assert net.trainable_params is parts
+    assert names(net) == ["dense.weight", "dense.bias"]
+    assert net.set_comm_fusion(3).dense.bias.comm_fusion == 3
+    net.pipeline_stage = 1
+    net.apply(lambda _cell: None)
+    with pytest.raises(KeyError, match="is an attribute of the class"):
+        net.get_parameters = [Parameter(1.0)]  # type: ignore[method-assign,assignment]
+
+
+def test_settings_are_attributes() -> None:
+    net = SequentialCell(Dense(1, 1))
+    net.training, net.phase, net.cell_type, net.compute_dtype = True, "prefill", "head", numparam.float16
+    assert (net.training, net.phase, net.cell_type, net.compute_dtype) == (True, "prefill", "head", numparam.float16)
+    assert not net[0].training
+    assert net.set_train(False).phase == "predict"
+    assert net.to_float("bfloat16").compute_dtype == net[0].compute_dtype == numparam.bfloat16
+
+
+def test_a_pipeline_stage_is_noted_on_the_trainable_parameters() -> None:
+    net = SequentialCell(Dense(1, 1), Dense(1, 1))
+    net[0].bias.requires_grad = False
+    assert net.pipeline_stage is None
+    net[0].pipeline_stage = 0
+    net[1].pipeline_stage = 1
+    assert [parameter._pipeline_stages for parameter in net.get_parameters()] == [(0,), (), (1,), (1,)]
+    for wrong, error in ((-1, ValueError), (1.0, TypeError), (True, TypeError)):
+        with pytest.raises(error, match=r"SequentialCell\.pipeline_stage is"):
+            net.pipeline_stage = wrong  # type: ignore[assignment]
+    assert net.pipeline_stage is None
+
+
+def test_names_without_prefixes_fold(tmp_path: Path) -> None:
+    net = Cell(auto_prefix=False)
+    net.first, net.second = Dense(1, 1), Dense(1, 1)
+    net.second.weight.set_data(Tensor([[7.0]]))
+    assert names(net) == ["weight", "bias", "weight", "bias"]
+    assert net.parameters_dict() == {"weight": net.second.weight, "bias": net.second.bias}
+    with pytest.raises(ValueError, match="duplicate parameter name 'weight' in Cell"):
+        net.check_names()
+    numparam.save_checkpoint(net, tmp_path / "net.safetensors")
+    saved = numparam.load_checkpoint(tmp_path / "net.safetensors")
+    assert saved["weight"].asnumpy().tolist() == [[7.0]]
+    assert not numparam.load_param_into_net(net, saved).param_not_load
+    net.check_names_and_refresh_name()
+    assert names(net) == ["first.weight", "first.bias", "second.weight", "second.bias"]
+
+
+def test_hooks_with_keyword_inputs() -> None:
+    class Scale(Cell):
+        def construct(self, x: int, factor: int = 1) -> int:
+            return x * factor
+
+    cell = Scale()
+    cell.register_forward_pre_hook(lambda _cell, inputs, named: (inputs, named | {"factor": 5}), with_kwargs=True)
+    cell.register_forward_hook(lambda _cell, inputs, named, output: (inputs, named, output), with_kwargs=True)
+    assert cell(2, factor=3) == ((2,), {"factor": 5}, 10)
+    cell.register_forward_pre_hook(lambda _cell, inputs, _named: inputs, with_kwargs=True)
+    with pytest.raises(TypeError, match="returns a pair of inputs"):
+        cell(2)
+
+
+def test_hooks_of_a_state() -> None:
+    net = SequentialCell(Dense(1, 1))
+    seen: list[Any] = []
+    net[0].register_state_dict_pre_hook(lambda _cell, prefix, keep_vars: seen.append((prefix, keep_vars)))
+    net.register_state_dict_post_hook(lambda _cell, state, prefix, _data: state.update({prefix + "version": Tensor(2)}))
+    assert list(net.state_dict("x.")) == ["x.0.weight", "x.0.bias", "x.version"]
+    assert seen == [("x.0.", False)]
+    given = {"0.kernel": np.ones((1, 1)), "0.bias": np.ones(1), "surplus": np.ones(1)}
+
+    def rename(_cell: Cell, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        state[prefix + "weight"] = state.pop(prefix + "kernel")
+
+    net[0].register_load_state_dict_pre_hook(rename)
+    with pytest.raises(RuntimeError, match="unexpected: 'surplus'"):
+        net.load_state_dict(given)
+    assert net[0].weight.has_init
+    net.register_load_state_dict_post_hook(lambda _cell, keys: keys.unexpected_keys.clear())
+    assert net.load_state_dict(given) == ([], [])
+    assert net[0].weight.asnumpy().tolist() == [[1]]
+    assert list(given) == ["0.kernel", "0.bias", "surplus"]
+
+
+def test_calls_of_a_parallel_script() -> None:
+    net = SequentialCell(Dense(1, 1))
+    net.set_inputs(Tensor([1.0]), None)
+    assert len(net.get_inputs()) == 2
+    net.set_inputs(x=None)
+    assert net.get_inputs() == {"x": None}
+    with pytest.raises(ValueError, match="has no argument 'y'; it has x"):
+        net.set_inputs(y=None)
+    with pytest.raises(ValueError, match="by position or by name, found both"):
+        net.set_inputs(None, x=None)
+    assert net.set_broadcast_flag() is net
+    assert net[0].broadcast_flag
+    net.set_data_parallel()
+    net.offload()
+    net.offload(3)
+    net.shard(((1, 1),), parameter_plan={"self.weight": (1, 1)})
+    for wrong in (
+        {"in_strategy": [1]},
+        {"in_strategy": (), "out_strategy": 1},
+        {"in_strategy": (), "parameter_plan": 1},
+    ):
+        with pytest.raises(TypeError):
+            net.shard(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'Auto' or an int, found 'auto'"):
+        net.offload("auto")
+    with pytest.raises(ValueError, match="backward_prefetch is at least 0"):
+        net.offload(-1)
+    cast, (inner,) = net.cast_inputs((Tensor([1.5]), (Tensor([2]),)), numparam.float16)
+    assert cast.dtype == inner.dtype == np.float16
+
+
+def test_containers_tell_type_checkers_what_they_hold() -> None:
+    layers = CellList[Dense]([Dense(1, 1)])
+    assert layers[0].weight.name == "0.weight"
+    assert names(copy.deepcopy(SequentialCell[Dense](Dense(1, 1)))) == ["0.weight", "0.bias"]
+    assert list(CellDict[Dense]({"a": Dense(1, 1)})) == ["a"]

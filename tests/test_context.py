@@ -166,7 +166,7 @@ OPTIMIZER = "parallel_optimizer_config"
         ({"all_reduce_fusion_config": ["a"]}, TypeError, "an item of all_reduce_fusion_config is an int"),
         ({"all_reduce_fusion_config": [-1]}, ValueError, "an item of all_reduce_fusion_config is at least 0"),
         ({"mesh": 4}, TypeError, "mesh maps the names of axes to their lengths, found 4"),
-        ({"mesh": {"x": 0}}, ValueError, "axis 'x' of the mesh has a length of at least 1"),
+        ({"mesh": {"x": 0}}, ValueError, "the length of axis 'x' is at least 1"),
         ({"memory_per_rank": "1 GB"}, TypeError, "memory_per_rank is an int"),
         ({"memory_per_rank": 0}, ValueError, "memory_per_rank is at least 1"),
         ({"nothing": 1}, ValueError, "no option 'nothing'; known: parallel_mode"),

@@ -256,10 +256,10 @@ def test_rank_is_that_of_the_context_unless_given() -> None:
 @pytest.mark.parametrize(
     "arguments, error, words",
     [
-        ((4, ()), TypeError, "maps names to lengths, found 4"),
-        (({1: 4}, ()), TypeError, "maps names to lengths"),
-        (({"x": 4.0}, ()), TypeError, "axis 'x' of the mesh has an int for its length, found 4.0"),
-        (({"x": 0}, ()), ValueError, "axis 'x' of the mesh has a length of at least 1, found 0"),
+        ((4, ()), TypeError, "maps the names of axes to their lengths, found 4"),
+        (({1: 4}, ()), TypeError, "maps the names of axes to their lengths"),
+        (({"x": 4.0}, ()), TypeError, "the length of axis 'x' is an int, found 4.0"),
+        (({"x": 0}, ()), ValueError, "the length of axis 'x' is at least 1, found 0"),
         (({"x": 4}, "x"), TypeError, "the spec of a layout is a tuple"),
         (({"x": 4}, None), TypeError, "the spec of a layout is a tuple"),
         (({"x": 4}, (0,)), TypeError, "names an axis of its mesh, a tuple of several, or None; found 0"),
@@ -336,3 +336,41 @@ def test_new_values_of_the_shape_of_a_shard_keep_its_place() -> None:
     assert part.region.slices() == (slice(4, 8, 1), slice(0, 2, 1))
     part.set_data(numparam.Tensor(np.ones((3, 2), np.float32)), slice_shape=True)
     assert (part.region.whole, part.region.shape, part.layout) == (True, (3, 2), None)
+
+
+def test_a_layout_is_made_as_in_mindspore() -> None:
+    layout = Layout((2, 4), ("dp", "mp"))
+    assert layout("dp", "None") == Layout({"dp": 2, "mp": 4}, ("dp", None))
+    assert layout(("dp", "mp"), None).spec == (("dp", "mp"), ())
+    assert layout("None", ("mp", "None"), "dp").to_dict() == {
+        "device_matrix": (2, 4),
+        "tensor_map": (-1, 0, 1),
+        "interleaved_parallel": False,
+        "alias_name": ("dp", "mp"),
+        "rank_list": list(range(8)),
+    }
+    assert layout(("mp", "dp")).to_dict()["tensor_map"] == ((0, 1),)
+    with pytest.raises(ValueError, match="names axis 'dp' of the mesh more than once"):
+        layout("dp", "dp")
+    with pytest.raises(ValueError, match="names axis 'tp'; its mesh has dp, mp"):
+        layout("tp")
+
+
+@pytest.mark.parametrize(
+    "mesh, names, error",
+    [
+        ((2, 4), ["dp", "mp"], TypeError),
+        ((2, 4), ("dp", 1), TypeError),
+        ((2.0, 4), ("dp", "mp"), TypeError),
+        ((2, 4), ("dp",), ValueError),
+        ((2, 4), ("dp", "dp"), ValueError),
+        ((2, 4), ("dp", ""), ValueError),
+        ((2, 4), ("dp", "None"), ValueError),
+        ((2, 0), ("dp", "mp"), ValueError),
+        ((2, 2), ("dp", "interleaved_parallel"), ValueError),
+    ],
+    ids=str,
+)
+def test_wrong_layouts_as_in_mindspore(mesh: Any, names: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Layout(mesh, names)

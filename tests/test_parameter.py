@@ -1,6 +1,7 @@
 """A parameter is a tensor with a name and flags, lazy as long as the tensor it was made from."""
 
 import copy
+import operator
 import pickle
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import numparam
-from numparam import Parameter, Tensor
+from numparam import Cell, Parameter, Tensor
 from numparam.initializer import XavierUniform, initializer
 
 
@@ -396,3 +397,85 @@ def test_inited_param_and_pipeline_stages() -> None:
     with pytest.raises(TypeError, match="init_in_server is True or False"):
         lazy.set_param_ps(init_in_server=1)  # type: ignore[arg-type]
     assert not lazy.is_param_ps
+
+
+@pytest.mark.parametrize(
+    "operate, expected",
+    [
+        (operator.iadd, [[5, 6]]),
+        (operator.isub, [[1, 2]]),
+        (operator.imul, [[6, 8]]),
+        (operator.itruediv, [[1.5, 2]]),
+        (operator.ifloordiv, [[1, 2]]),
+        (operator.imod, [[1, 0]]),
+        (operator.ipow, [[9, 16]]),
+    ],
+)
+def test_operators_in_place_change_the_parameter(operate: Any, expected: list[list[float]]) -> None:
+    parameter = Parameter([[3.0, 4.0]], name="w")
+    storage = parameter.asnumpy()
+    assert operate(parameter, 2) is parameter
+    assert storage.tolist() == expected
+    assert parameter.origin == "in place"
+
+
+def test_bits_and_products_in_place() -> None:
+    bits = Parameter([6, 3])
+    bits &= 5
+    bits |= 8
+    bits ^= 1
+    bits <<= 2
+    bits >>= 1
+    assert bits.asnumpy().tolist() == [26, 16]
+    square = Parameter([[1.0, 2.0], [3.0, 4.0]])
+    square @= np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert square.asnumpy().tolist() == [[2, 1], [4, 3]]
+    assert square.dtype == np.float32
+
+
+def test_training_in_a_loop_changes_the_parameters() -> None:
+    net = Cell()
+    net.w = Parameter(initializer("ones", (2,)), name="own")
+    net.b = Parameter(Tensor([1.0], numparam.bfloat16))
+    for parameter in net.trainable_params():
+        parameter -= 0.5  # noqa: PLW2901
+    assert net.w.asnumpy().tolist() == [0.5, 0.5]
+    assert net.b.asnumpy().tolist() == [0.5]
+    net.w += np.ones(2)
+    assert (net.w.name, net.w.asnumpy().tolist()) == ("own", [1.5, 1.5])
+
+
+def test_what_does_not_fit_in_place_changes_nothing() -> None:
+    parameter = Parameter([1, 2], name="w")
+    for other, error in ((0.5, TypeError), ([[1], [2]], ValueError), ("x", TypeError)):
+        with pytest.raises(error):
+            parameter += other
+        assert parameter.asnumpy().tolist() == [1, 2]
+
+
+def test_attributes_of_mindspore() -> None:
+    lazy, made = Parameter(initializer("ones", (2,)), name="w"), Parameter([1.0], storage_format="NCHW", device="CPU")
+    assert lazy.init_mode is not None
+    assert lazy.init_mode.has_init
+    assert made.init_mode is None
+    assert made.device == "cpu"
+    assert made.requires_aggr
+    made.requires_aggr = False
+    assert not made.clone().requires_aggr
+    assert made.param_info.requires_grad
+    made.register_hook(lambda gradient: gradient).remove()
+    with pytest.raises(TypeError, match="a hook is a function, found 3"):
+        made.register_hook(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="storage_format is a str"):
+        Parameter(1.0, storage_format=1)  # type: ignore[arg-type]
+
+
+def test_set_data_takes_an_array() -> None:
+    array = np.array([3.0, 4.0])
+    parameter = Parameter([1.0, 2.0], name="w").set_data(array)
+    array[0] = 9
+    assert (parameter.dtype, parameter.asnumpy().tolist()) == (np.float32, [3, 4])
+    with pytest.raises(ValueError, match=r"Parameter 'w': expected data of shape \(2,\), found \(3,\)"):
+        parameter.set_data(np.ones(3))
+    with pytest.raises(TypeError, match="has dtype int32, found floats"):
+        Parameter(1).set_data(np.array(0.5))

@@ -37,6 +37,8 @@ DIFFERENCES: dict[str, Any] = {
     # set_data keeps the shape, and never shares storage.
     "set_data: w.set_data(Tensor(np.ones((3, 2), np.float32)))": VALUE_ERROR,
     "set_data: w.set_data(1.0)": VALUE_ERROR,
+    # Arrays are values too.
+    "set_data: w.set_data(np.ones((2, 3)))": "a Parameter",
     "set_data: t = Tensor(np.ones((2, 3), np.float32))\nw.set_data(t)\nt.asnumpy()[0, 0] = 9\n"
     "w.asnumpy()[0, 0].item()": 1.0,
     # An array is of the wrong type, not of the wrong value.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from numparam.entry import Entry
 from numparam.errors import ArgumentValueError
-from numparam.layout.layout import cut
+from numparam.layout.partition import cut
 from numparam.layout.sharding import Shard, parse_axes, parse_mesh, split_axes
 from numparam.model.plan import Plan, runs
 from numparam.model.specification import load

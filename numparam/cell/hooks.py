@@ -3,41 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import Any
 
 from numparam.cell.tree import Hook, Tree
 from numparam.errors import ArgumentTypeError
-
-_numbers = count()  # never the same twice: a handle that is used again must not remove a later hook
-
-
-class HookHandle:
-    """Remove a hook again.
-
-    Examples
-    --------
-    >>> from numparam import SequentialCell
-    >>> cell = SequentialCell()
-    >>> handle = cell.register_forward_hook(lambda cell, inputs, output: output + 1)
-    >>> with_hook = cell(3)
-    >>> handle.remove()
-    >>> with_hook, cell(3)
-    (4, 3)
-    """
-
-    def __init__(self, hooks: dict[int, Hook], hook: Hook, prepend: bool = False) -> None:
-        if not callable(hook.run):
-            raise ArgumentTypeError(f"a {hook.kind} hook is a function, found {hook.run!r}")
-        self._hooks, self._number = hooks, next(_numbers)
-        hooks[self._number] = hook
-        if prepend:
-            for number in [number for number in hooks if number != self._number]:
-                hooks[number] = hooks.pop(number)
-
-    def remove(self) -> None:
-        """Remove the hook; a second call does nothing."""
-        self._hooks.pop(self._number, None)
+from numparam.parameter.hooks import HookHandle
 
 
 def of_kind(hooks: Mapping[int, Hook], kind: str) -> list[Hook]:
@@ -101,7 +71,7 @@ def register_forward_pre_hook(
     >>> cell(3)
     8
     """
-    return HookHandle(self._own("_hooks"), Hook("forward pre", hook_fn, with_kwargs), prepend)
+    return _registered(self, Hook("forward pre", hook_fn, with_kwargs), prepend)
 
 
 def register_forward_hook(
@@ -111,12 +81,12 @@ def register_forward_hook(
 
     What it returns, unless that is None, is the output.
     """
-    return HookHandle(self._own("_hooks"), Hook("forward", hook_fn, with_kwargs), prepend)
+    return _registered(self, Hook("forward", hook_fn, with_kwargs), prepend)
 
 
 def register_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
     """Call ``hook(cell, prefix, keep_vars)`` before `state_dict` collects the parts of the cell."""
-    return HookHandle(self._own("_hooks"), Hook("state pre", hook))
+    return _registered(self, Hook("state pre", hook))
 
 
 def register_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
@@ -130,7 +100,7 @@ def register_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookH
     >>> cell.state_dict("net.")
     {'net.n': 1}
     """
-    return HookHandle(self._own("_hooks"), Hook("state post", hook))
+    return _registered(self, Hook("state post", hook))
 
 
 def register_load_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
@@ -139,9 +109,13 @@ def register_load_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> H
     It is given the cell, the state, the prefix of the cell, an empty dict, ``strict``, and the lists of missing
     paths, unexpected paths and error messages.
     """
-    return HookHandle(self._own("_hooks"), Hook("load pre", hook))
+    return _registered(self, Hook("load pre", hook))
 
 
 def register_load_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
     """Call ``hook(cell, keys)`` after `load_state_dict` copied; what it removes from the keys is no error."""
-    return HookHandle(self._own("_hooks"), Hook("load post", hook))
+    return _registered(self, Hook("load post", hook))
+
+
+def _registered(cell: Tree, hook: Hook, prepend: bool = False) -> HookHandle:
+    return HookHandle(cell._own("_hooks"), hook.run, f"a {hook.kind} hook", hook, prepend)

@@ -23,7 +23,7 @@ from numparam.communication.devices import finish, is_direct
 from numparam.communication.exchange import exchange
 from numparam.communication.group import Group
 from numparam.communication.reduction import Reduction
-from numparam.layout.layout import cut
+from numparam.layout.partition import cut
 
 if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray

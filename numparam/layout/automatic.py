@@ -5,20 +5,31 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+
+import numpy as np
 
 from numparam.checks import as_int
 from numparam.errors import ArgumentValueError
 from numparam.layout.layout import Layout
 from numparam.text import size
 
-if TYPE_CHECKING:
-    from numparam.entry import Entry
-    from numparam.parameter import Parameter
+
+class Described(Protocol):
+    """What a layout is chosen for: a `numparam.Parameter`, or an entry of a file."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
 
 
 def automatic_layouts(
-    parameters: Iterable[Parameter | Entry],
+    parameters: Iterable[Described],
     mesh: Mapping[str, int],
     memory_per_rank: int | None = None,
     given: Mapping[str, Layout] | None = None,

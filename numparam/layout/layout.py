@@ -1,50 +1,31 @@
-"""The layout of a parameter over a mesh of ranks: which region of it a rank holds."""
+"""The layout of a parameter over a mesh of ranks, in the form of this library and in MindSpore's."""
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from numparam.checks import as_int
-from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
-from numparam.indexing.region import Region
-
-Axes = str | Sequence[str] | None
+from numparam.layout import mindspore_tuple, picture
+from numparam.layout.partition import Axes, Partition
 
 
-def cut(length: int, parts: int, part: int) -> tuple[int, int]:
-    """Give the first entry of a part of an axis, and the entry after its last.
+class Layout(Partition):
+    """Describe how a parameter is sharded over a mesh of ranks.
 
-    Examples
-    --------
-    >>> [cut(10, 4, part) for part in range(4)]
-    [(0, 3), (3, 6), (6, 9), (9, 10)]
-    """
-    step = -(-length // parts)  # ceil in integers: a float would be wrong beyond 2**53
-    return min(part * step, length), min((part + 1) * step, length)
-
-
-class Layout:
-    """Say how a parameter is cut over a mesh of ranks.
-
-    An axis of n entries over p ranks is cut every ceil(n / p) entries, as ``torch.chunk`` and XLA do: where p does not
-    divide n the last shard is smaller, and shards after it are empty.
+    An axis of n entries over p ranks is split every ceil(n / p) entries, as ``torch.chunk`` and XLA do: where p does
+    not divide n the last shard is smaller, and shards after it are empty.
 
     Parameters
     ----------
-    mesh : mapping of str to int
-        The axes of the mesh and their lengths. Rank r stands at place r in row-major order: the last axis is the
-        fastest.
+    mesh : mapping of str to int, or tuple of int
+        The axes of the mesh and their lengths. Rank r is at place r in row-major order: the last axis is the fastest.
+        As in MindSpore, a tuple of lengths goes with a tuple of the names of the axes as `spec`; calling that layout
+        with the item of each axis of a parameter returns its layout.
     spec : sequence
-        For each axis of the parameter the axis of the mesh that cuts it, None if none does, or a tuple of several, of
-        which the first is the slowest. A shorter one leaves the remaining axes whole.
+        For each axis of the parameter the axis of the mesh that shards it, None if none does, or a tuple of several, of
+        which the first is the slowest. A shorter one leaves the remaining axes full.
     optimizer_shard : str or sequence of str, optional
-        Axes of the mesh that are not in `spec`: their ranks, which would hold the same shard, cut its axis 0 once more.
+        Axes of the mesh that are not in `spec`: their ranks, which would hold the same shard, split its axis 0 further.
 
     Raises
     ------
@@ -60,179 +41,54 @@ class Layout:
     Region((8, 6): range(2, 4), range(0, 6))
     >>> [layout.shape((5, 6), rank) for rank in range(4)]
     [(2, 6), (2, 6), (1, 6), (0, 6)]
+    >>> Layout((2, 4), ("dp", "tp"))("tp", "None") == layout
+    True
     """
 
-    __slots__ = ("mesh", "optimizer_shard", "spec")
+    __slots__ = ()
 
-    mesh: dict[str, int]
-    spec: tuple[tuple[str, ...], ...]
-    optimizer_shard: tuple[str, ...]
+    def __init__(
+        self, mesh: Mapping[str, int] | tuple[int, ...], spec: Sequence[Axes], optimizer_shard: Axes = None
+    ) -> None:
+        if isinstance(mesh, tuple):
+            mesh, spec = mindspore_tuple.named_mesh(mesh, spec), ()
+        super().__init__(mesh, spec, optimizer_shard)
 
-    def __init__(self, mesh: Mapping[str, int], spec: Sequence[Axes], optimizer_shard: Axes = None) -> None:
-        given: Any = mesh
-        if not isinstance(given, Mapping) or not all(isinstance(axis, str) for axis in given):
-            raise ArgumentTypeError(f"the mesh of a layout maps names to lengths, found {mesh!r}")
-        if not isinstance(spec, list | tuple):
-            raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {spec!r}")
-        self.mesh = {axis: _length(axis, length) for axis, length in mesh.items()}
-        self.spec = tuple(_names(item) for item in spec)
-        self.optimizer_shard = _names(optimizer_shard)
-        used = [axis for item in (*self.spec, self.optimizer_shard) for axis in item]
-        for axis in used:
-            if axis not in self.mesh:
-                raise ArgumentValueError(f"the layout names axis {axis!r}; its mesh has {', '.join(self.mesh)}")
-            if used.count(axis) > 1:
-                raise ArgumentValueError(f"the layout names axis {axis!r} of the mesh more than once: {self!r}")
+    def __call__(self, *spec: Axes) -> Layout:
+        """Return the layout over the same mesh with another `spec`, in which ``"None"`` means None, as in MindSpore."""
+        return Layout(self.mesh, [mindspore_tuple.without_none(item) for item in spec])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the layout as MindSpore's ``Layout.to_dict`` does.
+
+        Examples
+        --------
+        >>> Layout({"dp": 2, "tp": 2}, ("tp", None)).to_dict()["tensor_map"]
+        (0, -1)
+        """
+        return mindspore_tuple.to_dict(self)
 
     @classmethod
     def parse(cls, layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Layout:
-        """Read the tuple of six or seven items that says the same in MindSpore; see `numparam.layout.mindspore_tuple`.
+        """Read a layout from MindSpore's tuple of six or seven items; see `numparam.layout.mindspore_tuple`.
 
         Examples
         --------
         >>> Layout.parse(([2, 2], [1, -1], [4, 6], 0, True, ""), (8, 6))
         Layout({'1': 2, '0': 2}, ('1', None))
         """
-        from numparam.layout.mindspore_tuple import parse
-
-        return parse(layout, shape, name)
+        parsed = mindspore_tuple.parse(layout, shape, name)
+        return cls(parsed.mesh, parsed.spec, parsed.optimizer_shard)
 
     def to_tuple(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
-        """Write the tuple of seven items that says the same in MindSpore; see `numparam.layout.mindspore_tuple`.
+        """Return MindSpore's tuple of seven items; see `numparam.layout.mindspore_tuple`.
 
         Examples
         --------
         >>> Layout({"dp": 2, "tp": 4}, ("tp", None)).to_tuple((16, 6))
         ([2, 4], [0, -1], [4, 6], 0, True, '', [16, 6])
         """
-        from numparam.layout.mindspore_tuple import to_tuple
-
-        return to_tuple(self, shape)
-
-    @property
-    def size(self) -> int:
-        """Count the ranks."""
-        return math.prod(self.mesh.values())
-
-    @property
-    def whole(self) -> bool:
-        """Say whether every rank holds the whole parameter."""
-        return not any((*self.spec, self.optimizer_shard))
-
-    @property
-    def replicated(self) -> tuple[str, ...]:
-        """Return the axes of the mesh along which all ranks hold the same."""
-        used = {axis for item in (*self.spec, self.optimizer_shard) for axis in item}
-        return tuple(axis for axis in self.mesh if axis not in used)
-
-    def region(self, shape: tuple[int, ...], rank: int, name: str = "") -> Region:
-        """Return the region of a parameter that a rank holds.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Of the whole parameter.
-        rank : int
-            From 0.
-        name : str
-            Of the parameter, for the message of an error.
-
-        Raises
-        ------
-        TypeError
-            If the rank is no int.
-        ValueError
-            If the mesh has no such rank, or the parameter has too few axes.
-        """
-        where = f"Parameter {name!r} of shape {shape}"
-        if len(self.spec) > len(shape):
-            raise ShapeError(f"{where}: the spec of {self!r} has {len(self.spec)} items, one for each axis")
-        if self.optimizer_shard and not shape:
-            raise ShapeError(f"{where}: there is no axis 0 that {self.optimizer_shard} could cut once more")
-        place = self._place(rank, where)
-        ranges = list(map(range, shape))
-        for axis, cut_by in enumerate(self.spec):
-            ranges[axis] = range(*cut(shape[axis], *self._part(cut_by, place)))
-        if self.optimizer_shard:
-            ranges[0] = ranges[0][slice(*cut(len(ranges[0]), *self._part(self.optimizer_shard, place)))]
-        return Region(shape, tuple(enumerate(ranges)))
-
-    def shape(self, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-        """Return the shape of the region of a parameter that a rank holds; rank 0 has the largest."""
-        return self.region(shape, rank).shape
-
-    def sizes(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Count the values of a parameter that every rank holds, as an array of the shape of the mesh.
-
-        Examples
-        --------
-        >>> Layout({"dp": 2, "tp": 4}, ("tp",)).sizes((5, 6)).tolist()
-        [[12, 12, 6, 0], [12, 12, 6, 0]]
-        """
-        sizes = np.ones(tuple(self.mesh.values()), np.int64)
-        for axis, length in enumerate(shape):
-            cut_by = self.spec[axis] if axis < len(self.spec) else ()
-            lengths = _lengths(length, math.prod(self.mesh[each] for each in cut_by))
-            if axis == 0 and self.optimizer_shard:
-                parts = math.prod(self.mesh[each] for each in self.optimizer_shard)
-                lengths = [piece for part in lengths for piece in _lengths(part, parts)]
-                cut_by += self.optimizer_shard
-            table = np.array(lengths, np.int64).reshape([self.mesh[each] for each in cut_by])
-            ordered = [each for each in self.mesh if each in cut_by]
-            table = table.transpose([cut_by.index(each) for each in ordered])
-            sizes *= table.reshape([self.mesh[each] if each in cut_by else 1 for each in self.mesh])
-        return sizes
-
-    def slice_index(self, rank: int) -> int:
-        """Return the number of the slice that a rank holds, which is that of another rank only if it holds the same.
-
-        It counts the shards of the parameter in row-major order, and in each of them the cuts of the optimizer.
-
-        Examples
-        --------
-        >>> layout = Layout({"dp": 2, "tp": 2}, ("dp",))
-        >>> [layout.slice_index(rank) for rank in range(4)]
-        [0, 0, 1, 1]
-        >>> layout = Layout({"dp": 2, "tp": 2}, ("dp",), optimizer_shard="tp")
-        >>> [layout.slice_index(rank) for rank in range(4)]
-        [0, 1, 2, 3]
-        """
-        axes = [axis for item in (*self.spec, self.optimizer_shard) for axis in item]
-        return self._part(axes, self._place(rank, "slice_index"))[1]
-
-    def groups(self, axes: Axes = None) -> list[tuple[int, ...]]:
-        """Return the groups of ranks that differ in their places along some axes of the mesh alone.
-
-        Parameters
-        ----------
-        axes : str or sequence of str, optional
-            Axes of the mesh; those along which all ranks hold the same region if not given. `optimizer_shard` gives
-            the groups that cut one shard among them.
-
-        Returns
-        -------
-        list of tuple of int
-            Every rank is in one group.
-
-        Raises
-        ------
-        ValueError
-            If the mesh has no such axis.
-
-        Examples
-        --------
-        >>> layout = Layout({"dp": 2, "tp": 2}, ("tp",))
-        >>> layout.groups(), layout.groups("tp")
-        ([(0, 2), (1, 3)], [(0, 1), (2, 3)])
-        """
-        chosen = self.replicated if axes is None else _names(axes)
-        if unknown := [axis for axis in chosen if axis not in self.mesh]:
-            raise ArgumentValueError(f"the mesh has no axis {unknown[0]!r}; it has {', '.join(self.mesh)}")
-        strides = self._strides()
-        steps = {axis: range(0, length * strides[axis], strides[axis]) for axis, length in self.mesh.items()}
-        within = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis in chosen))]
-        starts = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis not in chosen))]
-        return [tuple(start + step for step in within) for start in starts]
+        return mindspore_tuple.to_tuple(self, shape)
 
     def picture(self, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> str:
         """Draw with text which ranks hold which block of a parameter.
@@ -240,10 +96,10 @@ class Layout:
         Parameters
         ----------
         shape : tuple of int
-            Of the whole parameter.
+            Of the full parameter.
         axes : tuple of int, optional
-            The two axes that are drawn, down and across; the first two that are cut if not given. A rank stands at the
-            block that it holds a part of.
+            The two axes that are drawn, down and across; by default the first two that are sharded. A rank is drawn in
+            the block that it holds a part of.
 
         Returns
         -------
@@ -253,7 +109,7 @@ class Layout:
         Raises
         ------
         TypeError
-            If the axes are no pair of ints.
+            If the axes are not a pair of ints.
         ValueError
             If the parameter has no such axes, or the layout does not suit its shape.
 
@@ -269,9 +125,7 @@ class Layout:
         │ 4:8 │ 1, 3 │
         └─────┴──────┘
         """
-        from numparam.layout.picture import picture
-
-        return picture(self, shape, axes)
+        return picture.picture(self, shape, axes)
 
     def plot(self, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Any:
         """Draw to scale which ranks hold which block of a parameter, as `picture` does; needs matplotlib.
@@ -286,66 +140,4 @@ class Layout:
         ModuleNotFoundError
             If matplotlib is not installed.
         """
-        from numparam.layout.picture import figure
-
-        return figure(self, shape, axes)
-
-    def _strides(self) -> dict[str, int]:
-        """Say how far apart in rank neighbours along each axis of the mesh are."""
-        strides, stride = {}, 1
-        for axis, length in reversed(self.mesh.items()):
-            strides[axis], stride = stride, stride * length
-        return strides
-
-    def _place(self, rank: int, where: str) -> dict[str, int]:
-        number = as_int(f"{where}: a rank", rank)
-        if not 0 <= number < self.size:
-            raise ArgumentValueError(f"{where}: the mesh {self.mesh} of the layout has no rank {number}")
-        return {axis: number // stride % self.mesh[axis] for axis, stride in self._strides().items()}
-
-    def _part(self, axes: Iterable[str], place: Mapping[str, int]) -> tuple[int, int]:
-        """Count the parts that axes of the mesh cut together, and say which of them is at a place."""
-        parts, part = 1, 0
-        for axis in axes:
-            parts, part = parts * self.mesh[axis], part * self.mesh[axis] + place[axis]
-        return parts, part
-
-    def _key(self) -> tuple[Any, ...]:
-        return tuple(self.mesh.items()), self.spec, self.optimizer_shard  # the order of the mesh counts
-
-    def __eq__(self, other: object) -> bool:
-        return self._key() == other._key() if isinstance(other, Layout) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __repr__(self) -> str:
-        cuts = tuple(_shown(item) for item in self.spec)
-        optimizer = f", optimizer_shard={_shown(self.optimizer_shard)!r}" if self.optimizer_shard else ""
-        return f"Layout({self.mesh}, {cuts}{optimizer})"
-
-
-def _lengths(length: int, parts: int) -> list[int]:
-    bounds = (cut(length, parts, part) for part in range(parts))
-    return [stop - start for start, stop in bounds]
-
-
-def _length(axis: str, length: Any) -> int:
-    try:
-        found = operator.index(length)
-    except TypeError:
-        raise ArgumentTypeError(f"axis {axis!r} of the mesh has an int for its length, found {length!r}") from None
-    if found < 1 or isinstance(length, bool):
-        raise ArgumentValueError(f"axis {axis!r} of the mesh has a length of at least 1, found {length!r}")
-    return found
-
-
-def _names(axes: Any) -> tuple[str, ...]:
-    names = () if axes is None else (axes,) if isinstance(axes, str) else axes
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ArgumentTypeError(f"a layout names an axis of its mesh, a tuple of several, or None; found {axes!r}")
-    return tuple(names)
-
-
-def _shown(axes: tuple[str, ...]) -> Axes:
-    return axes if len(axes) > 1 else axes[0] if axes else None
+        return picture.figure(self, shape, axes)

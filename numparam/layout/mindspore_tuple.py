@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
-from numparam.layout.layout import Layout
+from numparam.layout.partition import Axes, Partition
 
 _FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shard_group"
 
 
-def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Layout:
+def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Partition:
     """Read the layout of a parameter.
 
     Parameters
@@ -33,26 +33,26 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     layout : tuple
         Its six or seven items.
     shape : tuple of int, optional
-        Of the whole parameter; ``full_shape`` if not given. Without both there is nothing to check the slices against.
+        Of the whole parameter; ``full_shape`` if not given. Without both the slices are not checked.
     name : str
         Of the parameter, for the message of an error.
 
     Returns
     -------
-    Layout
+    Partition
         The axes of its mesh have the numbers by which ``tensor_map`` calls them as names.
 
     Raises
     ------
     TypeError
-        If it is no tuple, or an item is of the wrong kind.
+        If it is not a tuple, or an item is of the wrong kind.
     ValueError
         If the number of items is wrong, one is out of range, or the parameter cannot be cut so.
 
     Examples
     --------
-    >>> parse(([2, 4], [0, -1], [4, 6], 0, True, "", [16, 6]))
-    Layout({'1': 2, '0': 4}, ('0', None))
+    >>> parse(([2, 4], [0, -1], [4, 6], 0, True, "", [16, 6])).spec
+    (('0',), ())
     """
     where = f"Parameter {name!r}: layout"
     if not isinstance(layout, tuple):
@@ -81,9 +81,9 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
         raise ShapeError(f"{where} full_shape is {full}, the parameter has shape {shape}")
 
     mesh = {str(len(grid) - 1 - place): length for place, length in enumerate(grid)}
-    cuts = Layout(mesh, [tuple(map(str, item)) for item in spec])
+    cuts = Partition(mesh, [tuple(map(str, item)) for item in spec])
     if full is None:
-        return Layout(mesh, cuts.spec, cuts.replicated) if group else cuts
+        return Partition(mesh, cuts.spec, cuts.replicated) if group else cuts
     where = f"Parameter {name!r} of shape {full}: the layout"
     if spec and len(spec) != len(full):
         raise ShapeError(f"{where}'s tensor_map has {len(spec)} items, one for each axis")
@@ -99,7 +99,7 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     return cuts
 
 
-def to_tuple(layout: Layout, shape: tuple[int, ...]) -> tuple[Any, ...]:
+def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Write the layout of a parameter, with all seven items.
 
     Raises
@@ -109,14 +109,13 @@ def to_tuple(layout: Layout, shape: tuple[int, ...]) -> tuple[Any, ...]:
 
     Examples
     --------
-    >>> to_tuple(Layout({"dp": 2, "tp": 4}, ("tp",), optimizer_shard="dp"), (16, 6))
+    >>> to_tuple(Partition({"dp": 2, "tp": 4}, ("tp",), optimizer_shard="dp"), (16, 6))
     ([2, 4], [0, -1], [2, 6], 0, True, 'dp', [16, 6])
     """
     numbers = {axis: number for number, axis in enumerate(reversed(layout.mesh))}
-    spec = [[numbers[axis] for axis in item] for item in layout.spec] + [[]] * (len(shape) - len(layout.spec))
     found = (
         list(layout.mesh.values()),
-        [item if len(item) > 1 else item[0] if item else -1 for item in spec],
+        _tensor_map(layout) + [-1] * (len(shape) - len(layout.spec)),
         list(layout.shape(shape, 0)),
         0,
         _uneven(layout, shape) is None,
@@ -134,7 +133,50 @@ def to_tuple(layout: Layout, shape: tuple[int, ...]) -> tuple[Any, ...]:
     return found
 
 
-def _shared_out(layout: Layout, shape: tuple[int, ...], wanted: tuple[int, ...] | None, uniform: bool) -> Layout:
+def to_dict(layout: Partition) -> dict[str, Any]:
+    """Return the dict that ``Layout.to_dict`` of MindSpore returns."""
+    return {
+        "device_matrix": tuple(layout.mesh.values()),
+        "tensor_map": tuple(tuple(item) if isinstance(item, list) else item for item in _tensor_map(layout)),
+        "interleaved_parallel": False,
+        "alias_name": tuple(layout.mesh),
+        "rank_list": list(range(layout.size)),
+    }
+
+
+def named_mesh(lengths: tuple[int, ...], names: Any) -> dict[str, int]:
+    """Return the mesh that MindSpore writes as a tuple of lengths and a tuple of names.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the names are not a tuple of str.
+    ArgumentValueError
+        If they are not as many as the lengths, or one is empty, ``"None"``, duplicate or ``"interleaved_parallel"``.
+    """
+    if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+        raise ArgumentTypeError(f"the axes of a mesh of lengths {lengths} are named by a tuple of str, found {names!r}")
+    if len(names) != len(lengths) or len({*names} - {"", "None"}) != len(names):
+        raise ArgumentValueError(f"a mesh of lengths {lengths} needs as many different names, found {names!r}")
+    if "interleaved_parallel" in names:
+        raise ArgumentValueError("the axes of a mesh are ranks; 'interleaved_parallel' splits within one, leave it out")
+    return dict(zip(names, lengths, strict=True))
+
+
+def without_none(axes: Axes) -> Axes:
+    """Return what shards an axis of a parameter, where MindSpore writes "None" for nothing."""
+    if isinstance(axes, str) or axes is None:
+        return None if axes == "None" else axes
+    return tuple(axis for axis in axes if axis != "None")
+
+
+def _tensor_map(layout: Partition) -> list[Any]:
+    numbers = {axis: number for number, axis in enumerate(reversed(layout.mesh))}
+    spec = [[numbers[axis] for axis in item] for item in layout.spec]
+    return [item if len(item) > 1 else item[0] if item else -1 for item in spec]
+
+
+def _shared_out(layout: Partition, shape: tuple[int, ...], wanted: tuple[int, ...] | None, uniform: bool) -> Partition:
     """Let the optimizer cut a shard of some shape into as many parts as the wanted shape asks for."""
     mesh, replicas = dict(layout.mesh), math.prod(layout.mesh[axis] for axis in layout.replicated)
     parts = replicas
@@ -154,7 +196,7 @@ def _shared_out(layout: Layout, shape: tuple[int, ...], wanted: tuple[int, ...] 
             chosen.insert(0, f"{axis}b")
             halves = {f"{axis}a": length // both, f"{axis}b": both}
             mesh = {name: each for old in mesh for name, each in (halves if old == axis else {old: mesh[old]}).items()}
-    return Layout(mesh, layout.spec, chosen)
+    return Partition(mesh, layout.spec, chosen)
 
 
 def _cut(shape: tuple[int, ...], parts: int, uniform: bool) -> tuple[int, ...] | None:
@@ -164,7 +206,7 @@ def _cut(shape: tuple[int, ...], parts: int, uniform: bool) -> tuple[int, ...] |
     return -(-shape[0] // parts), *shape[1:]
 
 
-def _uneven(layout: Layout, shape: tuple[int, ...]) -> tuple[int, int] | None:
+def _uneven(layout: Partition, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """Return an axis and the number of parts that it cannot be cut into evenly, None if there is none."""
     counts = [math.prod(layout.mesh[each] for each in item) for item in layout.spec]
     cuts = list(enumerate(counts))

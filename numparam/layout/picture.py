@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
-
-if TYPE_CHECKING:
-    from numparam.layout.layout import Layout
+from numparam.layout.partition import Partition
 
 _MOST_BLOCKS = 16  # along an axis: more do not fit a terminal
 _MOST_RANKS = 4  # in a block
@@ -26,7 +24,7 @@ class Blocks(NamedTuple):
     idle: list[int]
 
 
-def blocks(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Blocks:
+def blocks(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Blocks:
     """Find the blocks along two axes of a parameter, the first two that are cut if none are named.
 
     A rank is at the block that its region covers along these axes, wherever that region lies along the others.
@@ -34,7 +32,7 @@ def blocks(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None 
     Raises
     ------
     TypeError
-        If the axes are no pair of ints.
+        If the axes are not a pair of ints.
     ValueError
         If the parameter has no such axes, or the layout does not suit its shape.
     """
@@ -52,7 +50,7 @@ def blocks(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None 
     return Blocks(shown, rows, columns, ranks, idle)
 
 
-def picture(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> str:
+def picture(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> str:
     """Draw the blocks as a table of text with the ranks that hold each; see `Layout.picture`."""
     from rich.box import SQUARE
     from rich.console import Console
@@ -72,7 +70,7 @@ def picture(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None
     return "\n".join([_title(layout, shape, found), *text.getvalue().splitlines(), *_idle(found)])
 
 
-def figure(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Any:
+def figure(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Any:
     """Draw the blocks to scale with the ranks that hold each; see `Layout.plot`."""
     found = blocks(layout, shape, axes)
     try:
@@ -98,7 +96,7 @@ def figure(layout: Layout, shape: tuple[int, ...], axes: tuple[int, int] | None 
     return drawing
 
 
-def _two_axes(layout: Layout, shape: tuple[int, ...], axes: Any) -> tuple[int | None, int | None]:
+def _two_axes(layout: Partition, shape: tuple[int, ...], axes: Any) -> tuple[int | None, int | None]:
     if axes is not None:
         if not isinstance(axes, tuple) or len(axes) != 2 or not all(type(axis) is int for axis in axes):
             raise ArgumentTypeError(f"a picture shows two axes of a parameter, such as (0, 1); found {axes!r}")
@@ -111,7 +109,7 @@ def _two_axes(layout: Layout, shape: tuple[int, ...], axes: Any) -> tuple[int | 
 
 
 def _ends(parts: list[range]) -> list[range | None]:
-    """Leave out the middle of a long list; None stands for it."""
+    """Leave out the middle of a long list; None in its place."""
     return [*parts] if len(parts) <= _MOST_BLOCKS else [*parts[: _MOST_BLOCKS - 2], None, parts[-1]]
 
 
@@ -127,7 +125,7 @@ def _listed(ranks: list[int]) -> str:
     return ", ".join(map(str, ranks))
 
 
-def _title(layout: Layout, shape: tuple[int, ...], found: Blocks) -> str:
+def _title(layout: Partition, shape: tuple[int, ...], found: Blocks) -> str:
     shown = [
         f"axis {axis} {where}" for axis, where in zip(found.axes, ("down", "across"), strict=True) if axis is not None
     ]

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
 from numparam.checks import as_bool, as_int
 from numparam.errors import ArgumentTypeError
 
-if TYPE_CHECKING:
-    from numparam.parameter.parameter import Parameter
-
 Value = TypeVar("Value")
 
 
+class Named(Protocol):
+    """A parameter, for the message of an error."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+
 class Flag(Generic[Value]):
-    """Keep a checked attribute of a parameter, which takes no memory as long as it has its default.
+    """Keep a checked attribute of a parameter, which takes no memory while it has its default.
 
     Parameters
     ----------
     default : callable
-        Makes the default.
+        Returns the default.
     check : callable
         Is given a description of the attribute and a value; returns what is stored, or raises.
     doc : str
@@ -41,25 +45,25 @@ class Flag(Generic[Value]):
     def __get__(self, parameter: None, owner: type) -> Flag[Value]: ...
 
     @overload
-    def __get__(self, parameter: Parameter, owner: type) -> Value: ...
+    def __get__(self, parameter: Named, owner: type) -> Value: ...
 
-    def __get__(self, parameter: Parameter | None, owner: type) -> Flag[Value] | Value:
+    def __get__(self, parameter: Named | None, owner: type) -> Flag[Value] | Value:
         if parameter is None:
             return self
         state = vars(parameter)
         return state[self.name] if self.name in state else self.default()
 
-    def __set__(self, parameter: Parameter, value: Any) -> None:
+    def __set__(self, parameter: Named, value: Any) -> None:
         vars(parameter)[self.name] = self.check(f"Parameter {parameter.name!r}: {self.name}", value)
 
 
 def switch(default: bool, doc: str) -> Flag[bool]:
-    """Make a flag that is exactly True or False."""
+    """Return a flag that is exactly True or False."""
     return Flag(lambda: default, as_bool, doc)
 
 
 def integer(default: int, doc: str, low: int | None = None) -> Flag[int]:
-    """Make a flag that is an int, of at least `low` if that is given."""
+    """Return a flag that is an int, of at least `low` if that is given."""
 
     def check(what: str, value: Any) -> int:
         # As in MindSpore, a bool is an int where any will do.
@@ -69,7 +73,7 @@ def integer(default: int, doc: str, low: int | None = None) -> Flag[int]:
 
 
 def lengths(doc: str) -> Flag[list[int]]:
-    """Make a flag that is a list, given as a list or tuple."""
+    """Return a flag that is a list, given as a list or tuple."""
 
     def check(what: str, value: Any) -> list[int]:
         if not isinstance(value, list | tuple) or not all(isinstance(item, int | np.integer) for item in value):
@@ -80,5 +84,5 @@ def lengths(doc: str) -> Flag[list[int]]:
 
 
 def anything(default: Any, doc: str) -> Flag[Any]:
-    """Make a flag that takes any value."""
+    """Return a flag that takes any value."""
     return Flag(lambda: default, lambda _, value: value, doc)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,13 +13,12 @@ from numparam import dtypes
 from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
 from numparam.indexing.region import Region
+from numparam.initializer import Initializer, initializer
 from numparam.layout import Layout
 from numparam.parameter.flags import anything, integer, lengths, switch
-from numparam.parameter.values import as_values, converted, refuse_imaginary
+from numparam.parameter.hooks import HookHandle
+from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
 from numparam.tensor import Recipe, Tensor
-
-if TYPE_CHECKING:
-    from numparam.initializer import Initializer
 
 _MAX_NAME = 1024
 _generated = count()
@@ -28,13 +28,15 @@ _cache_keys = count()
 class Parameter(Tensor):
     """Hold a tensor that a model learns.
 
-    A parameter made from a lazy tensor is lazy too. Its values are a pure function of the seed that the tensor was made
-    under, its own name at the moment they are made, and the index. A parameter without a name has the values of the
-    tensor it was made from. A slice of a tensor may be given to make one shard of a parameter.
+    A parameter created from a lazy tensor is lazy too. Its values are a pure function of the seed that the tensor was
+    created under, its own name when they are materialised, and the index. A parameter without a name has the values of
+    the tensor it was created from. A slice of a tensor makes one shard of a parameter.
 
     `clone`, ``copy.copy``, ``copy.deepcopy`` and pickle keep every attribute and share no storage; a lazy parameter
-    stays lazy, and so does its copy. A clone has the values of its original for ever; a copy of a lazy parameter that
-    gets another name before its values are made has the values of that name.
+    stays lazy, and so does its copy. A clone always has the values of its original; a copy of a lazy parameter that
+    gets another name before it is materialised has the values of that name.
+
+    Operators such as ``+=`` change the values in place, as in NumPy.
 
     There is no parameter server and no embedding cache: `is_param_ps`, `init_in_server`, `cache_enable`, `cache_shape`,
     `key` and `unique` are kept, copied and saved for programs that read them.
@@ -52,14 +54,16 @@ class Parameter(Tensor):
     parallel_optimizer : bool
         Whether the optimizer may shard it.
     device : str or Device, optional
-        Where the values are, or will be made, as for a `Tensor`.
+        Where the values are, or will be materialised, as for a `Tensor`.
+    storage_format : str
+        Checked, and without effect, as in MindSpore on a CPU.
 
     Raises
     ------
     TypeError
         If the input or a flag is of a kind that is not accepted.
     ValueError
-        If the input is a bool or does not fit its dtype, or the name is no str or too long.
+        If the input is a bool or does not fit its dtype, or the name is not a str or too long.
 
     Examples
     --------
@@ -76,23 +80,38 @@ class Parameter(Tensor):
     )
     parallel_optimizer = switch(True, "Get or set whether the optimizer may shard the parameter.")
     parallel_optimizer_comm_recompute = switch(
-        False, "Get or set whether the AllGather of a parameter that the optimizer shards is done again when needed."
+        False, "Get or set whether the AllGather of a parameter that the optimizer shards is repeated when needed."
     )
-    comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is never fused.", low=0)
-    sliced = anything(False, "Get or set whether the values are one slice of the whole parameter.")
+    comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is not fused.", low=0)
+    sliced = anything(False, "Get or set whether the values are one slice of the full parameter.")
     unique = anything(False, "Get or set whether the parameter is unique.")
-    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 is none.")
+    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 if there is none.")
     cache_enable = switch(False, "Get or set whether the rows of the parameter go through an embedding cache.")
     cache_shape = lengths("Get or set the shape of the cache, as a list.")
     is_param_ps = switch(False, "Get or set whether a parameter server updates the parameter; see `set_param_ps`.")
-    init_in_server = switch(False, "Get or set whether the parameter server also makes the initial values.")
+    init_in_server = switch(False, "Get or set whether the parameter server also initialises the values.")
+    requires_aggr = anything(True, "Get or set whether gradients are aggregated, a note for the user's programs.")
+
+    __iadd__ = in_place(np.add)
+    __isub__ = in_place(np.subtract)
+    __imul__ = in_place(np.multiply)
+    __itruediv__ = in_place(np.true_divide)
+    __ifloordiv__ = in_place(np.floor_divide)
+    __imod__ = in_place(np.remainder)
+    __ipow__ = in_place(np.power)
+    __imatmul__ = in_place(np.matmul)
+    __iand__ = in_place(np.bitwise_and)
+    __ior__ = in_place(np.bitwise_or)
+    __ixor__ = in_place(np.bitwise_xor)
+    __ilshift__ = in_place(np.left_shift)
+    __irshift__ = in_place(np.right_shift)
 
     _origin = "initializer"
     _origin_file: str | None = None
     _parallel_mode = ParallelMode.STAND_ALONE
     _initialized = False
     _layout: Layout | None = None
-    _region: Region | None = None  # that of the values, if they are not those of the whole
+    _region: Region | None = None  # the region that the values are, if it is not the full parameter
     _pipeline_stages: tuple[int, ...] = ()
 
     def __init__(
@@ -103,8 +122,11 @@ class Parameter(Tensor):
         layerwise_parallel: bool = False,
         parallel_optimizer: bool = True,
         *,
-        device: Any = None,
+        device: str | None = None,
+        storage_format: str = "",
     ) -> None:
+        if not isinstance(storage_format, str):
+            raise ArgumentTypeError(f"storage_format is a str, found {storage_format!r}")
         if name is None:
             self._name, self._name_is_generated = f"Parameter#{next(_generated)}", True
         else:
@@ -160,13 +182,14 @@ class Parameter(Tensor):
 
     @property
     def origin(self) -> str:
-        """Say where the values come from.
+        """Return where the values come from.
 
         Returns
         -------
         str
-            ``"initializer"``, made or still to be made; ``"input"``, given to the constructor; ``"set_data"``;
-            ``"checkpoint FILE"``; or ``"recipe FILE"``, an initializer that was saved.
+            ``"initializer"``, materialised or lazy; ``"input"``, given to the constructor; ``"set_data"``;
+            ``"in place"``, changed by ``+=``, ``p[...] = x`` and the like; ``"checkpoint FILE"``; or ``"recipe FILE"``,
+            an initializer that was saved.
 
         Examples
         --------
@@ -177,7 +200,7 @@ class Parameter(Tensor):
 
     @property
     def origin_file(self) -> str | None:
-        """Return the file that the values or their recipe were loaded from, None if they were not."""
+        """Return the file that the values or their recipe were loaded from, None if there is none."""
         return self._origin_file
 
     def _set_origin(self, origin: str, file: str | None = None) -> None:
@@ -185,18 +208,12 @@ class Parameter(Tensor):
 
     @property
     def region(self) -> Region:
-        """Return the region of the whole parameter that this object holds.
-
-        Examples
-        --------
-        >>> Parameter([1.0, 2.0]).region.whole
-        True
-        """
+        """Return the region of the full parameter that this object holds."""
         return Region.full(self.shape) if self._region is None else self._region
 
     @property
     def layout(self) -> Layout | None:
-        """Return the layout that `init_data` was given, None if it was given none."""
+        """Return the layout that `init_data` was given, None if it was not."""
         return self._layout
 
     @property
@@ -205,38 +222,45 @@ class Parameter(Tensor):
         return self
 
     @data.setter
-    def data(self, data: Tensor | float) -> None:
+    def data(self, data: Tensor | np.ndarray[Any, np.dtype[Any]] | float) -> None:
         self.set_data(data, self.sliced)
 
     @property
     def inited_param(self) -> Self | None:
-        """Return this parameter once `init_data` made its values, None before that or if it never was lazy."""
+        """Return this parameter once `init_data` materialised it, None before or if it never was lazy."""
         return self if self._initialized else None
 
+    @property
+    def init_mode(self) -> Tensor | None:
+        """Return a lazy tensor of the values that are to be materialised, None if they are."""
+        return Tensor(self) if self.has_init else None
+
+    @property
+    def param_info(self) -> Self:
+        """Return this parameter, which itself has the attributes that MindSpore keeps in an object of its own."""
+        return self
+
+    def register_hook(self, hook_fn: Callable[..., Any]) -> HookHandle:
+        """Keep a function for gradients, until its handle removes it; it is not called: there are no gradients here."""
+        return HookHandle(vars(self).setdefault("_hooks", {}), hook_fn, f"Parameter {self._name!r}: a hook")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(index, value)
+        self._set_origin("in place")
+
     def value(self) -> Tensor:
-        """Return a tensor of its own with the values, lazy if the parameter is.
-
-        Returns
-        -------
-        Tensor
-
-        Examples
-        --------
-        >>> Parameter(2.5).value()
-        Tensor(shape=[], dtype=Float32, value=
-        2.5)
-        """
+        """Return a new tensor with the same values, lazy if the parameter is."""
         return Tensor(self)
 
-    def set_data(self, data: Tensor | float, slice_shape: bool = False) -> Self:
+    def set_data(self, data: Tensor | np.ndarray[Any, np.dtype[Any]] | float, slice_shape: bool = False) -> Self:
         """Replace the values by a copy of others, converted to the dtype of the parameter.
 
         Lazy values into a lazy parameter of the same dtype stay lazy.
 
         Parameters
         ----------
-        data : Tensor, int or float
-            Of the shape of the parameter, unless `slice_shape` says otherwise.
+        data : Tensor, numpy.ndarray, int or float
+            Of the shape of the parameter, unless `slice_shape` is set.
         slice_shape : bool
             Whether the values are a slice, which may have any shape. It is kept as `sliced`.
 
@@ -257,22 +281,22 @@ class Parameter(Tensor):
         >>> Parameter([1.0, 2.0]).set_data(Tensor([3, 4])).asnumpy()
         array([3., 4.], dtype=float32)
         """
-        if not isinstance(data, Tensor | int | float | np.generic):
+        if not isinstance(data, Tensor | np.ndarray | int | float | np.generic):
             raise ArgumentTypeError(
-                f"Parameter {self._name!r}: data is a Tensor, int or float, found {type(data).__name__}"
+                f"Parameter {self._name!r}: data is a Tensor, array, int or float, found {type(data).__name__}"
             )
         if not isinstance(data, Tensor):
-            number = np.asarray(data)
-            if dtypes.is_floating(number.dtype) and self._dtype.kind in "iu":
-                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found the float {data!r}")
-            data = Tensor(number)
+            array = np.asarray(data)
+            if dtypes.is_floating(array.dtype) and self._dtype.kind in "iu":
+                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found floats: {data!r:.80}")
+            data = Tensor(array)
         if not slice_shape and data.shape != self.shape:
             raise ShapeError(
                 f"Parameter {self._name!r}: expected data of shape {self.shape}, found {data.shape}; "
                 "slice_shape=True takes a slice of any shape"
             )
         if data.shape != self.shape:
-            self._region = self._layout = None  # nobody said which region these values are
+            self._region = self._layout = None  # it is not known which region these values are
         self._take(data)
         self.sliced = slice_shape
         self._set_origin("set_data")
@@ -311,11 +335,6 @@ class Parameter(Tensor):
         ----------
         dtype : numpy.dtype or str
 
-        Returns
-        -------
-        Parameter
-            This parameter.
-
         Raises
         ------
         TypeError
@@ -334,18 +353,18 @@ class Parameter(Tensor):
     def init_data(
         self, layout: Layout | tuple[Any, ...] | None = None, set_sliced: bool = False, *, rank: int | None = None
     ) -> Self:
-        """Make the values now if the parameter is lazy: all of them, or the slice of a rank.
+        """Materialise the parameter if it is lazy: in full, or the slice of a rank.
 
-        The slice has the bits that the whole parameter has there.
+        The slice has the bits that the full parameter has there.
 
         Parameters
         ----------
         layout : Layout or tuple, optional
-            How the parameter is cut over the ranks; a tuple is one of MindSpore, see `numparam.layout.mindspore_tuple`.
+            How the parameter is sharded; for MindSpore's tuple see `numparam.layout.mindspore_tuple`.
         set_sliced : bool
             What `sliced` becomes.
         rank : int, optional
-            The rank whose slice is made, the ``global_rank`` of `numparam.set_auto_parallel_context` if not given.
+            By default the ``global_rank`` of `numparam.set_auto_parallel_context`.
 
         Returns
         -------
@@ -355,7 +374,7 @@ class Parameter(Tensor):
         Raises
         ------
         RuntimeError
-            If the parameter is lazy and the parallel mode changed after it was made.
+            If the parameter is lazy and the parallel mode changed after it was created.
         TypeError
             If `layout` is neither, or an item of the tuple is of the wrong kind.
         ValueError
@@ -363,10 +382,9 @@ class Parameter(Tensor):
 
         Examples
         --------
-        >>> from numparam.initializer import initializer
-        >>> whole = Parameter(initializer("normal", (8, 6)), name="w")
-        >>> part = whole.clone().init_data(Layout({"dp": 2, "tp": 2}, ("dp", "tp")), set_sliced=True, rank=1)
-        >>> bool((part.asnumpy() == whole.asnumpy()[:4, 3:]).all())
+        >>> full = Parameter(initializer("normal", (8, 6)), name="w")
+        >>> part = full.clone().init_data(Layout({"dp": 2, "tp": 2}, ("dp", "tp")), set_sliced=True, rank=1)
+        >>> bool((part.asnumpy() == full.asnumpy()[:4, 3:]).all())
         True
         >>> part.region
         Region((8, 6): range(0, 4), range(3, 6))
@@ -379,13 +397,13 @@ class Parameter(Tensor):
         mode = parallel_mode()
         if mode != self._parallel_mode:
             raise StateError(
-                f"Parameter {self._name!r} was made in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
-                "set the mode before making parameters"
+                f"Parameter {self._name!r} was created in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
+                "set the mode before creating parameters"
             )
         if layout is not None:
             place = get_auto_parallel_context("global_rank") if rank is None else rank
             region = layout.region(self.shape, place, self._name)
-            if not recipe.region.whole:  # then the layout cuts the slice that the parameter was made from
+            if not recipe.region.whole:  # then the layout shards the slice that the parameter was created from
                 region = recipe.region[region.slices()]
             self._recipe, self._region, self._layout = recipe._replace(region=region), region, layout
         self._settle()
@@ -394,18 +412,18 @@ class Parameter(Tensor):
         return self
 
     def clone(self, init: Tensor | Initializer | str | float = "same") -> Self:
-        """Make a parameter of the same shape, dtype, name and attributes.
+        """Return a new parameter of the same shape, dtype, name and attributes.
 
         Parameters
         ----------
         init : Tensor, Initializer, str or number
             ``"same"``: it has the same values, whatever it is called later, and is lazy if this one is. Anything else
-            that `numparam.initializer.initializer` takes makes its values.
+            is what `numparam.initializer.initializer` takes.
 
         Returns
         -------
         Parameter
-            Shares nothing with this one. If `cache_enable` is set it gets a `key` of its own.
+            Shares nothing with this one. If `cache_enable` is set it gets a new `key`.
 
         Raises
         ------
@@ -420,8 +438,6 @@ class Parameter(Tensor):
         >>> moments, moments.asnumpy()
         (Parameter (name=w, shape=(2,), dtype=Float32, requires_grad=True), array([0., 0.], dtype=float32))
         """
-        from numparam.initializer import initializer
-
         twin = self._sibling()
         if isinstance(init, str) and init == "same":
             twin._copy(self)
@@ -432,13 +448,7 @@ class Parameter(Tensor):
         return twin
 
     def copy(self) -> Self:
-        """Return a clone with the same values.
-
-        Examples
-        --------
-        >>> Parameter([1.0, 2.0]).copy().asnumpy()
-        array([1., 2.], dtype=float32)
-        """
+        """Return a clone with the same values."""
         return self.clone()
 
     def _take_new(self, data: Tensor) -> None:
@@ -455,19 +465,7 @@ class Parameter(Tensor):
         return twin
 
     def add_pipeline_stage(self, stage: int) -> None:
-        """Note a pipeline stage that the parameter belongs to. Deprecated, as in MindSpore.
-
-        Raises
-        ------
-        TypeError
-            If `stage` is not a positive int.
-
-        Examples
-        --------
-        >>> import warnings
-        >>> with warnings.catch_warnings(action="ignore"):
-        ...     Parameter(1.0).add_pipeline_stage(1)
-        """
+        """Note a pipeline stage, a positive int, that the parameter belongs to. Deprecated, as in MindSpore."""
         warnings.warn("add_pipeline_stage is deprecated and will be removed", DeprecationWarning, stacklevel=2)
         given: Any = stage
         if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
@@ -478,24 +476,9 @@ class Parameter(Tensor):
         self._pipeline_stages = (*self._pipeline_stages, stage)
 
     def set_param_ps(self, init_in_server: bool = False) -> None:
-        """Note that a parameter server updates the parameter; there is none here, see `Parameter`.
+        """Note that a parameter server updates the parameter, and whether it also initialises the values, a bool.
 
-        Parameters
-        ----------
-        init_in_server : bool
-            Whether the server also makes the initial values.
-
-        Raises
-        ------
-        TypeError
-            If `init_in_server` is no bool.
-
-        Examples
-        --------
-        >>> parameter = Parameter(1.0)
-        >>> parameter.set_param_ps()
-        >>> parameter.is_param_ps, parameter.init_in_server
-        (True, False)
+        There is no parameter server here, see `Parameter`.
         """
         self.init_in_server = init_in_server
         self.is_param_ps = True

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.initializer import Initializer
 from numparam.parameter.parameter import Parameter
 from numparam.tensor import Tensor
-
-if TYPE_CHECKING:
-    from numparam.initializer import Initializer
 
 
 class ParameterTuple(tuple[Parameter, ...]):
@@ -24,7 +21,7 @@ class ParameterTuple(tuple[Parameter, ...]):
     Raises
     ------
     TypeError
-        If it is no iterable of parameters.
+        If it is not an iterable of parameters.
     ValueError
         If two different parameters have the same name.
 
@@ -38,7 +35,7 @@ class ParameterTuple(tuple[Parameter, ...]):
     __slots__ = ()
 
     def __new__(cls, parameters: Iterable[Parameter]) -> ParameterTuple:
-        """Check the parameters and make the tuple."""
+        """Check the parameters."""
         if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
             raise ArgumentTypeError(
                 f"a ParameterTuple is made of an iterable of parameters, found {type(parameters).__name__}"
@@ -60,7 +57,7 @@ class ParameterTuple(tuple[Parameter, ...]):
         Raises
         ------
         TypeError
-            If `prefix` is no str.
+            If `prefix` is not a str.
         ValueError
             If `prefix` has other letters.
 
@@ -80,7 +77,7 @@ class ParameterTuple(tuple[Parameter, ...]):
 
 
 def check_members(members: Iterable[object], what: str) -> None:
-    """Raise if something is no parameter, or two different parameters have the same name.
+    """Raise if something is not a parameter, or two different parameters have the same name.
 
     Raises
     ------
@@ -95,5 +92,5 @@ def check_members(members: Iterable[object], what: str) -> None:
             raise ArgumentTypeError(f"{what} holds parameters, found {type(member).__name__} at {place}")
         if named.setdefault(member.name, member) is not member:
             raise ArgumentValueError(
-                f"{what}: a parameter at {place} cannot be called so, its name {member.name!r} already exists"
+                f"{what}: duplicate parameter name at {place}, its name {member.name!r} already exists; choose another"
             )

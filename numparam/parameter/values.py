@@ -1,12 +1,15 @@
 """The values that a parameter may be given, and their conversion to its dtype."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
-from numparam.tensor import Array, as_array
+from numparam.tensor import Array, Tensor, as_array
+
+T = TypeVar("T", bound=Tensor)
 
 
 def as_values(name: str, given: Any) -> Array:
@@ -38,3 +41,16 @@ def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
             raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")
     with np.errstate(all="ignore"):
         return array.astype(dtype, copy=False)
+
+
+def in_place(ufunc: np.ufunc) -> Callable[[T, Any], T]:
+    """Return an operator such as ``+=``, which writes what a ufunc returns into the tensor itself.
+
+    It broadcasts and converts as ``tensor[...] = value`` does: floats do not go into integers.
+    """
+
+    def operate(tensor: T, other: Any) -> T:
+        tensor[...] = ufunc(tensor, other)
+        return tensor
+
+    return operate

@@ -9,7 +9,7 @@ import torch
 
 from numparam.errors import StateError
 from numparam.indexing.region import Region
-from numparam.layout.layout import cut
+from numparam.layout.partition import cut
 
 
 def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
