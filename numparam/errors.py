@@ -1,8 +1,13 @@
 """The errors of numparam: each is a NumparamError, and also the built-in exception that Python users would catch."""
 
+from numparam.text import printable
+
 
 class NumparamError(Exception):
-    """Stand for everything that numparam refuses."""
+    """Stand for everything that numparam refuses; the message is safe to print and of bounded length."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*[printable(item, keep="\n") if isinstance(item, str) else item for item in arguments])
 
 
 class ArgumentTypeError(NumparamError, TypeError):
@@ -42,6 +47,14 @@ class SpecificationError(ArgumentValueError):
 
 class CheckpointError(NumparamError, ValueError):
     """Report a checkpoint file that is damaged, or does not hold what was asked."""
+
+
+class CheckpointFileError(CheckpointError, OSError):
+    """Report a checkpoint file that the system does not let numparam read or write."""
+
+
+class MissingFileError(CheckpointFileError, FileNotFoundError):
+    """Report a file or a directory that does not exist."""
 
 
 class StateError(NumparamError, RuntimeError):

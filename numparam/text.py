@@ -1,20 +1,55 @@
-"""How sizes, numbers and names are written for people."""
+"""How sizes, numbers and names are written for people, and made safe for a terminal, a log or an error."""
+
+import reprlib
+from typing import Any
 
 _PREFIXES = "kMGTPEZY"
 _UNITS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
+_SHORT.maxlevel = 4
 
 
-def printable(text: str) -> str:
-    r"""Escape what a terminal would obey rather than show: a name comes from a file of unknown origin.
+def printable(text: str, limit: int = 10_000, keep: str = "") -> str:
+    r"""Escape what a terminal would obey rather than show, and shorten: a name comes from a file of unknown origin.
+
+    Control characters, line breaks, bidirectional overrides and halves of surrogate pairs are escaped. Everything that
+    this library prints, logs or raises passes through here.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+    limit : int
+        The most characters of the text to show.
+    keep : str
+        Characters that stay as they are, such as a line break between the lines of a list.
 
     Examples
     --------
-    >>> print(printable("layer\x1b[2J"))
-    layer\x1b[2J
+    >>> print(printable("layer\x1b[2J\u202e"), printable("x" * 100, limit=8))
+    layer\x1b[2J\u202e xxx...xx
     """
+    if len(text) > limit:
+        text = f"{text[: (limit - 2) // 2]}...{text[len(text) - (limit - 3) // 2 :]}"
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return "".join(letter if letter.isprintable() or letter in keep else repr(letter)[1:-1] for letter in text)
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """Return a repr of bounded length, and in bounded time, of a value from a file or a user.
+
+    Examples
+    --------
+    >>> shown("w" * 10**6, limit=20), shown([[]] * 10**6, limit=20)
+    ("'wwwwww...wwwwwww'", '[[], [], ... ], ...]')
+    """
+    try:
+        return printable(_SHORT.repr(value), limit)
+    except Exception:  # a repr of a user's own class may do anything
+        return f"a {type(value).__name__}"
 
 
 def size(nbytes: int) -> str:

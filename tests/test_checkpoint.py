@@ -106,9 +106,9 @@ BAD_FILES = {
     "not UTF-8": (raw(b'{"\xff": 1}'), "its JSON cannot be read: 'utf-8' codec can't decode byte 0xff"),
     "not an object": (raw([1]), "its JSON must be an object, found [1]"),
     "deep": (raw(b"[" * 100_000), "its JSON is nested too deeply"),
-    "NaN": (raw(b'{"a": NaN}'), "NaN is no JSON number"),
+    "NaN": (raw(b'{"a": NaN}'), "NaN is not a JSON number"),
     "huge integer": (raw(b'{"a": ' + b"1" * 5000 + b"}"), "its JSON cannot be read"),
-    "a name twice": (raw(b'{"a": 1, "b": 1, "a": 2}'), "'a' stands twice in one object"),
+    "a name twice": (raw(b'{"a": 1, "b": 1, "a": 2}'), "'a' is a duplicate in one object"),
     "metadata of numbers": (raw({"__metadata__": {"a": 1}}), "__metadata__ must map names to text, found {'a': 1}"),
     "metadata list": (raw({"__metadata__": []}), "__metadata__ must map names to text, found []"),
     "no object": (raw({"a": 3}), "parameter 'a': expected dtype, shape and data_offsets, found 3"),
@@ -142,7 +142,7 @@ BAD_FILES = {
     "half a pair": (raw(b'{"\\ud800": 1}'), "parameter '\\ud800': expected dtype"),
     "half a pair in a good entry": (
         raw(b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"),
-        "the name holds half a surrogate pair and is no Unicode text",
+        "the name holds half a surrogate pair and is not Unicode text",
     ),
 }
 
@@ -200,7 +200,7 @@ def test_no_change_of_one_byte_crashes_or_opens_what_the_safetensors_library_ref
 def test_folders_and_absent_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a regular file$"):
         open_checkpoint(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no such file$"):
+    with pytest.raises(CheckpointError, match=r"No such file or directory$"):
         open_checkpoint(tmp_path / "absent.safetensors")
 
 
@@ -251,7 +251,7 @@ def test_an_index_names_only_files_of_its_own_folder(tmp_path: Path, name: str) 
     "weight_map, message",
     [
         ({"a": "two.safetensors"}, "'two.safetensors' should hold parameter 'a' and does not"),
-        ({"a": "three.safetensors"}, "three.safetensors: no such file"),
+        ({"a": "three.safetensors"}, "three.safetensors: No such file"),
         ({"a": "model.safetensors.index.json"}, "not a safetensors file or cut short"),
         ({"a": 3}, "an index needs a weight_map from parameter names to file names"),
         ([], "an index needs a weight_map from parameter names to file names"),

@@ -1,36 +1,64 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all, each written by one process at a time.
 
+The order of a replacement, which makes what is reported as written survive a loss of power:
+
+1. A hidden file is created in the folder of the target and locked, so that a second writer is refused.
+2. The bytes are written and the file is synced (``fsync``).
+3. It is renamed to the target: this is the commit. Readers have the old file before and the new file after it.
+4. The folder is synced.
+
+Only after that are files of the former checkpoint removed. What happened is read from the disk, not remembered: an
+exception at any instant removes the hidden file if it is still there, and nothing once it is in place.
+"""
+
+import errno
+import importlib
+import io
+import logging
 import os
-import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
+
+from numparam.checkpoint.names import digest_of, refuse_twin, stem_of
+from numparam.errors import CheckpointError
+
+# On Windows an open file cannot be removed, which tells the living from the dead just as well as a lock.
+FCNTL: Any = None if os.name == "nt" else importlib.import_module("fcntl")
+
+_LOGGER = logging.getLogger("numparam")
+_TRIES = 100  # of two writers that start at once, each looks at what the other has just made
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterator[io.FileIO]:
     """Open a file that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    The bytes go to a hidden file in the same folder, are flushed to the disk, and the file is then renamed: a reader
-    sees the old file or the new one, also after a power cut. As with ``cp``, a link is followed and an existing file
-    passes on its permissions.
+    As with ``cp``, a link is followed, an existing file passes on its owner and permissions, and one that may not be
+    written is refused. Until the block ends no other process can replace the same part of the same checkpoint.
 
     Parameters
     ----------
     path : Path
-        The file to make or to replace.
+        The file to create or to replace.
+    stem : str, optional
+        The name of the checkpoint that the file belongs to; that of the file by default.
+    part : str
+        Which part of it: writers of different parts work at the same time.
 
     Yields
     ------
-    BinaryIO
+    io.FileIO
         The hidden file, open for writing.
 
     Raises
     ------
+    CheckpointError
+        If another writer is at work, or the name clashes with another checkpoint.
     OSError
-        If the folder cannot be written, the disk is full, or `path` is something other than a regular file.
+        If the folder cannot be written, the disk is full, or `path` may not be written or is not a regular file.
 
     Examples
     --------
@@ -41,31 +69,148 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     >>> [path.name for path in folder.iterdir()]
     ['greeting']
     """
-    target = path.resolve()
-    mode = target.stat().st_mode if target.exists() else None
-    if mode is not None and not stat.S_ISREG(mode):
-        raise FileExistsError(0, "it exists and is not a regular file", str(path))
-    hidden = target.with_name(f".numparam-{secrets.token_hex(8)}.partial")
+    target = Path(os.path.realpath(path))
+    before = _replaceable(target, path)
+    prefix = f".numparam-{digest_of(stem or stem_of(target))}-"
+    hidden = target.with_name(f"{prefix}{part}.partial")
+    _remove_dead(target.parent, prefix)
+    file = _claim(hidden, path)
     try:
-        with hidden.open("xb") as file:
-            if mode is not None:
-                hidden.chmod(stat.S_IMODE(mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        if stem is None:
+            refuse_twin(target)
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode if before is None else before.st_mode)
+        if os.name != "nt":
+            os.fchmod(file.fileno(), 0o600)  # nobody reads it half written, or writes to it afterwards
+            if before is not None:
+                _keep_owner(file, before, path)
+        yield file
+        if os.name != "nt":
+            os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+        if os.name == "nt":
+            file.close()  # Windows renames no open file
         hidden.replace(target)
-    except BaseException:
-        hidden.unlink(missing_ok=True)
-        raise
-    _flush_folder(target.parent)
+        sync_folder(target.parent)
+    finally:
+        _discard(file, hidden)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the renaming itself survive a power cut."""
+def is_in_place(file: io.FileIO, path: Path) -> bool:
+    """Return whether a path leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (OSError, ValueError):  # gone, or closed on Windows after it was renamed
+        return file.closed and path.exists()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renamed and new names survive a loss of power."""
     if os.name == "nt":  # Windows opens no folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot
+            raise
     finally:
         os.close(descriptor)
+
+
+def _replaceable(target: Path, path: Path) -> os.stat_result | None:
+    """Return what is known of the file to replace; None if there is none."""
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "it exists and is not a regular file", str(path))
+    if not found.st_mode & 0o222 or not os.access(target, os.W_OK):
+        what = f"it exists and is read-only (mode {found.st_mode & 0o7777:04o})"
+        raise PermissionError(errno.EACCES, what, str(path))
+    return found
+
+
+def _keep_owner(file: io.FileIO, before: os.stat_result, path: Path) -> None:
+    own = os.fstat(file.fileno())
+    if (own.st_uid, own.st_gid) == (before.st_uid, before.st_gid):
+        return
+    try:
+        os.fchown(file.fileno(), before.st_uid, before.st_gid)
+    except PermissionError:
+        what = f"it belongs to user {before.st_uid} and group {before.st_gid}, which a new file cannot keep"
+        raise PermissionError(errno.EPERM, what, str(path)) from None
+
+
+def _claim(hidden: Path, path: Path) -> io.FileIO:
+    """Create a hidden file, locked, that no other process writes."""
+    for _ in range(_TRIES):
+        try:
+            file = io.FileIO(hidden, "xb")
+        except FileExistsError:
+            if not _is_dead(hidden):
+                break
+            continue
+        try:
+            _lock(file, wait=True)
+            if is_in_place(file, hidden):  # else another writer took it for that of a dead process, and removed it
+                return file
+        except BaseException:
+            _discard(file, hidden)
+            raise
+        file.close()
+    raise CheckpointError(
+        f"cannot write {path}: another process is writing it; wait for it or choose another name ({hidden.name})"
+    )
+
+
+def _remove_dead(folder: Path, prefix: str) -> None:
+    """Remove what processes that have ended left behind of a checkpoint."""
+    dead = [path for path in folder.iterdir() if path.name.startswith(prefix) and _is_dead(path)]
+    if dead:
+        _LOGGER.info("removed %d partial files of processes that had ended from %s", len(dead), folder)
+
+
+def _is_dead(hidden: Path) -> bool:
+    """Remove a hidden file that no living process holds; return whether it is gone."""
+    try:
+        if not stat.S_ISREG(hidden.lstat().st_mode):
+            return False
+        with io.FileIO(hidden, "r+b") as file:
+            if FCNTL is not None and not _lock(file, wait=False):
+                return False
+            if FCNTL is None or is_in_place(file, hidden):
+                hidden.unlink()
+    except FileNotFoundError:
+        return True
+    except PermissionError:  # another user's, or open on Windows
+        return False
+    return True
+
+
+def _lock(file: io.FileIO, wait: bool) -> bool:
+    if FCNTL is None:
+        return True
+    try:
+        FCNTL.flock(file.fileno(), FCNTL.LOCK_EX | (0 if wait else FCNTL.LOCK_NB))
+    except OSError as error:
+        if wait and error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            return True  # a file system without locks, on which files of the dead stay
+        if wait:
+            raise
+        return False
+    return True
+
+
+def _discard(file: io.FileIO, hidden: Path) -> None:
+    """Remove a hidden file that was not renamed, and let others write."""
+    try:
+        if not file.closed and is_in_place(file, hidden):
+            hidden.unlink()
+        elif file.closed and os.name == "nt":
+            hidden.unlink(missing_ok=True)
+        if FCNTL is not None and not file.closed:
+            with suppress(OSError):
+                FCNTL.flock(file.fileno(), FCNTL.LOCK_UN)  # a child forked meanwhile holds it too
+    finally:
+        file.close()

@@ -8,7 +8,6 @@ the index is replaced: that is the moment in which the new checkpoint takes the 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,15 +15,17 @@ from typing import Any
 
 from numparam import dtypes
 from numparam.checkpoint import header
+from numparam.checkpoint.atomic_file import replacing
+from numparam.checkpoint.attempt import ATTEMPT, SAVE, rank_files, remove_former, save_number, write_content
 from numparam.checkpoint.grid import Grid
-from numparam.checkpoint.opening import INDEX_SUFFIX, read_index
+from numparam.checkpoint.names import SUFFIX, index_path, stem_of
 from numparam.checkpoint.piece import Piece, read_record
-from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, as_json, commit, files_of, unlink
+from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, TEXTS, as_json
 from numparam.checks import as_int
 from numparam.entry import Entry
-from numparam.errors import ArgumentTypeError, CheckpointError
+from numparam.errors import CheckpointError
 
-NAMES, SAVE = "numparam.names", "numparam.save"
+NAMES = "numparam.names"
 _AT_ONCE = 16  # headers read at the same time: a network file system answers many as fast as one
 
 
@@ -65,21 +66,20 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     'model.safetensors.index.json'
     """
     index = index_path(ckpt_file_name)
-    save = _new_save(index, None if ranks is None else as_int("ranks", ranks, 1))
-    if save is None:
-        return index
-    number, paths = save
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        try:
-            found = list(pool.map(_Found, paths))
-        except OSError as error:
-            raise CheckpointError(f"{error.filename}: {error.strerror or error}") from error
-    content = _content(found)
-    content["metadata"][SAVE] = str(number)
-    old = [path for key, files in _saves(index).items() if key[0] <= number for path in files.values()]
-    old += files_of(index)
-    commit(index, content)
-    unlink(set(old).difference(paths))
+    count = None if ranks is None else as_int("ranks", ranks, 1)
+    with header.file_errors(f"cannot write {index}"):
+        if _new_save(index, count) is None:
+            return index
+        with replacing(index) as file:
+            save = _new_save(index, count)  # another process may have joined it before this one could
+            if save is None:
+                raise CheckpointError(f"{index}: another process wrote it meanwhile")
+            number, paths = save
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                content = _content(list(pool.map(_Found, paths)))
+            content["metadata"][SAVE] = str(number)
+            write_content(file, content)
+        remove_former(index, number, paths)
     return index
 
 
@@ -111,6 +111,11 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
     CheckpointError
         If they do not fit together.
     """
+    for each in found:
+        if each.metadata.get(ATTEMPT) != found[0].metadata.get(ATTEMPT):
+            raise CheckpointError(
+                f"{found[0].path} and {each.path} are of two attempts to save; save again on all ranks"
+            )
     files: dict[str, dict[Piece, Path]] = {name: {} for each in found for name in each.names}
     described: dict[str, tuple[Entry, Path]] = {}
     metadata: dict[str, dict[str, Any]] = {FLAGS: {}, RECIPES: {}, TEXTS: {}}
@@ -145,6 +150,8 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
         if len(streams) > 1:
             raise CheckpointError(f"the recipes are for random streams {' and '.join(streams)}: use one numparam")
         texts[STREAM] = streams[0]
+    if ATTEMPT in found[0].metadata:
+        texts[ATTEMPT] = found[0].metadata[ATTEMPT]
     total = sum(entry.nbytes for entry, _ in described.values())
     content: dict[str, Any] = {"metadata": {"format": "pt", **texts, "total_size": total}}
     if all(len(parts) == 1 for parts in valued.values()):
@@ -164,50 +171,18 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
     }
 
 
-def index_path(name: Any) -> Path:
-    """Return the path of the index that a user means."""
-    if not isinstance(name, str | os.PathLike) or isinstance(name, bytes):
-        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r}")
-    return Path(os.fspath(name).removesuffix(INDEX_SUFFIX).removesuffix(SUFFIX) + INDEX_SUFFIX)
-
-
-def save_number(index: Path) -> int:
-    """Return the number of the save that an index describes, 0 if there is none."""
-    if not index.exists():
-        return 0
-    metadata = read_index(index).get("metadata")
-    number = metadata.get(SAVE, "0") if isinstance(metadata, dict) else "0"
-    if not isinstance(number, str) or not re.fullmatch("[0-9]{1,18}", number):
-        raise CheckpointError(f"{index}: {SAVE} is the number of a save, found {number!r:.80}")
-    return int(number)
-
-
 def file_of_rank(index: Path, number: int, rank: int, ranks: int) -> Path:
     """Return the path of the file that a rank writes."""
-    stem = index.name.removesuffix(INDEX_SUFFIX)
-    return index.with_name(f"{stem}-{number}-rank-{rank:05}-of-{ranks:05}{SUFFIX}")
-
-
-def _saves(index: Path) -> dict[tuple[int, int], dict[int, Path]]:
-    """Find the files of all saves beside an index: by number and count of ranks, and then by rank."""
-    stem = re.escape(index.name.removesuffix(INDEX_SUFFIX))
-    pattern = re.compile(rf"{stem}-([1-9][0-9]{{0,17}})-rank-([0-9]{{5,9}})-of-([0-9]{{5,9}}){re.escape(SUFFIX)}")
-    found: dict[tuple[int, int], dict[int, Path]] = {}
-    try:
-        paths = list(index.parent.iterdir())
-    except OSError as error:
-        raise CheckpointError(f"{index.parent}: {error.strerror or error}") from error
-    for path in paths:
-        if match := pattern.fullmatch(path.name):
-            number, rank, ranks = map(int, match.groups())
-            found.setdefault((number, ranks), {})[rank] = path
-    return found
+    return index.with_name(f"{stem_of(index)}-{number}-rank-{rank:05}-of-{ranks:05}{SUFFIX}")
 
 
 def _new_save(index: Path, ranks: int | None) -> tuple[int, list[Path]] | None:
     """Find the one save that is newer than the index: its number and its files by rank; None if there is none."""
     old = save_number(index)
-    found = {key: files for key, files in _saves(index).items() if key[0] > old and ranks in (None, key[1])}
+    found: dict[tuple[int, int], dict[int, Path]] = {}
+    for number, rank, count, path in rank_files(index):
+        if number > old and ranks in (None, count):
+            found.setdefault((number, count), {})[rank] = path
     if not found and index.exists():
         return None
     if len(found) != 1:

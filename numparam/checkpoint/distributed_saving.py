@@ -14,20 +14,23 @@ import numpy as np
 
 from numparam.cell import Cell
 from numparam.checkpoint import recipes as recipe_text
-from numparam.checkpoint.distributed_index import NAMES, file_of_rank, index_path, save_number, write_index
+from numparam.checkpoint.attempt import ATTEMPT, CHECKPOINT, new_attempt, save_number
+from numparam.checkpoint.distributed_index import NAMES, file_of_rank, write_index
+from numparam.checkpoint.names import index_path, refuse_twin, stem_of
 from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.saving import as_json, contents, record, region_of
 from numparam.checkpoint.writing import write_checkpoint
 from numparam.checks import as_int
 from numparam.context import get_auto_parallel_context
 from numparam.entry import Entry
-from numparam.errors import ArgumentValueError, CheckpointError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
 from numparam.indexing.region import Region
 from numparam.layout import Layout
 from numparam.parameter import Parameter
 from numparam.progress import Progress, telling
 from numparam.tensor import Tensor
 from numparam.tensor.blocks import blocks_of
+from numparam.text import shown
 
 
 def save_distributed_checkpoint(
@@ -40,6 +43,7 @@ def save_distributed_checkpoint(
     choice_func: Callable[[str], bool] | None = None,
     recipes: bool = False,
     progress: Progress = None,
+    attempt: str | None = None,
 ) -> Path:
     """Write what this rank must write of a model that all ranks hold together.
 
@@ -60,7 +64,11 @@ def save_distributed_checkpoint(
     rank, ranks : int, optional
         Which of how many ranks this is: ``global_rank`` and ``device_num`` of the parallel context.
     recipes : bool
-        Save what makes the values of lazy parameters instead of the values, once and for the whole parameter.
+        Save what makes the values of lazy parameters instead of the values, once and for the full parameter.
+    attempt : str, optional
+        A text that only this attempt to save has, the same on all ranks, such as the step and the number of the job.
+        `write_index` joins no files of different attempts, so a rank that died in an earlier attempt cannot leave a
+        file in the checkpoint of the next. With `numparam.communication`, rank 0 draws it.
 
     Returns
     -------
@@ -95,17 +103,34 @@ def save_distributed_checkpoint(
     if place >= count:
         raise ArgumentValueError(f"{count} ranks count from 0 to {count - 1}, found rank {place}")
     together = count > 1 and _is_job(place, count)
+    if not isinstance(attempt, str | None):
+        raise ArgumentTypeError(f"attempt is a str, found {shown(attempt)}")
+    marks = {CHECKPOINT: stem_of(index)}
+    if attempt is not None or together or count == 1:
+        marks[ATTEMPT] = _attempt(together) if attempt is None else attempt
     with _agreed(f"saving {index}", together):
+        refuse_twin(index)
         path = file_of_rank(index, save_number(index) + 1, place, count)
-        _write(path, place, count, *contents(save_obj, append_dict, choice_func), recipes, progress)
+        _write(path, marks, place, count, *contents(save_obj, append_dict, choice_func), recipes, progress)
     with _agreed(f"writing {index}", together):
         if count == 1 or (together and place == 0):
             write_index(index, count)
     return path
 
 
+def _attempt(together: bool) -> str:
+    """Return the text that only this attempt has: the one that rank 0 draws, if the ranks are connected."""
+    drawn = new_attempt()
+    if not together:
+        return drawn
+    from numparam.communication.comm_func import all_gather_into_tensor
+
+    return all_gather_into_tensor(np.frombuffer(drawn.encode(), np.uint8)).tobytes()[: len(drawn)].decode()
+
+
 def _write(
     path: Path,
+    marks: Mapping[str, str],
     rank: int,
     ranks: int,
     texts: Mapping[str, str],
@@ -122,10 +147,14 @@ def _write(
         **record(texts if rank == 0 else {}, {name: known[name] for name in known if name in mine}, tensors),
         **write_record({name: pieces[name] for name in written}),
         NAMES: as_json(list(tensors)),
+        **marks,
     }
     entries = [Entry(name, pieces[name].shape, tensor.dtype) for name, tensor in written.items()]
     with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
-        write_checkpoint(path, entries, metadata, lambda entry: blocks_of(written[entry.name]), tell)
+        stem = marks[CHECKPOINT]
+        write_checkpoint(
+            path, entries, metadata, lambda entry: blocks_of(written[entry.name]), tell, stem, f"rank-{rank}"
+        )
 
 
 def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ranks: int) -> Iterable[str]:

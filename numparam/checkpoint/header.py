@@ -6,20 +6,20 @@ sentence and never a crash, a huge allocation or somebody else's bytes.
 """
 
 import json
-import os
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from numparam import dtypes
+from numparam.checkpoint.limits import MAX_AXES, MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_JSON_ITEMS, MAX_NAME
+from numparam.checkpoint.mapped_file import MappedFile
 from numparam.entry import Entry
-from numparam.errors import CheckpointError
-from numparam.indexing.region import MAX_AXES
-
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
-MAX_FILE_BYTES = 2**63 - 1
+from numparam.errors import CheckpointError, CheckpointFileError, MissingFileError
+from numparam.text import printable, shown
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Header:
         The free text of ``__metadata__``.
     begins : dict of str to int
         Where the values of each parameter begin, in bytes from the start of the file.
-    nbytes : int
-        The bytes of the whole file.
+    file : MappedFile
+        What it was read from; the values must come from there too.
     """
 
     entries: tuple[Entry, ...]
     metadata: dict[str, str]
     begins: dict[str, int]
-    nbytes: int
+    file: MappedFile
 
 
 def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes, tuple[Entry, ...]]:
@@ -68,32 +68,80 @@ def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes
 
 
 def read(path: Path) -> Header:
-    """Read and check the header of a safetensors file, and nothing else of it.
+    """Open a safetensors file, read and check its header, and nothing else of it.
 
     Raises
     ------
     CheckpointError
-        If the file is not a sound safetensors file; the message says what is wrong.
-    OSError
-        If the file cannot be opened.
+        If the file is missing or is not a sound safetensors file; the message says what is wrong.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-    with path.open("rb") as file:
-        return _read(file, str(path), os.fstat(file.fileno()).st_size)
+    return decode(opened(path))
 
 
-def _read(file: BinaryIO, path: str, nbytes: int) -> Header:
-    length = int.from_bytes(file.read(8), "little")
+def opened(path: Path) -> MappedFile:
+    """Open a file of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If that is not possible.
+    """
+    with file_errors(str(path)):
+        return MappedFile(path)
+
+
+def file_error(what: str, error: OSError) -> CheckpointFileError:
+    """Return the error of numparam for one of the system; `what` begins its message."""
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else CheckpointFileError
+    found = kind(f"{what}: {error.strerror or error}")
+    found.errno = error.errno
+    return found
+
+
+@contextmanager
+def file_errors(what: str) -> Iterator[None]:
+    """Turn the errors of the system into errors of numparam; `what` begins their messages."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise file_error(what, error) from error
+
+
+def read_index(path: Path) -> tuple[dict[str, Any], MappedFile]:
+    """Read the JSON object of an index.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is too large.
+    """
+    file = opened(path)
+    if file.nbytes > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: an index of more than {MAX_HEADER_BYTES} bytes is refused")
+    return parse_object(file.read(0, file.nbytes), str(path)), file
+
+
+def decode(file: MappedFile) -> Header:
+    """Check the header of an open file.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not that of a sound safetensors file.
+    """
+    path, nbytes = str(file.path), file.nbytes
+    length = int.from_bytes(file.read(0, 8), "little")
     if nbytes < 8 or length > nbytes - 8:
         found = f"its header claims {length} bytes" if nbytes >= 8 else "a header length takes 8"
         raise CheckpointError(f"{path}: not a safetensors file or cut short: {found}, the file has {nbytes}")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: its header claims {length} bytes; safetensors allows {MAX_HEADER_BYTES}")
-    table = parse_object(file.read(length), path)
+    table = parse_object(file.read(8, length), path)
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise CheckpointError(f"{path}: __metadata__ must map names to text, found {_shown(metadata)}")
+        raise CheckpointError(f"{path}: __metadata__ must map names to text, found {shown(metadata)}")
 
     data = 8 + length
     spans = [_span(name, value, path) for name, value in table.items()]
@@ -111,7 +159,7 @@ def _read(file: BinaryIO, path: str, nbytes: int) -> Header:
         entries=tuple(entry for entry, _, _ in spans),
         metadata=metadata,
         begins={entry.name: data + begin for entry, begin, _ in spans},
-        nbytes=nbytes,
+        file=file,
     )
 
 
@@ -123,6 +171,8 @@ def parse_object(text: bytes, path: str) -> dict[str, Any]:
     CheckpointError
         If the text is not such an object; `path` begins the message.
     """
+    if text.count(b"[") + text.count(b"{") > MAX_JSON_ITEMS:
+        raise CheckpointError(f"{path}: its JSON has more than {MAX_JSON_ITEMS} lists and objects")
     try:
         value = json.loads(text.decode(), object_pairs_hook=_distinct, parse_constant=_refuse)
     except RecursionError:
@@ -130,7 +180,7 @@ def parse_object(text: bytes, path: str) -> dict[str, Any]:
     except ValueError as error:  # also wrong UTF-8, JSON errors and integers of thousands of digits
         raise CheckpointError(f"{path}: its JSON cannot be read: {_one_line(error)}") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: its JSON must be an object, found {_shown(value)}")
+        raise CheckpointError(f"{path}: its JSON must be an object, found {shown(value)}")
     return value
 
 
@@ -138,26 +188,26 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"{_shown(twice)} stands twice in one object")
+        raise ValueError(f"{shown(twice)} is a duplicate in one object")
     return table
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _span(name: str, value: Any, path: str) -> tuple[Entry, int, int]:
     """Check what a header says about one parameter; return it and its first and last offset."""
-    where = f"{path}: parameter {_shown(name)}"
+    where = f"{path}: parameter {shown(name)}"
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {_shown(value)}")
+        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {shown(value)}")
     offsets = value["data_offsets"]
     entry = describe(name, value["dtype"], value["shape"], path)
     if not is_naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{where}: data_offsets are [begin, end], found {_shown(offsets)}")
+        raise CheckpointError(f"{where}: data_offsets are [begin, end], found {shown(offsets)}")
     if entry.nbytes != offsets[1] - offsets[0]:
         raise CheckpointError(
-            f"{where}: shape {_shown(value['shape'])} of {value['dtype']} takes {entry.nbytes} bytes, "
+            f"{where}: shape {shown(value['shape'])} of {value['dtype']} takes {entry.nbytes} bytes, "
             f"its data_offsets {offsets} span {offsets[1] - offsets[0]}"
         )
     return entry, *offsets
@@ -169,22 +219,24 @@ def describe(name: str, tag: Any, shape: Any, path: str) -> Entry:
     Raises
     ------
     CheckpointError
-        If they are none, or the name is no text; `path` begins the message.
+        If they are not, or the name is not text; `path` begins the message.
     """
-    where = f"{path}: parameter {_shown(name)}"
+    where = f"{path}: parameter {shown(name)}"
     if not is_naturals(shape):
-        raise CheckpointError(f"{where}: a shape is a list of natural numbers, found {_shown(shape)}")
+        raise CheckpointError(f"{where}: a shape is a list of natural numbers, found {shown(shape)}")
     try:
         dtype = dtypes.from_tag(tag)
     except TypeError:
-        raise CheckpointError(f"{where}: numparam does not know the dtype {_shown(tag)}") from None
+        raise CheckpointError(f"{where}: numparam does not know the dtype {shown(tag)}") from None
     if len(shape) > MAX_AXES:
         raise CheckpointError(f"{where}: a shape has at most {MAX_AXES} axes, found {len(shape)}")
+    if len(name) > MAX_NAME:
+        raise CheckpointError(f"{where}: a name has at most {MAX_NAME} characters, found {len(name)}")
     if has_surrogate(name):
-        raise CheckpointError(f"{where}: the name holds half a surrogate pair and is no Unicode text")
+        raise CheckpointError(f"{where}: the name holds half a surrogate pair and is not Unicode text")
     entry = Entry(name, tuple(shape), dtype)
-    if entry.nbytes > MAX_FILE_BYTES:
-        raise CheckpointError(f"{where}: shape {_shown(shape)} is larger than any file")
+    if math.prod(filter(None, shape)) * dtype.itemsize > MAX_FILE_BYTES:  # NumPy too refuses it, empty or not
+        raise CheckpointError(f"{where}: shape {shown(shape)} is larger than any file")
     return entry
 
 
@@ -198,11 +250,5 @@ def is_naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_FILE_BYTES for item in value)
 
 
-def _shown(value: Any) -> str:
-    """Show a value of a foreign file in one short line."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
+    return printable(str(error).splitlines()[0], 200)

@@ -15,11 +15,12 @@ from numparam.cell import Cell
 from numparam.cell.state import put
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import mindspore_file, recipes
-from numparam.checkpoint.mapped_file import MappedFile
-from numparam.checkpoint.opening import INDEX_SUFFIX, Checkpoint, open_checkpoint
+from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, SUFFIX, as_path
+from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.checkpoint.piece import read_record
-from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, SUFFIX, TEXTS, region_of
+from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, TEXTS, region_of
 from numparam.checkpoint.stored import Stored
+from numparam.checks import as_bool
 from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.indexing.region import Region
@@ -95,23 +96,20 @@ def load_checkpoint(
     >>> load_checkpoint(path)["w"][1, ::2].asnumpy()
     array([4, 6])
     """
-    if not isinstance(ckpt_file_name, str | os.PathLike):
-        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {ckpt_file_name!r}")
+    path = as_path(ckpt_file_name)
+    as_bool("strict_load", strict_load)
     if net is not None and not isinstance(net, Cell):
         raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
     wanted = _selection(_prefixes("filter_prefix", filter_prefix), _prefixes("specify_prefix", specify_prefix))
     if filter_prefix is None and specify_prefix is None and choice_func is not None:
         wanted = choice_func
-    path = Path(ckpt_file_name)
-    try:
+    with headers.file_errors(str(path)):
         if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
             found = _read_safetensors(path, wanted)
-        elif path.suffix == ".ckpt":
-            found = _read_mindspore(path, wanted, crc_check)
+        elif path.name.endswith(MINDSPORE_SUFFIX):
+            found = _read_mindspore(path, wanted, as_bool("crc_check", crc_check))
         else:
-            raise CheckpointError(f"{path}: a checkpoint ends with {SUFFIX}, {INDEX_SUFFIX} or .ckpt")
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+            raise CheckpointError(f"{path}: a checkpoint ends with {SUFFIX}, {INDEX_SUFFIX} or {MINDSPORE_SUFFIX}")
     if not found:
         raise CheckpointError(f"{path}: no parameter is left to load: the file is empty, or the prefixes fit no name")
     if net is not None:
@@ -252,6 +250,7 @@ def load_param_into_net(
     b: no values were given for it
     v: the Cell has no such parameter
     """
+    as_bool("strict_load", strict_load)
     if not isinstance(net, Cell):
         raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
     if not isinstance(parameter_dict, Mapping):
@@ -347,15 +346,12 @@ def _selection(unwanted: tuple[str, ...], wanted: tuple[str, ...]) -> Callable[[
 def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
     checkpoint = open_checkpoint(path)
     found: dict[str, Any] = {}
-    mappings: dict[Path, MappedFile] = {}
     for name, entry in checkpoint.entries.items():
         if wanted(name) and name in checkpoint.stored:
             found[name] = _loaded(name, checkpoint.stored[name].tensor(), path, "checkpoint")
         elif wanted(name):
             file, begin = checkpoint.places[name]
-            if file not in mappings:
-                mappings[file] = MappedFile(file)
-            found[name] = _loaded(name, mappings[file].array(begin, entry.dtype, entry.shape, entry.nbytes), file)
+            found[name] = _loaded(name, file.array(begin, entry.dtype, entry.shape, entry.nbytes), file.path)
     for name, content in _record(checkpoint, RECIPES).items():
         if checkpoint.metadata.get(STREAM) != str(STREAM_VERSION):
             raise CheckpointError(

@@ -1,9 +1,12 @@
-"""Files mapped into memory: read page by page when touched, and never changed by what is written to the mapping."""
+"""Files that are opened once: the header and the values come from the same file, whatever takes its name meanwhile."""
 
+import io
 import mmap
 import os
 import platform
+import stat
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ _NO_RESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_
 
 
 class MappedFile:
-    """Map a file; arrays made of it may be written to, which changes neither the file nor what others see.
+    """Open a file, read it or map it.
 
-    The file must not shrink as long as an array lives: the system ends a process that touches a page that is gone. To
-    replace it by another file of the same name, as numparam does, is safe.
+    Arrays that are mapped may be written to, which changes neither the file nor what others see. The file must not
+    shrink as long as an array lives: the system ends a process that touches a page that is gone. To replace it by
+    another file of the same name, as numparam does, is safe.
 
     Parameters
     ----------
@@ -27,15 +31,56 @@ class MappedFile:
 
     Raises
     ------
+    CheckpointError
+        If it is not a regular file.
     OSError
         If it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as file:
-            self.nbytes = os.fstat(file.fileno()).st_size
-            self.bytes = np.frombuffer(_map(file.fileno()) if self.nbytes else b"", np.uint8)
+        try:
+            self._file = io.FileIO(path, "rb", opener=_open)
+        except IsADirectoryError:
+            raise CheckpointError(f"{path}: not a regular file") from None
+        except ValueError:  # a NUL, which an index may have
+            raise CheckpointError(f"{path}: no file can have this name") from None
+        found = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise CheckpointError(f"{path}: not a regular file")
+        self.nbytes, self._changed = found.st_size, found.st_mtime_ns
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    @cached_property
+    def content(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return all bytes, mapped."""
+        return np.frombuffer(_map(self._file.fileno()) if self.nbytes else b"", np.uint8)
+
+    def read(self, begin: int, count: int) -> bytes:
+        """Read bytes; fewer if the file ends before."""
+        out = bytearray(count)
+        return bytes(out[: self.read_into(memoryview(out), begin)])
+
+    def read_into(self, out: memoryview, begin: int) -> int:
+        """Read bytes into a buffer; return how many, fewer than it holds only if the file ends before."""
+        done = 0
+        while done < len(out):
+            count = _read_at(self._file, out[done : done + 2**30], begin + done)
+            if not count:
+                break
+            done += count
+        return done
+
+    def is_current(self) -> bool:
+        """Return whether the path still leads to this file, as it was."""
+        try:
+            now, own = self.path.stat(), os.fstat(self._file.fileno())
+        except OSError:
+            return False
+        return os.path.samestat(now, own) and (now.st_size, now.st_mtime_ns) == (self.nbytes, self._changed)
 
     def array(
         self, begin: int, dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int
@@ -47,14 +92,25 @@ class MappedFile:
         CheckpointError
             If the file is too short.
         """
-        if begin + nbytes > self.nbytes:
-            raise CheckpointError(f"{self.path}: cut short: byte {begin + nbytes} was asked for of {self.nbytes}")
         if not nbytes:
             return np.empty(shape, dtype)
-        part = self.bytes[begin : begin + nbytes]
+        if begin + nbytes > self.content.size:
+            raise CheckpointError(f"{self.path}: cut short: byte {begin + nbytes} was asked for of {self.content.size}")
+        part = self.content[begin : begin + nbytes]
         if begin % dtype.alignment:
             part = part.copy()
         return part.view(dtype).reshape(shape)
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+
+
+def _read_at(file: io.FileIO, out: memoryview, begin: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [out], begin)
+    file.seek(begin)
+    return file.readinto(out) or 0
 
 
 def _map(descriptor: int) -> mmap.mmap:

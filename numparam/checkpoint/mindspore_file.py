@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint.header import MAX_FILE_BYTES
+from numparam.checkpoint.header import opened
+from numparam.checkpoint.limits import MAX_AXES, MAX_FIELDS, MAX_FILE_BYTES, MAX_NAME
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.errors import CheckpointError
-from numparam.indexing.region import MAX_AXES
+from numparam.text import shown
 
 _MARK, _TAIL = b"crc_num", 17
 _LENGTH_DELIMITED = 2
@@ -48,17 +49,15 @@ def read(path: Path, crc_check: bool = False) -> dict[str, np.ndarray[Any, np.dt
     Raises
     ------
     CheckpointError
-        If the file is damaged, encrypted or of another kind, or holds what numparam does not know.
-    OSError
-        If it cannot be opened.
+        If the file is missing, damaged, encrypted or of another kind, or holds what numparam does not know.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-    mapping = MappedFile(path)
+    mapping = opened(path)
     end = mapping.nbytes
-    if end >= _TAIL and mapping.bytes[end - _TAIL : end - 10].tobytes() == _MARK:
+    if end >= _TAIL and mapping.content[end - _TAIL : end - 10].tobytes() == _MARK:
         end -= _TAIL
-        if crc_check and zlib.crc32(mapping.bytes[:end].data) != int.from_bytes(mapping.bytes[-10:].tobytes(), "big"):
+        if crc_check and zlib.crc32(mapping.content[:end].data) != int.from_bytes(
+            mapping.content[-10:].tobytes(), "big"
+        ):
             raise CheckpointError(f"{path}: its bytes do not give the checksum that it ends with")
     elif crc_check:
         raise CheckpointError(f"{path}: it has no checksum to compare")
@@ -78,7 +77,7 @@ def _read_value(reader: "_Reader", begin: int, end: int, found: dict[str, _Value
         elif number == 2:
             tensor = (start, stop)
         elif number == 3:
-            raise reader.error(start, f"parameter {name!r} is a map parameter, which numparam does not have")
+            raise reader.error(start, f"parameter {shown(name)} is a map parameter, which numparam does not have")
     if name is None or tensor is None:
         raise reader.error(begin, "a value without a name or a tensor")
     piece = _Value()
@@ -86,32 +85,34 @@ def _read_value(reader: "_Reader", begin: int, end: int, found: dict[str, _Value
     for number, start, stop in reader.fields(*tensor):
         if number == 1:
             dims += [start] if stop == _VARINT else reader.packed(start, stop)
+            if len(dims) > MAX_AXES:
+                raise reader.error(begin, f"parameter {shown(name)} has more than {MAX_AXES} axes")
         elif number == 2:
             piece.tensor_type = reader.text(start, stop)
         elif number == 3 and stop != _VARINT:
             piece.pieces.append((start, stop))
     piece.dims = tuple(dims)
-    if len(dims) > MAX_AXES or not all(0 <= length <= MAX_FILE_BYTES for length in dims):
-        raise reader.error(begin, f"parameter {name!r} has no shape: {dims!r:.80}")
+    if math.prod(filter(None, dims)) > MAX_FILE_BYTES:
+        raise reader.error(begin, f"parameter {shown(name)} does not have a shape: {shown(dims)}")
     known = found.setdefault(name, piece)
     if known is not piece:
         if (known.tensor_type, known.dims) != (piece.tensor_type, piece.dims):
-            raise reader.error(begin, f"parameter {name!r} stands twice, with different shapes or dtypes")
+            raise reader.error(begin, f"parameter {shown(name)} is a duplicate, with another shape or dtype")
         known.pieces += piece.pieces
 
 
 def _tensor(mapping: MappedFile, name: str, value: _Value) -> np.ndarray[Any, np.dtype[Any]] | str:
-    where = f"{mapping.path}: parameter {name!r}"
+    where = f"{mapping.path}: parameter {shown(name)}"
     nbytes = sum(stop - start for start, stop in value.pieces)
     if value.tensor_type == _TEXT:
-        content = b"".join(mapping.bytes[start:stop].tobytes() for start, stop in value.pieces)
+        content = b"".join(mapping.content[start:stop].tobytes() for start, stop in value.pieces)
         try:
             return content.decode("utf-32-le").rstrip("\0")
         except UnicodeDecodeError:
             raise CheckpointError(f"{where}: its text cannot be read") from None
     dtype = _DTYPES.get(value.tensor_type)
     if dtype is None:
-        raise CheckpointError(f"{where}: numparam does not know the dtype {value.tensor_type!r:.80}")
+        raise CheckpointError(f"{where}: numparam does not know the dtype {shown(value.tensor_type)}")
     item = dtypes.as_dtype(dtype)
     shape = () if value.dims == _SCALAR and nbytes == item.itemsize else value.dims
     wanted = math.prod(shape) * item.itemsize
@@ -119,7 +120,7 @@ def _tensor(mapping: MappedFile, name: str, value: _Value) -> np.ndarray[Any, np
         raise CheckpointError(f"{where}: shape {shape} of {value.tensor_type} takes {wanted} bytes, found {nbytes}")
     if len(value.pieces) == 1:
         return mapping.array(value.pieces[0][0], item, shape, nbytes)
-    joined = np.concatenate([mapping.bytes[start:stop] for start, stop in value.pieces] or [np.empty(0, np.uint8)])
+    joined = np.concatenate([mapping.content[start:stop] for start, stop in value.pieces] or [np.empty(0, np.uint8)])
     return joined.view(item).reshape(shape)
 
 
@@ -131,8 +132,8 @@ class _Reader:
     """Walk over the fields of a message, never past its end."""
 
     def __init__(self, mapping: MappedFile, path: str) -> None:
-        self.bytes = mapping.bytes.data
-        self.path = path
+        self.bytes = mapping.content.data
+        self.path, self.left = path, MAX_FIELDS
 
     def error(self, place: int, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: not a MindSpore checkpoint or damaged at byte {place}: {what}")
@@ -140,6 +141,9 @@ class _Reader:
     def fields(self, place: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield the number of each field with its first byte and the byte after it, or its value and `_VARINT`."""
         while place < end:
+            self.left -= 1
+            if self.left < 0:
+                raise self.error(place, f"it has more than {MAX_FIELDS} fields")
             key, place = self.varint(place, end)
             number, wire = key >> 3, key & 7
             if wire == 0:
@@ -171,15 +175,15 @@ class _Reader:
         raise self.error(place, "a number of more than ten bytes")
 
     def packed(self, place: int, end: int) -> list[int]:
-        values = []
-        while place < end:
+        values: list[int] = []
+        while place < end and len(values) <= MAX_AXES:
             value, place = self.varint(place, end)
             values.append(value)
         return values
 
     def text(self, begin: int, end: int) -> str:
-        if not 0 <= end - begin <= 2**16:
-            raise self.error(begin, "a name was expected")
+        if not 0 <= end - begin <= 4 * MAX_NAME + 2**8:  # of a dtype, or of a parameter and its key
+            raise self.error(begin, f"a name has at most {MAX_NAME} characters")
         try:
             return bytes(self.bytes[begin:end]).decode()
         except UnicodeDecodeError:

@@ -20,12 +20,16 @@ from typing import Any
 import numpy as np
 
 from numparam.checkpoint import header
+from numparam.checkpoint.attempt import ATTEMPT, check_attempt
 from numparam.checkpoint.grid import Grid
+from numparam.checkpoint.mapped_file import MappedFile
+from numparam.checkpoint.names import INDEX_SUFFIX
 from numparam.checkpoint.stored import Files, Stored
 from numparam.entry import BUFFER_BYTES, Entry
 from numparam.errors import CheckpointError
+from numparam.text import shown
 
-INDEX_SUFFIX = ".safetensors.index.json"
+_TRIES = 100  # each finds a complete checkpoint, unless a save ends just then
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,12 @@ class Checkpoint:
         Every parameter by name, in file order.
     metadata : dict of str to str
         The free text of the file or the index.
-    places : dict of str to tuple of (Path, int)
-        The file that holds each parameter and the byte at which its values begin.
+    places : dict of str to tuple of (MappedFile, int)
+        The open file that holds each parameter and the byte at which its values begin.
     stored : dict of str to Stored
-        The parameters that stand in pieces, and so have no place.
+        The parameters that are in pieces, and so have no place.
+    shards : tuple of Checkpoint
+        The files of an index, by name.
 
     Examples
     --------
@@ -61,8 +67,9 @@ class Checkpoint:
     path: Path
     entries: dict[str, Entry]
     metadata: dict[str, str]
-    places: dict[str, tuple[Path, int]]
+    places: dict[str, tuple[MappedFile, int]]
     stored: dict[str, Stored] = field(default_factory=dict)
+    shards: tuple["Checkpoint", ...] = ()
 
     @property
     def is_index(self) -> bool:
@@ -72,7 +79,7 @@ class Checkpoint:
     @property
     def files(self) -> set[Path]:
         """Return the files that hold values."""
-        return {path for path, _ in self.places.values()}.union(*(stored.paths for stored in self.stored.values()))
+        return {file.path for file, _ in self.places.values()}.union(*(stored.paths for stored in self.stored.values()))
 
     @property
     def nbytes(self) -> int:
@@ -89,8 +96,10 @@ class Checkpoint:
             return np.empty(entry.shape, entry.dtype)
         if name in self.stored:
             return self.stored[name].tensor().asnumpy()
-        path, begin = self.places[name]
-        return np.asarray(np.memmap(path, entry.dtype, "r", begin, entry.shape))
+        file, begin = self.places[name]
+        values = file.array(begin, entry.dtype, entry.shape, entry.nbytes)
+        values.flags.writeable = False
+        return values
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Callable[[np.ndarray[Any, np.dtype[Any]]], None]]:
@@ -114,19 +123,15 @@ class Checkpoint:
 
             yield take
             return
-        path, begin = self.places[name]
-        with path.open("rb", buffering=0) as file:
-            file.seek(begin)
+        file, place = self.places[name]
 
-            def fill(out: np.ndarray[Any, np.dtype[Any]]) -> None:
-                room = out.reshape(-1).view(np.uint8).data
-                while room:
-                    count = file.readinto(room)
-                    if not count:
-                        raise CheckpointError(f"{path}: cut short while parameter {name!r} was read")
-                    room = room[count:]
+        def fill(out: np.ndarray[Any, np.dtype[Any]]) -> None:
+            nonlocal place
+            if file.read_into(out.reshape(-1).view(np.uint8).data, place) < out.nbytes:
+                raise CheckpointError(f"{file.path}: cut short while parameter {shown(name)} was read")
+            place += out.nbytes
 
-            yield fill
+        yield fill
 
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:
@@ -151,36 +156,34 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if path.name.endswith(INDEX_SUFFIX):
         return _open_index(path)
-    return _open_file(path)
+    return _from(header.read(path))
 
 
-def _open_file(path: Path) -> Checkpoint:
-    head = header.read(path)
+def _from(head: header.Header) -> Checkpoint:
     return Checkpoint(
-        path=path,
+        path=head.file.path,
         entries={entry.name: entry for entry in head.entries},
         metadata=head.metadata,
-        places={name: (path, begin) for name, begin in head.begins.items()},
+        places={name: (head.file, begin) for name, begin in head.begins.items()},
     )
 
 
-def read_index(path: Path) -> dict[str, Any]:
-    """Read the JSON object of an index.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none, or it is too large.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
-    if path.stat().st_size > header.MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path}: an index of more than {header.MAX_HEADER_BYTES} bytes is refused")
-    return header.parse_object(path.read_bytes(), str(path))
-
-
 def _open_index(path: Path) -> Checkpoint:
-    index = read_index(path)
+    """Open an index and its files, which another process may replace meanwhile: all of one save, or an error."""
+    for _ in range(_TRIES):
+        index, file = header.read_index(path)
+        try:
+            checkpoint = _follow_index(path, index)
+        except CheckpointError:
+            if file.is_current():
+                raise
+            continue
+        if file.is_current():
+            return checkpoint
+    raise CheckpointError(f"{path}: it was replaced {_TRIES} times while it was opened")
+
+
+def _follow_index(path: Path, index: dict[str, Any]) -> Checkpoint:
     texts = index.get("metadata")
     metadata = {key: text for key, text in texts.items() if isinstance(text, str)} if isinstance(texts, dict) else {}
     if "parameters" in index:
@@ -188,15 +191,20 @@ def _open_index(path: Path) -> Checkpoint:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{path}: an index needs a weight_map from parameter names to file names")
-    shards = {file: _open_file(_beside(path, file)) for file in sorted(set(weight_map.values()))}
+    shards = {}
+    for file in sorted(set(weight_map.values())):
+        head = header.read(_beside(path, file))
+        check_attempt(head, metadata.get(ATTEMPT))
+        shards[file] = _from(head)
     for name, file in weight_map.items():
         if name not in shards[file].entries:
-            raise CheckpointError(f"{path}: {file!r} should hold parameter {name!r} and does not")
+            raise CheckpointError(f"{path}: {shown(file)} should hold parameter {shown(name)} and does not")
     return Checkpoint(
         path=path,
         entries={name: shards[file].entries[name] for name, file in weight_map.items()},
         metadata=metadata,
         places={name: shards[file].places[name] for name, file in weight_map.items()},
+        shards=tuple(shards.values()),
     )
 
 
@@ -207,7 +215,7 @@ def _open_pieces(path: Path, index: dict[str, Any], metadata: dict[str, str]) ->
         raise CheckpointError(f"{path}: an index of pieces needs a list of files")
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{path}: an index of pieces maps parameter names to their pieces")
-    files = Files([_beside(path, name) for name in names])
+    files = Files([_beside(path, name) for name in names], metadata.get(ATTEMPT))
     stored = {name: _stored(path, name, content, files) for name, content in parameters.items()}
     return Checkpoint(path, {name: each.entry for name, each in stored.items()}, metadata, {}, stored)
 
@@ -235,6 +243,6 @@ def _stored(path: Path, name: str, content: Any, files: Files) -> Stored:
 def _beside(index: Path, file: str) -> Path:
     """Return the path of a file that an index names, in its own folder."""
     # A name such as ../../x or C:x would let an index from elsewhere read files that are none of its business.
-    if file in ("", ".", "..") or any(mark in file for mark in "/\\:\0"):
-        raise CheckpointError(f"{index}: {file!r} is not a plain file name in the folder of the index")
+    if file in ("", ".", "..") or not file.isprintable() or any(mark in file for mark in "/\\:"):
+        raise CheckpointError(f"{index}: {shown(file)} is not a plain file name in the folder of the index")
     return index.with_name(file)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,24 @@ from numparam.cell import Cell
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.atomic_file import replacing
-from numparam.checkpoint.opening import INDEX_SUFFIX, open_checkpoint
+from numparam.checkpoint.attempt import (
+    ATTEMPT,
+    CHECKPOINT,
+    SAVE,
+    is_index_of,
+    new_attempt,
+    remove,
+    remove_former,
+    save_number,
+    write_content,
+)
+from numparam.checkpoint.limits import MAX_NAME
+from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, file_path, stem_of
 from numparam.checkpoint.piece import Piece, write_record
-from numparam.checkpoint.writing import write_checkpoint
+from numparam.checkpoint.writing import check_space, write_checkpoint
 from numparam.checks import as_int
-from numparam.entry import Entry
-from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+from numparam.entry import Block, Entry
+from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region
 from numparam.parameter import Parameter
 from numparam.parameter.flags import Flag
@@ -29,8 +39,8 @@ from numparam.progress import Progress, Tell, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 from numparam.tensor.blocks import blocks_of
+from numparam.text import shown
 
-SUFFIX = ".safetensors"
 RECIPES, FLAGS, TEXTS, STREAM = "numparam.recipes", "numparam.flags", "numparam.texts", "numparam.stream"
 FLAG_NAMES = tuple(name for name, value in vars(Parameter).items() if isinstance(value, Flag))
 
@@ -102,7 +112,7 @@ def save_checkpoint(
     """
     if format != "safetensors":
         raise ArgumentValueError(f"checkpoints are written as 'safetensors', found format {format!r}")
-    path = _with_suffix(ckpt_file_name)
+    path = file_path(ckpt_file_name)
     texts, tensors = contents(save_obj, append_dict, choice_func)
     described = {name: recipe_text.encode(tensor) for name, tensor in tensors.items()} if recipes else {}
     known = {name: content for name, content in described.items() if content is not None}
@@ -209,6 +219,8 @@ def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
         raise ArgumentTypeError(f"what is saved has a str for a name, found {name!r}")
     if name in found:
         raise ArgumentValueError(f"two parameters to save are called {name!r}; give one of them another name")
+    if len(name) > MAX_NAME:
+        raise ArgumentValueError(f"a name has at most {MAX_NAME} characters, found {len(name)}: {shown(name)}")
     if name == "__metadata__" or headers.has_surrogate(name):
         raise ArgumentValueError(f"a safetensors file cannot hold a parameter called {name!r}")
     if isinstance(value, str) and headers.has_surrogate(value):
@@ -244,13 +256,6 @@ def as_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=int)
 
 
-def _with_suffix(name: Any) -> Path:
-    if not isinstance(name, str | os.PathLike) or isinstance(name, bytes):
-        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r}")
-    text = os.fspath(name)
-    return Path(text if text.endswith(SUFFIX) else text + SUFFIX)
-
-
 def _groups(entries: list[Entry], max_bytes: int | None) -> list[list[Entry]]:
     """Share the parameters out over files, in their order."""
     if max_bytes is None:
@@ -274,60 +279,36 @@ def _write_shards(
     tensors: Mapping[str, Tensor],
     tell: Tell | None,
 ) -> None:
-    stem = path.name.removesuffix(SUFFIX)
+    stem, attempt = stem_of(path), new_attempt()
     index = path.with_name(stem + INDEX_SUFFIX)
-    old = files_of(index)
-    token = ""
-    # Files of the same names may belong to a checkpoint that must stay whole until the new index is there.
-    while any(path.parent.glob(f"{glob.escape(stem)}{token}-*-of-*")):
-        token = f"-{secrets.token_hex(4)}"
-    shards = [
-        path.with_name(f"{stem}{token}-{number:05}-of-{len(groups):05}{SUFFIX}") for number in range(1, len(groups) + 1)
-    ]
-    written: list[Path] = []
-    try:
-        for shard, group in zip(shards, groups, strict=True):
-            written.append(shard)
-            write_checkpoint(shard, group, {"format": "pt"}, lambda entry: blocks_of(tensors[entry.name]), tell)
-        total = sum(entry.nbytes for group in groups for entry in group)
-        content = {
-            "metadata": {**metadata, "total_size": total},
-            "weight_map": {
-                entry.name: shard.name for shard, group in zip(shards, groups, strict=True) for entry in group
-            },
-        }
-        commit(index, content)
-    except BaseException:
-        unlink(written)
-        raise
-    unlink(old)
+    marks = {"format": "pt", ATTEMPT: attempt, CHECKPOINT: stem}
+    total = sum(entry.nbytes for group in groups for entry in group)
+    shards: list[Path] = []
 
+    def blocks(entry: Entry) -> Iterable[Block]:
+        return blocks_of(tensors[entry.name])
 
-def commit(index: Path, content: Mapping[str, Any]) -> None:
-    """Write an index: from then on its files are the checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be written.
-    """
-    try:
-        with replacing(index) as file:
-            # Hugging Face's indexes have lines; the lists of pieces would have too many.
-            file.write(json.dumps(content, ensure_ascii=False, indent=2 if "weight_map" in content else None).encode())
-    except OSError as error:
-        raise CheckpointError(f"cannot write {index}: {error.strerror or error}") from error
-
-
-def files_of(index: Path) -> list[Path]:
-    """Return the files of a checkpoint that is about to be replaced, if it is a sound one."""
-    try:
-        return sorted(open_checkpoint(index).files)
-    except (CheckpointError, OSError):
-        return []
-
-
-def unlink(paths: Iterable[Path]) -> None:
-    """Remove files that may be gone already."""
-    for path in paths:
-        path.unlink(missing_ok=True)
+    with headers.file_errors(f"cannot write {index}"):
+        check_space(index, total)
+        number = save_number(index)
+        try:
+            with replacing(index) as file:
+                # Files of the same names may belong to a checkpoint that must stay complete until the index is there.
+                taken = any(file.name.startswith(f"{stem}-") and "-of-" in file.name for file in path.parent.iterdir())
+                token = f"-{attempt[:8]}" if taken else ""
+                names = [f"{stem}{token}-{place:05}-of-{len(groups):05}{SUFFIX}" for place in range(1, len(groups) + 1)]
+                shards += [path.with_name(name) for name in names]
+                for shard, group in zip(shards, groups, strict=True):
+                    write_checkpoint(
+                        shard, group, marks, lambda entry: blocks_of(tensors[entry.name]), tell, stem, "shard"
+                    )
+                weight_map = {entry.name: name for name, group in zip(names, groups, strict=True) for entry in group}
+                if number:
+                    metadata = {**metadata, SAVE: str(number)}
+                texts = {**metadata, ATTEMPT: attempt, "total_size": total}
+                write_content(file, {"metadata": texts, "weight_map": weight_map})
+        except BaseException:
+            if not is_index_of(index, attempt):
+                remove(shards, stem, attempt)
+            raise
+        remove_former(index, number)

@@ -10,8 +10,8 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.checkpoint import header, piece
+from numparam.checkpoint.attempt import check_attempt
 from numparam.checkpoint.grid import Grid
-from numparam.checkpoint.mapped_file import MappedFile
 from numparam.checkpoint.piece import Piece
 from numparam.entry import Entry
 from numparam.errors import CheckpointError, DtypeError
@@ -28,14 +28,16 @@ class Files:
     Parameters
     ----------
     paths : sequence of Path
+    attempt : str, optional
+        What their metadata must have as ``numparam.attempt``.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = tuple(paths)
+    def __init__(self, paths: Sequence[Path], attempt: str | None = None) -> None:
+        self.paths, self._attempt = tuple(paths), attempt
         self._opened: dict[int, _Opened] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "_opened": {}}  # a copy maps them again
+        return {"paths": self.paths, "_attempt": self._attempt, "_opened": {}}  # a copy maps them again
 
     def values(self, number: int, entry: Entry, wanted: Piece) -> np.ndarray[Any, np.dtype[Any]]:
         """Return a piece of a parameter from one of the files, mapped.
@@ -47,9 +49,7 @@ class Files:
         """
         path = self.paths[number]
         try:
-            opened = self._opened.get(number) or self._opened.setdefault(number, _Opened(path))
-        except OSError as error:
-            raise CheckpointError(f"parameter {entry.name!r}: {path}: {error.strerror or error}") from error
+            opened = self._opened.get(number) or self._opened.setdefault(number, _Opened(path, self._attempt))
         except CheckpointError as error:
             raise CheckpointError(f"parameter {entry.name!r}: {error}") from None
         found = opened.entries.get(entry.name)
@@ -66,9 +66,10 @@ class Files:
 class _Opened:
     """Hold a file that is mapped, and what its header says."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, attempt: str | None) -> None:
         head = header.read(path)
-        self.mapped = MappedFile(path)
+        check_attempt(head, attempt)
+        self.mapped = head.file
         self.entries, self.begins = {entry.name: entry for entry in head.entries}, head.begins
         self.pieces = piece.read_record(head.metadata, self.entries, str(path))
 

@@ -56,7 +56,7 @@ def recorded(checkpoint: Checkpoint) -> list[Checkpoint]:
     """
     if not checkpoint.is_index or "numparam.seed" in checkpoint.metadata:
         return [checkpoint]
-    return [open_checkpoint(path) for path in sorted(checkpoint.files)]
+    return list(checkpoint.shards) or [open_checkpoint(path) for path in sorted(checkpoint.files)]
 
 
 def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None) -> list[Difference]:

@@ -1,0 +1,64 @@
+"""The names of checkpoints: files, indexes, and what belongs to which."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+
+SUFFIX, INDEX_SUFFIX, MINDSPORE_SUFFIX = ".safetensors", ".safetensors.index.json", ".ckpt"
+
+
+def as_path(name: Any) -> Path:
+    """Return the path that a user gave for a checkpoint.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is neither a str nor a path.
+    ArgumentValueError
+        If no file can have it as a name.
+    """
+    if not isinstance(name, str | os.PathLike) or isinstance(text := os.fspath(name), bytes):
+        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r:.80}")
+    if not text or "\0" in text:
+        raise ArgumentValueError(f"the name of a checkpoint is not empty and has no NUL, found {text!r:.80}")
+    return Path(text)
+
+
+def file_path(name: Any) -> Path:
+    """Return the path of the single file that a user means; the suffix is optional."""
+    path = as_path(name)
+    return path if path.name.endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
+
+
+def index_path(name: Any) -> Path:
+    """Return the path of the index that a user means; the suffix is optional."""
+    path = as_path(name)
+    return path.with_name(stem_of(path) + INDEX_SUFFIX)
+
+
+def stem_of(path: Path) -> str:
+    """Return the name that a file and an index of one checkpoint share."""
+    return path.name.removesuffix(INDEX_SUFFIX).removesuffix(SUFFIX)
+
+
+def digest_of(stem: str) -> str:
+    """Return a short text that names the hidden files of a checkpoint, whose own name may be as long as any."""
+    return hashlib.blake2b(os.fsencode(stem), digest_size=8).hexdigest()
+
+
+def refuse_twin(path: Path) -> None:
+    """Refuse to write a file next to an index of the same name, or an index next to a file.
+
+    Raises
+    ------
+    CheckpointError
+        If the other one exists: a reader could not tell which of them is the checkpoint.
+    """
+    twin = path.with_name(stem_of(path) + (SUFFIX if path.name.endswith(INDEX_SUFFIX) else INDEX_SUFFIX))
+    if os.path.lexists(twin):
+        raise CheckpointError(
+            f"cannot write {path}: {twin.name} is a checkpoint of the same name; remove it or choose another name"
+        )
