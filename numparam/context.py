@@ -1,25 +1,25 @@
 """The parallel context: the mode, the place in it, and the options that sharded parameters are made under."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from numparam.checks import as_bool, as_int, as_mesh
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
 
 
 class ParallelMode:
-    """Name the parallel modes, and say what each means for parameters.
+    """Name the parallel modes.
 
     ``STAND_ALONE``
-        There is one rank, and it holds every parameter whole.
+        There is one rank, and it holds every parameter in full.
     ``DATA_PARALLEL``, ``HYBRID_PARALLEL``
-        Every rank holds every parameter whole. `numparam.parallel.broadcast_parameters` gives all of them the values of
-        rank 0, but for parameters with ``layerwise_parallel``, which each rank has for itself.
+        Every rank holds every parameter in full. `numparam.parallel.broadcast_parameters` gives all of them the values
+        of rank 0, except for parameters with ``layerwise_parallel``, which differ between ranks.
     ``SEMI_AUTO_PARALLEL``
         A rank holds the region that the user's layout gives it: that of `Parameter.init_data`, or the one that
-        `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is whole.
+        `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is held in full.
     ``AUTO_PARALLEL``
         The same; and ``Cell.init_parameters_data(auto_parallel_mode=True)`` chooses the layouts that the user did not
         give, as `numparam.automatic_layouts` says, over the ``mesh`` and within the ``memory_per_rank`` of the context.
@@ -43,24 +43,34 @@ class ParallelMode:
 
 Check = Callable[[str, Any], Any]
 
-_COLLECTIVES = {
+_MODES_OF_FUSION = {
     "allreduce": ("auto", "size", "index"),
     "allgather": ("auto", "size"),
     "reducescatter": ("auto", "size"),
 }
-_LEVELS = ("level1", "level2", "level3")
-
-
-def _mode(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ArgumentTypeError(f"{key} is a str, found {value!r}")
-    if value not in ParallelMode.MODE_LIST:
-        raise ArgumentValueError(f"{key} is one of {', '.join(ParallelMode.MODE_LIST)}; found {value!r}")
-    return value
 
 
 def _count(low: int, high: int | None = None) -> Check:
     return lambda key, value: as_int(key, value, low, high)
+
+
+def _optional(check: Check) -> Check:
+    return lambda key, value: None if value is None else check(key, value)
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"{key} is a str, found {value!r:.80}")
+    return value
+
+
+def _one_of(*choices: str) -> Check:
+    def check(key: str, value: Any) -> str:
+        if _text(key, value) not in choices:
+            raise ArgumentValueError(f"{key} is one of {', '.join(choices)}; found {value!r}")
+        return str(value)
+
+    return check
 
 
 def _shard_size(key: str, value: Any) -> int:
@@ -68,12 +78,6 @@ def _shard_size(key: str, value: Any) -> int:
     if number < 1 and number != -1:
         raise ArgumentValueError(f"{key} is at least 1, or -1, found {number}")
     return number
-
-
-def _level(key: str, value: Any) -> str:
-    if value not in _LEVELS:
-        raise ArgumentValueError(f"{key} is one of {', '.join(_LEVELS)}; found {value!r}")
-    return str(value)
 
 
 def _split_indices(key: str, value: Any) -> list[int]:
@@ -85,69 +89,52 @@ def _split_indices(key: str, value: Any) -> list[int]:
     return indices
 
 
-def _dict(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ArgumentTypeError(f"{key} is a dict, found {value!r}")
+def _strategy(key: str, value: Any) -> str | tuple[Any, ...]:
+    """Check what shards a data set: a text, or for each array a tuple of ints or a layout."""
+    if isinstance(value, str):
+        found: str = _one_of("data_parallel", "full_batch")(key, value)
+        return found
+    if not isinstance(value, tuple):
+        raise ArgumentTypeError(f"{key} is a str or a tuple, found {value!r:.80}")
+    for item in value:
+        if isinstance(item, tuple):
+            for parts in item:
+                as_int(f"an item of {key}", parts, 1)
+        elif not hasattr(item, "to_dict"):
+            raise ArgumentTypeError(f"an item of {key} is a tuple of ints or a Layout, found {item!r:.80}")
     return value
 
 
-_OPTIMIZER: dict[str, Check] = {
-    "parallel_optimizer_threshold": _count(0),
-    "optimizer_weight_shard_size": _shard_size,
-    "gradient_accumulation_shard": as_bool,
-    "optimizer_level": _level,
-}
+def _dict_of(checks: Mapping[str, Check], error: type[Exception] = ArgumentValueError) -> Check:
+    def check(key: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ArgumentTypeError(f"{key} is a dict, found {value!r}")
+        if unknown := [option for option in value if option not in checks]:
+            raise error(f"{key} has no option {unknown[0]!r}; known: {', '.join(checks)}")
+        return {option: checks[option](f"{key}: {option}", item) for option, item in value.items()}
+
+    return check
 
 
-def _optimizer(key: str, value: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for option, item in _dict(key, value).items():
-        if option not in _OPTIMIZER:
-            raise ArgumentValueError(f"{key} has no option {option!r}; known: {', '.join(_OPTIMIZER)}")
-        given[option] = _OPTIMIZER[option](f"{key}: {option}", item)
-    merged: dict[str, Any] = _context[key] | given
-    if merged["gradient_accumulation_shard"] and merged["optimizer_level"] != "level2":
-        if "optimizer_level" in given:
-            raise ArgumentValueError(f"{key}: gradient_accumulation_shard needs optimizer_level 'level2'")
-        merged["optimizer_level"] = "level2"
-    return merged
+def _fusion(modes: tuple[str, ...]) -> Check:
+    def check(what: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ArgumentTypeError(f"{what} is a dict, found {value!r}")
+        if missing := {"mode", "config"} - value.keys():
+            raise OptionError(f"{what} has a mode and a config; {' and '.join(sorted(missing))} missing in {value!r}")
+        mode, config = value["mode"], value["config"]
+        if mode not in modes:
+            raise OptionError(f"{what}: the mode is one of {', '.join(modes)}; found {mode!r}")
+        if mode == "auto":
+            return {"mode": mode, "config": None}
+        known = _count(1) if mode == "size" else _split_indices
+        return {"mode": mode, "config": known(f"{what}: the config of mode {mode!r}", config)}
 
-
-def _fusion(key: str, value: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for kind, item in _dict(key, value).items():
-        if kind == "openstate":
-            given[kind] = as_bool(f"{key}: {kind}", item)
-        elif kind in _COLLECTIVES:
-            given[kind] = _fused(f"{key}: {kind}", item, _COLLECTIVES[kind])
-        else:
-            raise OptionError(f"{key} has no option {kind!r}; known: openstate, {', '.join(_COLLECTIVES)}")
-    merged: dict[str, Any] = _context[key] | given
-    return merged
-
-
-def _fused(what: str, value: Any, modes: tuple[str, ...]) -> dict[str, Any]:
-    if missing := {"mode", "config"} - _dict(what, value).keys():
-        raise OptionError(f"{what} has a mode and a config; {' and '.join(sorted(missing))} missing in {value!r}")
-    mode, config = value["mode"], value["config"]
-    if mode not in modes:
-        raise OptionError(f"{what}: the mode is one of {', '.join(modes)}; found {mode!r}")
-    if mode == "auto":
-        return {"mode": mode, "config": None}
-    check = _count(1) if mode == "size" else _split_indices
-    return {"mode": mode, "config": check(f"{what}: the config of mode {mode!r}", config)}
-
-
-def _mesh(key: str, value: Any) -> dict[str, int] | None:
-    return None if value is None else as_mesh(key, value)
-
-
-def _budget(key: str, value: Any) -> int | None:
-    return None if value is None else as_int(key, value, 1)
+    return check
 
 
 _OPTIONS: dict[str, tuple[Any, Check]] = {
-    "parallel_mode": (ParallelMode.STAND_ALONE, _mode),
+    "parallel_mode": (ParallelMode.STAND_ALONE, _one_of(*ParallelMode.MODE_LIST)),
     "device_num": (1, _count(1)),
     "global_rank": (0, _count(0, 4095)),
     "gradients_mean": (False, as_bool),
@@ -160,56 +147,121 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
             "gradient_accumulation_shard": False,
             "optimizer_level": "level1",
         },
-        _optimizer,
+        _dict_of(
+            {
+                "parallel_optimizer_threshold": _count(0),
+                "optimizer_weight_shard_size": _shard_size,
+                "gradient_accumulation_shard": as_bool,
+                "optimizer_level": lambda key, value: _one_of("level1", "level2", "level3")(key, str(value)),
+            }
+        ),
     ),
-    "comm_fusion": ({"openstate": True} | {kind: {"mode": "auto", "config": None} for kind in _COLLECTIVES}, _fusion),
+    "comm_fusion": (
+        {"openstate": True} | {kind: {"mode": "auto", "config": None} for kind in _MODES_OF_FUSION},
+        _dict_of({"openstate": as_bool} | {kind: _fusion(m) for kind, m in _MODES_OF_FUSION.items()}, OptionError),
+    ),
     "all_reduce_fusion_config": ([], _split_indices),
     "pipeline_stages": (1, _count(1)),
-    "mesh": (None, _mesh),
-    "memory_per_rank": (None, _budget),
+    "mesh": (None, _optional(as_mesh)),
+    "memory_per_rank": (None, _optional(_count(1))),
+    # From here on: kept and given back.
+    "gradient_fp32_sync": (True, as_bool),
+    "loss_repeated_mean": (True, as_bool),
+    "force_fp32_communication": (False, as_bool),
+    "enable_alltoall": (False, as_bool),
+    "search_mode": (
+        "recursive_programming",
+        _one_of("recursive_programming", "dynamic_programming", "sharding_propagation"),
+    ),
+    "dataset_strategy": ("data_parallel", _strategy),
+    "strategy_ckpt_config": (
+        {"load_file": "", "save_file": "", "only_trainable_params": True},
+        _dict_of({"load_file": _text, "save_file": _text, "only_trainable_params": as_bool}),
+    ),
+    "group_ckpt_save_file": ("", _text),
+    "optimizer_weight_shard_aggregated_save": (False, as_bool),
+    "communi_parallel_mode": (
+        "all_group_parallel",
+        _one_of("all_group_parallel", "same_server_group_parallel", "no_group_parallel"),
+    ),
+    "auto_pipeline": (False, as_bool),
+    "pipeline_result_broadcast": (False, as_bool),
+    "pipeline_segments": (1, _count(1)),
+    "pipeline_config": (
+        {"pipeline_interleave": False, "pipeline_scheduler": "1f1b"},
+        _dict_of(
+            {
+                "pipeline_interleave": as_bool,
+                "pipeline_scheduler": _one_of("gpipe", "1f1b", "seqpipe", "seqvpp", "seqsmartvpp", "zero_bubble_v"),
+            }
+        ),
+    ),
+    "dump_local_norm": (False, as_bool),
+    "dump_local_norm_path": ("", _text),
+    "dump_device_local_norm": (False, as_bool),
 }
+
+
+class _View(NamedTuple):
+    """An option that is another one in an older form: how to check it, and to get from one to the other."""
+
+    option: str
+    check: Check
+    to_option: Callable[[Any], Any]
+    from_option: Callable[[Any], Any]
+
+
+def _entry(option: str, key: str, check: Check) -> _View:
+    return _View(option, check, lambda value: {key: value}, lambda config: config[key])
+
+
+_VIEWS = {
+    "auto_parallel_search_mode": _View("search_mode", _OPTIONS["search_mode"][1], str, str),
+    "full_batch": _View(
+        "dataset_strategy",
+        as_bool,
+        lambda value: "full_batch" if value else "data_parallel",
+        lambda strategy: strategy == "full_batch",
+    ),
+    "strategy_ckpt_load_file": _entry("strategy_ckpt_config", "load_file", _text),
+    "strategy_ckpt_save_file": _entry("strategy_ckpt_config", "save_file", _text),
+    "optimizer_weight_shard_size": _entry("parallel_optimizer_config", "optimizer_weight_shard_size", _shard_size),
+}
+_MERGED = {key for key, (default, _) in _OPTIONS.items() if isinstance(default, dict)}
 _context: dict[str, Any] = {key: default for key, (default, _) in _OPTIONS.items()}
 
 
 def set_auto_parallel_context(**options: Any) -> None:
     """Set options of the parallel context; all of them or none.
 
-    Options that are only kept are checked and given back, for scripts written for MindSpore: nothing here reads them.
-
     Parameters
     ----------
-    parallel_mode : str
-        One of `ParallelMode`, which says what they mean; ``"stand_alone"`` unless told.
-    device_num : int
-        How many ranks there are, 1 unless told.
-    global_rank : int
-        Which of them this process is, from 0 to 4095; 0 unless told.
-    gradients_mean : bool
-        Whether gradients are averaged, not summed, over the ranks. False unless told, as are all bools here.
-    parameter_broadcast : bool
-        Whether training begins with the parameters of rank 0. Only kept: a training loop that reads it calls
-        `numparam.parallel.broadcast_parameters`.
-    enable_parallel_optimizer : bool
-        Whether the optimizer shards the parameters that every rank would hold whole.
-    parallel_optimizer_config : dict
-        Any of ``parallel_optimizer_threshold``, an int: smaller parameters, in KB, are not sharded (64);
-        ``optimizer_weight_shard_size``, an int: how many ranks shard a parameter (-1: all that hold it);
-        ``gradient_accumulation_shard``, a bool; ``optimizer_level``, ``"level1"`` to ``"level3"``, of which gradient
-        accumulation needs the second. The last two are only kept. Those left out stay as they are.
-    comm_fusion : dict
-        Any of ``openstate``, a bool; ``allreduce``, ``allgather`` and ``reducescatter``, each of which is a dict with a
-        ``mode`` and a ``config``: ``"auto"`` and None; ``"size"`` and the megabytes that are sent at once; for
-        allreduce also ``"index"`` and a list as in ``all_reduce_fusion_config``, which is set too. Those of allgather
-        and reducescatter are only kept.
-    all_reduce_fusion_config : list of int
-        The gradients after which a group that is reduced at once ends, ascending.
-    pipeline_stages : int
-        How many stages the layers are divided into, 1 unless told.
-    mesh : mapping of str to int
-        The axes of the mesh that automatic layouts cut over and their lengths, as for `Layout`; all ranks in one axis
-        ``"rank"`` unless told.
-    memory_per_rank : int
-        The bytes that automatic layouts may give a rank; no limit unless told.
+    **options
+        These act:
+
+        * ``parallel_mode``, one of `ParallelMode`, which says what they mean (``"stand_alone"``);
+        * ``device_num``, the number of ranks (1), and ``global_rank``, the rank of this process, from 0 to 4095 (0);
+        * ``gradients_mean``, whether gradients are averaged, not summed, over the ranks (False);
+        * ``enable_parallel_optimizer``, whether the optimizer shards the parameters that every rank would hold in full
+          (False), and of ``parallel_optimizer_config``, a dict, ``parallel_optimizer_threshold``: smaller parameters,
+          in KB, are not sharded (64), and ``optimizer_weight_shard_size``, the number of ranks that shard a parameter
+          (-1: all that hold it), which is also an option by itself;
+        * of ``comm_fusion``, a dict, ``openstate``, a bool, and ``allreduce``, a dict with a ``mode`` and a ``config``:
+          ``"auto"`` and None, ``"size"`` and the megabytes that are sent at once, ``"index"`` and a list;
+        * ``all_reduce_fusion_config``, that list: the gradients after which a group that is reduced at once ends,
+          ascending;
+        * ``pipeline_stages``, the number of stages that the layers are divided into (1);
+        * ``mesh``, the axes of the mesh for automatic layouts and their lengths, as for `Layout` (all ranks in one axis
+          ``"rank"``), and ``memory_per_rank``, the bytes that automatic layouts may give a rank (no limit).
+
+        All other options of MindSpore 2.10 are checked and given back; nothing here reads them, but a training loop
+        may: ``parameter_broadcast`` asks for `numparam.parallel.broadcast_parameters`. They are
+        ``gradient_fp32_sync``, ``loss_repeated_mean``, ``force_fp32_communication``, ``enable_alltoall``,
+        ``communi_parallel_mode``, ``search_mode`` (``auto_parallel_search_mode``), ``dataset_strategy``
+        (``full_batch``), ``strategy_ckpt_config`` (``strategy_ckpt_load_file``, ``strategy_ckpt_save_file``),
+        ``group_ckpt_save_file``, ``optimizer_weight_shard_aggregated_save``, ``auto_pipeline``, ``pipeline_config``,
+        ``pipeline_segments``, ``pipeline_result_broadcast``, ``dump_local_norm``, ``dump_local_norm_path`` and
+        ``dump_device_local_norm``; in parentheses the older names. Parts of a dict that are left out stay as they are.
 
     Raises
     ------
@@ -226,11 +278,29 @@ def set_auto_parallel_context(**options: Any) -> None:
     'semi_auto_parallel'
     >>> reset_auto_parallel_context()
     """
-    checked = {key: _check(key)(key, value) for key, value in options.items()}
-    fused = checked.get("comm_fusion", {}).get("allreduce", {})
-    if fused.get("mode") == "index":
-        checked.setdefault("all_reduce_fusion_config", fused["config"])
-    _context.update(deepcopy(checked))
+    draft = dict(_context)
+    for key, value in options.items():
+        if key in _VIEWS:
+            view = _VIEWS[key]
+            name, checked = view.option, view.to_option(view.check(key, value))
+        else:
+            name, checked = key, _option(key)[1](key, value)
+        draft[name] = draft[name] | checked if name in _MERGED else checked
+        if key == "parallel_optimizer_config":
+            _settle_level(checked, draft[key])
+        fused = checked.get("allreduce", {}) if key == "comm_fusion" else {}
+        if fused.get("mode") == "index" and "all_reduce_fusion_config" not in options:
+            draft["all_reduce_fusion_config"] = fused["config"]
+    _context.update(deepcopy(draft))
+
+
+def _settle_level(given: Mapping[str, Any], merged: dict[str, Any]) -> None:
+    if merged["gradient_accumulation_shard"] and merged["optimizer_level"] != "level2":
+        if "optimizer_level" in given:
+            raise ArgumentValueError(
+                "parallel_optimizer_config: gradient_accumulation_shard needs optimizer_level 'level2'"
+            )
+        merged["optimizer_level"] = "level2"
 
 
 def get_auto_parallel_context(key: str) -> Any:
@@ -246,18 +316,14 @@ def get_auto_parallel_context(key: str) -> Any:
     >>> get_auto_parallel_context("device_num")
     1
     """
-    _check(key)
+    if key in _VIEWS:
+        return _VIEWS[key].from_option(_context[_VIEWS[key].option])
+    _option(key)
     return deepcopy(_context[key])
 
 
 def parallel_mode() -> str:
-    """Return the parallel mode.
-
-    Examples
-    --------
-    >>> parallel_mode()
-    'stand_alone'
-    """
+    """Return the parallel mode."""
     mode: str = _context["parallel_mode"]
     return mode
 
@@ -281,7 +347,9 @@ def stand_at(rank: int, ranks: int) -> None:
     _OPTIONS.update({key: (value, _OPTIONS[key][1]) for key, value in place.items()})
 
 
-def _check(key: str) -> Check:
+def _option(key: str) -> tuple[Any, Check]:
     if key not in _OPTIONS:
-        raise ArgumentValueError(f"the parallel context has no option {key!r}; known: {', '.join(_OPTIONS)}")
-    return _OPTIONS[key][1]
+        raise ArgumentValueError(
+            f"the parallel context has no option {key!r}; known: {', '.join([*_OPTIONS, *_VIEWS])}"
+        )
+    return _OPTIONS[key]

@@ -497,6 +497,7 @@ def test_names_without_prefixes_fold(tmp_path: Path) -> None:
     saved = numparam.load_checkpoint(tmp_path / "net.safetensors")
     assert saved["weight"].asnumpy().tolist() == [[7.0]]
     assert not numparam.load_param_into_net(net, saved).param_not_load
+    assert net.first.weight.asnumpy().tolist() == [[7.0]]
     net.check_names_and_refresh_name()
     assert names(net) == ["first.weight", "first.bias", "second.weight", "second.bias"]
 

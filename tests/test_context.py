@@ -40,6 +40,28 @@ DEFAULTS = {
     "mesh": None,
     "memory_per_rank": None,
 }
+KEPT: dict[str, tuple[Any, Any]] = {
+    "gradient_fp32_sync": (True, False),
+    "loss_repeated_mean": (True, False),
+    "force_fp32_communication": (False, True),
+    "enable_alltoall": (False, True),
+    "search_mode": ("recursive_programming", "sharding_propagation"),
+    "auto_parallel_search_mode": ("recursive_programming", "dynamic_programming"),
+    "dataset_strategy": ("data_parallel", ((1, 8), (1, 8))),
+    "full_batch": (False, True),
+    "strategy_ckpt_load_file": ("", "a.ckpt"),
+    "strategy_ckpt_save_file": ("", "b.ckpt"),
+    "group_ckpt_save_file": ("", "c.pb"),
+    "optimizer_weight_shard_size": (-1, 2),
+    "optimizer_weight_shard_aggregated_save": (False, True),
+    "communi_parallel_mode": ("all_group_parallel", "no_group_parallel"),
+    "auto_pipeline": (False, True),
+    "pipeline_result_broadcast": (False, True),
+    "pipeline_segments": (1, 4),
+    "dump_local_norm": (False, True),
+    "dump_local_norm_path": ("", "norms"),
+    "dump_device_local_norm": (False, True),
+}
 
 
 def everything() -> dict[str, Any]:
@@ -79,6 +101,44 @@ def test_parts_of_a_dict_that_are_left_out_stay() -> None:
     assert numparam.get_auto_parallel_context("comm_fusion") == DEFAULTS["comm_fusion"] | {
         "allgather": {"mode": "size", "config": 32}
     }
+
+
+@pytest.mark.parametrize("key", KEPT)
+def test_options_that_only_mindspore_reads_are_kept(key: str) -> None:
+    default, other = KEPT[key]
+    assert numparam.get_auto_parallel_context(key) == default
+    numparam.set_auto_parallel_context(**{key: other})
+    assert numparam.get_auto_parallel_context(key) == other
+    numparam.reset_auto_parallel_context()
+    assert numparam.get_auto_parallel_context(key) == default
+    for wrong in (3.5, "nothing" if default in (True, False, -1, 1) or "mode" in key else None):
+        with pytest.raises((TypeError, ValueError), match=key):
+            numparam.set_auto_parallel_context(device_num=3, **{key: wrong})
+    assert numparam.get_auto_parallel_context("device_num") == 1
+
+
+def test_older_names_are_other_forms_of_the_newer() -> None:
+    numparam.set_auto_parallel_context(
+        full_batch=True, strategy_ckpt_load_file="a", strategy_ckpt_save_file="b", optimizer_weight_shard_size=2
+    )
+    assert numparam.get_auto_parallel_context("dataset_strategy") == "full_batch"
+    numparam.set_auto_parallel_context(strategy_ckpt_config={"load_file": "c"}, search_mode="dynamic_programming")
+    assert numparam.get_auto_parallel_context("strategy_ckpt_config") == {
+        "load_file": "c",
+        "save_file": "b",
+        "only_trainable_params": True,
+    }
+    assert numparam.get_auto_parallel_context("strategy_ckpt_load_file") == "c"
+    assert numparam.get_auto_parallel_context("auto_parallel_search_mode") == "dynamic_programming"
+    assert numparam.get_auto_parallel_context("parallel_optimizer_config")["optimizer_weight_shard_size"] == 2
+    numparam.set_auto_parallel_context(pipeline_config={"pipeline_scheduler": "gpipe"})
+    assert numparam.get_auto_parallel_context("pipeline_config") == {
+        "pipeline_interleave": False,
+        "pipeline_scheduler": "gpipe",
+    }
+    layout = numparam.Layout((2, 2), ("dp", "mp"))("dp", "None")
+    numparam.set_auto_parallel_context(dataset_strategy=(layout, (2, 1)))
+    assert numparam.get_auto_parallel_context("dataset_strategy") == (layout, (2, 1))
 
 
 def test_fusion_by_index_is_also_the_split_of_all_reduces() -> None:

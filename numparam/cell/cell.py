@@ -41,7 +41,7 @@ class Cell(Tree):
     ----------
     auto_prefix : bool
         Whether the parameters of cells that are put in are called by their paths. Without, several parameters may have
-        one name: `parameters_dict` and checkpoints keep the last, and loading by that name fills the last.
+        one name: `parameters_dict` and checkpoints keep the last, and loading fills all of them.
     flags : dict, optional
         See `add_flags`.
 

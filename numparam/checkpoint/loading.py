@@ -259,6 +259,10 @@ def load_param_into_net(
     for path, buffer, persistent in net._state_buffers():
         if persistent:
             there.setdefault(path, buffer)
+    # Without prefixes several parameters of a cell may have one name.
+    same = {name: [held] for name, held in there.items()}
+    for _, parameter in net._walk_parameters():
+        same[parameter.name] += [] if parameter is there[parameter.name] else [parameter]
     given: dict[str, Tensor] = {}
     for name, value in parameter_dict.items():
         if isinstance(value, Tensor) and isinstance(name, str):
@@ -266,7 +270,7 @@ def load_param_into_net(
         elif not isinstance(value, str):
             raise ArgumentTypeError(f"parameter {name!r}: expected a Tensor, found {type(value).__name__}")
 
-    misfits = {name: why for name in there if name in given and (why := _misfit(there[name], given[name], strict_load))}
+    misfits = {name: why for name in there if name in given and (why := _misfit(same[name], given[name], strict_load))}
     missing = {name: "no values were given for it" for name in there if name not in given}
     surplus = {name: f"the {net.cls_name} has no such parameter" for name in given if name not in there}
     skipped = misfits | missing | surplus
@@ -277,7 +281,8 @@ def load_param_into_net(
     nbytes = {name: there[name].size * given[name].dtype.itemsize for name in fitting}
     with telling(progress, "loading", sum(nbytes.values())) as tell:
         for name in fitting:
-            _copy_into(name, there[name], given[name])
+            for held in same[name]:
+                _copy_into(name, held, given[name])
             if tell:
                 tell(nbytes[name])
     if skipped:
@@ -285,8 +290,12 @@ def load_param_into_net(
     return LoadReport([name for name in there if name in skipped], [*misfits, *surplus], skipped)
 
 
-def _misfit(held: Tensor, value: Tensor, strict: bool) -> str | None:
-    """Say why values cannot go into a parameter; None if they can."""
+def _misfit(holders: Iterable[Tensor], value: Tensor, strict: bool) -> str | None:
+    """Return why values cannot go into parameters of one name; None if they can."""
+    return next(filter(None, (_misfit_of(held, value, strict) for held in holders)), None)
+
+
+def _misfit_of(held: Tensor, value: Tensor, strict: bool) -> str | None:
     file = value.origin_file if isinstance(value, Parameter) else None
     source = f"{file} has" if file else "found"
     region = region_of(held)
