@@ -25,9 +25,10 @@ if find_spec("torch") is None:
         "numparam.torch fills modules of PyTorch: install it with pip install torch", name="torch"
     )
 
+from numparam.torch.drawing import drawing
 from numparam.torch.filling import fill_
 from numparam.torch.modules import init_
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
 
-__all__ = ["PaddedNormal", "Report", "fill_", "init_"]
+__all__ = ["PaddedNormal", "Report", "drawing", "fill_", "init_"]

@@ -16,6 +16,7 @@ layer                                               values
                                                     ``out_proj.weight`` as ``Linear``
 ``Transformer``                                     every parameter of two or more axes Xavier uniform, the rest as the
                                                     layers inside say; a ``TransformerEncoder`` alone has no such rule
+``AveragedModel``                                   ``n_averaged`` zero
 ``PReLU``                                           the constant ``init`` of the layer, 0.25 unless told otherwise
 ==================================================  ===================================================================
 
@@ -33,6 +34,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from numparam.initializer import Constant, Initializer, Normal, One, Uniform, XavierNormal, XavierUniform, Zero
 from numparam.torch.padded import PaddedNormal
@@ -110,6 +112,10 @@ def _transformer(_layer: Any, _name: str, tensor: torch.Tensor) -> Initializer |
     return XavierUniform() if isinstance(tensor, nn.Parameter) and tensor.ndim > 1 else None
 
 
+def _averaged(_layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
+    return Zero() if name == "n_averaged" else None
+
+
 def _prelu(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
     return Constant(layer.init) if name == "weight" else None
 
@@ -129,4 +135,5 @@ _RULES: dict[type, LayerRule] = {
     nn.MultiheadAttention: _attention,
     nn.Transformer: _transformer,
     nn.PReLU: _prelu,
+    AveragedModel: _averaged,
 }

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any, SupportsIndex
 
 import torch
 
-from numparam.errors import ArgumentTypeError, StateError
+from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
 from numparam.initializer import Initializer, Unset
 from numparam.rules import RuleError, Rules
 from numparam.torch import layers
+from numparam.torch.drawing import module_names
 from numparam.torch.filling import Fill, common_seed, fill_all, plan
-from numparam.torch.report import Filled, Report
+from numparam.torch.identity import Rename, renaming, tied
+from numparam.torch.mode import Drawing
+from numparam.torch.own import Start, start_of, starts
+from numparam.torch.report import Report, row
 from numparam.torch.rules import Choice, OwnRules
-from numparam.torch.walk import Place, is_of_torch, places
+from numparam.torch.seeing import seeing
+from numparam.torch.tracking import Tracked, tracked
+from numparam.torch.walk import Place, is_of, places
 
 
 def init_(
@@ -25,40 +32,51 @@ def init_(
     *,
     device: Any = None,
     prefix: str = "",
+    rename: Rename | None = None,
+    same_as: Mapping[str, str] | None = None,
 ) -> Report:
     """Fill all parameters of a module in place, as `Parameter` makes them from the same seed, names and initializers.
 
     A ``DTensor``, as FSDP2's ``fully_shard`` and tensor parallelism make them, is filled by each rank in its own part,
-    without communication and with the values of the whole, whatever the mesh. Tensors on an NVIDIA GPU are filled there
-    if the extra ``cuda12`` or ``cuda13`` is installed; those on other devices, of other strides than row-major, or with
-    initializers that compute on the host are made in scratch memory, one at a time, and copied. Integer
-    buffers stay as they are, but for the ``num_batches_tracked`` of batch norms. Nothing is written if there is an
-    error.
+    without communication and with the values of the full parameter, whatever the mesh. Tensors on an NVIDIA GPU are
+    filled there if the extra ``cuda12`` or ``cuda13`` is installed; those on other devices, of other strides than
+    row-major, or with initializers that compute on the host are made in scratch memory, one at a time, and copied.
+    Nothing is written if there is an error.
+
+    What no rule decides starts as the authors of the model say. A model of transformers runs its ``_init_weights``, and
+    other modules their ``init_weights`` or ``reset_parameters`` (`numparam.torch.own.METHODS` lists the names), inside
+    `drawing`; a layer of ``torch.nn`` starts as `numparam.torch.layers` says. Anything else is an error.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Methods of it, such as ``reset_parameters``, are not called. The names of parameters are those of
-        ``named_parameters`` without what wrappers of torch add, ``module.`` and ``_orig_mod.`` among them. A parameter
-        that several modules share is filled once, under its first name.
+        The names of parameters are those of ``named_parameters`` without what the wrappers of torch, PEFT, DeepSpeed
+        and Lightning add, such as ``module.``, ``_orig_mod.`` and ``base_layer.``. A parameter that several modules
+        share is filled once.
     rules : mapping, callable, Rules or path, optional
-        What the layers of ``torch.nn`` shall not decide; see `numparam.torch.layers` for what they do. The first rule
-        that matches decides. One of
+        What the model does not decide. The first rule that matches decides. One of
 
         * a mapping from globs for whole names to initializers, names of initializers or numbers;
         * a callable that is given a name, the module that has the parameter, and the parameter, and returns any of
           these, or None;
         * `numparam.rules.Rules`, or the path of a TOML file of them. The general rules at their end give way to the
-          layers; with ``defaults = false`` the layers decide nothing either.
+          model; with ``defaults = false`` the model decides nothing either.
 
-        ``"unset"`` leaves a parameter as it is. Rules are for parameters, never for buffers.
+        A function of ``torch.nn.init``, or a ``functools.partial`` of one, is an initializer too, and ``"unset"``
+        leaves a parameter as it is. A rule decides a buffer only if its glob ends in the buffer's own name.
     seed : int, optional
         From 0 to 2**64 - 1, the same on all ranks; by default that of `numparam.set_seed`.
     device : torch.device or str, optional
         Where to make memory for what is on the ``meta`` device; shared parameters stay shared. Without it, call
-        ``module.to_empty(device=...)`` before, which separates them.
+        ``module.to_empty(device=...)`` before.
     prefix : str
         The name of the module inside a larger one, such as ``"layers.3"``.
+    rename : callable or mapping, optional
+        From the name of a parameter to the one that decides its values, where layers were renamed or left out. In a
+        mapping, ``{"layers.0": "layers.8"}`` moves all of a layer, and a ``*`` stands for what it matched.
+    same_as : mapping, optional
+        From the name of a parameter to that of another one whose values it gets, also on a rank that has only one of
+        the two: ``{"lm_head.weight": "embed_tokens.weight"}``. Ties that a model of transformers declares are known.
 
     Returns
     -------
@@ -70,10 +88,10 @@ def init_(
     TypeError
         If an argument is of another kind, or an initializer cannot fill the dtype of a parameter.
     ValueError
-        If neither a rule nor a layer says how a parameter starts, or an initializer does not fit its shape.
+        If nothing says how a parameter starts, or an initializer does not fit its shape.
     RuntimeError
-        If something is on the ``meta`` device and has no place to go to, FSDP1 has flattened the parameters, or each
-        of several ranks would draw a seed of its own.
+        If something is on the ``meta`` device and has no place to go to, a buffer would hold any memory, FSDP1 has
+        flattened the parameters, or each of several ranks would draw its own seed.
 
     Examples
     --------
@@ -93,93 +111,266 @@ def init_(
         raise ArgumentTypeError(f"a torch.nn.Module is initialised, found {type(module).__name__}")
     number, own = common_seed(seed), OwnRules(rules)
     for part in module.modules():
-        if is_of_torch(part, "FSDPModule"):  # FSDP2 may still show the gathered parameters of the last forward pass
+        if is_of(part, "FSDPModule"):  # FSDP2 may still show the gathered parameters of the last forward pass
             part.reshard()
-    found = list(places(module, f"{prefix}." if prefix and not prefix.endswith(".") else prefix))
-    chosen, left = _choose(found, own)
-    _check_meta(chosen, left, device)
-    fills = _plan(chosen, number)
-    if device is not None:
-        _give_memory(module, device)
-        fills = _plan(chosen, number)
-    fill_all(fills)
-    filled = [_row(fill, rule) for fill, (_, _, rule) in zip(fills, chosen, strict=True)]
-    return Report(number, filled, [place.name for place in left], own.unused)
+    prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
+    ties = tied(module, prefix)
+    moved = _moved(renaming(rename), ties | dict(same_as or {}))
+    return _Init(module, prefix, number, own, moved, ties).run(device)
 
 
-Chosen = list[tuple[Place, Initializer, str]]
+def _moved(rename: Callable[[str], str], same: Mapping[str, str]) -> Callable[[str], str]:
+    """Return the function from the name of a place to the name that decides its values."""
+
+    def name(of: str) -> str:
+        new = rename(of)
+        return same.get(new, rename(same[of]) if of in same else new)
+
+    return name
 
 
-def _choose(found: list[Place], own: OwnRules) -> tuple[Chosen, list[Place]]:
-    """Give every parameter its initializer and every buffer that of its layer; return them, and what stays as it is."""
-    chosen: Chosen = []
-    left: list[Place] = []
-    unknown: list[Place] = []
-    for place in found:
-        choice = own.find(place) if place.is_parameter else None
-        if choice is None and (own.layers or not place.is_parameter):
-            choice = layers.default(place)
-        if choice is None:
-            (unknown if place.is_parameter else left).append(place)
-        elif isinstance(choice[0], Unset):
-            left.append(place)
-        else:
-            chosen.append((place, *choice))
-    if unknown:
-        place = unknown[0]
-        more = f" (and {len(unknown) - 1} more, {unknown[1].name!r} next)" if unknown[1:] else ""
-        raise RuleError(
-            f"no rule says how parameter {place.name!r} of shape {tuple(place.tensor.shape)}{more} starts, and its "
-            f"module, {type(place.owner).__qualname__}, is none whose start numparam knows; give a rule, such as "
-            f'rules={{"{place.name}": Normal(0.02)}}'
-        )
-    return chosen, left
+class _Init:
+    """One call of `init_`: choose, check, make memory, run, write."""
 
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        prefix: str,
+        seed: int,
+        own: OwnRules,
+        moved: Callable[[str], str],
+        ties: Mapping[str, str],
+    ) -> None:
+        self.module, self.prefix, self.seed, self.own, self.moved = module, prefix, seed, own, moved
+        self.starts, self.adapters = starts(module, prefix) if own.layers else ([], [])
+        self.chosen: list[tuple[Place, Initializer, str]] = []
+        self.left: list[Place] = []
+        self.covered: list[tuple[Place, Start]] = []
+        self.order: list[Place] = []
+        self.copies: list[tuple[Place, Place, bool]] = []
+        """A place, the one whose values it gets, and whether to make them one parameter again."""
+        self._choose(ties)
 
-def _check_meta(chosen: Chosen, left: list[Place], device: Any) -> None:
-    """Raise if something would get no memory, or a buffer memory that holds anything."""
-    if device is None:
-        for place, _, _ in chosen:
-            if place.tensor.is_meta:
+    def _choose(self, ties: Mapping[str, str]) -> None:
+        """Give every parameter and buffer its initializer, the code that starts it, or leave it as it is."""
+        covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
+        unknown: list[Place] = []
+        first: dict[str, tuple[str, Place]] = {}
+        for found in places(self.module, self.prefix):
+            given, place = found.name, found._replace(name=self.moved(found.name))
+            self.order.append(place)
+            known = first.setdefault(place.name, (given, place))
+            if known[1] is not place and given != known[0]:
+                self._same(place, given, *known[::-1], given in ties)
+                continue
+            choice = self.own.find(place)
+            start = next((covering[id(part)] for _, part in reversed(place.around) if id(part) in covering), None)
+            if choice is None and start is not None:
+                self.covered.append((place, start))
+                continue
+            if choice is None and (self.own.layers or not place.is_parameter):
+                choice = layers.default(place)
+            if choice is None:
+                (unknown if place.is_parameter else self.left).append(place)
+            elif isinstance(choice[0], Unset):
+                self.left.append(place)
+            else:
+                self.chosen.append((place, *choice))
+        if unknown:
+            raise RuleError(_unknown(unknown))
+
+    def _same(self, place: Place, given: str, known: Place, known_as: str, is_tied: bool) -> None:
+        if place.tensor.shape != known.tensor.shape:
+            raise ShapeError(
+                f"parameters {given!r} and {known_as!r} get the values of {place.name!r}, but have the shapes "
+                f"{tuple(place.tensor.shape)} and {tuple(known.tensor.shape)}"
+            )
+        is_source = given == place.name  # its own code or rule decides, wherever it stands in the module
+        self.copies.append((known, place, is_tied) if is_source else (place, known, is_tied))
+
+    def run(self, device: Any) -> Report:
+        """Write everything, or nothing."""
+        self._check_meta(device)
+        fills = self._plan()
+        values = [_values(fill) for fill in fills]
+        with ExitStack() as undo:
+            was_meta = [place for place in self.order if place.tensor.is_meta]
+            if device is not None:
+                undo.callback(_give_memory(self.module, device))
+                fills = self._plan()
+            mode = self._run_own(undo, {id(place) for place in was_meta})
+            self._check_left(mode, {id(place) for place in was_meta})
+            undo.pop_all()
+        with torch.no_grad():
+            for fill, value in zip(fills, values, strict=True):
+                if value is not None:
+                    fill.local.copy_(value)
+        fill_all([fill for fill, value in zip(fills, values, strict=True) if value is None])
+        rows = {
+            id(place): row(fill.name, fill.tensor, fill.local, fill.init, rule)
+            for fill, (place, _, rule) in zip(fills, self.chosen, strict=True)
+        }
+        uncaught: list[str] = []
+        if mode is not None:
+            uncaught = list(mode.uncaught)
+            by_start = {id(place): start.rule for place, start in self.covered}
+            for item in mode.tracker.all:
+                if id(item.place) in by_start and item.written:
+                    tensor, rule = _current(item.place), by_start[id(item.place)]
+                    rows[id(item.place)] = row(item.name, tensor, item.local, item.how, rule)
+        self._copy()
+        filled = [rows[id(place)] for place in self.order if id(place) in rows]
+        return Report(self.seed, filled, [place.name for place in self.left], self.own.unused, uncaught)
+
+    def _check_meta(self, device: Any) -> None:
+        """Raise if something would get no memory."""
+        for place in self.order if device is None else ():
+            if place.tensor.is_meta and not any(place is left for left in self.left):
                 raise StateError(
                     f"{_what(place)} is on the meta device and has no memory: call to_empty(device=...) of the module "
                     "before, or give init_ a device"
                 )
-        return
-    for place in left:
-        if place.tensor.is_meta and not place.is_parameter:
-            raise StateError(
-                f"{_what(place)} is on the meta device, and no layer of torch says its values: "
-                "give it values on a device before"
-            )
+        for place in self.left if device is not None else ():
+            if place.tensor.is_meta and not place.is_parameter and not self._is_unset(place):
+                raise StateError(
+                    f"{_what(place)} is on the meta device, and no layer of torch says its values: "
+                    "give it values on a device before, or a rule"
+                )
+
+    def _is_unset(self, place: Place) -> bool:
+        choice = self.own.find(place)
+        return choice is not None
+
+    def _plan(self) -> list[Fill]:
+        return [plan(place.name, _current(place), init, self.seed) for place, init, _ in self.chosen]
+
+    def _run_own(self, undo: ExitStack, was_meta: set[int]) -> Drawing | None:
+        """Run the code of the model that starts what no rule and no layer does."""
+        if not self.covered:
+            return None
+        items = [item for place in self.order if (item := self._track(place)) is not None]
+        names = module_names(self.module, self.prefix, self.moved)
+        mode = Drawing(self.seed, items, names)
+        mode.kept = {item: None for item in items if id(item.place) in was_meta}
+        undo.callback(mode.give_back)
+        needed = {id(start.module) for _, start in self.covered}
+        with seeing(mode, mode.uncaught):
+            for start in [*self.starts, *self.adapters]:
+                if id(start.module) in needed:
+                    start.run()
+        covered = {id(place) for place, _ in self.covered}
+        for item in items:
+            if id(item.place) in covered:
+                mode.ensure(item)
+        return mode
+
+    def _track(self, place: Place) -> Tracked | None:
+        try:
+            item = tracked(place._replace(tensor=_current(place)), place.name)
+        except (NumparamError, RuntimeError, NotImplementedError):  # a tensor whose memory nobody can follow
+            return None
+        item.place = place
+        covering = {id(start.module) for start in [*self.starts, *self.adapters]}
+        for _, part in reversed(place.around):
+            if id(part) in covering:
+                break
+            inner = start_of(part)
+            if inner is not None:
+                item.start = inner.run
+                return item
+        default = layers.default(place)
+        item.start = None if default is None else default[0]
+        return item
+
+    def _check_left(self, mode: Drawing | None, was_meta: set[int]) -> None:
+        """Raise if the code of the model left something out."""
+        written = {id(item.place) for item in mode.tracker.all if item.written} if mode is not None else set()
+        missing = [place for place, _ in self.covered if id(place) not in written]
+        unknown = [place for place in missing if place.is_parameter]
+        if unknown:
+            raise RuleError(_unknown(unknown))
+        raw = any(_is_raw(place) for place in self.order if place.is_parameter)
+        for place in [
+            *missing,
+            *[place for place in self.left if not place.is_parameter and not self._is_unset(place)],
+        ]:
+            if id(place) in was_meta or (raw and not place.tensor._version):
+                raise StateError(
+                    f"{_what(place)} may hold memory that nobody has written, as after to_empty: neither the code of "
+                    "the model nor a layer of torch says its values; give it a rule, or the rule "
+                    f'{{"{place.name}": "unset"}} if it has its values'
+                )
+        self.left += missing
+
+    def _copy(self) -> None:
+        """Give tied parameters their common values, and make those one parameter that the model says are."""
+        with torch.no_grad():
+            for place, source, is_tied in self.copies:
+                target, values = _current(place), _current(source)
+                target.copy_(values)
+                if is_tied and not hasattr(target, "device_mesh") and not hasattr(values, "device_mesh"):
+                    place.owner._parameters[place.key] = values
+
+
+def _unknown(unknown: list[Place]) -> str:
+    place = unknown[0]
+    more = f" (and {len(unknown) - 1} more, {unknown[1].name!r} next)" if unknown[1:] else ""
+    classes = ", ".join(dict.fromkeys(type(place.owner).__qualname__ for place in unknown))
+    return (
+        f"no rule says how parameter {place.name!r} of shape {tuple(place.tensor.shape)}{more} starts: {classes} is "
+        "neither a layer of torch nor declares an initialisation that writes it, such as init_weights or "
+        f'reset_parameters; give a rule, such as rules={{"{place.name}": Normal(0.02)}}'
+    )
+
+
+def _current(place: Place) -> torch.Tensor:
+    """Return the tensor at a place, without computing a parametrized one."""
+    found = place.owner._parameters.get(place.key)
+    tensor: torch.Tensor = place.owner._buffers[place.key] if found is None else found
+    return tensor
+
+
+def _is_raw(place: Place) -> bool:
+    """Say whether nobody has written to a parameter that the constructor of its layer writes to."""
+    return layers.default(place) is not None and place.tensor._version == 0
+
+
+def _values(fill: Fill) -> torch.Tensor | None:
+    """Compute what an initializer of a user's makes, which may raise; None for those of numparam."""
+    init = getattr(fill.init, "init", fill.init)
+    if type(init).__module__.split(".")[0] == "numparam":
+        return None
+    out = torch.empty(fill.local.shape, dtype=fill.local.dtype)
+    try:
+        fill._replace(tensor=out, local=out).run()
+    except Exception as error:
+        raise StateError(f"parameter {fill.name!r} gets {fill.init!r}: {type(error).__name__}: {error}") from error
+    return out
 
 
 def _what(place: Place) -> str:
     return f"{'parameter' if place.is_parameter else 'buffer'} {place.name!r}"
 
 
-def _plan(chosen: Chosen, seed: int) -> list[Fill]:
-    return [plan(place.name, getattr(place.owner, place.key), init, seed) for place, init, _ in chosen]
-
-
-def _give_memory(module: torch.nn.Module, device: Any) -> None:
-    """Move what is on the meta device to another one, and keep shared what is shared."""
+def _give_memory(module: torch.nn.Module, device: Any) -> Callable[[], None]:
+    """Move what is on the meta device to another one, and keep shared what is shared; return how to undo it."""
     before = [
-        (part, key, parameter)
+        (part, state, key, tensor)
         for part in module.modules()
-        for key, parameter in part._parameters.items()
-        if parameter is not None
+        for state in (part._parameters, part._buffers)
+        for key, tensor in state.items()
+        if tensor is not None
     ]
     module._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
     first: dict[int, Any] = {}
-    for part, key, parameter in before:
-        now = part._parameters[key]
-        if first.setdefault(id(parameter), now) is not now:
-            setattr(part, key, first[id(parameter)])
+    for part, state, key, tensor in before:
+        now = state[key]
+        if first.setdefault(id(tensor), now) is not now:
+            setattr(part, key, first[id(tensor)])
 
+    def undo() -> None:
+        for _, state, key, tensor in before:
+            if not hasattr(tensor, "device_mesh"):  # FSDP knows its parameters by identity
+                state[key] = tensor
 
-def _row(fill: Fill, rule: str) -> Filled:
-    tensor, local = fill.tensor, fill.local
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    place, nbytes = str(local.device), local.numel() * local.element_size()
-    return Filled(fill.name, tuple(tensor.shape), tuple(local.shape), dtype, place, nbytes, fill.init, rule)
+    return undo

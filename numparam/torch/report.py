@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
+
 from numparam.initializer import Initializer
 from numparam.text import amount, printable, size
 
@@ -22,7 +24,8 @@ class Filled(NamedTuple):
     device: str
     nbytes: int
     """Of the part."""
-    init: Initializer
+    init: Initializer | str
+    """``"computed"`` where a model's own code wrote more than one distribution."""
     rule: str
     """The glob, regular expression or function of the user's that chose the initializer, or the layer of torch."""
 
@@ -42,6 +45,8 @@ class Report:
         does not initialise, such as the tables of a position encoding. After ``to_empty`` they hold anything.
     unused : list of str
         The rules that matched no parameter: perhaps they are misspelt.
+    uncaught : list of str
+        Where the model's own code drew from other generators, so that the values are not numparam's.
 
     Examples
     --------
@@ -59,11 +64,12 @@ class Report:
     filled: list[Filled] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    uncaught: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         table = [("parameter", "shape", "here", "dtype", "device", "values", "rule")]
         table += [
-            (printable(row.name), str(row.shape), str(row.held), row.dtype, row.device, repr(row.init), row.rule)
+            (printable(row.name), str(row.shape), str(row.held), row.dtype, row.device, str(row.init), row.rule)
             for row in self.filled
         ]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -71,5 +77,13 @@ class Report:
         here = size(sum(row.nbytes for row in self.filled))
         lines.append(f"{amount(len(self.filled), 'tensor')}, {here} here; seed {self.seed}")
         lines += [f"{printable(name)} was left as it was" for name in self.left]
+        lines += [f"not drawn by numparam: {printable(what)}" for what in self.uncaught]
         lines += [f"the rule {rule!r} matched no parameter" for rule in self.unused]
         return "\n".join(lines)
+
+
+def row(name: str, tensor: torch.Tensor, local: torch.Tensor, how: Initializer | str, rule: str) -> Filled:
+    """Describe what was filled: a tensor, of which this rank holds `local`."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    nbytes = local.numel() * local.element_size()
+    return Filled(name, tuple(tensor.shape), tuple(local.shape), dtype, str(local.device), nbytes, how, rule)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, NumparamError
 from numparam.initializer import Initializer
+from numparam.initializer.buffers import BUFFERS
 from numparam.initializer.entry import as_initializer
 from numparam.rules import Rule, Rules
+from numparam.torch.draws import by_torch
 from numparam.torch.memory import dtype_of
 from numparam.torch.walk import Place
 
@@ -72,6 +75,8 @@ class OwnRules:
     def find(self, place: Place) -> tuple[Initializer, str] | None:
         """Return the initializer of a parameter and the rule that gives it, None if no rule does."""
         for text, choose in self._choices:
+            if not place.is_parameter and not text.endswith(place.key):
+                continue
             init = choose(place)
             if init is not None:
                 self._used.add(text)
@@ -107,15 +112,24 @@ def _by_glob(glob: Any, given: Any) -> Callable[[Place], Initializer | None]:
     if not isinstance(glob, str):
         raise ArgumentTypeError(f"rules map globs to initializers, found the glob {glob!r}")
     try:
-        init = as_initializer(given)
+        find = _by_shape(given)
     except NumparamError as error:
         raise type(error)(f"rule {glob!r}: {error}") from None
-    return lambda place: init if fnmatchcase(place.name, glob) else None
+    matches = re.compile(translate(glob)).match
+    return lambda place: find(place) if matches(place.name) else None
+
+
+def _by_shape(given: Any) -> Callable[[Place], Initializer]:
+    """Return the initializer that a rule stands for, which for a function of `torch.nn.init` depends on the shape."""
+    if callable(given) and by_torch(given, (1, 1, 1)) is not None:
+        return lambda place: by_torch(given, tuple(place.tensor.shape))  # type: ignore[return-value]
+    init = BUFFERS[given]() if isinstance(given, str) and given in BUFFERS else as_initializer(given)
+    return lambda _: init
 
 
 def _by_call(function: Choice) -> Callable[[Place], Initializer | None]:
     def choose(place: Place) -> Initializer | None:
         init = function(place.name, place.owner, place.tensor)
-        return None if init is None else as_initializer(init)
+        return None if init is None else _by_shape(init)(place)
 
     return choose

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -10,15 +11,22 @@ import torch
 
 from numparam.errors import StateError
 
-# The attribute under which a wrapper of torch holds the module it wraps. It is left out of names, but only there: a
-# module of a user may have a part that is called "module".
+# The attribute under which a wrapper, by its package and class, holds the module it wraps. It is left out of names, but
+# only there: a module of a user may have a part that is called "module".
 _WRAPPED = {
-    "AveragedModel": "module",
-    "CheckpointWrapper": "_checkpoint_wrapped_module",
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "OffloadWrapper": "_checkpoint_wrapped_module",
-    "OptimizedModule": "_orig_mod",
+    ("torch", "AveragedModel"): ("module",),
+    ("torch", "CheckpointWrapper"): ("_checkpoint_wrapped_module",),
+    ("torch", "DataParallel"): ("module",),
+    ("torch", "DistributedDataParallel"): ("module",),
+    ("torch", "OffloadWrapper"): ("_checkpoint_wrapped_module",),
+    ("torch", "OptimizedModule"): ("_orig_mod",),
+    ("deepspeed", "DeepSpeedEngine"): ("module",),
+    ("lightning", "_FabricModule"): ("_forward_module", "_original_module"),
+    ("lightning_fabric", "_FabricModule"): ("_forward_module", "_original_module"),
+    ("peft", "PeftModel"): ("base_model",),
+    ("peft", "BaseTuner"): ("model",),
+    ("peft", "BaseTunerLayer"): ("base_layer",),
+    ("peft", "AuxiliaryTrainingWrapper"): ("original_module", "modules_to_save"),
 }
 
 
@@ -59,32 +67,63 @@ def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
     >>> [place.name for place in places(wrapped)]
     ['0.weight', '0.bias', '1.weight', '1.bias']
     """
-    return _visit(module, prefix, (), set())
+    seen: set[int] = set()
+    for inside, part, around in modules(module, prefix):
+        for key, tensor in chain(part._parameters.items(), part._buffers.items()):
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                if torch.nn.parameter.is_lazy(tensor):
+                    raise StateError(f"parameter {inside + key!r} has no shape yet: call the module once")
+                yield Place(inside + key, part, key, tensor, around)
 
 
-def _visit(
-    module: torch.nn.Module, prefix: str, around: tuple[tuple[str, Any], ...], seen: set[int]
-) -> Iterator[Place]:
+def modules(
+    module: torch.nn.Module, prefix: str = "", around: tuple[tuple[str, Any], ...] = (), seen: set[int] | None = None
+) -> Iterator[tuple[str, torch.nn.Module, tuple[tuple[str, Any], ...]]]:
+    """Walk through the modules, the outer ones first; each with the prefix of the names in it, and what is around it.
+
+    Raises
+    ------
+    StateError
+        If FSDP1 has flattened the parameters.
+
+    Examples
+    --------
+    >>> [prefix for prefix, _, _ in modules(torch.nn.Sequential(torch.nn.ReLU()))]
+    ['', '0.']
+    """
+    seen = set() if seen is None else seen
     if id(module) in seen:
         return
     seen.add(id(module))
-    if is_of_torch(module, "FullyShardedDataParallel"):
+    if is_of(module, "FullyShardedDataParallel"):
         raise StateError(
             f"module {prefix.rstrip('.')!r} is wrapped by FullyShardedDataParallel, which flattens parameters: "
             "initialise before wrapping, or use torch.distributed.fsdp.fully_shard"
         )
     around = *around, (prefix, module)
-    for key, tensor in chain(module._parameters.items(), module._buffers.items()):
-        if tensor is not None and id(tensor) not in seen:
-            seen.add(id(tensor))
-            if torch.nn.parameter.is_lazy(tensor):
-                raise StateError(f"parameter {prefix + key!r} has no shape yet: call the module once")
-            yield Place(prefix + key, module, key, tensor, around)
+    yield prefix, module, around
+    kind: Any = type(module)
+    wrapped = _wrapped(kind)
     for name, child in module.named_children():
-        wrapped = any(is_of_torch(module, wrapper) for wrapper, attribute in _WRAPPED.items() if attribute == name)
-        yield from _visit(child, prefix if wrapped else f"{prefix}{name}.", around, seen)
+        if name == "modules_to_save" and name in wrapped:  # copies of the original module, one for each adapter
+            for copy in child.children():
+                yield from modules(copy, prefix, around, seen)
+        else:
+            yield from modules(child, prefix if name in wrapped else f"{prefix}{name}.", around, seen)
 
 
-def is_of_torch(module: torch.nn.Module, name: str) -> bool:
-    """Say whether a module is of a class of torch, which need not be imported to ask."""
-    return any(kind.__name__ == name and kind.__module__.startswith("torch.") for kind in type(module).__mro__)
+def is_of(module: Any, name: str, package: str = "torch") -> bool:
+    """Say whether an object is of a class of a package, which need not be imported to ask."""
+    kind: Any = type(module)
+    return (package, name) in _classes(kind)
+
+
+@lru_cache(maxsize=1024)  # models have thousands of modules of a few classes
+def _classes(kind: Hashable) -> set[tuple[str, str]]:
+    return {(base.__module__.split(".")[0], base.__name__) for base in getattr(kind, "__mro__", ())}
+
+
+@lru_cache(maxsize=1024)
+def _wrapped(kind: Hashable) -> set[str]:
+    return {name for wrapper in _WRAPPED.keys() & _classes(kind) for name in _WRAPPED[wrapper]}

@@ -1,0 +1,90 @@
+"""Which name decides the values of a parameter: tied weights, and models whose names have moved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from numparam.errors import ArgumentTypeError
+from numparam.torch.walk import modules
+
+Rename = Callable[[str], str] | Mapping[str, str]
+
+
+def renaming(rename: Rename | None) -> Callable[[str], str]:
+    """Return the function that a user's `rename` stands for.
+
+    Parameters
+    ----------
+    rename : callable, mapping or None
+        A mapping has patterns: a ``*`` of the new name is what the ``*`` of the old one at the same place matched. A
+        pattern without ``*`` also matches what begins with it and a dot. The first that matches decides.
+
+    Raises
+    ------
+    TypeError
+        If it is of another kind.
+
+    Examples
+    --------
+    >>> renaming({"layers.0": "layers.8", "block_*.w": "blocks.*.weight"})("layers.0.bias")
+    'layers.8.bias'
+    >>> renaming({"block_*.w": "blocks.*.weight"})("block_3.w")
+    'blocks.3.weight'
+    """
+    if rename is None:
+        return str
+    if not isinstance(rename, Mapping):
+        if not callable(rename):
+            raise ArgumentTypeError(f"rename is a callable or a mapping of patterns, found {rename!r}")
+        return _checked(rename)
+    patterns = []
+    for old, new in rename.items():
+        pieces = [re.escape(piece) for piece in old.split("*")]
+        patterns.append((re.compile("(.*?)".join(pieces) + (r"(\..*)?" if "*" not in old else "")), "*" in old, new))
+
+    def by_pattern(name: str) -> str:
+        for pattern, has_stars, new in patterns:
+            match = pattern.fullmatch(name)
+            if match is not None:
+                if not has_stars:
+                    return new + (match.group(1) or "")
+                first, *pieces = new.split("*")
+                return first + "".join(map("".join, zip(match.groups(), pieces, strict=False)))
+        return name
+
+    return by_pattern
+
+
+def _checked(rename: Callable[[str], str]) -> Callable[[str], str]:
+    def call(name: str) -> str:
+        new = rename(name)
+        if not isinstance(new, str):
+            raise ArgumentTypeError(f"rename({name!r}) must return a name, found {new!r}")
+        return new
+
+    return call
+
+
+def tied(module: torch.nn.Module, prefix: str = "") -> dict[str, str]:
+    """Return the ties that models of transformers declare, by names: which parameter is another one.
+
+    Examples
+    --------
+    >>> class Net(torch.nn.Module):
+    ...     all_tied_weights_keys = {"head.weight": "embed.weight"}
+    >>> tied(Net())
+    {'head.weight': 'embed.weight'}
+    """
+    found: dict[str, str] = {}
+    for inside, part, _ in modules(module, prefix):
+        keys: Any = getattr(part, "all_tied_weights_keys", None)
+        if keys is None and getattr(getattr(part, "config", None), "tie_word_embeddings", False):
+            keys = getattr(part, "_tied_weights_keys", None)
+        if isinstance(keys, Mapping):
+            for target, source in keys.items():
+                found.setdefault(inside + target, inside + source)
+    return {target: found.get(source, source) for target, source in found.items()}

@@ -1,0 +1,112 @@
+"""How the modules of a model declare that they start: the code of their authors, which `init_` runs while drawing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from numparam.rules import RuleError
+from numparam.torch.walk import is_of, modules
+
+METHODS = (
+    "init_states",
+    "init_weights",
+    "initialize_weights",
+    "_init_weights",
+    "_initialize_weights",
+    "initialize_parameters",
+    "init_parameters",
+    "reset_parameters",
+    "_reset_parameters",
+)
+"""The methods that declare a start, from the one that says most."""
+
+
+class Start(NamedTuple):
+    """The start of a module and of all that is in it."""
+
+    module: torch.nn.Module
+    run: Callable[[], Any]
+    rule: str
+    """The class and its method."""
+
+
+def starts(module: torch.nn.Module, prefix: str = "") -> tuple[list[Start], list[Start]]:
+    """Return the starts of the outermost modules that declare one, and those of adapters inside, which come after.
+
+    Examples
+    --------
+    >>> class Scaled(torch.nn.Linear):
+    ...     def reset_parameters(self):
+    ...         torch.nn.init.ones_(self.weight)
+    >>> [start.rule for start in starts(torch.nn.Sequential(Scaled(2, 2), torch.nn.Linear(2, 2)))[0]]
+    ['Scaled.reset_parameters']
+    """
+    outer: dict[int, Start] = {}
+    adapters = []
+    for _, part, around in modules(module, prefix):
+        if is_of(part, "LoraLayer", "peft"):
+            configs: Any = next((outside.peft_config for _, outside in around if hasattr(outside, "peft_config")), {})
+            adapters.append(Start(part, _lora(part, configs), f"{type(part).__qualname__}.reset_lora_parameters"))
+        elif not any(id(outside) in outer for _, outside in around) and (start := start_of(part)) is not None:
+            outer[id(part)] = start
+    return list(outer.values()), adapters
+
+
+def start_of(module: torch.nn.Module) -> Start | None:
+    """Return the start that the class of a module declares, None if it is a layer of torch or declares none."""
+    kind = type(module)
+    if is_of(module, "PreTrainedModel", "transformers"):
+        return Start(module, lambda: _transformers(module), f"{kind.__qualname__}._init_weights")
+    for name in METHODS:
+        owner = next((base for base in kind.__mro__ if name in vars(base)), None)
+        if owner is None or owner.__module__.split(".")[0] == "torch":
+            continue
+        method = getattr(module, name)
+        needed = [
+            argument
+            for argument in inspect.signature(method).parameters.values()
+            if argument.default is argument.empty
+            and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
+        ]
+        rule = f"{kind.__qualname__}.{name}"
+        if not needed:
+            return Start(module, method, rule)
+        if len(needed) == 1 and (needed[0].name in ("module", "m", "layer") or "Module" in str(needed[0].annotation)):
+            return Start(module, lambda method=method: module.apply(method), rule)  # type: ignore[misc]
+    return None
+
+
+def _transformers(model: Any) -> None:
+    """Run the initialisation of a model of transformers, which skips what it has marked as initialised."""
+    for part in model.modules():
+        for marked in (part, *part._parameters.values(), *part._buffers.values()):
+            if getattr(marked, "_is_hf_initialized", False):
+                marked._is_hf_initialized = False
+    for part in model.modules():
+        if is_of(part, "LoraLayer", "peft"):
+            for name, child in part.named_children():
+                for inside in child.modules() if name != "base_layer" else ():
+                    inside._is_hf_initialized = True  # PEFT starts it
+    if hasattr(model, "initialize_weights"):
+        model.initialize_weights()
+    else:
+        with torch.no_grad():
+            model.apply(model._init_weights)
+
+
+def _lora(layer: Any, configs: Any) -> Callable[[], None]:
+    def run() -> None:
+        for adapter in dict.fromkeys([*layer.lora_A, *getattr(layer, "lora_embedding_A", ())]):
+            how = getattr(configs.get(adapter), "init_lora_weights", True)
+            if not isinstance(how, bool) and how != "gaussian":
+                raise RuleError(
+                    f"adapter {adapter!r} starts with init_lora_weights={how!r}, which is computed from the weights of "
+                    "the base model: add the adapter after init_, or give rules for its parameters"
+                )
+            layer.reset_lora_parameters(adapter, how)
+
+    return run

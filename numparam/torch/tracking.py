@@ -1,0 +1,289 @@
+"""Which part of which parameter a tensor shows, inside an initialisation that somebody else wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from numparam.indexing.region import Region
+from numparam.initializer import Initializer
+from numparam.torch.shards import held_part
+from numparam.torch.walk import Place
+
+
+class Strided(Region):
+    """Describe a view of a tensor that indexing alone does not give, such as a transposed or a flattened one.
+
+    Parameters
+    ----------
+    full_shape, shape : tuple of int
+        Of the tensor, and of the view.
+    base : int
+        The flat index of the first element.
+    steps : tuple of int
+        Of the flat index, along each axis of the view.
+
+    Examples
+    --------
+    >>> Strided((3, 4), (4, 3), 0, (1, 4)).span()
+    (0, (1, 4))
+    """
+
+    __slots__ = ("_span",)
+
+    def __init__(self, full_shape: tuple[int, ...], shape: tuple[int, ...], base: int, steps: tuple[int, ...]) -> None:
+        self.full_shape, self.shape = full_shape, shape
+        self._chosen = ()  # not the full tensor in its own order
+        self._span = base, steps
+
+    @property
+    def whole(self) -> bool:
+        """Say that the view is not the tensor itself."""
+        return False
+
+    def span(self) -> tuple[int, tuple[int, ...]]:
+        """Locate the view in the row-major order of the tensor."""
+        return self._span
+
+    def __repr__(self) -> str:
+        return f"Strided({self.full_shape}: {self.shape}, {self._span})"
+
+
+@dataclass(eq=False)
+class Tracked:
+    """A parameter or buffer, and what has been written to it so far."""
+
+    place: Place
+    name: str
+    """Of the stream of its values."""
+    local: torch.Tensor
+    region: Region
+    """Of the full tensor, that `local` holds."""
+    start: Initializer | Callable[[], None] | None = None
+    """What fills it where nothing else does."""
+    written: bool = False
+    how: Initializer | str = "computed"
+    """The last that wrote the full tensor."""
+    draws: int = 0
+    """How often the full tensor has been drawn."""
+    log: list[tuple[Initializer, Part]] | None = None
+    """What was written to a parameter that has no name yet."""
+    version: int = -1
+    _parts: list[tuple[int, int, int]] = field(default_factory=list)
+    _covered: dict[Any, int] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the full tensor."""
+        return self.region.full_shape
+
+    def forget(self) -> None:
+        """Start anew, as if nothing had been written."""
+        self.written, self.draws, self._parts, self._covered = False, 0, [], {}
+
+    def cover(self, part: Part) -> None:
+        """Note that a part has been written."""
+        if part.whole or self.written:
+            self.written = True
+            return
+        self._covered[part.start, part.shape] = math.prod(part.shape)
+        self.written = sum(self._covered.values()) >= math.prod(self.shape)
+
+    def number(self, part: Part) -> int:
+        """Count how often the elements of a part have been drawn before, and that they are drawn again.
+
+        The count depends on no rank and no order: two parts without common elements do not count for each other.
+        """
+        if part.whole:
+            number = max([self.draws, *[count + 1 for _, _, count in self._parts]])
+            self.draws, self._parts = number + 1, []
+            return number
+        first, last = part.start, part.stop
+        number = max([self.draws, *[count + 1 for low, high, count in self._parts if low < last and first < high]])
+        self._parts.append((first, last, number))
+        return number
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a tensor shows of a tracked one, and what of this the rank holds."""
+
+    tracked: Tracked
+    shape: tuple[int, ...]
+    """Of the tensor, on all ranks together."""
+    out: torch.Tensor
+    """The memory of this rank."""
+    region: Region | None
+    """What `out` is of the full tracked tensor; None if no strides say so."""
+    inner: Region
+    """What `out` is of the tensor itself."""
+    start: int
+    """The flat index of its first element in the full tensor."""
+    stop: int
+    """A flat index behind its last element."""
+    whole: bool = False
+
+
+class Tracker:
+    """Know the parameters and buffers of a module by their memory.
+
+    Examples
+    --------
+    >>> from numparam.torch.walk import places
+    >>> layer = torch.nn.Linear(4, 3)
+    >>> tracker = Tracker(map(tracked, places(layer)))
+    >>> tracker.find(layer.weight.data[1:].t()).region
+    Strided((3, 4): (4, 2), (4, (1, 4)))
+    """
+
+    def __init__(self, all_tracked: Iterator[Tracked]) -> None:
+        self.all: list[Tracked] = []
+        self._by_memory: dict[int, list[Tracked]] = {}
+        self._standing: dict[int, tuple[torch.Tensor, Tracked, Region]] = {}
+        for item in all_tracked:
+            self.add(item)
+
+    def add(self, item: Tracked) -> None:
+        """Know one more tensor."""
+        self.all.append(item)
+        self._by_memory.setdefault(_memory(item.local), []).append(item)
+
+    def moved(self, item: Tracked) -> None:
+        """Take the memory that ``tensor.data = ...`` has given to a tensor."""
+        tensor = getattr(item.place.owner, item.place.key)
+        self._by_memory.get(_memory(item.local), [item]).remove(item)
+        item.local, item.region = held_part(tensor)
+        self._by_memory.setdefault(_memory(item.local), []).append(item)
+
+    def stand_in(self, item: Tracked, region: Region) -> torch.Tensor:
+        """Return a tensor without memory for a part of a sharded one, which no view of torch shows."""
+        tensor = torch.empty(region.shape, dtype=item.local.dtype, device="meta")
+        self._standing[id(tensor)] = tensor, item, region
+        return tensor
+
+    def standing(self, tensor: Any) -> tuple[Tracked, Region] | None:
+        """Return the sharded tensor of which another one shows a region, if one does."""
+        found = self._standing.get(id(tensor))
+        return None if found is None else found[1:]
+
+    def tracked(self, tensor: torch.Tensor) -> Tracked | None:
+        """Return the tensor whose memory another one shares."""
+        standing = self._standing.get(id(tensor))
+        if standing is not None:
+            return standing[1]
+        local: Any = getattr(tensor, "_local_tensor", tensor)
+        try:
+            found = self._by_memory.get(_memory(local))
+        except (RuntimeError, NotImplementedError):  # a tensor without a storage
+            return None
+        if found is None:
+            return None
+        offset = local.storage_offset()
+        for item in found:
+            first = item.local.storage_offset()
+            if len(found) == 1 or item.local is local or first <= offset < first + max(_extent(item.local), 1):
+                return item
+        return None
+
+    def find(self, tensor: torch.Tensor) -> Part | None:
+        """Return what a tensor shows of a tracked one, if it does."""
+        item = self.tracked(tensor)
+        if item is None:
+            return None
+        if id(tensor) in self._standing:
+            return _part_of_shard(item, self._standing[id(tensor)][2])
+        shape = tuple(tensor.shape)
+        local: Any = getattr(tensor, "_local_tensor", tensor)
+        full = item.region.full_shape
+        is_local = local.shape == item.local.shape and local.stride() == item.local.stride()
+        if is_local and shape == full and local.storage_offset() == item.local.storage_offset():
+            return Part(item, full, item.local, item.region, item.region, 0, math.prod(full), whole=True)
+        if local.dtype != item.local.dtype:
+            return None
+        region = _strided(item, local)
+        base, steps = (0, ()) if region is None else region.span()
+        stop = base + 1 + sum(step * (length - 1) for step, length in zip(steps, local.shape, strict=False))
+        inner = Region.full(tuple(local.shape))
+        if is_local and shape == tuple(local.shape) and local.storage_offset() == item.local.storage_offset():
+            # What the rank holds, written as if it were the full tensor: all ranks together write all of it.
+            return Part(item, full, item.local, item.region, item.region, 0, math.prod(full), whole=True)
+        return Part(item, shape, local, region, inner, base, stop)
+
+
+def tracked(place: Place, name: str | None = None) -> Tracked:
+    """Track the tensor of a place under the name of its stream."""
+    local, region = held_part(place.tensor)
+    return Tracked(place, place.name if name is None else name, local, region)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    last: int = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if n > 1)
+    return last + 1
+
+
+def _strided(item: Tracked, view: torch.Tensor) -> Region | None:
+    """Return the flat indices in the full tensor of a view of what this rank holds of it; None if no strides do."""
+    base, steps = item.region.span()
+    offset = view.storage_offset() - item.local.storage_offset()
+    axes = [
+        (stride, step, length)
+        for stride, step, length in zip(item.local.stride(), steps, item.local.shape, strict=True)
+        if length > 1
+    ]
+    if all(stride == step for stride, step, _ in axes):  # full, or a block of rows
+        return Strided(item.shape, tuple(view.shape), base + offset, tuple(view.stride()))
+    axes.sort(reverse=True)
+    reached = []
+    for stride, step, _ in axes:
+        index, offset = divmod(offset, stride)
+        base += index * step
+        reached.append(index)
+    found = []
+    for stride, length in zip(view.stride(), view.shape, strict=True):
+        axis = next((at for at, (own, _, _) in enumerate(axes) if stride and stride % own == 0), None)
+        if length <= 1:
+            found.append(0)
+            continue
+        if axis is None:
+            return None
+        times = stride // axes[axis][0]
+        reached[axis] += times * (length - 1)
+        found.append(times * axes[axis][1])
+    if offset or any(index >= length for index, (_, _, length) in zip(reached, axes, strict=True)):
+        return None
+    return Strided(item.shape, tuple(view.shape), base, tuple(found))
+
+
+def _part_of_shard(item: Tracked, region: Region) -> Part:
+    """Return what this rank holds of a region of a sharded tensor."""
+    local: list[slice] = []
+    inner: list[slice] = []
+    for wanted, held in zip(region.ranges, item.region.ranges, strict=True):
+        first = max(0, -(-(held.start - wanted.start) // wanted.step))
+        last = max(first, min(len(wanted), -(-(held.stop - wanted.start) // wanted.step)))
+        begin = wanted.start + first * wanted.step - held.start
+        local.append(slice(begin, begin + (last - first) * wanted.step, wanted.step) if last > first else slice(0, 0))
+        inner.append(slice(first, last))
+    kept = [axis for axis, pick in region._picks if isinstance(pick, range)]
+    dropped = [axis for axis, pick in region._picks if not isinstance(pick, range)]
+    is_empty = any(part.start == part.stop for part in inner)
+    relative = Region.full(region.shape)[tuple(inner[axis] for axis in kept)]
+    held_region = region[tuple(inner[axis] for axis in kept)]
+    base, steps = region.span()
+    stop = base + 1 + sum(step * (length - 1) for step, length in zip(steps, region.shape, strict=True))
+    if is_empty:
+        out = item.local.new_empty((0,))
+        return Part(item, region.shape, out, Region.full((0,)), Region.full((0,)), base, stop)
+    out = item.local[tuple(local)]
+    for axis in reversed(dropped):
+        out = out.select(axis, 0)
+    whole = region.whole
+    return Part(item, region.shape, out, held_region, relative, base, stop, whole=whole)
