@@ -54,7 +54,8 @@ class Between(RandomInitializer):
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = float(low), float(high)
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        """Fill `out` with the values of a region."""
         source.uniform(out, region, self.low, self.high)
 
 
@@ -79,7 +80,8 @@ class Transformed(Initializer):
     def __init__(self, distribution: str, *arguments: float) -> None:
         self.distribution, self.arguments = distribution, arguments
 
-    def _initialize_region(self, out: Buffer, region: Region, source: Source) -> None:
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        """Fill `out` with the values of a region."""
         values = np.empty(region.shape)
         if self.distribution == "log_normal":
             mean, sigma = self.arguments

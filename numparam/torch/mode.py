@@ -122,7 +122,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     def _draw(self, tensor: torch.Tensor, how: Initializer) -> None:
         """Fill a temporary tensor from the stream of the module that made it, and of the call."""
         local, region = held_part(tensor)
-        how._check(region.full_shape, dtype_of(tensor))
+        how.check(region.full_shape, dtype_of(tensor))
         with torch.no_grad():
             Fill(self._next(), tensor, local, region, how, self.seed).run()
 
@@ -230,7 +230,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     def _check(self, how: Initializer, part: Part, dtype: Any) -> None:
         if draws.needs_axes(how) and part.inner.size and part.inner.full_shape != part.shape and not part.whole:
             raise StateError(f"{how!r} needs all of a part, found a view of a shard")
-        how._check(part.shape, dtype)
+        how.check(part.shape, dtype)
 
     def keep(self, item: Tracked) -> None:
         """Keep what is in the memory of a tensor, to give it back after an error."""
