@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.editable_wheel import editable_wheel
 from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
@@ -28,12 +29,20 @@ class LinkedSdist(sdist):
         (Path(base_dir) / "numparam/kernels").symlink_to("../kernels", target_is_directory=True)
 
 
+class LinkedEditable(editable_wheel):
+    """Put the checkout on the path: the mapping of the kernels asks for an import hook, which no type checker follows."""
+
+    def finalize_options(self) -> None:
+        """Take the packages where the link shows them."""
+        super().finalize_options()
+        self.package_dir = {"": "."}
+
+
 # A fresh folder for each build: setuptools ships whatever an earlier build left behind, deleted modules too.
 with tempfile.TemporaryDirectory() as folder:
     setup(
         long_description=readme(),
         long_description_content_type="text/markdown",
-        cmdclass={"sdist": LinkedSdist},
-        # "compat" is a path instead of an import hook, which no type checker follows.
-        options={"build": {"build_base": folder}, "editable_wheel": {"mode": "compat"}},
+        cmdclass={"editable_wheel": LinkedEditable, "sdist": LinkedSdist},
+        options={"build": {"build_base": folder}},
     )
