@@ -86,9 +86,15 @@ def markdown(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
+def version_of(name: str) -> str:
+    """Return the version of an installed module, whatever its distribution is called."""
+    names = importlib.metadata.packages_distributions().get(name, [])
+    return importlib.metadata.version(names[0]) if names else "of the checkout"
+
+
 def heading(where: str, libraries: Iterable[str], absent: Iterable[str], *explanation: str) -> str:
     """Say when, where and with which versions was measured, what the numbers are, and who was absent."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    versions = ", ".join(f"{name} {version_of(name)}" for name in libraries)
     missing = [f"Absent: {name}." for name in absent]
     return "\n".join([f"{date.today():%d %B %Y}; {where}; {versions}.", *explanation, *missing, ""])
 

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -202,8 +202,8 @@ def best_seconds(call: Call, rounds: int) -> float:
     return best
 
 
-def queuing() -> str:
-    """Say how long it takes to queue a fill, which is what a small one costs; nothing is waited for."""
+def queuing() -> float:
+    """Return the seconds it takes to queue a fill, which is what a small one costs; nothing is waited for."""
     fill, best = numparam("normal", "float32", 4), float("inf")
     fill()  # compiles
     for _ in range(20):
@@ -212,37 +212,53 @@ def queuing() -> str:
             fill()
         best = min(best, (perf_counter() - start) / 100)
         synchronise(None)
-    return f"To queue a fill takes {best * 1e6:.1f} µs."
+    return best
+
+
+Measured = tuple[str, dict[str, float]]
+"""The name of a row, and what each contender does in a second: the limit first, numparam second."""
 
 
 def compare(
     name: str, makers: Mapping[str, Callable[..., Call | None]], row: Sequence[Any], work: int, rounds: int
-) -> list[str]:
-    """Return a line of a table: own speed in 1e9 of `work`, part of the limit that comes first, and every peer's."""
+) -> Measured:
+    """Measure all contenders of a row; one that fails is named and left out."""
     print(name, file=sys.stderr)
     speed: dict[str, float] = {}
     for who, make in makers.items():
-        call = make(*row)
-        if call is not None:
-            speed[who] = work / best_seconds(call, rounds)
-        del call  # its arrays go before the next one's come
-    own, limit = speed["numparam"], speed[next(iter(makers))]
-    peers = list(makers)[2:]
-    ratios = [f"{speed[who] / 1e9:.3g} ({own / speed[who]:.3g}×)" if who in speed else "–" for who in peers]
-    return [name, f"{own / 1e9:.3g}", f"{own / limit:.0%}", *ratios]
+        try:
+            call = make(*row)
+            if call is not None:
+                speed[who] = work / best_seconds(call, rounds)
+        except Exception as error:
+            if who == "numparam":
+                raise
+            print(f"{name}: {who} failed: {type(error).__name__}: {error}", file=sys.stderr)
+        call = None  # its arrays go before the next one's come
+    return name, speed
 
 
-def fills(elements: int, rounds: int, peers: list[str]) -> list[list[str]]:
-    """Return the table of fills, in G elements/s."""
+def fills(elements: int, rounds: int, peers: list[str]) -> Iterator[Measured]:
+    """Yield fills, in elements/s."""
     makers = {name: FILLERS[name] for name in ("memset", "numparam", *peers)}
-    rows = [compare(f"{row[0]} {row[1]}", makers, (*row, elements), elements, rounds) for row in FILLS]
-    return [["fill", "numparam", "of memset", *peers], *rows]
+    for row in FILLS:
+        yield compare(f"{row[0]} {row[1]}", makers, (*row, elements), elements, rounds)
 
 
-def copies(elements: int, rounds: int, peers: list[str]) -> list[list[str]]:
-    """Return the table of copies, in GB/s read and written."""
+def copies(elements: int, rounds: int, peers: list[str]) -> Iterator[Measured]:
+    """Yield copies, in bytes/s read and written."""
     side = math.isqrt(elements)
-    peers = [name for name in peers if name in COPIERS]
-    makers = {name: COPIERS[name] for name in ("memcpy", "numparam", *peers)}
-    rows = [compare(name, makers, (*row, side), _moved(*row, side), rounds) for name, row in COPIES.items()]
-    return [["copy", "numparam", "of memcpy", *peers], *rows]
+    makers = {name: COPIERS[name] for name in ("memcpy", "numparam", *peers) if name in COPIERS}
+    for name, row in COPIES.items():
+        yield compare(name, makers, (*row, side), _moved(*row, side), rounds)
+
+
+def table(kind: str, limit: str, rows: Iterable[Measured], peers: Sequence[str]) -> list[list[str]]:
+    """Return the lines of a table: own speed in units of 1e9, its part of the limit, and every peer's."""
+    lines = [[kind, "numparam", f"of {limit}", *peers]]
+    for name, speed in rows:
+        own = speed["numparam"]
+        part = f"{own / speed[limit]:.0%}" if limit in speed else "–"
+        ratios = [f"{speed[who] / 1e9:.3g} ({own / speed[who]:.3g}×)" if who in speed else "–" for who in peers]
+        lines.append([name, f"{own / 1e9:.3g}", part, *ratios])
+    return lines

@@ -228,9 +228,10 @@ def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
             f"and written; {IN_BRACKETS}",
         )
     )
-    print(markdown(gpu_peers.fills(elements, rounds, peers)), end="\n\n")
-    print(markdown(gpu_peers.copies(elements, rounds, peers)), end="\n\n")
-    print(gpu_peers.queuing())
+    fills, copies = gpu_peers.fills(elements, rounds, peers), gpu_peers.copies(elements, rounds, peers)
+    print(markdown(gpu_peers.table("fill", "memset", fills, peers)), end="\n\n")
+    print(markdown(gpu_peers.table("copy", "memcpy", copies, [peer for peer in peers if peer != "jax"])), end="\n\n")
+    print(f"To queue a fill takes {gpu_peers.queuing() * 1e6:.1f} µs.")
 
 
 def main() -> None:
