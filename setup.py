@@ -30,7 +30,7 @@ class LinkedSdist(sdist):
 
 
 class LinkedEditable(editable_wheel):
-    """Put the checkout on the path: the mapping of the kernels asks for an import hook, which no type checker follows."""
+    """Put the checkout on the path: the mapping of the kernels asks for a hook that no type checker follows."""
 
     def finalize_options(self) -> None:
         """Take the packages where the link shows them."""
