@@ -11,15 +11,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError
 def as_bool(what: str, value: Any) -> bool:
     """Return a value that is exactly True or False.
 
-    Raises
-    ------
-    ArgumentTypeError
-        If it is something else, 1 and 0 included. It is also a TypeError.
-
-    Examples
-    --------
-    >>> as_bool("mean", True)
-    True
+    Anything else, 1 and 0 included, is an ArgumentTypeError.
     """
     if not isinstance(value, bool):
         raise ArgumentTypeError(f"{what} is True or False, found {value!r:.80}")
@@ -29,17 +21,7 @@ def as_bool(what: str, value: Any) -> bool:
 def as_int(what: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """Return an integer, of Python or of NumPy, as a Python int, but not a bool.
 
-    Raises
-    ------
-    ArgumentTypeError
-        If it is not an integer. It is also a TypeError.
-    ArgumentValueError
-        If it is below `low` or above `high`. It is also a ValueError.
-
-    Examples
-    --------
-    >>> as_int("ranks", np.int64(4), low=1)
-    4
+    Anything else is an ArgumentTypeError, one below `low` or above `high` an ArgumentValueError.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ArgumentTypeError(f"{what} is an int, found {value!r:.80}")
@@ -52,12 +34,7 @@ def as_int(what: str, value: Any, low: int | None = None, high: int | None = Non
 def as_mesh(what: str, value: Any) -> dict[str, int]:
     """Return a mesh of ranks: the names of its axes and their lengths, at least 1.
 
-    Raises
-    ------
-    ArgumentTypeError
-        If it does not map str to int. It is also a TypeError.
-    ArgumentValueError
-        If a length is below 1. It is also a ValueError.
+    A mapping of another kind is an ArgumentTypeError, a length below 1 an ArgumentValueError.
     """
     if not isinstance(value, Mapping) or not all(isinstance(axis, str) for axis in value):
         raise ArgumentTypeError(f"{what} maps the names of axes to their lengths, found {value!r:.80}")

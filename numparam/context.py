@@ -1,4 +1,4 @@
-"""The parallel context: the mode, the place in it, and the options that sharded parameters are made under."""
+"""The parallel context: the mode, the place of this rank, and the options of sharded parameters."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -22,7 +22,7 @@ class ParallelMode:
         `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is held in full.
     ``AUTO_PARALLEL``
         The same; and ``Cell.init_parameters_data(auto_parallel_mode=True)`` chooses the layouts that the user did not
-        give, as `numparam.automatic_layouts` says, over the ``mesh`` and within the ``memory_per_rank`` of the context.
+        give, as `numparam.automatic_layouts` does, over the ``mesh`` and within the ``memory_per_rank`` of the context.
 
     `Cell.init_parameters_data` reads no layouts in the first three modes; a layout that is given to
     `Parameter.init_data` itself counts in every mode. All modes give a parameter the same values.
@@ -239,7 +239,7 @@ def set_auto_parallel_context(**options: Any) -> None:
     **options
         These act:
 
-        * ``parallel_mode``, one of `ParallelMode`, which says what they mean (``"stand_alone"``);
+        * ``parallel_mode``, one of `ParallelMode` (``"stand_alone"``);
         * ``device_num``, the number of ranks (1), and ``global_rank``, the rank of this process, from 0 to 4095 (0);
         * ``gradients_mean``, whether gradients are averaged, not summed, over the ranks (False);
         * ``enable_parallel_optimizer``, whether the optimizer shards the parameters that every rank would hold in full
@@ -304,18 +304,7 @@ def _settle_level(given: Mapping[str, Any], merged: dict[str, Any]) -> None:
 
 
 def get_auto_parallel_context(key: str) -> Any:
-    """Return an option of the parallel context.
-
-    Raises
-    ------
-    ValueError
-        If there is no such option.
-
-    Examples
-    --------
-    >>> get_auto_parallel_context("device_num")
-    1
-    """
+    """Return an option of the parallel context; a ValueError if there is no such option."""
     if key in _VIEWS:
         return _VIEWS[key].from_option(_context[_VIEWS[key].option])
     _option(key)
@@ -329,14 +318,7 @@ def parallel_mode() -> str:
 
 
 def reset_auto_parallel_context() -> None:
-    """Set every option of the parallel context to its default.
-
-    Examples
-    --------
-    >>> reset_auto_parallel_context()
-    >>> get_auto_parallel_context("parallel_mode")
-    'stand_alone'
-    """
+    """Set every option of the parallel context to its default."""
     _context.update({key: default for key, (default, _) in _OPTIONS.items()})
 
 

@@ -136,7 +136,7 @@ def test_a_tuple_says_the_same_or_is_not_written(written: Layout, shape: tuple[i
 
 def test_a_tuple_cannot_say_everything() -> None:
     written = Layout({"dp": 2, "tp": 4}, (), optimizer_shard="dp")
-    with pytest.raises(ValueError, match=r"the fastest axes of the mesh that hold replicas.* it cannot say Layout"):
+    with pytest.raises(ValueError, match=r"the fastest axes of the mesh that hold replicas.* it cannot express Layout"):
         written.to_tuple((16, 6))
     with pytest.raises(ValueError, match="has 2 items, one for each axis"):
         Layout({"dp": 2}, (None, "dp")).to_tuple((16,))
@@ -156,8 +156,8 @@ def test_a_tuple_cannot_say_everything() -> None:
         (layout([4], [1, -1]), ValueError, "names axes of dev_mat"),
         (layout([4], [0, 0]), ValueError, "once each"),
         (layout([4], [0]), ValueError, "tensor_map has 1 items, one for each axis"),
-        (layout([5], [0, -1]), ValueError, "cuts axis 0 into 5 parts, which do not divide 8"),
-        (layout([4], [0, -1], [4, 3]), ValueError, r"cuts slices of shape \(2, 6\), its slice_shape says \(4, 3\)"),
+        (layout([5], [0, -1]), ValueError, "splits axis 0 into 5 parts, which do not divide 8"),
+        (layout([4], [0, -1], [4, 3]), ValueError, r"gives slices of shape \(2, 6\), its slice_shape is \(4, 3\)"),
         (layout([4], [0, -1], "26"), TypeError, "slice_shape holds ints"),
         (([4], [0, -1], None, "x", True, ""), TypeError, "field_size holds ints"),
         (([4], [0, -1], None, 0, "yes", ""), TypeError, "uniform_split is True or False"),
@@ -165,7 +165,7 @@ def test_a_tuple_cannot_say_everything() -> None:
         ((*layout([4], [0, -1]), [8, 6], 1), ValueError, "six items .*, and maybe full_shape; found 8"),
         (layout([2, 2], [[1, -1], -1]), ValueError, "-1 on its own"),
         (layout([4], [0, -1], None, 3), TypeError, "opt_shard_group is a str"),
-        (layout([2, 2], [1, -1], [3, 6], "group"), ValueError, "its slice_shape says"),
+        (layout([2, 2], [1, -1], [3, 6], "group"), ValueError, "its slice_shape is"),
     ],
     ids=str,
 )
@@ -186,7 +186,7 @@ def test_rank_outside_the_grid() -> None:
 def test_changed_parallel_mode() -> None:
     lazy, made = Parameter(initializer("normal", (8, 6)), name="w"), Parameter(1.0)
     numparam.set_auto_parallel_context(parallel_mode="auto_parallel")
-    with pytest.raises(RuntimeError, match="'w' was made in parallel mode 'stand_alone', now it is 'auto_parallel'"):
+    with pytest.raises(RuntimeError, match="'w' was created in parallel mode 'stand_alone', now it is 'auto_parallel'"):
         lazy.init_data()
     assert made.init_data() is made
     numparam.reset_auto_parallel_context()

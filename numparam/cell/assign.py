@@ -87,7 +87,7 @@ def _add_parameter(tree: Tree, key: str, parameter: Parameter) -> None:
 
 
 def _check_name(tree: Tree, key: str, parameter: Parameter, leaving: Set[str]) -> None:
-    """Raise if another parameter of the cell has the same name, those at keys that are leaving left out."""
+    """Raise if another parameter of the cell has the same name, not counting keys that are leaving."""
     if parameter._name_is_generated:
         return
     name = parameter.name

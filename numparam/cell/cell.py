@@ -175,10 +175,7 @@ class Cell(Tree):
     def construct(self, *inputs: Any, **options: Any) -> Any:  # noqa: ARG002
         """Compute the output; every subclass that is called needs to define it.
 
-        Raises
-        ------
-        NotImplementedError
-            If the class does not define it. It is also an AttributeError.
+        Otherwise it raises a NotImplementedError that is also an AttributeError.
         """
         raise _NoConstructError(f"{type(self).__name__} has no method construct(self, ...), so it cannot be called")
 
@@ -255,7 +252,7 @@ class Cell(Tree):
         return self
 
     def apply(self, fn: Callable[[Cell], object]) -> Self:
-        """Call a function with every cell: those below first, this one last."""
+        """Call a function with every cell: the cells below first, this one last."""
         for child in Cell.cells(self):
             child.apply(fn)
         fn(self)
@@ -268,12 +265,12 @@ class Cell(Tree):
         ----------
         auto_parallel_mode : bool
             Whether layouts that the user did not give are chosen, if the parallel mode is ``"auto_parallel"``; see
-            `numparam.automatic_layouts`. `Parameter.layout` says which.
+            `numparam.automatic_layouts`. They are in `Parameter.layout`.
 
         Returns
         -------
         dict of Parameter to Parameter
-            Every parameter, to itself: none is replaced.
+            Every parameter, to itself.
 
         Raises
         ------
@@ -333,7 +330,7 @@ class Cell(Tree):
         return state.save_state(self, prefix)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy values into the parameters and persistent buffers at their paths; all of them or, on an error, none.
+        """Copy values into the parameters and persistent buffers at their paths; on an error nothing changes.
 
         Parameters
         ----------

@@ -75,13 +75,7 @@ class _Numbered(Cell, Generic[C]):
         self._arrange(members)
 
     def append(self, cell: C) -> Self:
-        """Add a cell at the end.
-
-        Raises
-        ------
-        TypeError
-            If it is not a cell.
-        """
+        """Add a cell at the end."""
         place = str(len(self._cells))
         if place in self._cells:  # an OrderedDict brought this name
             self._arrange([*self._members, cell])
@@ -93,13 +87,7 @@ class _Numbered(Cell, Generic[C]):
         return self
 
     def extend(self, cells: Iterable[C]) -> Self:
-        """Add cells at the end.
-
-        Raises
-        ------
-        TypeError
-            If it is not a list of cells.
-        """
+        """Add cells at the end."""
         if isinstance(cells, Mapping | str) or not hasattr(cells, "__iter__"):
             raise ArgumentTypeError(f"{type(self).__name__} takes an iterable of cells, found {type(cells).__name__}")
         self._arrange([*self._members, *cells])
@@ -108,15 +96,7 @@ class _Numbered(Cell, Generic[C]):
     __iadd__ = extend
 
     def insert(self, index: SupportsIndex, cell: C) -> None:
-        """Add a cell before another one.
-
-        Raises
-        ------
-        IndexError
-            If there is no such place.
-        TypeError
-            If it is not a cell.
-        """
+        """Add a cell before another one; IndexError if there is no such place."""
         members = self._members
         members.insert(self._place(index, room=1), cell)
         self._arrange(members)
@@ -133,11 +113,6 @@ class CellList(_Numbered[C]):
     auto_prefix : bool
         See `Cell`.
 
-    Raises
-    ------
-    TypeError
-        If it is not a list of cells.
-
     Examples
     --------
     >>> from numparam import Parameter
@@ -153,11 +128,11 @@ class CellList(_Numbered[C]):
         if cells is None:
             return
         if not isinstance(cells, list | CellList):
-            raise ArgumentTypeError(f"a CellList is made of one list of cells, found {type(cells).__name__}")
+            raise ArgumentTypeError(f"a CellList takes one list of cells, found {type(cells).__name__}")
         self._arrange(cells)
 
     def construct(self, *inputs: Any, **options: Any) -> Any:
-        """Refuse: a list does not say what to do with its cells."""
+        """Raise a NotImplementedError."""
         raise NotImplementedError("a CellList cannot be called: call its cells, or use a SequentialCell")
 
 
@@ -170,11 +145,6 @@ class SequentialCell(_Numbered[C]):
         The keys of an OrderedDict are the names of the cells.
     auto_prefix : bool
         See `Cell`.
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
 
     Examples
     --------
@@ -196,11 +166,11 @@ class SequentialCell(_Numbered[C]):
             self._arrange(given)
         else:
             raise ArgumentTypeError(
-                f"a SequentialCell is made of cells, a list or an OrderedDict of them, found {type(given).__name__}"
+                f"a SequentialCell takes cells, a list or an OrderedDict of them, found {type(given).__name__}"
             )
 
     def construct(self, x: Any) -> Any:
-        """Give the input to the first cell, its output to the second, and so on."""
+        """Pass the input to the first cell, its output to the second, and so on."""
         for cell in self:
             x = cell(x)
         return x
@@ -249,7 +219,7 @@ class CellDict(Cell, Generic[C]):
 
     def __getitem__(self, name: str) -> C:
         if name not in self._cells:
-            raise MissingNameError(f"the CellDict has no cell {name!r}; it has {', '.join(self._cells) or 'none'}")
+            raise MissingNameError(f"the CellDict has no cell {name!r}; it has {', '.join(self._cells) or 'no cells'}")
         return cast("C", self._cells[name])
 
     def __setitem__(self, name: str, cell: C) -> None:
@@ -265,7 +235,7 @@ class CellDict(Cell, Generic[C]):
         assign.check_insert(self, name, self._cells)
 
     def update(self, cells: Mapping[str, C] | CellDict[C] | Iterable[tuple[str, C]]) -> None:
-        """Put in cells by name: all of them or, on an error, none."""
+        """Put in cells by name; on an error nothing changes."""
         if not isinstance(cells, Iterable):
             raise ArgumentTypeError(f"a CellDict takes a mapping or pairs, found {type(cells).__name__}")
         pairs = list(cells.items() if isinstance(cells, Mapping | CellDict) else cells)
@@ -299,5 +269,5 @@ class CellDict(Cell, Generic[C]):
         self._cells.clear()
 
     def construct(self, *inputs: Any, **options: Any) -> Any:
-        """Refuse: the names do not say what to do with the cells."""
+        """Raise a NotImplementedError."""
         raise NotImplementedError("a CellDict cannot be called: call its cells")

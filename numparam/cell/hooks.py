@@ -113,7 +113,7 @@ def register_load_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> H
 
 
 def register_load_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
-    """Call ``hook(cell, keys)`` after `load_state_dict` copied; what it removes from the keys is no error."""
+    """Call ``hook(cell, keys)`` after `load_state_dict` copied; removing paths from the keys settles them."""
     return _registered(self, Hook("load post", hook))
 
 

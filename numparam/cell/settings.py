@@ -1,4 +1,4 @@
-"""What a cell is told for training and for parallel runs: methods of `numparam.Cell`."""
+"""Settings of a cell for training and for parallel runs: methods of `numparam.Cell`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,7 @@ def set_grad(self: C, requires_grad: bool = True) -> C:
 def to_float(self: C, dst_type: Any) -> C:
     """Ask this cell and all below it to compute in float16, float32 or bfloat16; the parameters keep their dtype.
 
-    ``construct`` finds it in ``compute_dtype``. To convert the parameters, see `Cell.to`.
-
-    Raises
-    ------
-    ValueError
-        If it is another dtype.
+    ``construct`` finds it in ``compute_dtype``; another dtype is a ValueError. `Cell.to` converts the parameters.
 
     Examples
     --------
@@ -72,20 +67,10 @@ def set_param_ps(self: Tree, recurse: bool = True, init_in_server: bool = False)
 
 
 def recompute(self: Tree, **options: Any) -> None:
-    """Ask for a second forward pass instead of kept activations, of which there are none here.
+    """Ask for a second forward pass instead of kept activations.
 
-    Parameters
-    ----------
-    **options
-        ``parallel_optimizer_comm_recompute``, a bool, sets that attribute of every parameter. The other options of
-        MindSpore are checked and have no effect.
-
-    Raises
-    ------
-    TypeError
-        If an option is not a bool.
-    ValueError
-        If there is no such option.
+    ``parallel_optimizer_comm_recompute``, a bool, sets that attribute of every parameter. The other options of
+    MindSpore are checked and have no effect: there are no activations here.
     """
     for option, value in options.items():
         if option in _RECOMPUTE_IGNORED:
@@ -137,13 +122,7 @@ def update_cell_type(self: Tree, cell_type: str) -> None:
 
 
 def set_inputs(self: Tree, *inputs: Any, **named: Any) -> None:
-    """Note what the inputs of ``construct`` are like, by position or by name, for `get_inputs`; nothing is compiled.
-
-    Raises
-    ------
-    ValueError
-        If inputs are given both ways, or ``construct`` has no argument of a name.
-    """
+    """Note what the inputs of ``construct`` are like, by position or by name, for `get_inputs`; nothing is compiled."""
     if inputs and named:
         raise ArgumentValueError(f"{type(self).__name__}.set_inputs takes inputs by position or by name, found both")
     arguments = inspect.signature(self.construct).parameters
@@ -165,13 +144,7 @@ def shard(
     out_strategy: tuple[Any, ...] | None = None,
     parameter_plan: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
-    """Check strategies for operators, which have no effect: parameters are sharded by ``parameter_layout_dict``.
-
-    Raises
-    ------
-    TypeError
-        If a strategy is not a tuple, or the plan not a dict of tuples by name.
-    """
+    """Check strategies for operators, which have no effect: parameters are sharded by ``parameter_layout_dict``."""
     for strategy in (in_strategy, out_strategy or ()):
         if type(strategy) is not tuple:
             raise ArgumentTypeError(f"the strategy of a cell is a tuple, found {strategy!r:.80}")
@@ -181,28 +154,19 @@ def shard(
 
 
 def set_data_parallel(self: Tree) -> None:
-    """Accept a request to search no strategies for operators, of which there are none here."""
+    """Do nothing: there are no operators here whose strategies could be searched for."""
 
 
 def offload(self: Tree, backward_prefetch: str | int = "Auto") -> None:  # noqa: ARG001
-    """Check when activations would be fetched, ``"Auto"`` or an int from 0; there are no activations here.
-
-    Raises
-    ------
-    TypeError
-        If it is of another kind.
-    ValueError
-        If it is another text, or negative.
-    """
-    if isinstance(backward_prefetch, str):
-        if backward_prefetch != "Auto":
-            raise ArgumentValueError(f"backward_prefetch is 'Auto' or an int, found {backward_prefetch!r}")
-    else:
+    """Check when activations would be fetched, ``"Auto"`` or an int from 0; there are no activations here."""
+    if not isinstance(backward_prefetch, str):
         as_int("backward_prefetch", backward_prefetch, 0)
+    elif backward_prefetch != "Auto":
+        raise ArgumentValueError(f"backward_prefetch is 'Auto' or an int, found {backward_prefetch!r}")
 
 
 def cast_inputs(self: Tree, inputs: tuple[Any, ...], dst_type: Any) -> tuple[Any, ...]:
-    """Return tensors, also those in tuples within the tuple, converted to a dtype."""
+    """Return tensors, in nested tuples too, converted to a dtype."""
     return tuple(
         [cast_inputs(self, item, dst_type) if isinstance(item, tuple) else item.astype(dst_type) for item in inputs]
     )

@@ -126,7 +126,7 @@ class Tree:
                 )
 
     def _walk_parameters(self, path: str = "", deep: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Yield every parameter once with its path: those of a cell, then those of the cells in it."""
+        """Yield every parameter once with its path: of a cell first, then of the cells in it."""
         seen: set[int] = set()
         for place, cell in self._walk(path) if deep else [(path, self)]:
             prefix = place + "." if place else ""
@@ -146,7 +146,7 @@ class Tree:
                     yield prefix + key, buffer, key not in cell._transient
 
     def parameters_and_names(self, name_prefix: str = "", expand: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Yield every parameter once with its path: those of a cell, then those of the cells in it.
+        """Yield every parameter once with its path: of a cell first, then of the cells in it.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class Tree:
         return [parameter for _, parameter in self._walk_parameters(deep=recurse) if not parameter.requires_grad]
 
     def parameters_broadcast_dict(self, recurse: bool = True) -> dict[str, Parameter] | None:
-        """Return by name the parameters without ``layerwise_parallel``, which are broadcast; None if there are none."""
+        """Return by name the parameters without ``layerwise_parallel``, which are broadcast; None if all have it."""
         named = Tree.parameters_dict(self, recurse).items()
         return {name: parameter for name, parameter in named if not parameter.layerwise_parallel} or None
 

@@ -20,7 +20,7 @@ from numparam.tensor.placed import made_together
 
 
 def materialise(cell: Tree, given: Mapping[str, Any], automatic: bool) -> dict[Parameter, Parameter]:
-    """Give every lazy parameter its values; see `Cell.init_parameters_data`."""
+    """Materialise every lazy parameter; see `Cell.init_parameters_data`."""
     parameters = [parameter for _, parameter in cell._walk_parameters()]
     layouts: dict[str, Layout] = {}
     if parallel_mode() in (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL):
@@ -48,13 +48,13 @@ def _parsed(cell: Tree, parameters: Iterable[Parameter], given: Mapping[str, Any
 
 
 def _chosen(parameters: Iterable[Parameter], given: Mapping[str, Layout]) -> dict[str, Layout]:
-    """Choose layouts for the lazy parameters that have none, over the mesh of the context."""
+    """Choose the missing layouts of lazy parameters, over the mesh of the context."""
     ranks = get_auto_parallel_context("device_num")
     mesh = get_auto_parallel_context("mesh") or {"rank": ranks}
-    whole = Layout(mesh, ())
-    if whole.size != ranks:
-        raise StateError(f"the mesh {mesh} of the parallel context has {whole.size} ranks, its device_num is {ranks}")
-    settled = {parameter.name: whole for parameter in parameters if not parameter.has_init} | dict(given)
+    full = Layout(mesh, ())
+    if full.size != ranks:
+        raise StateError(f"the mesh {mesh} of the parallel context has {full.size} ranks, its device_num is {ranks}")
+    settled = {parameter.name: full for parameter in parameters if not parameter.has_init} | dict(given)
     return automatic_layouts(parameters, mesh, get_auto_parallel_context("memory_per_rank"), settled)
 
 

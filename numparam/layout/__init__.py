@@ -1,4 +1,4 @@
-"""Layouts: how parameters are cut over a mesh of ranks."""
+"""Layouts: how parameters are sharded over a mesh of ranks."""
 
 from numparam.layout.layout import Layout
 

@@ -34,13 +34,13 @@ def automatic_layouts(
     memory_per_rank: int | None = None,
     given: Mapping[str, Layout] | None = None,
 ) -> dict[str, Layout]:
-    """Choose layouts so that every rank has room for its shards, cutting no more than that takes.
+    """Choose layouts so that every rank has room for its shards, sharding no more than that takes.
 
-    At first every parameter is whole on every rank. As long as rank 0, whose shards are the largest, has more than
-    `memory_per_rank`, the parameter of which it holds the most bytes (of equal ones, the first by name) is cut over one
-    more axis of the mesh: the last one, whose ranks are neighbours, that does not cut it yet and that some axis of the
-    shard is as long as. What is cut is the longest axis of the shard that divides evenly, or if none does, the longest;
-    of equal ones, the first. A parameter that no axis of the mesh can cut any more stays as it is.
+    At first every rank holds every parameter in full. While rank 0, whose shards are the largest, has more than
+    `memory_per_rank`, the parameter of which it holds the most bytes (of equal ones, the first by name) is split over
+    one more axis of the mesh: the last one, whose ranks are neighbours, that does not split it yet and is not longer
+    than every axis of the shard. It splits the longest axis of the shard that divides evenly, or if there is no such
+    axis, the longest; of equal ones, the first. A parameter that no axis of the mesh can split stays as it is.
 
     The choice depends on the names, shapes and dtypes alone, not on their order.
 
@@ -51,19 +51,19 @@ def automatic_layouts(
     mesh : mapping of str to int
         As for `Layout`.
     memory_per_rank : int, optional
-        In bytes; no limit if not given.
+        In bytes; no limit by default.
     given : mapping of str to Layout, optional
-        Layouts that are settled, by the name of the parameter; they count too.
+        Layouts by the name of the parameter that are settled; they count too.
 
     Returns
     -------
     dict of str to Layout
-        For every parameter, by name, with those given.
+        For every parameter, by name.
 
     Raises
     ------
     TypeError
-        If the memory is no int.
+        If the memory is not an int.
     ValueError
         If two parameters have the same name, or the memory is too small; the message names the largest parameter.
 
@@ -83,7 +83,7 @@ def automatic_layouts(
     shapes = {}
     for parameter in parameters:
         if parameter.name in chosen:
-            raise ArgumentValueError(f"two parameters are called {parameter.name!r}: a layout is chosen by name")
+            raise ArgumentValueError(f"duplicate parameter name {parameter.name!r}; a layout is chosen by name")
         chosen[parameter.name] = given.get(parameter.name) or Layout(mesh, ())
         shapes[parameter.name] = parameter.shape, parameter.dtype.itemsize
         held[parameter.name] = _held(chosen[parameter.name], *shapes[parameter.name])
@@ -94,12 +94,12 @@ def automatic_layouts(
         if not largest_first:
             most = min(held, key=lambda name: (-held[name], name))
             raise ArgumentValueError(
-                f"a rank cannot hold its parameters in {size(memory_per_rank)}: cut over the whole mesh "
+                f"a rank cannot hold its parameters in {size(memory_per_rank)}: split over the full mesh "
                 f"{dict(mesh)} they take {size(total)}, and the largest, {most!r} of shape {shapes[most][0]}, "
                 f"{size(held[most])}"
             )
         nbytes, name = heapq.heappop(largest_first)
-        finer = _cut_once_more(chosen[name], shapes[name][0])
+        finer = _split_further(chosen[name], shapes[name][0])
         if finer is not None:
             chosen[name], held[name] = finer, _held(finer, *shapes[name])
             total += nbytes + held[name]
@@ -111,8 +111,8 @@ def _held(layout: Layout, shape: tuple[int, ...], itemsize: int) -> int:
     return math.prod(layout.shape(shape, 0)) * itemsize
 
 
-def _cut_once_more(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
-    """Cut one axis of a parameter over one more axis of the mesh; None if no axis is long enough."""
+def _split_further(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
+    """Split one axis of a parameter over one more axis of the mesh; None if no axis is long enough."""
     shard = layout.shape(shape, 0)
     for axis in reversed(layout.replicated):
         parts = layout.mesh[axis]

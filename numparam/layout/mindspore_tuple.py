@@ -2,16 +2,16 @@
 
 ``(dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shard_group[, full_shape])``:
 
-* ``dev_mat``, list of int: the mesh. Rank r stands at place r in row-major order.
-* ``tensor_map``, list of int: for each axis of the parameter the axis of the mesh that cuts it, counted from the last
-  one, -1 for none; a list of several, of which the first is the slowest. An empty one leaves the parameter whole.
-* ``slice_shape``, list of int or None: the shape of the largest slice, that of rank 0, which is checked.
+* ``dev_mat``, list of int: the mesh. Rank r is at place r in row-major order.
+* ``tensor_map``, list of int: for each axis of the parameter the axis of the mesh that shards it, counted from the last
+  one, or -1; a list of several, of which the first is the slowest. An empty one leaves the parameter full.
+* ``slice_shape``, list of int or None: the shape of the largest slice, on rank 0, which is checked.
 * ``field_size``, int or None: checked, and of no effect, as in MindSpore.
 * ``uniform_split``, bool: True refuses slices of unequal size. MindSpore refuses False; here it allows them.
-* ``opt_shard_group``, str: unless it is empty, the ranks that would hold the same slice cut its axis 0 once more, into
-  as many parts as ``slice_shape`` asks for, the most if several numbers will do, and into as many as there are such
-  ranks if it is None. Where there are more such ranks than parts, the fastest axes of the mesh cut.
-* ``full_shape``, list of int: the shape of the whole parameter, which is checked.
+* ``opt_shard_group``, str: unless it is empty, the ranks that would hold the same slice split its axis 0 further, into
+  as many parts as ``slice_shape`` asks for, the most if several numbers are possible, and into as many as there are
+  such ranks if it is None. Where there are more such ranks than parts, the fastest axes of the mesh split.
+* ``full_shape``, list of int: the shape of the full parameter, which is checked.
 """
 
 import math
@@ -33,7 +33,7 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     layout : tuple
         Its six or seven items.
     shape : tuple of int, optional
-        Of the whole parameter; ``full_shape`` if not given. Without both the slices are not checked.
+        Of the full parameter, by default ``full_shape``. Without both the slices are not checked.
     name : str
         Of the parameter, for the message of an error.
 
@@ -47,7 +47,7 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     TypeError
         If it is not a tuple, or an item is of the wrong kind.
     ValueError
-        If the number of items is wrong, one is out of range, or the parameter cannot be cut so.
+        If the number of items is wrong, one is out of range, or the parameter cannot be sharded so.
 
     Examples
     --------
@@ -91,11 +91,11 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
         cuts = _shared_out(cuts, cuts.region(full, 0, name).shape, wanted, bool(uniform))
     if uniform and (uneven := _uneven(cuts, full)):
         raise ShapeError(
-            f"{where} cuts axis {uneven[0]} into {uneven[1]} parts, which do not divide {full[uneven[0]]}; "
+            f"{where} splits axis {uneven[0]} into {uneven[1]} parts, which do not divide {full[uneven[0]]}; "
             "uniform_split=False allows slices of unequal size"
         )
     if wanted is not None and (found := cuts.region(full, 0, name).shape) != wanted:
-        raise ShapeError(f"{where} cuts slices of shape {found}, its slice_shape says {wanted}")
+        raise ShapeError(f"{where} gives slices of shape {found}, its slice_shape is {wanted}")
     return cuts
 
 
@@ -105,7 +105,7 @@ def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
     Raises
     ------
     ValueError
-        If the layout does not suit the shape, or its optimizer cuts over other axes than a tuple can say.
+        If the layout does not suit the shape, or a tuple cannot express the axes of its optimizer.
 
     Examples
     --------
@@ -126,8 +126,8 @@ def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
     said = [axis for axis in read.optimizer_shard if read.mesh[axis] > 1]
     if said != [str(numbers[axis]) for axis in layout.optimizer_shard if layout.mesh[axis] > 1]:
         raise ArgumentValueError(
-            f"MindSpore's tuple can say that the optimizer cuts over the fastest axes of the mesh that hold replicas, "
-            f"in the order of the mesh, and with no more parts than axis 0 has entries; it cannot say {layout!r} for "
+            f"in MindSpore's tuple the optimizer splits over the fastest axes of the mesh that hold replicas, in the "
+            f"order of the mesh, into at most as many parts as axis 0 has entries; it cannot express {layout!r} for "
             f"shape {shape}"
         )
     return found
@@ -177,7 +177,7 @@ def _tensor_map(layout: Partition) -> list[Any]:
 
 
 def _shared_out(layout: Partition, shape: tuple[int, ...], wanted: tuple[int, ...] | None, uniform: bool) -> Partition:
-    """Let the optimizer cut a shard of some shape into as many parts as the wanted shape asks for."""
+    """Let the optimizer split a shard of some shape into as many parts as the wanted shape asks for."""
     mesh, replicas = dict(layout.mesh), math.prod(layout.mesh[axis] for axis in layout.replicated)
     parts = replicas
     if wanted is not None:  # one that cannot be had is found out when the slices are compared with it
@@ -207,7 +207,7 @@ def _cut(shape: tuple[int, ...], parts: int, uniform: bool) -> tuple[int, ...] |
 
 
 def _uneven(layout: Partition, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Return an axis and the number of parts that it cannot be cut into evenly, None if there is none."""
+    """Return an axis and the number of parts that it cannot be cut into evenly, or None."""
     counts = [math.prod(layout.mesh[each] for each in item) for item in layout.spec]
     cuts = list(enumerate(counts))
     if layout.optimizer_shard:

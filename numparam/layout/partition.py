@@ -17,7 +17,7 @@ Axes = str | Sequence[str] | None
 
 
 def cut(length: int, parts: int, part: int) -> tuple[int, int]:
-    """Give the first entry of a part of an axis, and the entry after its last.
+    """Return the first entry of a part of an axis, and the entry after its last.
 
     Examples
     --------
@@ -57,7 +57,7 @@ class Partition:
 
     @property
     def whole(self) -> bool:
-        """Say whether every rank holds the whole parameter."""
+        """Return whether every rank holds the full parameter."""
         return not any((*self.spec, self.optimizer_shard))
 
     @property
@@ -72,7 +72,7 @@ class Partition:
         Parameters
         ----------
         shape : tuple of int
-            Of the whole parameter.
+            Of the full parameter.
         rank : int
             From 0.
         name : str
@@ -81,7 +81,7 @@ class Partition:
         Raises
         ------
         TypeError
-            If the rank is no int.
+            If the rank is not an int.
         ValueError
             If the mesh has no such rank, or the parameter has too few axes.
         """
@@ -89,7 +89,7 @@ class Partition:
         if len(self.spec) > len(shape):
             raise ShapeError(f"{where}: the spec of {self!r} has {len(self.spec)} items, one for each axis")
         if self.optimizer_shard and not shape:
-            raise ShapeError(f"{where}: there is no axis 0 that {self.optimizer_shard} could cut once more")
+            raise ShapeError(f"{where}: there is no axis 0 that {self.optimizer_shard} could split further")
         place = self._place(rank, where)
         ranges = list(map(range, shape))
         for axis, cut_by in enumerate(self.spec):
@@ -126,9 +126,9 @@ class Partition:
         return sizes
 
     def slice_index(self, rank: int) -> int:
-        """Return the number of the slice that a rank holds, which is that of another rank only if it holds the same.
+        """Return the number of the slice that a rank holds; ranks with the same number hold the same.
 
-        It counts the shards of the parameter in row-major order, and in each of them the cuts of the optimizer.
+        It counts the shards of the parameter in row-major order, and in each of them the parts of the optimizer.
 
         Examples
         --------
@@ -144,13 +144,13 @@ class Partition:
         return self._part(axes, self._place(rank, "slice_index"))[1]
 
     def groups(self, axes: Axes = None) -> list[tuple[int, ...]]:
-        """Return the groups of ranks that differ in their places along some axes of the mesh alone.
+        """Return the groups of ranks that differ only along some axes of the mesh.
 
         Parameters
         ----------
         axes : str or sequence of str, optional
-            Axes of the mesh; those along which all ranks hold the same region if not given. `optimizer_shard` gives
-            the groups that cut one shard among them.
+            Axes of the mesh; by default those along which all ranks hold the same region. `optimizer_shard` gives the
+            groups that split one shard among them.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class Partition:
         return [tuple(start + step for step in within) for start in starts]
 
     def _strides(self) -> dict[str, int]:
-        """Say how far apart in rank neighbours along each axis of the mesh are."""
+        """Return the distance in ranks of neighbours along each axis of the mesh."""
         strides, stride = {}, 1
         for axis, length in reversed(self.mesh.items()):
             strides[axis], stride = stride, stride * length
@@ -192,7 +192,7 @@ class Partition:
         return {axis: number // stride % self.mesh[axis] for axis, stride in self._strides().items()}
 
     def _part(self, axes: Iterable[str], place: Mapping[str, int]) -> tuple[int, int]:
-        """Count the parts that axes of the mesh cut together, and say which of them is at a place."""
+        """Return the number of parts that axes of the mesh split into together, and which of them is at a place."""
         parts, part = 1, 0
         for axis in axes:
             parts, part = parts * self.mesh[axis], part * self.mesh[axis] + place[axis]

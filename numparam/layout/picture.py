@@ -15,7 +15,7 @@ _ABSENT = range(1)  # what a block covers of an axis that the parameter does not
 
 
 class Blocks(NamedTuple):
-    """Hold the blocks that two axes of a parameter are cut into, the ranks at each, and those that hold nothing."""
+    """Hold the blocks along two axes of a parameter, the ranks at each, and the ranks that hold nothing."""
 
     axes: tuple[int | None, int | None]  # down and across
     rows: list[range]
@@ -25,7 +25,7 @@ class Blocks(NamedTuple):
 
 
 def blocks(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Blocks:
-    """Find the blocks along two axes of a parameter, the first two that are cut if none are named.
+    """Find the blocks along two axes of a parameter, by default the first two that are sharded.
 
     A rank is at the block that its region covers along these axes, wherever that region lies along the others.
 
@@ -103,8 +103,8 @@ def _two_axes(layout: Partition, shape: tuple[int, ...], axes: Any) -> tuple[int
         if axes[0] == axes[1] or not all(0 <= axis < len(shape) for axis in axes):
             raise ArgumentValueError(f"a picture shows two axes of shape {shape}, counted from 0; found {axes}")
         return axes
-    cut = [axis for axis, item in enumerate(layout.spec) if item or (axis == 0 and layout.optimizer_shard)]
-    shown = sorted([*cut, *(axis for axis in range(len(shape)) if axis not in cut)][:2])
+    split = [axis for axis, item in enumerate(layout.spec) if item or (axis == 0 and layout.optimizer_shard)]
+    shown = sorted([*split, *(axis for axis in range(len(shape)) if axis not in split)][:2])
     return (shown[0], shown[1]) if len(shown) == 2 else (None, shown[0] if shown else None)
 
 

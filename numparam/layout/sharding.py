@@ -1,15 +1,13 @@
 """Which slice of a parameter belongs to which rank of a mesh.
 
-A mesh is a grid of ranks such as 8x4, counted row by row from 0: rank 5 of 8x4 stands at (1, 1). Each dimension of the
-mesh splits one axis of a parameter, or leaves the parameter whole along that dimension:
+A mesh is a grid of ranks such as 8x4, counted row by row from 0: rank 5 of 8x4 is at (1, 1). Each dimension of the mesh
+splits one axis of a parameter, or leaves the parameter full along that dimension:
 
-* with given axes, dimension ``d`` of the mesh splits axis ``axes[d]``, and a parameter without that axis stays whole;
-* without (``"auto"``), the dimensions choose in turn, from left to right: each takes the longest axis that no dimension
-  before it took and that has at least as many entries as the dimension has ranks, the first of them if several are
-  equally long; when there is none the parameter stays whole.
+* with given axes, dimension ``d`` of the mesh splits axis ``axes[d]``, if the parameter has that axis;
+* by default (``"auto"``) the dimensions choose in turn, from left to right: each takes the longest axis that is not
+  taken and has at least as many entries as the dimension has ranks, the first if several are equally long.
 
-An axis of length n over p ranks is cut every ceil(n / p) entries, as ``torch.chunk`` and XLA do: when p does not divide
-n the last slice is smaller, and slices after it are empty.
+`numparam.Layout` says how an axis is split that does not divide evenly.
 """
 
 from __future__ import annotations
@@ -26,12 +24,7 @@ AUTO = "auto"
 
 
 def parse_mesh(text: str) -> tuple[int, ...]:
-    """Read a mesh such as ``8x4``.
-
-    Raises
-    ------
-    ArgumentValueError
-        If the text is not a product of positive numbers.
+    """Read a mesh such as ``8x4``; ArgumentValueError if it is not one.
 
     Examples
     --------
@@ -77,12 +70,7 @@ def parse_axes(text: str, mesh: tuple[int, ...]) -> tuple[int, ...] | None:
 def split_axes(
     shape: tuple[int, ...], mesh: tuple[int, ...], axes: tuple[int, ...] | None = None
 ) -> tuple[int | None, ...]:
-    """Say which axis of a parameter each dimension of the mesh splits.
-
-    Returns
-    -------
-    tuple of (int or None)
-        One item for each dimension of the mesh; None where the parameter stays whole.
+    """Return for each dimension of the mesh which axis of a parameter it splits, or None.
 
     Examples
     --------
@@ -111,7 +99,7 @@ class Shard:
     mesh : tuple of int
         The grid of ranks.
     axes : tuple of int, optional
-        The axis each dimension of the mesh splits; chosen for each parameter if not given.
+        The axis that each dimension of the mesh splits; by default chosen for each parameter.
 
     Raises
     ------
@@ -151,7 +139,7 @@ class Shard:
         return AUTO if self.axes is None else ",".join(map(str, self.axes))
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
-        """Give the layout of the parameters of a shape; its axes have the numbers of the mesh's dimensions as names."""
+        """Return the layout of the parameters of a shape; the axes of its mesh are named by their numbers."""
         spec: list[str | None] = [None] * len(shape)
         for dimension, axis in enumerate(split_axes(shape, self.mesh, self.axes)):
             if axis is not None:
@@ -159,11 +147,11 @@ class Shard:
         return Layout({str(dimension): parts for dimension, parts in enumerate(self.mesh)}, spec)
 
     def slices(self, shape: tuple[int, ...]) -> tuple[slice, ...]:
-        """Give this rank's slice of a parameter: a start, a stop and step 1 for every axis."""
+        """Return this rank's slice of a parameter: a start, a stop and step 1 for every axis."""
         return _slices(self, shape)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Give the shape of this rank's slice."""
+        """Return the shape of this rank's slice."""
         return tuple(part.stop - part.start for part in self.slices(shape))
 
 

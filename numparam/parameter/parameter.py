@@ -85,7 +85,7 @@ class Parameter(Tensor):
     comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is not fused.", low=0)
     sliced = anything(False, "Get or set whether the values are one slice of the full parameter.")
     unique = anything(False, "Get or set whether the parameter is unique.")
-    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 if there is none.")
+    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 if there is no cache.")
     cache_enable = switch(False, "Get or set whether the rows of the parameter go through an embedding cache.")
     cache_shape = lengths("Get or set the shape of the cache, as a list.")
     is_param_ps = switch(False, "Get or set whether a parameter server updates the parameter; see `set_param_ps`.")
@@ -200,7 +200,7 @@ class Parameter(Tensor):
 
     @property
     def origin_file(self) -> str | None:
-        """Return the file that the values or their recipe were loaded from, None if there is none."""
+        """Return the file that the values or their recipe were loaded from, if any."""
         return self._origin_file
 
     def _set_origin(self, origin: str, file: str | None = None) -> None:
@@ -237,7 +237,7 @@ class Parameter(Tensor):
 
     @property
     def param_info(self) -> Self:
-        """Return this parameter, which itself has the attributes that MindSpore keeps in an object of its own."""
+        """Return this parameter, which itself has the attributes that MindSpore keeps in another object."""
         return self
 
     def register_hook(self, hook_fn: Callable[..., Any]) -> HookHandle:
@@ -263,11 +263,6 @@ class Parameter(Tensor):
             Of the shape of the parameter, unless `slice_shape` is set.
         slice_shape : bool
             Whether the values are a slice, which may have any shape. It is kept as `sliced`.
-
-        Returns
-        -------
-        Parameter
-            This parameter.
 
         Raises
         ------
@@ -304,7 +299,7 @@ class Parameter(Tensor):
 
     def _take(self, data: Tensor) -> None:
         """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
-        source = self._sibling()  # of this name: lazy values without one are those of this parameter
+        source = self._sibling()  # of this name: lazy values without a name are drawn for this parameter
         source._copy(data)
         if source.has_init and self.has_init and source.dtype == self._dtype:
             self._recipe, self._region = source._recipe, source._region

@@ -12,7 +12,7 @@ from numparam.tensor import Tensor
 
 
 class ParameterTuple(tuple[Parameter, ...]):
-    """Hold parameters in order; a cell registers them as it does those of a list.
+    """Hold parameters in order; a cell registers them as it does a list of parameters.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class ParameterTuple(tuple[Parameter, ...]):
         """Check the parameters."""
         if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
             raise ArgumentTypeError(
-                f"a ParameterTuple is made of an iterable of parameters, found {type(parameters).__name__}"
+                f"a ParameterTuple takes an iterable of parameters, found {type(parameters).__name__}"
             )
         members = tuple(parameters)
         check_members(members, "a ParameterTuple")
@@ -69,7 +69,7 @@ class ParameterTuple(tuple[Parameter, ...]):
         if not isinstance(prefix, str):
             raise ArgumentTypeError(f"a prefix is a str, found {prefix!r}")
         if not re.fullmatch(r"\w+[0-9a-zA-Z_.]*", prefix, re.ASCII):
-            raise ArgumentValueError(f"a prefix is made of letters, digits, underscores and dots, found {prefix!r}")
+            raise ArgumentValueError(f"a prefix consists of letters, digits, underscores and dots, found {prefix!r}")
         clones = [parameter.clone(init) for parameter in self]
         for clone in clones:
             clone.name = f"{prefix}.{clone.name}"
@@ -77,15 +77,7 @@ class ParameterTuple(tuple[Parameter, ...]):
 
 
 def check_members(members: Iterable[object], what: str) -> None:
-    """Raise if something is not a parameter, or two different parameters have the same name.
-
-    Raises
-    ------
-    ArgumentTypeError
-        It is also a TypeError.
-    ArgumentValueError
-        It is also a ValueError.
-    """
+    """Raise if something is not a parameter, or two different parameters have the same name."""
     named: dict[str, Parameter] = {}
     for place, member in enumerate(members):
         if not isinstance(member, Parameter):
