@@ -123,7 +123,7 @@ def test_mpiexec_of_another_mpi_is_told() -> None:
 
 def test_wait_that_the_environment_names_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMPARAM_COMM_TIMEOUT", "soon")
-    with pytest.raises(TypeError, match="timeout is a number of seconds, found 'soon'"):
+    with pytest.raises(TypeError, match="timeout must be a number of seconds, found 'soon'"):
         init()
 
 
@@ -159,25 +159,29 @@ def test_a_single_process_needs_no_mpi() -> None:
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: all_reduce("text"), TypeError, "a Tensor or a NumPy array is needed, found str"),
-        (lambda: init("hccl"), ValueError, "backend_name is None or 'mpi', found 'hccl'"),
-        (lambda: init(timeout=0), ValueError, "timeout is a positive number of seconds, found 0"),
-        (lambda: init(timeout="soon"), TypeError, "timeout is a number of seconds, found 'soon'"),
-        (lambda: get_rank("stage"), ValueError, "this rank is in no group 'stage'; it is in 'mpi_world_group'"),
-        (lambda: create_group(3, [0]), TypeError, "the name of a group is a str, found 3"),
-        (lambda: create_group("x", 0), TypeError, "rank_ids is a list of ints, found 0"),
-        (lambda: create_group("x", []), ValueError, "rank_ids names ranks from 0 to 0, each once"),
-        (lambda: create_group("x", [0, 0]), ValueError, "each once; found"),
+        (lambda: all_reduce("text"), TypeError, "expected a Tensor or a NumPy array, found str"),
+        (lambda: init("hccl"), ValueError, "backend_name must be 'mpi' or None, found 'hccl'"),
+        (lambda: init(timeout=0), ValueError, "timeout must be a positive number of seconds, found 0"),
+        (lambda: init(timeout="soon"), TypeError, "timeout must be a number of seconds, found 'soon'"),
+        (lambda: get_rank("stage"), ValueError, "this rank is not in a group 'stage'; it is in 'mpi_world_group'"),
+        (lambda: create_group(3, [0]), TypeError, "the name of a group must be a str, found 3"),
+        (lambda: create_group("x", 0), TypeError, "rank_ids must be a list of ints, found 0"),
+        (lambda: create_group("x", []), ValueError, "rank_ids must hold distinct ranks from 0 to 0"),
+        (lambda: create_group("x", [0, 0]), ValueError, "distinct ranks from 0 to 0, found"),
         (lambda: create_group("x", [1]), ValueError, "from 0 to 0"),
-        (lambda: create_group("mpi_world_group", [0]), ValueError, "there is a group 'mpi_world_group' already"),
+        (lambda: create_group("mpi_world_group", [0]), ValueError, "group 'mpi_world_group' exists already"),
         (lambda: destroy_group("mpi_world_group"), ValueError, "cannot be destroyed"),
         (lambda: get_world_rank_from_group_rank("mpi_world_group", 1), ValueError, "has ranks 0 to 0, found 1"),
         (lambda: get_group_rank_from_world_rank(1, "mpi_world_group"), ValueError, "has rank 0, found 1"),
-        (lambda: all_reduce([1.0]), TypeError, "a Tensor or a NumPy array is needed, found list"),
-        (lambda: all_reduce(np.zeros(2), "mean"), ValueError, "op is one of sum, avg, max, min, prod; found 'mean'"),
-        (lambda: all_reduce(np.zeros(2, bool)), TypeError, "bools have no sum"),
-        (lambda: all_reduce(np.zeros(2, int), "avg"), TypeError, "the mean of values of dtype int64"),
-        (lambda: all_gather_into_tensor(np.zeros(())), ValueError, "have no axis 0"),
+        (lambda: all_reduce([1.0]), TypeError, "expected a Tensor or a NumPy array, found list"),
+        (
+            lambda: all_reduce(np.zeros(2), "mean"),
+            ValueError,
+            "op must be one of sum, avg, max, min, prod, found 'mean'",
+        ),
+        (lambda: all_reduce(np.zeros(2, bool)), TypeError, "sum of bools is not defined"),
+        (lambda: all_reduce(np.zeros(2, int), "avg"), TypeError, "a mean of int64 values"),
+        (lambda: all_gather_into_tensor(np.zeros(())), ValueError, "has no axis 0"),
         (lambda: broadcast(np.zeros(2), 1), ValueError, "found 1"),
     ],
 )

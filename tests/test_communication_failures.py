@@ -9,10 +9,12 @@ from ranks import needs_mpi, start
 pytestmark = [needs_mpi, pytest.mark.timeout(120)]
 
 
-def fail(what: str, timeout: float = 60, ranks: int = 4) -> tuple[str, subprocess.CompletedProcess[str]]:
+def fail(
+    what: str, *arguments: str, timeout: float = 60, ranks: int = 4
+) -> tuple[str, subprocess.CompletedProcess[str]]:
     """Return what the failing job said. It ends by itself: other ranks would sleep for longer than they are given."""
-    done = start("failing.py", ranks, what, str(timeout), seconds=55)
-    assert done.returncode != 0
+    done = start("failing.py", ranks, what, str(timeout), *arguments, seconds=55)
+    assert done.returncode != 0 or arguments == ("0",)
     return done.stdout + done.stderr, done
 
 
@@ -27,26 +29,43 @@ def test_exception_while_the_others_wait_ends_them() -> None:
     assert "rank 1 of 4 ended with DtypeError" in said
 
 
-def test_killed_rank_ends_the_job() -> None:
-    said, done = fail("is_killed")
-    assert done.returncode == 9 or "KILLED BY SIGNAL: 9" in said
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "SIGTERM"])
+def test_rank_that_a_signal_ends_is_named(how: str) -> None:
+    said, _ = fail("is_killed", how)
+    assert (
+        "numparam: rank 1 of 4 ended without release(), by os._exit, a signal or a crash; this ends the whole job"
+        in said
+    )
+
+
+@pytest.mark.parametrize("status", ["0", "5"])
+def test_rank_that_exits_at_once_is_named(status: str) -> None:
+    said, done = fail("exits_at_once", status, ranks=3)
+    assert said.count("ended without release()") == said.count("numparam: rank 0 of 3 ended without release()") == 1
+    assert status == "0" or done.returncode != 0
+
+
+def test_exception_in_a_thread_ends_the_job() -> None:
+    said, _ = fail("raises_in_a_thread", ranks=2)
+    assert "numparam: rank 1 of 2 ended with KeyError in thread 'loader': 'no such file'" in said
 
 
 def test_rank_that_exits_is_named_by_those_who_wait() -> None:
     said, _ = fail("exits")
-    assert "came ranks 0, 2-3: all_reduce (sum) of float32 (1000,); rank 1: the end of the program" in said
+    assert "ranks 0, 2-3 reached all_reduce of float32[1000], sum; rank 1 reached the end of its program" in said
 
 
 def test_late_rank_is_named_with_the_operation_and_the_time() -> None:
     said, _ = fail("is_stopped", timeout=2)
     assert "LateRankError" in said
-    assert "rank 2 did not come to operation 2 of all ranks, all_reduce (sum) of float32 (1000,), within 2 s" in said
-    assert "after ranks 0-1, 3" in said
+    assert (
+        "rank 2 did not reach operation 2 (all_reduce of float32[1000], sum) within 2 s, but ranks 0-1, 3 did" in said
+    )
 
 
 def test_rank_that_stops_in_the_middle_is_named() -> None:
     said, _ = fail("stops_in_the_middle", timeout=2)
-    assert "all_reduce (sum) of float32 (1000,): nothing came from rank 2 for 2 s, in the middle of operation 2" in said
+    assert "rank 2 sent nothing for 2 s in operation 2 (all_reduce of float32[1000], sum), which all ranks had" in said
 
 
 def test_rank_that_does_not_start_ends_the_job() -> None:
@@ -58,25 +77,25 @@ def test_rank_that_does_not_start_ends_the_job() -> None:
 def test_other_operation_is_named() -> None:
     said, _ = fail("calls_another")
     assert (
-        "as operation 2 of all ranks came ranks 0-2: all_reduce (sum) of float32 (1000,); "
-        "rank 3: broadcast from 0 of float32 (1000,)"
+        "operation 2 differs: ranks 0-2 reached all_reduce of float32[1000], sum; "
+        "rank 3 reached broadcast of float32[1000], from rank 0; all ranks must call the same"
     ) in said
 
 
 def test_other_shape_is_named() -> None:
     said, _ = fail("brings_another_shape")
-    assert "came rank 0: all_reduce (sum) of float32 (10,); ranks 1-3: all_reduce (sum) of float32 (1000,)" in said
+    assert "rank 0 reached all_reduce of float32[10], sum; ranks 1-3 reached all_reduce of float32[1000], sum;" in said
 
 
 def test_nothing_goes_on_after_a_late_rank() -> None:
     said, _ = fail("goes_on_after_an_error", timeout=1, ranks=2)
-    assert "barrier: ranks 0-1 cannot talk any more, for before this: rank 1 did not come to operation 2" in said
-    assert "numparam: the job cannot end well, for before this: rank 1 did not come" in said
+    assert "barrier: ranks 0-1 cannot communicate after an earlier failure: rank 1 did not reach operation 2" in said
+    assert "numparam: the job cannot end well after an earlier failure: rank 1 did not reach" in said
 
 
 def test_member_that_ends_is_named_by_those_who_wait_in_a_group() -> None:
     said, _ = fail("waits_in_a_group", ranks=3)
-    assert "as operation 1 of group 'first' (ranks 0-1) came rank 0: barrier; rank 1: the end of the program" in said
+    assert "operation 1 of group 'first' (ranks 0-1) differs: rank 0 reached barrier; rank 1 reached the end" in said
 
 
 def test_forgotten_init_is_told() -> None:

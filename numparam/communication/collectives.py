@@ -1,14 +1,15 @@
-"""Operations of all ranks of a group on flat arrays, in chunks: what `comm_func` and `numparam.parallel` stand on.
+"""Operations of all ranks of a group on flat arrays, in chunks, for `comm_func` and `numparam.parallel`.
 
 **Order.** A reduction takes the values at one index in the order of the ranks in the group: ``((x0 + x1) + x2) + x3``.
 One rank does it and the others get its result. So the bits are the same on all ranks and in every run, and depend
 neither on how arrays are chunked or fused, nor on whether the result is wanted whole or in parts.
 
-**Memory.** Beside the arrays, at most four chunks, whatever their size. A chunk has 4 MiB, or 64 KiB for every rank if
-that is more: smaller messages would cost more than the bytes in them.
+**Memory.** At most four chunks in addition to the arrays, whatever their size. A chunk is 4 MiB, or 512 KiB for every
+rank if that is more: smaller messages would cost more than the bytes in them.
 
-**Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, half of that to reduce or
-to gather parts; the root of a broadcast sends n, everyone else less. float16 and bfloat16 travel as they are.
+**Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, and half of that to
+reduce or to gather parts; the root of a broadcast sends n, the others less. What takes up to 256 KiB on all ranks
+together is gathered in log2 p messages and reduced by every rank. float16 and bfloat16 travel as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.communication.devices import finish, is_direct
+from numparam.communication.cuda_aware import finish, is_direct
 from numparam.communication.exchange import exchange
 from numparam.communication.group import Group
 from numparam.communication.reduction import Reduction
@@ -33,15 +34,21 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CHUNK_BYTES = 4 << 20
-_CHUNK_BYTES_PER_RANK = 64 << 10
+_CHUNK_BYTES_PER_RANK = 512 << 10  # 64 KiB take 3 times as long on 32 ranks, which wait 4 times as often
+_SMALL_BYTES = 256 << 10  # of all ranks together: the time is that of the messages, not of their bytes
 _WORTH_A_CHUNK = 4  # an array of a quarter of a chunk travels faster alone than it is packed
 
 
 def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: Reduction) -> None:
     """Reduce flat arrays of one dtype over the ranks, in place; small ones share messages."""
-    if not arrays:
+    if not (total := sum(len(array) for array in arrays)):
         return
-    most = min(sum(len(array) for array in arrays), _chunk_bytes(group) // arrays[0].itemsize)
+    if total * arrays[0].itemsize * group.size <= _SMALL_BYTES:
+        chunk = _Chunk(np.empty(total, arrays[0].dtype), 1, arrays)
+        reduction.into(chunk.values, [*gather_small(group, operation, chunk.values)])
+        chunk.close()
+        return
+    most = min(total, _chunk_bytes(group) // arrays[0].itemsize)
     received = [np.empty(-(-most // group.size), arrays[0].dtype) for _ in group.peers]
     for last, this in _by_two(_chunks(arrays, most, group.size, direct=False)):
         sends, receives, parts = [], [], {}
@@ -83,7 +90,7 @@ def all_gather(group: Group, operation: str, own: Array, out: Array) -> None:
 
 
 def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -> None:
-    """Overwrite flat arrays of bytes by those of one rank of the group; small ones share messages.
+    """Overwrite flat arrays of bytes by the arrays of one rank of the group; small ones share messages.
 
     The root deals every chunk out to the others, who pass their parts on to each other.
     """
@@ -108,11 +115,16 @@ def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -
 
 
 def gather_small(group: Group, operation: str, own: Array) -> Array:
-    """Return what all ranks have, one row for each: arrays of one shape and a few bytes."""
-    rows = np.empty((group.size, *own.shape), own.dtype)
-    if own.size:
-        all_gather(group, operation, np.ascontiguousarray(own).reshape(-1), rows.reshape(-1))
-    return rows
+    """Return the arrays of all ranks, one row for each: of one shape and few bytes."""
+    rows = np.empty((group.size, own.size), own.dtype)  # row i is of the rank i places before this one
+    rows[0] = own.reshape(-1)
+    step = 1
+    while step < group.size:
+        count = min(step, group.size - step)
+        sends = [((group.rank + step) % group.size, rows[:count].reshape(-1))]
+        exchange(group, operation, sends, [((group.rank - step) % group.size, rows[step:][:count].reshape(-1))])
+        step *= 2
+    return rows[(group.rank - np.arange(group.size)) % group.size].reshape(group.size, *own.shape)
 
 
 def _by_rank(group: Group, parts: dict[int, Array], own: Array) -> list[Array]:
@@ -124,10 +136,19 @@ def _chunk_bytes(group: Group) -> int:
 
 
 class _Chunk:
-    """Hold a run of values in one piece of memory, cut into parts of nearly equal size."""
+    """Hold a run of values in one piece of memory, in parts of nearly equal size; pieces are packed into it."""
 
-    def __init__(self, values: Any, count: int, packed: Sequence[tuple[Flat, Array]] = ()) -> None:
-        self.values, self.count, self.packed = values, count, packed
+    def __init__(self, values: Any, count: int, pieces: Sequence[Flat] = ()) -> None:
+        self.values, self.count, self.packed = values, count, []
+        end = 0
+        for piece in pieces:
+            part = values[end : end + len(piece)]
+            end += len(piece)
+            self.packed.append((piece, part))
+            if isinstance(piece, np.ndarray):
+                np.copyto(part, piece)
+            else:
+                piece.read(part)
 
     def __getitem__(self, part: int) -> Any:
         return self.values[slice(*cut(len(self.values), self.count, part))]
@@ -164,16 +185,7 @@ def _chunks(arrays: Sequence[Flat], most: int, count: int, direct: bool) -> Iter
         if len(buffers) < 2:
             buffers.append(np.empty(most, pieces[0].dtype))
         buffers.reverse()
-        packed, end = [], 0
-        for piece in pieces:
-            part = buffers[0][end : end + len(piece)]
-            end += len(piece)
-            packed.append((piece, part))
-            if isinstance(piece, np.ndarray):
-                np.copyto(part, piece)
-            else:
-                piece.read(part)
-        yield _Chunk(buffers[0][:end], count, packed)
+        yield _Chunk(buffers[0][: sum(map(len, pieces))], count, pieces)
 
 
 def _runs(arrays: Sequence[Flat], most: int) -> Iterator[list[Flat]]:

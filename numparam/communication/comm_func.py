@@ -1,9 +1,9 @@
 """Operations that all ranks of a group do together, on tensors or NumPy arrays.
 
-Every member of the group calls the same operations in the same order, with the same shapes and dtypes. A member that
-does not come ends all others in a `numparam.errors.LateRankError` that names it, one that comes to something else in a
-`numparam.errors.DisagreementError`; see `numparam.communication.init` for how long they wait. What comes back is of the
-kind that was given: an array for an array, and for a tensor a tensor on the same device.
+Every member of the group calls the same operations in the same order, with the same shapes and dtypes. A late member
+raises a `numparam.errors.LateRankError` in all others that names it, a member that calls something else a
+`numparam.errors.DisagreementError` in all; `numparam.communication.init` sets how long they wait. Arrays return arrays,
+and tensors return tensors on the same device.
 
 Reductions go by the rank in the group, ``((x0 + x1) + x2) + x3``, and have the same bits on all ranks and in every run.
 Floats of 16 and 8 bits are reduced in float32 and rounded once; integers wrap around. See
@@ -29,7 +29,7 @@ Values = TypeVar("Values", bound=Tensor | Array)
 
 
 def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
-    """Reduce the values of all ranks, and give the result to all of them.
+    """Reduce the values of all ranks and return the result on every rank.
 
     Parameters
     ----------
@@ -38,21 +38,21 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
     op : ReduceOp or str
         ``"sum"``, ``"avg"``, ``"max"``, ``"min"`` or ``"prod"``.
     group : str
-        The name of a group of this rank.
+        The name of a group that this rank is in.
 
     Returns
     -------
     Tensor or numpy.ndarray
-        A new one.
+        New values.
 
     Raises
     ------
     TypeError
-        If `tensor` is neither, or the operation makes no sense for its dtype.
+        If `tensor` is neither, or `op` is not defined for its dtype.
     ValueError
-        If there is no such operation or group.
+        If `op` or `group` is unknown.
     RuntimeError
-        If another rank does not come, or comes to something else.
+        If another rank is late, or calls another operation.
 
     Examples
     --------
@@ -62,33 +62,33 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
     members = get_group(group)
     values = _values(tensor).copy()
     reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
-    operation = _begin(members, f"all_reduce ({op})", values)
+    operation = _begin(members, "all_reduce", f", {op}", values)
     collectives.all_reduce(members, operation, [values.reshape(-1)], reduction)
     return _like(tensor, values)
 
 
 def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Values:
-    """Put the values of all ranks one after another along axis 0.
+    """Concatenate the values of all ranks along axis 0.
 
     Parameters
     ----------
     tensor : Tensor or numpy.ndarray
-        Of one shape and dtype on all ranks, and at least one axis.
+        Of one shape and dtype on all ranks, with at least one axis.
     group : str
 
     Returns
     -------
     Tensor or numpy.ndarray
-        Axis 0 is as many times as long as the group has ranks.
+        Axis 0 is as many times longer as the group has ranks.
 
     Raises
     ------
     TypeError
         If `tensor` is neither.
     ValueError
-        If it has no axis, or there is no such group.
+        If it has no axis, or `group` is unknown.
     RuntimeError
-        If another rank does not come, or comes to something else.
+        If another rank is late, or calls another operation.
 
     Examples
     --------
@@ -97,14 +97,14 @@ def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Val
     """
     members = get_group(group)
     values = _with_axis(_values(tensor))
-    operation = _begin(members, "all_gather", values)
+    operation = _begin(members, "all_gather", "", values)
     out = np.empty((len(values) * members.size, *values.shape[1:]), values.dtype)
     collectives.all_gather(members, operation, values.reshape(-1), out.reshape(-1))
     return _like(tensor, out)
 
 
 def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
-    """Reduce the values of all ranks, and give each rank its part along axis 0.
+    """Reduce the values of all ranks and return the part of this rank along axis 0.
 
     Parameters
     ----------
@@ -122,11 +122,11 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
     Raises
     ------
     TypeError
-        If `tensor` is neither, or the operation makes no sense for its dtype.
+        If `tensor` is neither, or `op` is not defined for its dtype.
     ValueError
-        If axis 0 does not divide, or there is no such operation or group.
+        If the size of the group does not divide axis 0, or `op` or `group` is unknown.
     RuntimeError
-        If another rank does not come, or comes to something else.
+        If another rank is late, or calls another operation.
 
     Examples
     --------
@@ -136,38 +136,38 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
     members = get_group(group)
     values = _with_axis(_values(tensor))
     if len(values) % members.size:
-        raise ShapeError(f"axis 0 of shape {values.shape} does not divide among {members.size} ranks")
+        raise ShapeError(f"axis 0 of shape {values.shape} is not divisible by the {members.size} ranks")
     reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
-    operation = _begin(members, f"reduce_scatter ({op})", values)
+    operation = _begin(members, "reduce_scatter", f", {op}", values)
     out = np.empty((len(values) // members.size, *values.shape[1:]), values.dtype)
     collectives.reduce_scatter(members, operation, values.reshape(-1), out.reshape(-1), reduction)
     return _like(tensor, out)
 
 
 def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Values:
-    """Give the values of one rank to all.
+    """Return the values of one rank on every rank.
 
     Parameters
     ----------
     tensor : Tensor or numpy.ndarray
         Of one shape and dtype on all ranks.
     src : int
-        The rank, in the group, whose values are given.
+        The rank in the group whose values are returned.
     group : str
 
     Returns
     -------
     Tensor or numpy.ndarray
-        A new one.
+        New values.
 
     Raises
     ------
     TypeError
         If `tensor` is neither.
     ValueError
-        If there is no such rank or group.
+        If `src` or `group` is unknown.
     RuntimeError
-        If another rank does not come, or comes to something else.
+        If another rank is late, or calls another operation.
 
     Examples
     --------
@@ -176,30 +176,26 @@ def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Va
     """
     members = get_group(group)
     values = _values(tensor).copy()
-    operation = _begin(members, f"broadcast from {members.ranks[as_member(members, src)]}", values)
+    operation = _begin(members, "broadcast", f", from rank {members.ranks[as_member(members, src)]}", values)
     collectives.broadcast(members, operation, [values.reshape(-1).view(np.uint8)], src)
     return _like(tensor, values)
 
 
 def barrier(group: str = WORLD_COMM_GROUP) -> None:
-    """Wait until all ranks of a group are here.
+    """Wait until all ranks of a group have called this.
 
     Raises
     ------
     ValueError
-        If there is no such group.
+        If `group` is unknown.
     RuntimeError
-        If another rank does not come, or comes to something else.
-
-    Examples
-    --------
-    >>> barrier()
+        If another rank is late, or calls another operation.
     """
     exchange.arrive(get_group(group), "barrier")
 
 
-def _begin(members: Group, what: str, values: Array) -> str:
-    operation = f"{what} of {values.dtype} {values.shape}"
+def _begin(members: Group, what: str, how: str, values: Array) -> str:
+    operation = f"{what} of {values.dtype}{list(values.shape)}{how}"
     exchange.arrive(members, operation)
     return operation
 
@@ -210,12 +206,12 @@ def _values(tensor: Any) -> Array:
         return np.asarray(tensor.asnumpy(), order="C")
     if isinstance(tensor, np.ndarray | np.generic):
         return np.asarray(tensor, dtypes.as_dtype(tensor.dtype), order="C")
-    raise ArgumentTypeError(f"a Tensor or a NumPy array is needed, found {type(tensor).__name__}")
+    raise ArgumentTypeError(f"expected a Tensor or a NumPy array, found {type(tensor).__name__}")
 
 
 def _with_axis(values: Array) -> Array:
     if not values.ndim:
-        raise ShapeError("values of shape () have no axis 0")
+        raise ShapeError("a scalar has no axis 0; reshape it to (1,)")
     return values
 
 

@@ -1,47 +1,59 @@
 """Messages between the ranks of a group, each with a deadline: all that numparam asks of MPI.
 
-An operation begins with an arrival: each member tells every other one what it is about to do. So a rank that does not
-come is known by name, and so is one that came to do something else, before any data moves. Data then go straight from
-rank to rank. Nothing waits inside MPI: requests are tested until they are done or the deadline has passed.
+An operation begins with an arrival, which completes once every member has reached the same operation. It is a
+dissemination barrier: in round k a rank sends 16 bytes to the rank 2**k further on, ceil(log2 p) messages in all. The
+bytes are the fingerprint of the operation, or zeros once ranks are known to disagree. A rank that waits for long, or
+learns of a disagreement, tells every other one where it is, so that errors name ranks. Data then go straight from rank
+to rank.
 
-An arrival costs each rank one message of 256 bytes to every other one: 0.15 ms for 2 ranks and 0.7 ms for 4, on 2 cores
-that had other work too.
+Nothing waits inside MPI: requests are tested until they are done or the deadline has passed, at first giving way to
+other processes and then sleeping, so ranks may outnumber cores. `asv_bench/ranks.py` compares this with MPI's own.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from numparam.communication.group import Group, World, alone, named
+from numparam.communication.group import Group, Round, World, alone, named
 from numparam.errors import CommunicationError, DisagreementError, LateRankError, StateError
 
 if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray
 
-    Buffer = np.ndarray[Any, np.dtype[Any]] | DeviceArray
+    Buffer = np.ndarray[Any, np.dtype[Any]] | DeviceArray | bytes | bytearray
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Result = TypeVar("Result")
 Messages = Sequence[tuple[int, "Buffer"]]
 
-_HEADER_BYTES = 256
+_FINGERPRINT_BYTES = 16
+_REPORT_BYTES = 256
+_PLACE_BYTES = 8  # of the number of an operation
+_LAST = 2 ** (8 * _PLACE_BYTES) - 1  # the number of the end of a program
+_END = "the end of its program"
 _SPIN = 1e-4  # seconds in which a message of this machine comes, if its sender is there
+_PATIENCE = 1.0  # seconds after which a rank tells the others where it waits
 _LONGEST_SLEEP = 0.01
+_DRAINED_EVERY = 64  # operations; a rank that never waits would else never take the reports of those who do
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 _COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # what mpiexec of MPICH and of Open MPI tell a process
 
 world = alone()
+_REPORT = 1  # added to the tag of a group
 _abandoned: list[Any] = []  # MPI may still write to the buffers of requests that were given up
 
 
 def enter(state: World) -> None:
     """Make this process one of a world."""
-    world.communicator, world.timeout, world.groups = state.communicator, state.timeout, state.groups
+    vars(world).update(vars(state))
 
 
 def started_by_mpiexec() -> int:
@@ -50,47 +62,31 @@ def started_by_mpiexec() -> int:
 
 
 def arrive(group: Group, operation: str) -> None:
-    """Wait until every member of a group has come to the same operation.
+    """Wait until every member of a group has reached the same operation.
 
     Raises
     ------
     LateRankError
-        If one does not come in time. It is also a TimeoutError.
+        If one is late. It is also a TimeoutError.
     DisagreementError
-        If one came to another operation, or has ended its program.
+        If one reached another operation, or the end of its program.
     StateError
         If an earlier operation of the group failed, or MPI was not started.
     """
     if group.failure is not None:
-        raise StateError(f"{operation}: {named(group.ranks)} cannot talk any more, for before this: {group.failure}")
+        raise StateError(
+            f"{operation}: {named(group.ranks)} cannot communicate after an earlier failure: {group.failure}"
+        )
     if group.size == 1:
         if world.communicator is None and (count := started_by_mpiexec()) > 1:
             raise StateError(f"{operation}: this process is one of {count}; call numparam.communication.init() first")
         return
     group.operations += 1
-    place = f"operation {group.operations} {group}, {operation}"
-    own, received = _header(operation), _headers(group)
-    if late := _run(group, _to_all(group, own), [*received.items()], place, is_arrival=True):
-        there = [rank for rank in group.ranks if rank not in late]
-        raise _failed(
-            group,
-            LateRankError(
-                f"{named(late)} did not come to {place}, within {world.timeout:g} s after {named(there)}: late, "
-                "stopped or dead; init(timeout=...) sets how long to wait"
-            ),
-        )
-    came: dict[str, list[int]] = {}
-    for peer, header in {group.rank: own, **received}.items():
-        came.setdefault(bytes(header).rstrip(b"\0").decode(errors="replace"), []).append(group.ranks[peer])
-    if len(came) > 1:
-        said = "; ".join(f"{named(ranks)}: {text}" for text, ranks in sorted(came.items(), key=lambda item: item[1]))
-        raise _failed(
-            group,
-            DisagreementError(
-                f"all ranks call the same operations in the same order, but as operation {group.operations} {group} "
-                f"came {said}"
-            ),
-        )
+    arrival = _Arrival(group, operation, group.operations, world.timeout)
+    if error := _guarded(group, operation, arrival.error):
+        raise _failed(group, error)
+    if not group.operations % _DRAINED_EVERY:
+        _listen(group)
 
 
 def exchange(group: Group, operation: str, sends: Messages, receives: Messages) -> None:
@@ -111,101 +107,215 @@ def exchange(group: Group, operation: str, sends: Messages, receives: Messages) 
         raise _failed(
             group,
             LateRankError(
-                f"{operation}: nothing came from {named(late)} for {world.timeout:g} s, in the middle of operation "
-                f"{group.operations} {group}: late, stopped or dead"
+                f"{named(late)} sent nothing for {world.timeout:g} s in operation {group.operations}{group} "
+                f"({operation}), which all ranks had reached; init(timeout=...) sets how long to wait"
             ),
         )
 
 
 def leave() -> None:
-    """Tell every rank that this process is at its end, and wait for them to be there too, however long they work."""
-    farewell = _header("the end of the program")
+    """Tell the other ranks that this process is at its end, and wait until they are too, however long they work."""
     everyone, *groups = world.groups.values()
-    for group in groups:  # for those who wait in one; nobody else takes these messages
-        _abandoned.extend(_posted(group, _to_all(group, farewell), []))
-    _wait(_posted(everyone, _to_all(everyone, farewell), [*_headers(everyone).items()]), float("inf"))
+    for group in groups:  # members may wait in one
+        _report(group, _LAST, _END)
+    _Arrival(everyone, _END, _LAST, math.inf).error()  # if there is one, the others raise it
 
 
-def _to_all(group: Group, buffer: Array) -> Messages:
-    return [(peer, buffer) for peer in group.peers]
+class _Arrival:
+    """Wait until the members of a group have reached an operation, and find out who has not."""
+
+    def __init__(self, group: Group, operation: str, number: int, timeout: float) -> None:
+        self.group, self.operation, self.number, self.timeout = group, operation, number, timeout
+        self.own, self.is_reported, self.start = _fingerprint(operation), False, time.monotonic()
+
+    def error(self) -> CommunicationError | None:
+        """Return what is wrong, if not all members reached the same operation in time."""
+        group, sent = self.group, self.own
+        missing = []
+        for round_ in group.rounds or _new_rounds(group):
+            round_.sent[:] = sent
+            world.mpi.Prequest.Startall(round_.requests)
+            if not self.finishes(round_.requests):
+                missing = [round_.source]
+                break
+            if round_.received != self.own:
+                sent = bytes(len(sent))
+        else:
+            if sent == self.own:
+                return None
+        self.report()
+        until = min(time.monotonic() + _PATIENCE, self.start + self.timeout)
+        while len(self.places()) < group.size and time.monotonic() < until:
+            time.sleep(_SPIN)
+        return self.misfit(missing)
+
+    def finishes(self, requests: list[Any]) -> bool:
+        """Return whether a round ends before waiting on is of no use."""
+        since = None
+        while not world.mpi.Request.Testall(requests):
+            now = time.monotonic()
+            since = since or now
+            if now - since > _SPIN and self.is_over(now):
+                return False
+            _pause(now - since)
+        return True
+
+    def is_over(self, now: float) -> bool:
+        """Return whether waiting on is of no use, and tell those who wait for long where this rank is."""
+        places, waited = self.places(), now - self.start
+        if len(places) > 1 or waited > min(_PATIENCE, self.timeout / 2):
+            self.report()
+        return waited > self.timeout or len(set(places.values())) > 1
+
+    def report(self) -> None:
+        """Tell the others where this rank is, once."""
+        if not self.is_reported:
+            _report(self.group, self.number, self.operation)
+            self.is_reported = True
+
+    def places(self) -> dict[int, str]:
+        """Return the operation that each rank of the world reached, as far as it is known and not an earlier one."""
+        _listen(self.group)
+        there = {self.group.ranks[self.group.rank]: self.operation}
+        for rank, (number, text) in self.group.heard.items():
+            if number >= self.number:
+                there[rank] = text if number in (self.number, _LAST) else self.operation
+        return there
+
+    def misfit(self, missing: list[int]) -> CommunicationError:
+        """Return the error that names the ranks that disagree or are late."""
+        group, there, where = self.group, self.places(), f"operation {self.number}{self.group}"
+        camps: dict[str, list[int]] = {}
+        for rank in sorted(there):
+            camps.setdefault(there[rank], []).append(rank)
+        if len(camps) > 1:
+            found = "; ".join(f"{named(ranks)} reached {text}" for text, ranks in camps.items())
+            return DisagreementError(
+                f"{where} differs: {found}; all ranks must call the same operations in the same order"
+            )
+        late = [rank for rank in group.ranks if rank not in there] or missing
+        others = [rank for rank in group.ranks if rank not in late]
+        return LateRankError(
+            f"{named(late)} did not reach {where} ({self.operation}) within {self.timeout:g} s, but {named(others)} "
+            "did: late, stopped or dead; init(timeout=...) sets how long to wait"
+        )
 
 
-def _header(text: str) -> Array:
-    return np.frombuffer(text.encode()[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0"), np.uint8)
+def _new_rounds(group: Group) -> list[Round]:
+    """Set up the messages of an arrival, once: starting them again takes half as long as posting new ones."""
+    communicator, byte = world.communicator, world.mpi.BYTE
+    step = 1
+    while step < group.size:
+        source, target = (group.ranks[(group.rank + place) % group.size] for place in (-step, step))
+        received, sent = bytearray(_FINGERPRINT_BYTES), bytearray(_FINGERPRINT_BYTES)
+        receive = communicator.Recv_init([received, byte], source, group.tag)
+        send = communicator.Send_init([sent, byte], target, group.tag)
+        group.rounds.append(Round(source, received, sent, [receive, send]))
+        step *= 2
+    return group.rounds
 
 
-def _headers(group: Group) -> dict[int, Array]:
-    """Return room for what the other members say."""
-    return {peer: np.empty(_HEADER_BYTES, np.uint8) for peer in group.peers}
+def forget_rounds(group: Group) -> None:
+    """Free the messages of arrivals; after a failure MPI may still write to them."""
+    if group.failure is None:
+        for request in (request for round_ in group.rounds for request in round_.requests):
+            request.Free()
+        group.rounds.clear()
 
 
-def _run(
-    group: Group,
-    sends: Messages,
-    receives: Messages,
-    operation: str,
-    is_arrival: bool = False,
-) -> list[int]:
+@lru_cache(maxsize=1024)
+def _fingerprint(operation: str) -> bytes:
+    return blake2b(operation.encode("utf-8", "surrogatepass"), digest_size=_FINGERPRINT_BYTES).digest()
+
+
+def _report(group: Group, number: int, operation: str) -> None:
+    text = operation.encode("utf-8", "replace")[: _REPORT_BYTES - _PLACE_BYTES].ljust(_REPORT_BYTES - _PLACE_BYTES)
+    message = number.to_bytes(_PLACE_BYTES, "little") + text
+    group.reports = [request for request in group.reports if not request.Test()]
+    group.reports += _posted(group, [(peer, message) for peer in group.peers], [], _REPORT)
+
+
+def _listen(group: Group) -> None:
+    """Take the reports that came for the groups with the tag of this one."""
+    status, message = world.mpi.Status(), bytearray(_REPORT_BYTES)
+    while world.communicator.Iprobe(world.mpi.ANY_SOURCE, group.tag + _REPORT, status):
+        source = status.Get_source()
+        world.communicator.Recv([message, world.mpi.BYTE], source, group.tag + _REPORT)
+        number, text = int.from_bytes(message[:_PLACE_BYTES], "little"), message[_PLACE_BYTES:].decode(errors="replace")
+        for other in world.groups.values():
+            if other.tag == group.tag and source in other.ranks:
+                other.heard[source] = number, text.rstrip()
+
+
+def _run(group: Group, sends: Messages, receives: Messages, operation: str) -> list[int]:
     """Exchange messages; return the ranks of the world that did not do their part in time."""
-    from mpi4py import MPI
-
     requests: list[Any] = []
+
+    def unfinished() -> list[int]:
+        messages = zip([*receives, *sends], requests, strict=False)
+        return sorted({group.ranks[peer] for (peer, _), request in messages if request})
+
+    def finish() -> list[int]:
+        requests.extend(_posted(group, sends, receives))
+        return [] if _finishes(requests) else unfinished()
+
     try:
-        requests = _posted(group, sends, receives)
-        if _wait(requests, world.timeout, is_arrival):
-            return []
-    except MPI.Exception as error:
-        peers = _unfinished(group, requests, [*receives, *sends])
-        raise _failed(
-            group, CommunicationError(f"{operation}: MPI lost {named(peers or group.ranks)}: {error}")
-        ) from error
-    except BaseException as error:
-        _failed(group, CommunicationError(f"{operation}: it was broken off by {type(error).__name__}"))
-        raise
+        return _guarded(group, operation, finish, unfinished)
     finally:
         if any(requests):
             _abandoned.extend((requests, sends, receives))
-    return _unfinished(group, requests, receives) or _unfinished(group, requests, [*receives, *sends])
 
 
-def _posted(group: Group, sends: Messages, receives: Messages) -> list[Any]:
-    from mpi4py.MPI import BYTE
+def _guarded(
+    group: Group, operation: str, work: Callable[[], Result], unfinished: Callable[[], list[int]] = list
+) -> Result:
+    """Return what some work with MPI returns, and note that the group is out of step if it breaks off."""
+    try:
+        return work()
+    except world.mpi.Exception as error:
+        lost = named(unfinished() or group.ranks)
+        raise _failed(group, CommunicationError(f"{operation}: MPI lost {lost}: {error}")) from error
+    except BaseException as error:
+        _failed(group, CommunicationError(f"{operation}: interrupted by {type(error).__name__}"))
+        raise
 
-    communicator, tag = world.communicator, group.tag
+
+def _posted(group: Group, sends: Messages, receives: Messages, kind: int = 0) -> list[Any]:
+    communicator, byte, tag = world.communicator, world.mpi.BYTE, group.tag + kind
     return [
-        *[communicator.Irecv([_as_bytes(buffer), BYTE], group.ranks[peer], tag) for peer, buffer in receives],
-        *[communicator.Isend([_as_bytes(buffer), BYTE], group.ranks[peer], tag) for peer, buffer in sends],
+        *[communicator.Irecv([_as_bytes(buffer), byte], group.ranks[peer], tag) for peer, buffer in receives],
+        *[communicator.Isend([_as_bytes(buffer), byte], group.ranks[peer], tag) for peer, buffer in sends],
     ]
 
 
 def _as_bytes(buffer: Buffer) -> Any:
+    if isinstance(buffer, bytes | bytearray):
+        return buffer
     if isinstance(buffer, np.ndarray):
         return buffer.view(np.uint8)  # MPI knows no bfloat16
-    from mpi4py.MPI import buffer as memory
-
-    return memory.fromaddress(buffer.address, buffer.nbytes)
+    return world.mpi.buffer.fromaddress(buffer.address, buffer.nbytes)
 
 
-def _wait(requests: list[Any], timeout: float, is_arrival: bool = False) -> bool:
-    """Say whether all requests were done in time: since the last one was, or of an arrival since it began."""
-    from mpi4py.MPI import Request
-
-    start = since = time.monotonic()
-    while (done := Request.Testsome(requests)) is not None:
+def _finishes(requests: list[Any]) -> bool:
+    """Return whether all requests are done, and one was whenever the timeout had passed."""
+    since = time.monotonic()
+    while (done := world.mpi.Request.Testsome(requests)) is not None:
         now = time.monotonic()
         if done:
             since = now
-        elif now - (start if is_arrival else since) > timeout:
+        elif now - since > world.timeout:
             return False
-        elif now - since < _SPIN:
-            _let_others_run()
-        else:  # a tenth of the time it has waited: little is lost, and ranks that share a core can use it
-            time.sleep(min((now - since) / 10, _LONGEST_SLEEP))
+        else:
+            _pause(now - since)
     return True
 
 
-def _unfinished(group: Group, requests: list[Any], messages: Messages) -> list[int]:
-    return sorted({group.ranks[peer] for (peer, _), request in zip(messages, requests, strict=False) if request})
+def _pause(waited: float) -> None:
+    """Let others run, the longer the more, after some seconds of waiting."""
+    if waited > _SPIN:  # a tenth of the time it has waited: little is lost, and ranks that share a core can use it
+        time.sleep(min(waited / 10, _LONGEST_SLEEP))
+    elif not world.has_cores:
+        _let_others_run()
 
 
 def _failed(group: Group, error: CommunicationError) -> CommunicationError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 
@@ -12,7 +12,22 @@ WORLD_COMM_GROUP = "mpi_world_group"
 """The name of the group of all ranks."""
 
 DEFAULT_TIMEOUT = 300.0
-"""Seconds that a rank waits for another one, unless `init` or ``NUMPARAM_COMM_TIMEOUT`` says otherwise."""
+"""Seconds that a rank waits for another one by default."""
+
+
+class Round(NamedTuple):
+    """Hold the persistent requests of one round of an arrival, and what they receive and send.
+
+    Attributes
+    ----------
+    source : int
+        The rank of the world that the message comes from.
+    """
+
+    source: int
+    received: bytearray
+    sent: bytearray
+    requests: list[Any]
 
 
 @dataclass
@@ -28,7 +43,13 @@ class Group:
     rank : int
         Of this process in the group.
     tag : int
-        The number that the messages of the group carry.
+        The number that the messages of the group carry; reports of where a rank is carry the next one.
+    rounds : list of Round
+        The messages of an arrival, from the first one on.
+    heard : dict of int to tuple
+        The last operation, by number and text, that each rank of the world reported from this group.
+    reports : list of mpi4py.MPI.Request
+        Reports of this rank that may not have been sent yet.
     """
 
     name: str
@@ -37,6 +58,9 @@ class Group:
     tag: int = 0
     operations: int = 0
     failure: str | None = field(default=None, repr=False)
+    rounds: list[Round] = field(default_factory=list, repr=False)
+    heard: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
+    reports: list[Any] = field(default_factory=list, repr=False)
 
     @property
     def size(self) -> int:
@@ -49,7 +73,7 @@ class Group:
         return tuple(rank for rank in range(self.size) if rank != self.rank)
 
     def __str__(self) -> str:
-        return "of all ranks" if self.name == WORLD_COMM_GROUP else f"of group {self.name!r} ({named(self.ranks)})"
+        return "" if self.name == WORLD_COMM_GROUP else f" of group {self.name!r} ({named(self.ranks)})"
 
 
 @dataclass
@@ -63,12 +87,24 @@ class World:
     timeout : float
         Seconds that it waits for another rank.
     groups : dict of str to Group
-        Those that it belongs to, the world among them.
+        The groups of this process, the world among them.
+    mpi : module
+        ``mpi4py.MPI``, with the communicator.
+    has_cores : bool
+        Whether every rank of this machine has a core, so that waiting takes none from a rank that works.
+    watched : Watched or None
+        The connection to the watcher of this machine.
+    hook : StopJob or None
+        What stops the job after an exception that nothing catches.
     """
 
     communicator: Any
     timeout: float
     groups: dict[str, Group]
+    mpi: Any = None
+    has_cores: bool = False
+    watched: Any = None
+    hook: Any = None
 
 
 def alone() -> World:
@@ -82,14 +118,16 @@ def checked_ranks(rank_ids: Any, size: int) -> tuple[int, ...]:
     Raises
     ------
     ArgumentTypeError
-        If they are no list of ints.
+        If they are not a list of ints.
     ArgumentValueError
-        If there are none, or one repeats or is not of this world.
+        If the list is empty, or a rank is repeated or does not exist.
     """
     if not isinstance(rank_ids, Sequence) or not all(type(rank) is int for rank in rank_ids):
-        raise ArgumentTypeError(f"rank_ids is a list of ints, found {rank_ids!r:.80}")
+        raise ArgumentTypeError(f"rank_ids must be a list of ints, found {rank_ids!r:.80}")
     if not rank_ids or len(set(rank_ids)) != len(rank_ids) or not all(0 <= rank < size for rank in rank_ids):
-        raise ArgumentValueError(f"rank_ids names ranks from 0 to {size - 1}, each once; found {list(rank_ids)!r:.80}")
+        raise ArgumentValueError(
+            f"rank_ids must hold distinct ranks from 0 to {size - 1}, found {list(rank_ids)!r:.80}"
+        )
     return tuple(rank_ids)
 
 

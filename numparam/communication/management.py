@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from numparam.communication.collectives import gather_small
-from numparam.communication.exchange import arrive, enter, leave, started_by_mpiexec, world
+from numparam.communication.exchange import arrive, enter, forget_rounds, leave, started_by_mpiexec, world
 from numparam.communication.failure import StopJob, stop_job
 from numparam.communication.group import (
     DEFAULT_TIMEOUT,
@@ -24,6 +24,7 @@ from numparam.communication.group import (
     checked_ranks,
     named,
 )
+from numparam.communication.watcher import Watched
 from numparam.context import stand_at
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.stream.seed import current_seed, share_seed
@@ -32,35 +33,39 @@ _LONGEST_START = 30 * 24 * 3600.0
 
 
 def init(backend_name: str | None = None, timeout: float | None = None) -> None:
-    """Start the communication with the other ranks of the job, those of ``mpiexec -n 4 python ...``.
+    """Start the communication with the other ranks of the job, as in ``mpiexec -n 4 python ...``.
 
-    Sets ``device_num`` and ``global_rank`` of the parallel context, which a reset of the context leaves alone. Where no
-    seed was set, ranks take the seed of rank 0. From here on, an exception that nothing catches ends the whole job,
-    with the traceback and a sentence that names the rank. A process that mpiexec did not start is a job of one rank.
-    Without effect, but for `timeout`, the second time.
+    Sets ``device_num`` and ``global_rank`` of the parallel context, which a reset of the context keeps. Where no seed
+    was set, ranks take the seed of rank 0. A process that mpiexec did not start is a job of one rank. A second call
+    only sets `timeout`.
 
-    MPI itself waits for all ranks to start. One that never does ends the job after `timeout` too, but MPI does not tell
-    which it is: the others print where they wait.
+    From here on, a rank that fails ends the job and is named. An uncaught exception in any thread prints its traceback
+    and a sentence with the rank, and mpiexec returns 1. On Linux a process on each machine names the rank that ends by
+    ``os._exit``, a signal or a crash; mpiexec returns the number of the signal or the status, which is 0 after
+    ``os._exit(0)``, or 9 if it had to kill the others.
+
+    MPI itself waits for all ranks to start. If one never does, the job ends after `timeout` too, but MPI does not tell
+    which one: the others print where they wait.
 
     Parameters
     ----------
     backend_name : str, optional
-        ``"mpi"``, which is all there is.
+        ``"mpi"``, the only one.
     timeout : float, optional
-        Seconds that an operation waits for a rank that does not come, or from which nothing comes, before it raises
-        `numparam.errors.LateRankError`. Else that of the environment variable ``NUMPARAM_COMM_TIMEOUT``, else 300.
+        Seconds that an operation waits for a late rank, or for the next message, before it raises
+        `numparam.errors.LateRankError`. By default the environment variable ``NUMPARAM_COMM_TIMEOUT``, or 300.
 
     Raises
     ------
     RuntimeError
-        If mpi4py or an MPI library is missing, or mpiexec is that of another MPI, or a rank other than 0 already drew a
-        seed of its own, so that its lazy tensors differ from those of the others.
+        If mpi4py or an MPI library is missing, mpiexec belongs to another MPI, or a rank other than 0 has already drawn
+        a seed, so that its lazy tensors differ from the others'.
     TimeoutError
-        If a rank does not come.
+        If a rank is late.
     TypeError
-        If `timeout` is no number.
+        If `timeout` is not a number.
     ValueError
-        If there is no such backend, or `timeout` is not positive.
+        If `backend_name` is unknown or `timeout` is not positive.
 
     Examples
     --------
@@ -69,7 +74,7 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     (0, 1)
     """
     if backend_name not in (None, "mpi"):
-        raise ArgumentValueError(f"backend_name is None or 'mpi', found {backend_name!r}")
+        raise ArgumentValueError(f"backend_name must be 'mpi' or None, found {backend_name!r}")
     limit = _as_timeout(os.environ.get("NUMPARAM_COMM_TIMEOUT", DEFAULT_TIMEOUT) if timeout is None else timeout)
     if world.communicator is not None:
         world.timeout = limit if timeout is not None else world.timeout
@@ -79,41 +84,41 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     if size == 1 and (count := started_by_mpiexec()) > 1:
         raise StateError(
             f"mpiexec started {count} processes, but mpi4py's MPI sees one: they are of different MPIs; use the "
-            "mpiexec that stands beside python"
+            "mpiexec next to python"
         )
     everyone = Group(WORLD_COMM_GROUP, tuple(range(size)), rank)
-    enter(World(mpi.COMM_WORLD, limit, {WORLD_COMM_GROUP: everyone}))
+    enter(World(mpi.COMM_WORLD, limit, {WORLD_COMM_GROUP: everyone}, mpi))
     if size > 1:
-        sys.excepthook = StopJob(rank, size, mpi.COMM_WORLD)
+        world.hook = StopJob(rank, size)
         arrive(everyone, "numparam.communication.init")
         # All are there, so this does not wait; from here on no message can meet one of the user's own.
+        forget_rounds(everyone)
         world.communicator = mpi.COMM_WORLD.Dup()
+        _look_around(rank, size)
         _share_seed(everyone)
     stand_at(rank, size)
     atexit.register(release)
 
 
 def release() -> None:
-    """End the communication; a process that ends does so by itself.
+    """End the communication, as a process does by itself when it ends.
 
-    Ranks that wait for this one learn that it will not come. It waits until all others are at their end, without a
-    deadline, for they may still work. If an operation failed before, the job is stopped instead. Does nothing before
-    `init`.
-
-    Examples
-    --------
-    >>> release()
+    Ranks that wait for this one learn that it is at its end. It waits without a deadline until all others are, for they
+    may still work. After a failed operation it stops the job instead. Does nothing before `init`.
     """
     atexit.unregister(release)
     if world.communicator is None:
         return
     if failure := next((group.failure for group in world.groups.values() if group.failure), None):
-        stop_job(world.communicator, f"the job cannot end well, for before this: {failure}")
+        stop_job(f"the job cannot end well after an earlier failure: {failure}")
     if world.groups[WORLD_COMM_GROUP].size > 1:
         leave()
+        for group in world.groups.values():
+            forget_rounds(group)
         world.communicator.Free()
-        if isinstance(sys.excepthook, StopJob):
-            sys.excepthook = sys.excepthook.previous
+        if world.watched:
+            world.watched.say(b"release")
+        world.hook.remove()
     enter(alone())
     stand_at(0, 1)
 
@@ -124,7 +129,7 @@ def get_rank(group: str = WORLD_COMM_GROUP) -> int:
     Raises
     ------
     ValueError
-        If this rank knows no such group.
+        If this rank is not in such a group.
 
     Examples
     --------
@@ -140,7 +145,7 @@ def get_group_size(group: str = WORLD_COMM_GROUP) -> int:
     Raises
     ------
     ValueError
-        If this rank knows no such group.
+        If this rank is not in such a group.
 
     Examples
     --------
@@ -153,8 +158,7 @@ def get_group_size(group: str = WORLD_COMM_GROUP) -> int:
 def create_group(group: str, rank_ids: list[int]) -> None:
     """Give some ranks a name under which they communicate among themselves.
 
-    Each of them calls this; others need not. It sends nothing: members that disagree are found out by the first
-    operation.
+    Only they call this. It sends nothing: the first operation finds members that disagree.
 
     Parameters
     ----------
@@ -165,9 +169,9 @@ def create_group(group: str, rank_ids: list[int]) -> None:
     Raises
     ------
     TypeError
-        If `group` is no str, or `rank_ids` no list of ints.
+        If `group` is not a str, or `rank_ids` not a list of ints.
     ValueError
-        If the name is taken, this process is no member, or there is no such rank.
+        If the name is taken, this process is not a member, or a rank does not exist.
 
     Examples
     --------
@@ -177,14 +181,16 @@ def create_group(group: str, rank_ids: list[int]) -> None:
     >>> destroy_group("first")
     """
     if not isinstance(group, str):
-        raise ArgumentTypeError(f"the name of a group is a str, found {group!r}")
+        raise ArgumentTypeError(f"the name of a group must be a str, found {group!r}")
     everyone = world.groups[WORLD_COMM_GROUP]
     ranks = checked_ranks(rank_ids, everyone.size)
     if group in world.groups:
-        raise ArgumentValueError(f"there is a group {group!r} already, of {named(world.groups[group].ranks)}")
+        raise ArgumentValueError(
+            f"group {group!r} exists already, with {named(world.groups[group].ranks)}; choose another name"
+        )
     if everyone.rank not in ranks:
         raise ArgumentValueError(
-            f"group {group!r} of {named(ranks)} is created by its members; this is not one of them"
+            f"group {group!r} of {named(ranks)} is created by its members only; this is rank {everyone.rank}"
         )
     made = Group(group, ranks, ranks.index(everyone.rank), 0 if everyone.size == 1 else _tag(group))
     for other in world.groups.values():
@@ -201,11 +207,12 @@ def destroy_group(group: str) -> None:
     Raises
     ------
     ValueError
-        If this rank knows no such group, or it is that of all ranks.
+        If this rank is not in such a group, or it is the group of all ranks.
     """
     if group == WORLD_COMM_GROUP:
         raise ArgumentValueError("the group of all ranks cannot be destroyed; release() ends the communication")
-    del world.groups[get_group(group).name]
+    forget_rounds(get_group(group))
+    del world.groups[group]
 
 
 def get_world_rank_from_group_rank(group: str, group_rank_id: int) -> int:
@@ -214,7 +221,7 @@ def get_world_rank_from_group_rank(group: str, group_rank_id: int) -> int:
     Raises
     ------
     ValueError
-        If this rank knows no such group, or it has no such member.
+        If this rank is not in such a group, or the group does not have such a member.
 
     Examples
     --------
@@ -231,7 +238,7 @@ def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
     Raises
     ------
     ValueError
-        If this rank knows no such group, or it has no such member.
+        If this rank is not in such a group, or the group does not have such a member.
 
     Examples
     --------
@@ -250,10 +257,10 @@ def get_group(name: str) -> Group:
     Raises
     ------
     ArgumentValueError
-        If this rank knows no such group.
+        If this rank is not in such a group.
     """
     if name not in world.groups:
-        raise ArgumentValueError(f"this rank is in no group {name!r}; it is in {', '.join(map(repr, world.groups))}")
+        raise ArgumentValueError(f"this rank is not in a group {name!r}; it is in {', '.join(map(repr, world.groups))}")
     return world.groups[name]
 
 
@@ -266,7 +273,7 @@ def as_member(group: Group, rank: int) -> int:
         If the group has no such member.
     """
     if type(rank) is not int or not 0 <= rank < group.size:
-        raise ArgumentValueError(f"the group {group} has ranks 0 to {group.size - 1}, found {rank!r}")
+        raise ArgumentValueError(f"group {group.name!r} has ranks 0 to {group.size - 1}, found {rank!r}")
     return rank
 
 
@@ -274,14 +281,14 @@ def _as_timeout(value: Any) -> float:
     try:
         seconds = float(value)
     except (TypeError, ValueError):
-        raise ArgumentTypeError(f"timeout is a number of seconds, found {value!r}") from None
+        raise ArgumentTypeError(f"timeout must be a number of seconds, found {value!r}") from None
     if math.isnan(seconds) or seconds <= 0:
-        raise ArgumentValueError(f"timeout is a positive number of seconds, found {value!r}")
+        raise ArgumentValueError(f"timeout must be a positive number of seconds, found {value!r}")
     return seconds
 
 
 def _start_mpi_with_all_ranks(limit: float) -> Any:
-    """Import MPI, which waits for all processes to do so; its name is what a process that waits too long says."""
+    """Import MPI, which waits for all processes; a process that waits too long prints the name of this function."""
     if is_job := started_by_mpiexec() > 1:
         # MPI_Init waits with the interpreter locked, and knows no deadline: nothing else could end it.
         faulthandler.dump_traceback_later(min(limit, _LONGEST_START), exit=True)
@@ -297,14 +304,23 @@ def _start_mpi_with_all_ranks(limit: float) -> Any:
     return MPI
 
 
-def _tag(name: str) -> int:
-    from mpi4py.MPI import TAG_UB
+def _look_around(rank: int, size: int) -> None:
+    """Count the ranks on this machine, and let them be watched."""
+    local = world.communicator.Split_type(world.mpi.COMM_TYPE_SHARED)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    world.has_cores = local.Get_size() <= cores
+    if sys.platform == "linux":
+        world.watched = Watched(rank, size, local)
+    local.Free()
 
-    return 1 + zlib.crc32(name.encode()) % int(world.communicator.Get_attr(TAG_UB))
+
+def _tag(name: str) -> int:
+    highest = int(world.communicator.Get_attr(world.mpi.TAG_UB))
+    return 2 * (1 + zlib.crc32(name.encode()) % (highest // 2 - 1))
 
 
 def _share_seed(everyone: Group) -> None:
-    """Let all ranks that have no seed take that of rank 0, drawn if need be."""
+    """Let all ranks without a seed take the seed of rank 0, which draws one if it has none."""
     own = current_seed() if everyone.rank == 0 else 0
     seeds = gather_small(everyone, "numparam.communication.init", np.array([own], np.uint64))
     if everyone.rank:

@@ -18,7 +18,7 @@ _BLOCK = 1 << 18  # fits the caches, for the steps after the first; conversions 
 
 
 class ReduceOp(StrEnum):
-    """Name what becomes of the values that the ranks have at one index.
+    """Name a reduction of the values that the ranks hold at one index.
 
     Examples
     --------
@@ -58,9 +58,9 @@ class Reduction:
     Raises
     ------
     ArgumentValueError
-        If there is no such operation.
+        If `op` is unknown.
     DtypeError
-        If it makes no sense for the dtype: sums of bools, divided integers.
+        If it is not defined for the dtype: sums of bools, divided integers.
 
     Examples
     --------
@@ -72,24 +72,26 @@ class Reduction:
 
     def __init__(self, op: ReduceOp | str, dtype: np.dtype[Any], divisor: int = 1) -> None:
         if op not in list(ReduceOp):
-            raise ArgumentValueError(f"op is one of {', '.join(ReduceOp)}; found {op!r}")
+            raise ArgumentValueError(f"op must be one of {', '.join(ReduceOp)}, found {op!r}")
         if dtype.kind == "b" and op not in (ReduceOp.MAX, ReduceOp.MIN):
-            raise DtypeError(f"bools have no {op}; max is true where any is, min where all are")
+            raise DtypeError(f"{op} of bools is not defined; use max for any, min for all")
         if (divisor != 1 or op == ReduceOp.AVG) and dtype.kind in "iu":
-            raise DtypeError(f"the mean of values of dtype {dtype} need not be one; convert them to a float first")
+            raise DtypeError(f"a mean of {dtype} values is not defined; convert them to a float first")
         self.op, self.divisor = ReduceOp(op), divisor
         self.dtype = np.dtype(np.float32) if dtypes.is_floating(dtype) and dtype.itemsize < 4 else dtype
-        self._result, self._wide = np.empty((2, _BLOCK), self.dtype)
+        self._room = np.empty((2, 0), self.dtype)
 
     def into(self, out: Array, parts: Sequence[Array]) -> None:
         """Write the reduction of some flat arrays into another, which may be one of them."""
+        if self._room.shape[1] < min(out.size, _BLOCK):
+            self._room = np.empty((2, min(out.size, _BLOCK)), self.dtype)
         with np.errstate(all="ignore"):
             for start in range(0, out.size, _BLOCK):
                 stop = start + _BLOCK
                 self._block(out[start:stop], [part[start:stop] for part in parts])
 
     def _block(self, out: Array, parts: Sequence[Array]) -> None:
-        result, wide = self._result[: out.size], self._wide[: out.size]
+        result, wide = self._room[:, : out.size]
         function = _FUNCTIONS[self.op]
         first = _converted(parts[0], result)
         for part in parts[1:]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -25,9 +26,21 @@ def raises_in_the_middle() -> None:
         comm_func.broadcast(VALUES.astype(str))
 
 
-def is_killed() -> None:
+def is_killed(how: str) -> None:
     if get_rank() == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[how])
+
+
+def exits_at_once(status: str) -> None:
+    if get_rank() == 0:
+        os._exit(int(status))
+
+
+def raises_in_a_thread() -> None:
+    if get_rank() == 1:
+        thread = threading.Thread(target=lambda: {}["no such file"], name="loader")
+        thread.start()
+        thread.join()
 
 
 def exits() -> None:
@@ -42,7 +55,7 @@ def is_stopped() -> None:
 
 def stops_in_the_middle() -> None:
     if get_rank() == 2:
-        exchange.arrive(get_group(WORLD_COMM_GROUP), "all_reduce (sum) of float32 (1000,)")
+        exchange.arrive(get_group(WORLD_COMM_GROUP), "all_reduce of float32[1000], sum")
         time.sleep(30)  # and sends no data
 
 
@@ -92,6 +105,6 @@ if __name__ == "__main__":
     if what == "comes_late_to_init" and os.environ["PMI_RANK"] == "1":
         time.sleep(30)
     init(timeout=float(sys.argv[2]))
-    globals()[what]()
+    globals()[what](*sys.argv[3:])
     comm_func.all_reduce(VALUES)
     time.sleep(60)  # nothing but the failure of another rank ends this one
