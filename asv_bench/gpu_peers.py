@@ -123,20 +123,14 @@ def memcpy(view: str, source: str, target: str, side: int) -> Call:
 
 
 def numparam_copy(view: str, source: str, target: str, side: int) -> Call:
-    import numpy as np
 
     from benchmarks.common import DTYPES
     from numparam.kernels.array import DeviceArray
-    from numparam.kernels.copy import cuda_rows
-    from numparam.kernels.fill import Span
+    from numparam.kernels.copy import copy
 
-    origin = DeviceArray.empty((side, side), DTYPES[source], 0)
-    # One byte stands for an element, so addresses and strides are places and steps.
-    places = np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), (side, side), (side, 1))
-    seen = VIEWS[view](places)
-    span = Span(seen.ctypes.data - places.ctypes.data, seen.strides)
+    seen = DeviceArray.empty((side, side), DTYPES[source], 0).arranged(VIEWS[view])
     to = DeviceArray.empty(seen.shape, DTYPES[target], 0)
-    return lambda: cuda_rows.copy(to, origin, seen.shape, source_span=span)
+    return lambda: copy(to, seen)
 
 
 def torch_copy(view: str, source: str, target: str, side: int) -> Call | None:

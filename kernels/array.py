@@ -1,7 +1,7 @@
-"""Arrays in the memory of a CUDA device.
+"""Arrays in the memory of a CUDA device: memory, views, and copies from and to the host.
 
-An array is row-major. It goes to other libraries, and comes from them, through DLPack or the CUDA array interface,
-without a copy.
+What computes or moves values inside a device is in other files. An array goes to other libraries, and comes from them,
+through DLPack or the CUDA array interface, without a copy.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from numparam.kernels.machine import driver as _driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import EllipsisType
 
     from numparam.kernels.fill import Span
 
 STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
 
-# cuda.core exports NumPy's own dtypes only: the others go as words, and are then called by their DLPack code.
+# cuda.core exports NumPy's own dtypes only: the others go as words, and then are called by their DLPack code.
 _DLPACK_CODES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
 
 
 class DeviceArray:
-    """Numbers in device memory, row-major.
+    """Numbers in device memory, of any strides.
 
     Parameters
     ----------
@@ -45,14 +44,36 @@ class DeviceArray:
         Of the first element.
     owner : object
         What keeps the memory alive.
+    strides : tuple of int, optional
+        Steps along the axes in bytes; row-major by default.
+    writable : bool, optional
+        Whether other libraries, whose memory it may be, let it be written.
     """
 
     kind = "cuda"
-    writable = True
-    """Whether other libraries, whose memory it may be, let it be written."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, address: int, owner: Any) -> None:
-        self.shape, self.dtype, self.device, self.address, self._owner = shape, dtype, device, address, owner
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], device: int, address: int, owner: Any,
+        strides: tuple[int, ...] | None = None, writable: bool = True,
+    ) -> None:  # fmt: skip
+        self.shape, self.dtype, self.device, self.address, self.writable = shape, dtype, device, address, writable
+        self._owner = owner
+        self._strides = None if strides is None or _is_row_major(shape, strides, dtype.itemsize) else strides
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Return the steps along the axes in bytes."""
+        return _row_major(self.shape, self.itemsize) if self._strides is None else self._strides
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Return whether the elements are consecutive in row-major order."""
+        return self._strides is None
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return len(self.shape)
 
     @property
     def size(self) -> int:
@@ -66,7 +87,7 @@ class DeviceArray:
 
     @property
     def nbytes(self) -> int:
-        """Count the bytes."""
+        """Count the bytes of the elements."""
         return self.size * self.itemsize
 
     def __len__(self) -> int:
@@ -74,7 +95,7 @@ class DeviceArray:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> DeviceArray:
-        """Allocate an array.
+        """Allocate a row-major array.
 
         Raises
         ------
@@ -103,7 +124,7 @@ class DeviceArray:
         Raises
         ------
         TypeError
-            If the array speaks neither protocol, or is not on a CUDA device.
+            If the array has neither protocol, or is not on a CUDA device.
         ValueError
             If it is not row-major.
         """
@@ -115,45 +136,103 @@ class DeviceArray:
             raise TypeError(f"an array on a CUDA device was expected, found {type(array).__name__}") from None
         if not view.is_device_accessible:
             raise TypeError(f"an array on a CUDA device was expected, found {type(array).__name__} on the host")
-        steps = [math.prod(view.shape[axis + 1 :]) for axis in range(len(view.shape))]
-        walked = [axis for axis, length in enumerate(view.shape) if length > 1]
-        if view.strides is not None and any(view.strides[axis] != steps[axis] for axis in walked):
-            raise ValueError(f"a row-major array was expected, found strides {view.strides} for shape {view.shape}")
-        taken = cls(tuple(view.shape), np.dtype(view.dtype), view.device_id, view.ptr, (array, view))
-        taken.writable = not view.readonly
-        return taken
+        shape = tuple(view.shape)
+        if view.strides is not None and not _is_row_major(shape, view.strides, 1):
+            raise ValueError(f"a row-major array was expected, found strides {view.strides} for shape {shape}")
+        return cls(shape, np.dtype(view.dtype), view.device_id, view.ptr, (array, view), writable=not view.readonly)
 
-    def __getitem__(self, index: slice) -> DeviceArray:
-        """Share a range of the first axis."""
-        start, stop, step = index.indices(self.shape[0])
-        if step != 1:
-            raise IndexError(f"a range of rows was expected, found {index}")
-        shape = max(stop - start, 0), *self.shape[1:]
-        address = self.address + start * math.prod(self.shape[1:]) * self.itemsize
-        return DeviceArray(shape, self.dtype, self.device, address, self._owner)
+    # ---------------------------------------------------------------- views
 
-    def __setitem__(self, index: EllipsisType, value: Any) -> None:
-        """Give every element one value, or copy a NumPy array of the same shape."""
-        if index is not ...:
-            raise IndexError(f"the whole array is written as array[...], found {index!r}")
-        if isinstance(value, np.ndarray) and value.ndim:
-            self.write(np.broadcast_to(value, self.shape).astype(self.dtype, copy=False))
-            return
-        from numparam.kernels.fill import constant
+    def arranged(self, arrange: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> DeviceArray:
+        """Return the view that a function of NumPy views, which reads no element, gives of an array like this one."""
+        # Nobody reads this array: it has the shape and strides of this one, and a single element.
+        like = np.lib.stride_tricks.as_strided(np.empty(1, f"V{self.itemsize}"), self.shape, self.strides)
+        view = arrange(like)
+        return self._view(self.dtype, view.shape, view.strides, view.ctypes.data - like.ctypes.data)
 
-        constant.fill(self, value)
+    def _view(
+        self, dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0
+    ) -> DeviceArray:
+        return DeviceArray(shape, dtype, self.device, self.address + offset, self._owner, strides, self.writable)
+
+    def __getitem__(self, index: Any) -> DeviceArray:
+        """Share what a basic index selects: integers, slices, ``...`` and None."""
+        index = index if isinstance(index, tuple) else (index,)
+        return self.arranged(lambda array: array[index if Ellipsis in index else (*index, ...)])
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
-        """Share the elements under another shape of the same size."""
-        if math.prod(shape) != self.size:
-            raise ValueError(f"{self.size} elements were expected, found shape {shape}")
-        return DeviceArray(shape, self.dtype, self.device, self.address, self._owner)
+        """Share the elements in row-major order under another shape of the same size.
+
+        Raises
+        ------
+        ValueError
+            If the size differs, or the strides do not allow it without a copy.
+        """
+        if self.is_contiguous and math.prod(shape) == self.size and min(shape, default=0) >= 0:
+            return self._view(self.dtype, shape, _row_major(shape, self.itemsize))
+        return self.arranged(lambda array: array.reshape(shape, copy=False))
+
+    def transpose(self, *axes: int) -> DeviceArray:
+        """Share the elements with the axes reversed, or in another order."""
+        return self.arranged(lambda array: array.transpose(*axes))
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> DeviceArray:
+        """Share the elements under a shape in which some are repeated; it is not to be written.
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not suit.
+        """
+        try:
+            return self.arranged(lambda array: np.broadcast_to(array, shape))
+        except ValueError:
+            raise ValueError(f"an array of shape {self.shape} cannot be broadcast to {shape}") from None
+
+    def view(self, dtype: np.dtype[Any]) -> DeviceArray:
+        """Share the bytes of a row-major array as elements of another dtype; the last axis grows or shrinks.
+
+        Raises
+        ------
+        ValueError
+            If the array is not row-major, or the last axis does not hold whole elements.
+        """
+        *outer, last = self.shape or (1,)
+        count, rest = divmod(last * self.itemsize, dtype.itemsize)
+        if rest or not self.is_contiguous:
+            raise ValueError(f"{dtype} cannot be read from shape {self.shape} and strides {self.strides}")
+        shape = self.shape if dtype.itemsize == self.itemsize else (*outer, count)
+        return self._view(dtype, shape, _row_major(shape, dtype.itemsize))
+
+    def parts(self, dtype: np.dtype[Any]) -> tuple[DeviceArray, DeviceArray]:
+        """Share the first and the second half of every element, as elements of another dtype: parts of a complex."""
+        half = dtype.itemsize
+        return self._view(dtype, self.shape, self.strides), self._view(dtype, self.shape, self.strides, half)
+
+    def overlaps(self, other: DeviceArray) -> bool:
+        """Return whether two arrays may share memory."""
+        (start, stop), (other_start, other_stop) = self._bounds(), other._bounds()
+        return start < other_stop and other_start < stop
+
+    def _bounds(self) -> tuple[int, int]:
+        """Return the first address and the one after the last."""
+        if not self.size:
+            return self.address, self.address
+        steps = [(length - 1) * step for length, step in zip(self.shape, self.strides, strict=True)]
+        low, high = sum(min(step, 0) for step in steps), sum(max(step, 0) for step in steps)
+        return self.address + low, self.address + high + self.itemsize
 
     # ---------------------------------------------------------------- copies
 
+    def _check_host_copy(self, nbytes: int) -> None:
+        if not self.is_contiguous:
+            raise ValueError(f"a row-major array was expected, found strides {self.strides} for shape {self.shape}")
+        if nbytes != self.nbytes:
+            raise ValueError(f"{self.nbytes} bytes were expected, found {nbytes}")
+
     def write(self, values: np.ndarray[Any, Any]) -> None:
-        """Copy the elements of a NumPy array of the same size and dtype here, in row-major order."""
-        _check_size(values.nbytes, self.nbytes)
+        """Copy the elements of a NumPy array of the same size and dtype to this row-major array, in that order."""
+        self._check_host_copy(values.nbytes)
         with _staging(self.device) as staging:
             at = self.address
             for piece in _pieces(values):
@@ -163,12 +242,12 @@ class DeviceArray:
                 at += piece.size
 
     def read(self, out: np.ndarray[Any, Any], after: Any = None) -> None:
-        """Copy the elements to a C-contiguous NumPy array of the same size and dtype.
+        """Copy the elements of this row-major array to a C-contiguous NumPy array of the same size and dtype.
 
-        They are those that the work queued until now gives, or until an event.
+        They are the results of the work that was queued until now, or until an event.
         """
         target = out.reshape(-1).view(np.uint8)
-        _check_size(target.size, self.nbytes)
+        self._check_host_copy(target.size)
         after = after or _driver.get_driver().record(self.device)
         waiting: deque[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Any]] = deque()
         with _staging(self.device) as staging:
@@ -182,11 +261,11 @@ class DeviceArray:
                 _move_on(*waiting.popleft())
 
     def reader(self) -> Callable[[np.ndarray[Any, Any]], None]:
-        """Return the function `read` for the elements that the work queued until now gives."""
+        """Return the function `read` for the results of the work that was queued until now."""
         return partial(self.read, after=_driver.get_driver().record(self.device))
 
     def to_host(self) -> np.ndarray[Any, Any]:
-        """Return a copy on the host."""
+        """Return a copy of a row-major array on the host."""
         out = np.empty(self.shape, self.dtype)
         self.read(out)
         return out
@@ -197,98 +276,74 @@ class DeviceArray:
     def __reduce__(self) -> tuple[Any, ...]:
         return DeviceArray.from_host, (self.to_host(), self.device)
 
+    # The uses of `copy` and `rows` that follow go as soon as their callers use those.
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write a value to what a basic index selects."""
+        from numparam.kernels.copy import copy
+
+        copy(self[index], np.asarray(value))
+
+    def _span(self, shape: tuple[int, ...], span: Span) -> DeviceArray:
+        steps = tuple([step * self.itemsize for step in span.strides])
+        return self._view(self.dtype, shape, steps, span.base * self.itemsize)
+
     def read_slice(self, shape: tuple[int, ...], span: Span) -> DeviceArray:
         """Return a copy of a slice of the array."""
-        from numparam.kernels.copy import cuda_rows
+        from numparam.kernels.copy import duplicate
 
-        part = DeviceArray.empty(shape, self.dtype, self.device)
-        cuda_rows.copy(part, self, shape, source_span=span)
-        return part
+        return duplicate(self._span(shape, span))
 
     def write_slice(self, values: DeviceArray, shape: tuple[int, ...], span: Span) -> None:
         """Copy another array on the device, broadcast to `shape` and converted, into a slice of this one."""
-        from numparam.kernels.copy import cuda_rows
+        from numparam.kernels.copy import copy
 
-        if values.overlaps(self):
-            values = values.copy_to(self.device)
-        cuda_rows.copy(self, values, shape, span, values.broadcast(shape))
+        while values.ndim > len(shape) and values.shape[0] == 1:
+            values = values[0]
+        copy(self._span(shape, span), values)
 
     def gather(self, indices: np.ndarray[Any, Any]) -> DeviceArray:
         """Return a copy of the rows at indices, which count from the first row and are not checked."""
-        from numparam.kernels.rows import cuda as rows_cuda
+        from numparam.kernels.rows import gather
 
         part = DeviceArray.empty((indices.size, *self.shape[1:]), self.dtype, self.device)
-        rows_cuda.gather(part, self, DeviceArray.from_host(indices, self.device))
+        gather(part, self, indices)
         return part
 
     def scatter(self, indices: np.ndarray[Any, Any], values: DeviceArray) -> None:
         """Copy the rows of another array on the device to those at indices; of the same ones the last stays."""
-        from numparam.kernels.rows import cuda as rows_cuda
+        from numparam.kernels.rows import scatter
 
-        if values.overlaps(self):
-            values = values.copy_to(self.device)
-        if not (indices[1:] > indices[:-1]).all():  # rising ones, as those of masks, are different
-            _, last = np.unique(indices[::-1], return_index=True)
-            if last.size < indices.size:  # threads have no order
-                kept = np.sort(indices.size - 1 - last)
-                indices, values = indices[kept], values.gather(kept)
-        rows_cuda.scatter(self, DeviceArray.from_host(indices, self.device), values)
-
-    def overlaps(self, other: DeviceArray) -> bool:
-        """Say whether two arrays share memory."""
-        return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
-
-    def broadcast(self, shape: tuple[int, ...]) -> Span:
-        """Return where the items of the array are once it is broadcast to a shape.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be.
-        """
-        from numparam.kernels.fill import Span
-
-        surplus = len(self.shape) - len(shape)
-        if math.prod(self.shape[: max(surplus, 0)]) != 1:
-            raise ValueError(f"an array of shape {self.shape} cannot be broadcast to {shape}")
-        own = (1,) * -surplus + self.shape[max(surplus, 0) :]
-        if any(length not in (1, wanted) for length, wanted in zip(own, shape, strict=True)):
-            raise ValueError(f"an array of shape {self.shape} cannot be broadcast to {shape}")
-        return Span(0, tuple([0 if length == 1 else math.prod(own[axis + 1 :]) for axis, length in enumerate(own)]))
+        scatter(self, indices, values)
 
     def astype(self, dtype: np.dtype[Any]) -> DeviceArray:
-        """Return a copy of another dtype; see `conversion_threads`."""
-        from numparam.kernels.copy import cuda_rows
+        """Return a copy of another dtype."""
+        from numparam.kernels.copy import copy
 
-        converted = DeviceArray.empty(self.shape, dtype, self.device)
-        cuda_rows.copy(converted, self, self.shape)
+        converted = DeviceArray.empty(self.shape, np.dtype(dtype), self.device)
+        copy(converted, self)
         return converted
 
     def copy_to(self, device: int) -> DeviceArray:
         """Return a copy on a device, this one or another."""
-        copy = DeviceArray.empty(self.shape, self.dtype, device)
-        if not self.nbytes:
-            return copy
-        driver = _driver.get_driver()
-        if device != self.device:
-            driver.record(self.device).sync()  # the other device's stream knows nothing of this one's
-        driver.copy(device, copy.address, self.address, self.nbytes)
-        if device != self.device:
-            driver.record(device).sync()
-        return copy
+        from numparam.kernels.copy import copy
+
+        moved = DeviceArray.empty(self.shape, self.dtype, device)
+        copy(moved, self)
+        return moved
 
     # ---------------------------------------------------------------- protocols
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Describe the array to Numba, CuPy and others; version 3."""
-        if not self.dtype.isbuiltin == 1:
+        if self.dtype.isbuiltin != 1:
             raise AttributeError(f"the CUDA array interface has no name for {self.dtype}; use DLPack")
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
             "data": (self.address if self.size else 0, False),
-            "strides": None,
+            "strides": self._strides,
             "stream": _driver.LEGACY_DEFAULT_STREAM,
             "version": 3,
         }
@@ -300,6 +355,8 @@ class DeviceArray:
         from cuda.core import Buffer, Stream
         from cuda.core.utils import StridedMemoryView
 
+        if not self.is_contiguous:
+            raise BufferError("only a row-major array goes through DLPack; copy it first")
         done = _driver.get_driver().record(self.device)
         if stream not in (None, -1, 0, _driver.LEGACY_DEFAULT_STREAM):
             Stream.from_handle(stream).wait(done)
@@ -312,7 +369,7 @@ class DeviceArray:
 
 
 def name_dtype(capsule: Any, code: int) -> None:
-    """Give the elements of a DLPack capsule that nobody has read yet another kind of the same size."""
+    """Give the elements of a DLPack capsule that has not been read yet another kind of the same size."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     # Before the kind stand data, device and number of axes; in a versioned capsule also version, owner, deleter, flags.
@@ -394,6 +451,13 @@ def _pieces(values: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         yield piece.view(np.uint8)
 
 
-def _check_size(found: int, expected: int) -> None:
-    if found != expected:
-        raise ValueError(f"{expected} bytes were expected, found {found}")
+def _row_major(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    return tuple([math.prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape))])
+
+
+def _is_row_major(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Return whether the steps that are taken, along axes longer than 1, are those of row-major order."""
+    wanted = _row_major(shape, itemsize)
+    return 0 in shape or all(
+        length == 1 or step == found for length, step, found in zip(shape, wanted, strides, strict=True)
+    )

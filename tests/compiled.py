@@ -9,15 +9,8 @@ import numba
 import numpy as np
 
 from numparam.kernels.machine.compile import formula
-from numparam.kernels.machine.lanes import (
-    POSITION,
-    WIDTH,
-    float64_of_bits,
-    float_of_bits,
-    load_indices,
-    low_word,
-    store_lanes,
-)
+from numparam.kernels.machine.lanes import WIDTH, float64_of_bits, float_of_bits, low_word
+from numparam.kernels.machine.memory import POSITION, load_indices, store_lanes
 
 
 @formula

@@ -14,7 +14,7 @@ from numparam.kernels.formula import formats
 
 FORMULAS = {
     "float16": formats.to_float16,
-    "float16 by integers": formats._short_float(5, 10, has_infinity=True),
+    "float16 by integers": formats.encoder(5, 10, has_infinity=True),
     "bfloat16": formats.to_bfloat16,
     "float8_e5m2": formats.to_float8_e5m2,
     "float8_e4m3fn": formats.to_float8_e4m3fn,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from numparam.kernels import copy
-from numparam.kernels.copy import convert, entry, transposes
+from numparam.kernels.copy import convert, cpu, transposes
+from numparam.kernels.copy.walk import walk_of
 from numparam.kernels.machine import pool
 
 SHORT = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn)]
@@ -130,9 +131,9 @@ def test_transposes_of_odd_shapes(source: Any, target: Any) -> None:
     for rows, columns in [(8, 9), (block.rows + 1, block.columns - 1), (3 * block.rows - 5, 2 * block.columns + 7)]:
         values = np.random.default_rng(2).random((columns, rows + 3)).astype(source)[:, 1:-2]
         out = np.zeros((rows, columns + 2), target)
-        walk = entry.walk_of(out[:, 1:-1], values.T)
+        walk = walk_of(out[:, 1:-1], values.T)
         loop = convert.transposing(out.dtype, values.dtype)
-        entry.copy_transposed(loop, walk, 0, out.itemsize, past_caches=True)
+        cpu.copy_transposed(loop, walk, 0, out.itemsize, past_caches=True)
         expected = np.zeros_like(out)
         for to, given in zip(expected[:, 1:-1].T, values, strict=True):
             copy.copy(to, given)

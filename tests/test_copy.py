@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numparam.kernels import copy, rows
-from numparam.kernels.copy import entry, runs, transposes
+from numparam.kernels.copy import cpu, runs, transposes
+from numparam.kernels.copy.walk import walk_of
 from numparam.kernels.machine import pool
 
 LARGE = 2 << 20  # bytes: enough for every compiled path
@@ -55,7 +56,7 @@ def test_any_layout(data: st.DataObject, dtype: Any) -> None:
     slices = data.draw(st.permutations(range(source.ndim)))
     target = np.zeros([source.shape[axis] for axis in slices], dtype).transpose(np.argsort(slices))
     source.flags.writeable = False
-    entry.copy_apart(target, source) if target.size else copy.copy(target, source)
+    cpu.copy_apart(target, source) if target.size else copy.copy(target, source)
     assert np.array_equal(target, source)
 
 
@@ -86,8 +87,8 @@ def test_transposes_of_odd_shapes(item_bytes: int, offset: int) -> None:
         target = target.reshape(rows_, columns + 2)
         for past_caches in (False, True):
             target[...] = 0
-            loop, walk = transposes.transposing(item_bytes), entry.walk_of(target[:, 1:-1], source.T)
-            entry.copy_transposed(loop, walk, 0, item_bytes, past_caches)
+            loop, walk = transposes.transposing(item_bytes), walk_of(target[:, 1:-1], source.T)
+            cpu.copy_transposed(loop, walk, 0, item_bytes, past_caches)
             assert np.array_equal(target[:, 1:-1], source.T)
             assert not target[:, [0, -1]].any()
 
@@ -162,7 +163,7 @@ def test_overlap_is_as_if_the_source_were_copied_first(data: st.DataObject) -> N
 
     target, source = part(0), part(1)
     expected = source.copy()
-    entry.copy_overlapping(target, source) if target.size else copy.copy(target, source)
+    cpu.copy_overlapping(target, source) if target.size else copy.copy(target, source)
     assert np.array_equal(target, expected)
 
 

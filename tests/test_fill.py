@@ -19,7 +19,7 @@ import reference
 from compiled import call
 from numparam.kernels import fill
 from numparam.kernels.fill import Key, Span, entries
-from numparam.kernels.fill.entries import SHORTEST_RUN, TILE
+from numparam.kernels.fill.cpu import SHORTEST_RUN, TILE
 from numparam.kernels.formula import distributions
 from numparam.kernels.formula.distributions import Bounds
 from numparam.kernels.machine import pool

@@ -21,10 +21,12 @@ from numparam.initializer import initializer
 from numparam.kernels import fill
 from numparam.kernels.array import STAGING_BYTES, DeviceArray
 from numparam.kernels.batch import Batch
+from numparam.kernels.copy import copy, duplicate
 from numparam.kernels.fill import constant
 from numparam.kernels.machine import driver as _driver
+from numparam.kernels.rows import gather, scatter
 from test_ptx_conversion import PAIRS, assert_same, values_of, wanted
-from test_ptx_copy import SLICES, span_of
+from test_ptx_copy import SLICES, same_view
 from test_ptx_fill import CASES, HIGH, KEY, bits, check, counters_of_special_words, write
 
 pytestmark = pytest.mark.gpu
@@ -79,10 +81,11 @@ def test_tables_have_the_bits_of_the_cpu_on_special_words(draw: str, dtype: np.d
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_conversions_have_the_bits_of_the_cpu(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     values = values_of(source)
-    assert_same(DeviceArray.from_host(values, 0).astype(target).to_host(), wanted(values, target))
-    many = np.resize(values, (33, 4097))[:, 1:]
-    part = DeviceArray.from_host(np.resize(values, (33, 4097)), 0).read_slice((33, 4096), fill.Span(1, (4097, 1)))
-    assert_same(part.astype(target).to_host().ravel(), wanted(np.ascontiguousarray(many), target).ravel())
+    many = np.resize(values, (33, 4097))
+    for array, part in ((values, np.s_[:]), (many, np.s_[:, 1:])):
+        out = DeviceArray.empty(array[part].shape, target, 0)
+        copy(out, DeviceArray.from_host(array, 0)[part])
+        assert_same(out.to_host(), wanted(np.ascontiguousarray(array[part]), target))
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8", "c16"])
@@ -95,16 +98,19 @@ def test_slices_transposes_rows_and_constants(dtype: str) -> None:
         (large.reshape(7, 11, -1), large.reshape(7, 11, -1).transpose(2, 0, 1)),
     ]  # fmt: skip
     for array, part in pieces:
-        there, span = DeviceArray.from_host(array, 0), span_of(array, part)
-        np.testing.assert_array_equal(there.read_slice(part.shape, span).to_host(), part)
-        there.write_slice(DeviceArray.from_host(np.negative(part), 0), part.shape, span)
-        expected = array.copy()
-        np.lib.stride_tricks.as_strided(expected.reshape(-1)[span.base :], part.shape, part.strides)[...] = -part
+        there = DeviceArray.from_host(array, 0)
+        seen = same_view(there, array, part)
+        np.testing.assert_array_equal(duplicate(seen).to_host(), part)
+        copy(seen, DeviceArray.from_host(np.negative(part), 0))
+        begin, expected = (part.ctypes.data - array.ctypes.data) // array.itemsize, array.copy()
+        np.lib.stride_tricks.as_strided(expected.reshape(-1)[begin:], part.shape, part.strides)[...] = -part
         np.testing.assert_array_equal(there.to_host(), expected)
     rows = random.integers(0, 77, 500)
-    np.testing.assert_array_equal(DeviceArray.from_host(large, 0).gather(rows).to_host(), large[rows])
+    part = DeviceArray.empty((500, large.shape[1]), large.dtype, 0)
+    gather(part, DeviceArray.from_host(large, 0), rows)
+    np.testing.assert_array_equal(part.to_host(), large[rows])
     target, values = DeviceArray.from_host(large, 0), random.integers(0, 255, (500, large.shape[1])).astype(dtype)
-    target.scatter(rows, DeviceArray.from_host(values, 0))
+    scatter(target, rows, DeviceArray.from_host(values, 0))
     large[rows] = values
     np.testing.assert_array_equal(target.to_host(), large)
     out = DeviceArray.empty((1031,), np.dtype(dtype), 0)

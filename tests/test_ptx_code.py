@@ -19,7 +19,7 @@ import pytest
 import numparam.kernels
 from interpreted_device import needs_compiler
 from numparam.kernels import fill
-from numparam.kernels.fill import entries
+from numparam.kernels.fill import draws
 from numparam.kernels.machine import lanes as _lanes
 from numparam.kernels.machine.compile import CudaKernel, link
 from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
@@ -44,32 +44,32 @@ SLOW_PATHS = r"__cuda_sm\w+_(sqrt_rn|div_rn|dsqrt_rn|dblrcp_rn)\w*|\.L_\w+|\$\w+
 
 def kernels_of(maker: str) -> Iterator[CudaKernel]:
     """Yield all kernels of the function that makes them."""
-    file, name = maker.split(".")
+    file, name = maker.rsplit(".", 1)
     make = getattr(importlib.import_module(f"numparam.kernels.{file}"), name)
-    if file == "constant":
+    if file == "fill.constant":
         yield make()
-    elif file == "conversion_threads":
+    elif file == "copy.cuda_convert":
         from numparam.kernels.copy import cuda_convert
 
         if name == "make_transposed":  # alike too, each two proven parts: tiles and formulas
             yield from itertools.starmap(make, TRANSPOSED)
         else:
             yield from itertools.starmap(make, cuda_convert.pairs())
-    elif file == "fill_threads":
+    elif file == "fill.cuda":
         yield from itertools.starmap(make, CASES)
     else:
-        yield from map(make, (1, 2, 4, 8) if file == "transpose_threads" else (1, 2, 4, 8, 16))
+        yield from map(make, (1, 2, 4, 8) if file == "copy.cuda_tiles" else (1, 2, 4, 8, 16))
 
 
-MOVING = ("conversion_threads.make_conversion", "copy_threads.make_copy", "rows_threads.make_gather",
-          "rows_threads.make_scatter")  # fmt: skip
+MOVING = ("copy.cuda_convert.make_conversion", "copy.cuda_rows.make_copy", "rows.cuda.make_gather",
+          "rows.cuda.make_scatter")  # fmt: skip
 """The functions whose kernels load and store lines of 16 bytes."""
 
 PROVEN = [
-    "constant.make_constant", "constant.make_table", "conversion_threads.make_conversion",
-    "conversion_threads.make_transposed", "copy_threads.make_copy", "fill_threads.make_gather", "fill_threads.make_run",
-    "fill_threads.make_table", "rows_threads.make_gather", "rows_threads.make_scatter",
-    "transpose_threads.make_transpose",
+    "copy.cuda_convert.make_conversion", "copy.cuda_convert.make_transposed", "copy.cuda_rows.make_copy",
+    "copy.cuda_tiles.make_transpose", "fill.constant.make_constant", "fill.constant.make_table",
+    "fill.cuda.make_gather", "fill.cuda.make_run", "fill.cuda.make_table", "rows.cuda.make_gather",
+    "rows.cuda.make_scatter",
 ]  # fmt: skip
 """The functions whose kernels are compared with the CPU, in test_ptx_fill.py, test_ptx_copy.py and
 test_ptx_conversion.py."""
@@ -79,22 +79,22 @@ MAKERS = ("CudaKernel", "_make_kernel", "make_rows", "make_tiles")
 
 
 def test_every_kernel_is_proven() -> None:
-    makers = set()
-    for path in Path(str(numparam.kernels.__file__)).parent.glob("*.py"):
+    makers, folder = set(), Path(str(numparam.kernels.__file__)).parent
+    for path in folder.rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef) and any(
                 isinstance(call, ast.Call) and ast.unparse(call.func) in MAKERS for call in ast.walk(function)
             ):
-                makers.add(f"{path.stem}.{function.name}")
-    general = {"copy_threads.make_rows", "rows_threads._make_kernel", "transpose_threads.make_tiles"}
+                makers.add(f"{'.'.join(path.relative_to(folder).with_suffix('').parts)}.{function.name}")
+    general = {"copy.cuda_rows.make_rows", "rows.cuda._make_kernel", "copy.cuda_tiles.make_tiles"}
     assert sorted(makers - general) == PROVEN
 
 
 def test_every_distribution_and_dtype_is_proven() -> None:
     from numparam.kernels.fill import cuda as fill_cuda
 
-    assert set(fill_cuda.DRAWS) == set(entries._DRAWS) == {draw for draw, _ in CASES}
-    assert set(entries._STORAGE) == {dtype for _, dtype in CASES}
+    assert set(fill_cuda.PARAMETERS) == set(draws.DRAWS) == {draw for draw, _ in CASES}
+    assert set(draws.STORAGE) == {dtype for _, dtype in CASES}
 
 
 def instructions(cubin: bytes, directory: Path) -> str:
@@ -123,7 +123,7 @@ def test_code(maker: str, tmp_path: Path) -> None:
             assert any(re.fullmatch(rf"{access}\.global\.v[24]\.\w+", name) for name in names), kernel.name
         # There are many conversions, and they are alike: each is linked for one architecture. A table writes rows as a
         # run does: each is linked for every other one.
-        shares = {"conversion_threads.make_conversion": len(ARCHITECTURES), "fill_threads.make_table": 2}
+        shares = {"copy.cuda_convert.make_conversion": len(ARCHITECTURES), "fill.cuda.make_table": 2}
         share = 1 if re.match(DISASSEMBLED_NAMES, kernel.name) else shares.get(maker, 1)
         for architecture in ARCHITECTURES[number % share :: share]:
             cubin, log = link(kernel.ptx, architecture)
@@ -143,7 +143,7 @@ def test_code(maker: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "maker, name, most",
-    [("copy_threads.make_copy", "copy_4", 4), ("transpose_threads.make_transpose", "transpose_2", 16)],
+    [("copy.cuda_rows.make_copy", "copy_4", 4), ("copy.cuda_tiles.make_transpose", "transpose_2", 16)],
 )
 def test_several_loads_are_on_their_way_before_the_first_store(
     maker: str, name: str, most: int, tmp_path: Path
@@ -154,7 +154,7 @@ def test_several_loads_are_on_their_way_before_the_first_store(
 
 
 def test_a_product_of_philox_takes_one_instruction() -> None:
-    (ptx,) = (kernel.ptx for kernel in kernels_of("fill_threads.make_run") if "_bits_" in kernel.name)
+    (ptx,) = (kernel.ptx for kernel in kernels_of("fill.cuda.make_run") if "_bits_" in kernel.name)
     assert len(re.findall(r"mul\.wide\.u32", ptx)) >= 20
     assert len(re.findall(r"mul\.lo\.s64", ptx)) < 20
 
@@ -194,7 +194,7 @@ def test_lines_can_be_stored_past_the_caches(monkeypatch: pytest.MonkeyPatch, tm
     ],
 )
 def test_other_instructions_are_refused(right: str, wrong: str) -> None:
-    ptx = next(kernel.ptx for kernel in kernels_of("fill_threads.make_run") if "_normal_float32" in kernel.name)
+    ptx = next(kernel.ptx for kernel in kernels_of("fill.cuda.make_run") if "_normal_float32" in kernel.name)
     Module(ptx)
     assert right in ptx
     with pytest.raises(PtxError, match="not allowed"):
@@ -205,7 +205,7 @@ def test_other_instructions_are_refused(right: str, wrong: str) -> None:
     "right, wrong", [("xor.b64", "and.b64"), ("sub.rn.f32", "add.rn.f32"), ("0fBF000000", "0fBF000001")]
 )
 def test_a_changed_kernel_has_other_bits(right: str, wrong: str) -> None:
-    ptx = next(kernel.ptx for kernel in kernels_of("fill_threads.make_run") if "_normal_float32" in kernel.name)
+    ptx = next(kernel.ptx for kernel in kernels_of("fill.cuda.make_run") if "_normal_float32" in kernel.name)
     expected = np.empty(4096, np.float32)
     fill.normal(expected, fill.Key(1, 2, 3), 0.0, 1.0)
 

@@ -15,8 +15,7 @@ from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam import dtypes
 from numparam.kernels import copy
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.copy import cuda_rows
-from numparam.kernels.fill import Span
+from test_ptx_copy import same_view
 from test_ptx_fill import FLOATS
 
 pytestmark = [*needs_compiler, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -109,7 +108,9 @@ def test_conversions_have_the_bits_of_the_cpu(
     values = values_of(source)
     if source not in FLOATS or target not in FLOATS:
         values = values[:: 5 if values.size == 2**16 else 1]
-    assert_same(DeviceArray.from_host(values, 0).astype(target).to_host(), wanted(values, target))
+    out = DeviceArray.empty(values.shape, target, 0)
+    copy.copy(out, DeviceArray.from_host(values, 0))
+    assert_same(out.to_host(), wanted(values, target))
 
 
 @pytest.mark.parametrize(
@@ -124,12 +125,8 @@ def test_any_layout(driver: InterpretedDriver, source: Any, target: Any, start: 
         whole[:, 1:, :], whole[:, :, 5:], whole[::-2, ::3, ::-1], whole.transpose(2, 0, 1), whole[2:3, 4:5, 6:7],
         np.broadcast_to(whole[:, :1], whole.shape),
     ):  # fmt: skip
-        span = Span(
-            (view.ctypes.data - whole.ctypes.data) // whole.itemsize,
-            tuple(step // whole.itemsize for step in view.strides),
-        )
         out = DeviceArray.from_host(np.zeros(start + view.size, target), 0)
-        cuda_rows.copy(out[start:].reshape(view.shape), there, view.shape, source_span=span)
+        copy.copy(out[start:].reshape(view.shape), same_view(there, whole, view))
         found = out.to_host()
         assert not found[:start].any()
         assert_same(found[start:], wanted(view, np.dtype(target)).ravel())
@@ -141,8 +138,7 @@ def test_transposed_conversions_have_the_bits_of_the_cpu(driver: InterpretedDriv
         whole = np.resize(values_of(source), shape)
         view = whole.transpose(axes)
         out = DeviceArray.empty(view.shape, target, 0)
-        steps = tuple(step // whole.itemsize for step in view.strides)
-        cuda_rows.copy(out, DeviceArray.from_host(whole, 0), view.shape, source_span=Span(0, steps))
+        copy.copy(out, DeviceArray.from_host(whole, 0).transpose(*axes))
         assert_same(out.to_host(), wanted(view, target))
     assert {name for name, _ in driver.launches} == {f"convert_transposed_{source}_to_{target}"}
 

@@ -12,9 +12,9 @@ import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.copy import cuda_rows, cuda_tiles
-from numparam.kernels.fill import Span
+from numparam.kernels.copy import copy, cuda_rows, cuda_tiles, duplicate
 from numparam.kernels.rows import cuda as rows_cuda
+from numparam.kernels.rows import gather, scatter
 from ptx_interpreter import Launch, Memory, Module, PtxError
 
 pytestmark = needs_compiler
@@ -26,9 +26,10 @@ def driver() -> Iterator[InterpretedDriver]:
         yield driver
 
 
-def span_of(whole: np.ndarray[Any, Any], part: np.ndarray[Any, Any]) -> Span:
-    size = whole.itemsize
-    return Span((part.ctypes.data - whole.ctypes.data) // size, tuple(step // size for step in part.strides))
+def same_view(there: DeviceArray, whole: np.ndarray[Any, Any], part: np.ndarray[Any, Any]) -> DeviceArray:
+    """Return the part of a device array that `part` is of `whole`, which begins like it."""
+    start = there.address + part.ctypes.data - whole.ctypes.data
+    return DeviceArray(part.shape, part.dtype, there.device, start, there, part.strides)
 
 
 SLICES: list[Any] = [
@@ -43,11 +44,11 @@ def test_slices_are_read_and_written_as_numpy_does(driver: InterpretedDriver, dt
     random = np.random.default_rng(7)
     whole = random.integers(0, 255, (24, 32)).astype(dtype)
     for index in SLICES:
-        part, span = whole[index], span_of(whole, whole[index])
+        part = whole[index]
         there = DeviceArray.from_host(np.concatenate([np.zeros(offset, dtype), whole.ravel()]), 0)[offset:]
-        read = there.read_slice(part.shape, span)
-        np.testing.assert_array_equal(read.to_host(), part)
-        there.write_slice(DeviceArray.from_host(np.negative(part), 0), part.shape, span)
+        seen = there.reshape(whole.shape)[index]
+        np.testing.assert_array_equal(duplicate(seen).to_host(), part)
+        copy(seen, DeviceArray.from_host(np.negative(part), 0))
         expected = whole.copy()
         expected[index] = np.negative(part)
         np.testing.assert_array_equal(there.to_host().reshape(whole.shape), expected)
@@ -57,7 +58,7 @@ def test_slices_are_read_and_written_as_numpy_does(driver: InterpretedDriver, dt
 def test_wide_rows_are_copied_in_lines(driver: InterpretedDriver) -> None:
     whole = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32)
     there = DeviceArray.from_host(whole, 0)
-    np.testing.assert_array_equal(there.read_slice((24, 16), Span(16, (32, 1))).to_host(), whole[:, 16:])
+    np.testing.assert_array_equal(duplicate(there[:, 16:]).to_host(), whole[:, 16:])
     assert driver.launches == [("copy_16", 0)]
 
 
@@ -65,7 +66,7 @@ def test_axes_beyond_those_of_a_launch_are_split(driver: InterpretedDriver) -> N
     whole = np.arange(4**8, dtype=np.uint16).reshape((4,) * 8)
     part = whole[::2, ::2, ::2, ::2, ::2, ::2, ::2, ::3]
     there = DeviceArray.from_host(whole.reshape(-1), 0)
-    np.testing.assert_array_equal(there.read_slice(part.shape, span_of(whole, part)).to_host(), part)
+    np.testing.assert_array_equal(duplicate(same_view(there, whole, part)).to_host(), part)
     assert driver.launches == [("copy_2", 0)] * 4
 
 
@@ -75,7 +76,7 @@ def test_rows_that_lie_alike_or_not_on_lines_of_16_bytes(driver: InterpretedDriv
     for start, stop, offset in [(0, 131, 0), (1, 130, 1), (3, 66, 3), (5, 6, 2), (0, 17, 1), (9, 90, 4)]:
         part, out = whole[:, start:stop], DeviceArray.from_host(np.zeros(7 * 131 + offset, dtype), 0)
         target, there = out[offset : offset + part.size].reshape(part.shape), DeviceArray.from_host(whole, 0)
-        cuda_rows.copy(target, there, part.shape, source_span=span_of(whole, part))
+        copy(target, same_view(there, whole, part))
         expected = np.zeros(7 * 131 + offset, dtype)
         expected[offset : offset + part.size] = part.ravel()
         np.testing.assert_array_equal(out.to_host(), expected)
@@ -93,13 +94,11 @@ def test_transposes(driver: InterpretedDriver, dtype: str) -> None:
         whole = np.random.default_rng(7).integers(0, 255, shape).astype(dtype)
         part = arrange(whole)
         there = DeviceArray.from_host(whole, 0)
-        np.testing.assert_array_equal(there.read_slice(part.shape, span_of(whole, part)).to_host(), part)
+        np.testing.assert_array_equal(duplicate(same_view(there, whole, part)).to_host(), part)
     assert {name for name, _ in driver.launches} == {f"transpose_{size}" if size <= 8 else "copy_16"}
     driver.launches.clear()
     whole = np.random.default_rng(7).integers(0, 255, (70, 7)).astype(dtype)  # too few columns for tiles
-    np.testing.assert_array_equal(
-        DeviceArray.from_host(whole, 0).read_slice((7, 70), span_of(whole, whole.T)).to_host(), whole.T
-    )
+    np.testing.assert_array_equal(duplicate(DeviceArray.from_host(whole, 0).transpose()).to_host(), whole.T)
     assert driver.launches == [(f"copy_{size}", 0)]
 
 
@@ -132,10 +131,11 @@ def test_rows_are_gathered_and_scattered(driver: InterpretedDriver, dtype: str, 
     whole = np.random.default_rng(7).integers(0, 255, (30, row)).astype(dtype)
     there = DeviceArray.from_host(whole, 0)
     rows = np.array([3, 29, 0, 3, 7, 29, 11])
-    part = there.gather(rows)
+    part = DeviceArray.empty((rows.size, row), whole.dtype, 0)
+    gather(part, there, rows)
     np.testing.assert_array_equal(part.to_host(), whole[rows])
     values = np.negative(whole[: rows.size])
-    there.scatter(rows, DeviceArray.from_host(values, 0))
+    scatter(there, rows, DeviceArray.from_host(values, 0))
     for at, value in zip(rows, values, strict=True):  # the last one stays
         whole[at] = value
     np.testing.assert_array_equal(there.to_host(), whole)
@@ -147,14 +147,14 @@ def test_rows_are_gathered_and_scattered(driver: InterpretedDriver, dtype: str, 
 def test_what_is_too_long_for_a_launch_is_cut(
     driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    for module in ("copy", "rows", "transpose"):
-        monkeypatch.setattr(f"numparam.kernels.{module}_threads.LAUNCH_LIMIT", limit)
+    for module in (cuda_rows, cuda_tiles, rows_cuda):
+        monkeypatch.setattr(module, "LAUNCH_LIMIT", limit)
     whole = np.random.default_rng(7).integers(0, 255, (130, 150)).astype(np.uint16)
     there, rows = DeviceArray.from_host(whole, 0), np.random.default_rng(7).permutation(130)
 
     def read(part: np.ndarray[Any, Any], launches: int) -> None:
         driver.launches.clear()
-        found = there.read_slice(part.shape, span_of(whole, part)).to_host()
+        found = duplicate(same_view(there, whole, part)).to_host()
         np.testing.assert_array_equal(found, part)
         assert len(driver.launches) == launches
 
@@ -163,8 +163,10 @@ def test_what_is_too_long_for_a_launch_is_cut(
     read(whole[::2, ::3], -(-65 // limit) * -(-50 // limit))
     read(whole.T, pieces * -(-150 // limit))
     driver.launches.clear()
-    np.testing.assert_array_equal(there.gather(rows).to_host(), whole[rows])
-    there.scatter(rows, DeviceArray.from_host(whole, 0))
+    part = DeviceArray.empty(whole.shape, whole.dtype, 0)
+    gather(part, there, rows)
+    np.testing.assert_array_equal(part.to_host(), whole[rows])
+    scatter(there, rows, DeviceArray.from_host(whole, 0))
     np.testing.assert_array_equal(there.to_host()[rows], whole)
     assert len(driver.launches) == 2 * pieces * -(-75 // limit)
 
@@ -187,20 +189,20 @@ def test_rows_beyond_32_bits() -> None:
 def test_what_is_copied_into_itself_is_read_first(driver: InterpretedDriver) -> None:  # noqa: ARG001
     values = np.arange(60, dtype=np.float32).reshape(5, 12)
     there = DeviceArray.from_host(values, 0)
-    there.write_slice(there, (5, 12), Span(48, (-12, 1)))
+    copy(there[::-1], there)
     np.testing.assert_array_equal(there.to_host(), values[::-1])
-    there.scatter(np.array([1, 2, 3, 4, 0]), there)
+    scatter(there, np.array([1, 2, 3, 4, 0]), there)
     np.testing.assert_array_equal(there.to_host(), values[[0, 4, 3, 2, 1]])
 
 
 def test_a_source_is_broadcast(driver: InterpretedDriver) -> None:  # noqa: ARG001
-    for shape in [(), (1,), (7,), (3, 1), (1, 1, 3, 7), (3, 7)]:
+    for shape in [(), (1,), (7,), (3, 1), (1, 7), (3, 7)]:
         values = np.arange(1, 1 + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
         there = DeviceArray.from_host(np.zeros((3, 9), np.float64), 0)
-        there.write_slice(DeviceArray.from_host(values, 0), (3, 7), Span(1, (9, 1)))
+        copy(there[:, 1:8], DeviceArray.from_host(values, 0))
         expected = np.zeros((3, 9))
         expected[:, 1:8] = values
         np.testing.assert_array_equal(there.to_host(), expected)
     for shape in [(2,), (2, 3, 7), (3, 2), (7, 3)]:
         with pytest.raises(ValueError, match="cannot be broadcast"):
-            DeviceArray.empty(shape, np.dtype("f4"), 0).broadcast((3, 7))
+            copy(there[:, 1:8], DeviceArray.empty(shape, np.dtype("f4"), 0))

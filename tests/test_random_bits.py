@@ -12,7 +12,8 @@ import reference
 from numparam.kernels import fill
 from numparam.kernels.fill import Key, Span
 from numparam.kernels.formula.philox import philox
-from numparam.kernels.machine.lanes import POSITION, WIDTH, load_indices, store_lanes
+from numparam.kernels.machine.lanes import WIDTH
+from numparam.kernels.machine.memory import POSITION, load_indices, store_lanes
 
 ONES = 2**64 - 1
 KNOWN_ANSWERS = [  # Random123, kat_vectors: (block, stream, key, words)

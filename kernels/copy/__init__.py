@@ -1,5 +1,5 @@
-"""Copy and convert arrays of any strides and dtype."""
+"""Copy and convert arrays of any strides, dtype and device."""
 
-from numparam.kernels.copy.entry import copy
+from numparam.kernels.copy.entry import copy, duplicate
 
-__all__ = ["copy"]
+__all__ = ["copy", "duplicate"]

@@ -12,120 +12,20 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from numparam.kernels.copy.entry import (
-    STREAM_FROM_BYTES,
-    Array,
-    Walk,
-    copy_apart,
-    copy_by_numpy,
-    copy_transposed,
-    steps,
-    table,
-    transposed_axis,
-    walk_of,
-)
+from numparam.kernels.copy.cpu import copy_apart, copy_by_numpy, copy_transposed
 from numparam.kernels.copy.runs import Line, copy_bytes, each_run, one_run, walker
 from numparam.kernels.copy.transposes import transposer
-from numparam.kernels.formula import formats
+from numparam.kernels.copy.walk import STREAM_FROM_BYTES, Array, Walk, steps, table, transposed_axis, walk_of
+from numparam.kernels.formula.formats import FORMATS, conversion
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula
-from numparam.kernels.machine.lanes import (
-    F32,
-    F64,
-    U32,
-    bits,
-    bits64,
-    extended,
-    float64_of_bits,
-    float_of_bits,
-    rounded,
-    select,
-)
 from numparam.kernels.machine.memory import LINE, access, stack
 
 TILE_BYTES = 1 << 18
-
-# --------------------------------------------------------------------------- formulas
-
-
-@formula
-def from_bfloat16(b: U32) -> F32:
-    """Read bfloat16 bits."""
-    return float_of_bits(b << 16)
-
-
-def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:
-    """Make the formula that reads the bits of a type of one sign bit, `exponent_bits` and `mantissa_bits`."""
-    shift = 23 - mantissa_bits
-    sign_bit = 1 << (exponent_bits + mantissa_bits)
-    sign_shift = 31 - exponent_bits - mantissa_bits
-    scale = 2.0 ** (128 - 2 ** (exponent_bits - 1))
-    # Infinity read as a number, or NaN where there is none: LLVM would compare bits in shorter lanes and widen masks.
-    special = 2.0 ** (2 ** (exponent_bits - 1)) * (1 if has_infinity else 2 - 2.0**-mantissa_bits)
-    one_nan = mantissa_bits < 10  # as ml_dtypes does; NumPy keeps what a float16 NaN carries
-
-    @formula
-    def convert(b: U32) -> F32:
-        # The product moves the exponent to where float32 has it, for subnormal numbers too.
-        x = float_of_bits((b & (sign_bit - 1)) << shift) * scale
-        number = select(x >= special, bits(x) | 0x7F800000 if has_infinity else 0x7FC00000, bits(x))
-        number = select(x > special, 0x7FC00000, number) if one_nan and has_infinity else number
-        return float_of_bits(number | ((b & sign_bit) << sign_shift))
-
-    return convert
-
-
-from_float16 = _short_float(5, 10, has_infinity=True)
-from_float8_e5m2 = _short_float(5, 2, has_infinity=True)
-from_float8_e4m3fn = _short_float(4, 3, has_infinity=False)
-
-
-@formula
-def to_odd(x: F64) -> F32:
-    """Round to float32: what lies between two numbers goes to the one with the odd last bit.
-
-    Where float32 has fewer digits than its 24, below 2**-126, the result is what bfloat16 rounds to there.
-    """
-    magnitude = bits64(x) & 0x7FFFFFFFFFFFFFFF
-    dropped = 0x1FFFFFFF  # the sum carries into the last bit kept, unless all dropped bits are zero
-    odd = float64_of_bits((magnitude | ((magnitude & dropped) + dropped)) & 0xFFFFFFFFE0000000)
-    y = float64_of_bits(magnitude)
-    number = select(y < 2.0**-126, (y + 2.0**-81) - 2.0**-81, odd)
-    return rounded(float64_of_bits(bits64(number) | (bits64(x) & 0x8000000000000000)))
-
-
-class _Format(NamedTuple):
-    """How one dtype is kept, and how it becomes float32 and is made from it."""
-
-    element: str
-    item_bytes: int
-    widen: Any = formats.unchanged
-    shorten: Any = formats.unchanged
-
-
-_FORMATS = {
-    np.dtype(np.float64): _Format("f64", 8),
-    np.dtype(np.float32): _Format("f32", 4),
-    np.dtype(np.float16): _Format("u32", 2, from_float16, formats.to_float16),
-    np.dtype(ml_dtypes.bfloat16): _Format("u32", 2, from_bfloat16, formats.to_bfloat16),
-    np.dtype(ml_dtypes.float8_e5m2): _Format("u32", 1, from_float8_e5m2, formats.to_float8_e5m2),
-    np.dtype(ml_dtypes.float8_e4m3fn): _Format("u32", 1, from_float8_e4m3fn, formats.to_float8_e4m3fn),
-}
-
-
-def _make_formula(target: _Format, source: _Format) -> Any:
-    """Make the formula from what is loaded to what is stored."""
-    widen, shorten = source.widen, target.shorten
-    if source.element == "f64":
-        return rounded if target.element == "f32" else formula(lambda x: shorten(to_odd(x)))
-    if target.element == "f64":
-        return formula(lambda x: extended(widen(x)))
-    return formula(lambda x: shorten(widen(x)))
 
 
 # --------------------------------------------------------------------------- loops
@@ -134,14 +34,14 @@ def _make_formula(target: _Format, source: _Format) -> Any:
 @cache
 def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over runs from one dtype to another."""
-    to, origin = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes
+    to, origin = FORMATS[target].item_bytes, FORMATS[source].item_bytes
     return walker(f"convert {source} to {target}", to, origin, each_run(_line(target, source)))
 
 
 @cache
 def transposing(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over blocks that are converted and transposed."""
-    to, origin, convert = _FORMATS[target].item_bytes, _FORMATS[source].item_bytes, one_run(_line(target, source))
+    to, origin, convert = FORMATS[target].item_bytes, FORMATS[source].item_bytes, one_run(_line(target, source))
 
     @formula
     def fetch(target: Any, source: Any, count: Any) -> None:
@@ -152,8 +52,7 @@ def transposing(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
 
 def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
     """Make the formulas that convert one line of the target."""
-    to, origin = _FORMATS[target], _FORMATS[source]
-    convert = _make_formula(to, origin)
+    to, origin, convert = FORMATS[target], FORMATS[source], conversion(target, source)
     target_bytes, source_bytes = to.item_bytes, origin.item_bytes
     items = LINE // target_bytes
     width = min(16, items)
@@ -188,13 +87,9 @@ def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
 
 
 def convert(target: Array, source: Array) -> None:
-    """Write the values of `source` into `target`, of another dtype; parameters as in `copy.copy`."""
-    if not target.flags.writeable:
-        raise ValueError("the target of a copy must be writable, found a read-only array")
-    if source.shape != target.shape:
-        source = np.broadcast_to(source, target.shape)
+    """Write the values of `source` into `target`, of one shape and different dtypes."""
     pair = target.dtype.newbyteorder("="), source.dtype.newbyteorder("=")
-    if pair[0] == pair[1] or pair[0] not in _FORMATS or pair[1] not in _FORMATS:
+    if pair[0] == pair[1] or pair[0] not in FORMATS or pair[1] not in FORMATS:
         copy_by_numpy(target, source)
         return
     if np.may_share_memory(target, source):

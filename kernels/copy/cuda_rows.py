@@ -1,8 +1,7 @@
-"""Copies inside the memory of a CUDA device: any slice to any slice, by the walk that a CPU takes.
+"""CUDA kernels that move rows of items, which may become others on the way, with any steps.
 
-A kernel takes rows of items with any steps. Rows that are consecutive on both sides and lie alike on the lines of 16
-bytes are moved a line at a time; the others an item at a time, neighbours by neighbouring threads. Where the axes of
-the two sides are exchanged, `transpose_threads` is faster.
+Rows that are consecutive on both sides and equally aligned to lines of 16 bytes are moved a line at a time; the others
+an item at a time, neighbours by neighbouring threads.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import types
 
-from numparam.kernels import launch as _launch
-from numparam.kernels.copy.entry import Axis, Walk, transposed_axis, walk_at
-from numparam.kernels.fill.cuda import MAX_OUTER_AXES, OUTER, locate
+from numparam.kernels.copy.walk import Axis, Walk
+from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.formats import unchanged
-from numparam.kernels.machine import driver as _driver
+from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import (
     LAUNCH_LIMIT,
@@ -35,9 +33,6 @@ from numparam.kernels.machine.lanes import low_word, select, widened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from numparam.kernels.array import DeviceArray
-    from numparam.kernels.fill import Span
 
 ITEMS_AHEAD = 4
 """Single items that a thread loads before it stores the first of them."""
@@ -179,66 +174,7 @@ def make_copy(item_bytes: int) -> CudaKernel:
     return make_rows(f"copy_{item_bytes}", row_mover(item_bytes))
 
 
-# --------------------------------------------------------------------------- entry
-
-
-def copy(
-    target: DeviceArray,
-    source: DeviceArray,
-    shape: tuple[int, ...],
-    target_span: Span | None = None,
-    source_span: Span | None = None,
-) -> None:
-    """Copy a slice of one array to a slice of another on the same device, which must not overlap.
-
-    Parameters
-    ----------
-    target, source : DeviceArray
-        Of any dtypes; see `cuda_convert.convert` for two different ones.
-    shape : tuple of int
-        Of both slices.
-    target_span, source_span : Span, optional
-        Where the slices lie in their arrays; row-major from the first element by default. Steps of the source may be 0.
-    """
-    if not math.prod(shape):
-        return
-    if target.dtype != source.dtype:
-        from numparam.kernels.copy import cuda_convert
-
-        cuda_convert.convert(target, source, shape, target_span, source_span)
-        return
-    walk, size = walk_between(target, source, shape, target_span, source_span), target.itemsize
-    if not walk.axes or (len(walk.axes) == 1 and walk.axes[0].target == walk.axes[0].source == size):
-        nbytes = size * math.prod(axis.length for axis in walk.axes)
-        _driver.get_driver().copy(target.device, walk.target, walk.source, nbytes)
-        return
-    *outer, inner = walk.axes
-    if size <= 8 and inner.target == size and (row := transposed_axis(walk.axes, size)) is not None:
-        from numparam.kernels.copy import cuda_tiles
-
-        cuda_tiles.move_tiles(cuda_tiles.make_transpose(size), target.device, walk, row, size)
-        return
-    item = _widest(outer, inner, size, walk.target, walk.source)
-    if item > size:
-        inner = Axis(inner.length * size // item, item, item)
-    move_rows(make_copy(item), target.device, Walk([*outer, inner], walk.target, walk.source), item, item)
-
-
-def walk_between(
-    target: DeviceArray,
-    source: DeviceArray,
-    shape: tuple[int, ...],
-    target_span: Span | None,
-    source_span: Span | None,
-) -> Walk:
-    """Return the walk of a copy; it has no axes if there is one item."""
-    return walk_at(shape, _place(target, shape, target_span), _place(source, shape, source_span))
-
-
-def _place(array: DeviceArray, shape: tuple[int, ...], span: Span | None) -> tuple[int, tuple[int, ...]]:
-    """Return the address of the first item of a slice and the steps of its axes, in bytes."""
-    base, steps = (0, [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]) if span is None else span
-    return array.address + base * array.itemsize, tuple(step * array.itemsize for step in steps)
+# --------------------------------------------------------------------------- launches
 
 
 def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_size: int) -> None:
@@ -265,7 +201,7 @@ def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_si
         walk.target, walk.source, rows, inner.length, *lengths, *targets, inner.target, *lengths, *sources,
         inner.source,
     )  # fmt: skip
-    _launch.launch(device, kernel, columns, rows, (word % 2**64 for word in words))
+    launch(device, kernel, columns, rows, (word % 2**64 for word in words))
 
 
 def parts(walk: Walk, at: int, length: int) -> Iterator[Walk]:
@@ -281,11 +217,3 @@ def padded(outer: list[Axis]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[i
     """Return the lengths and the steps of both sides as a kernel takes them."""
     lengths, targets, sources = zip(*[Axis(1, 0, 0)] * (MAX_OUTER_AXES - len(outer)), *outer, strict=True)
     return lengths, targets, sources
-
-
-def _widest(outer: list[Axis], inner: Axis, itemsize: int, to: int, origin: int) -> int:
-    """Return the most bytes, up to 16, in which all items of a copy can be moved."""
-    if not inner.target == inner.source == itemsize:
-        return itemsize
-    steps = [step for axis in outer for step in (axis.target, axis.source)]
-    return math.gcd(16, to, origin, inner.length * itemsize, *steps)

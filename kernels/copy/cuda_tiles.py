@@ -1,4 +1,4 @@
-"""Copies by CUDA threads with two axes exchanged: consecutive along one in the source, along the other in the target.
+"""CUDA kernels that exchange two axes: items are consecutive along one in the source, along the other in the target.
 
 A block reads a square tile along the source's lines into memory that its threads share, and writes it along the
 target's. The lines of a tile are one bank of that memory apart more than their length, so that the threads of a warp
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from numba import types
 
-from numparam.kernels import launch as _launch
 from numparam.kernels.copy.cuda_rows import WORDS, padded, parts, several
-from numparam.kernels.fill.cuda import MAX_OUTER_AXES, OUTER, locate
+from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.formats import unchanged
+from numparam.kernels.launch import launch_blocks
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import (
     LAUNCH_LIMIT,
@@ -35,7 +35,7 @@ from numparam.kernels.machine.cuda import (
 from numparam.kernels.machine.lanes import widened
 
 if TYPE_CHECKING:
-    from numparam.kernels.copy.entry import Walk
+    from numparam.kernels.copy.walk import Walk
 
 ACROSS, DOWN = 32, 8
 """Threads of a block along the lines of a tile, and lines that they take at a time."""
@@ -153,4 +153,4 @@ def move_tiles(kernel: CudaKernel, device: int, walk: Walk, row: int, item_bytes
         walk.target, walk.source, tiles, axes[row].length, axes[last].length,
         *lengths, *targets, axes[row].target, *lengths, *sources, axes[last].source,
     )  # fmt: skip
-    _launch.launch_blocks(device, kernel, tiles, (ACROSS, DOWN), (word % 2**64 for word in words))
+    launch_blocks(device, kernel, tiles, (ACROSS, DOWN), (word % 2**64 for word in words))

@@ -18,7 +18,8 @@ from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import CudaKernel, formula, kernel
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, store_line, thread
 from numparam.kernels.machine.cuda import threads as cuda_threads
-from numparam.kernels.machine.lanes import low_word, select, stream_word, widened
+from numparam.kernels.machine.lanes import low_word, select, widened
+from numparam.kernels.machine.memory import stream_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,9 +116,10 @@ def _fill_cpu(out: np.ndarray[Any, Any], value: Any) -> None:
 
 
 def _fill_cuda(out: DeviceArray, value: Any) -> None:
-    from numparam.kernels import launch as _launch
     from numparam.kernels.batch import waiting
+    from numparam.kernels.launch import launch
 
+    out = out.reshape((out.size,))
     if not out.size:
         return
     pattern = np.asarray(value).astype(out.dtype).tobytes() * (16 // out.itemsize)
@@ -130,7 +132,7 @@ def _fill_cuda(out: DeviceArray, value: Any) -> None:
     for start in range(0, out.nbytes, 16 * LAUNCH_LIMIT):
         nbytes = min(out.nbytes - start, 16 * LAUNCH_LIMIT)
         words = out.address + start, nbytes, low, high
-        _launch.launch(out.device, make_constant(), -(-nbytes // 16) + 1, 1, words)
+        launch(out.device, make_constant(), -(-nbytes // 16) + 1, 1, words)
 
 
 _TWINS: dict[str, Callable[[Any, Any], None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import types
 
-from numparam.kernels import launch as _launch
 from numparam.kernels.batch import waiting
-from numparam.kernels.fill import entries
+from numparam.kernels.fill.draws import DRAWS, STORAGE
+from numparam.kernels.fill.key import merged
+from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.philox import philox
+from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import (
     LAUNCH_LIMIT,
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numparam.kernels.array import DeviceArray
-
-MAX_OUTER_AXES = 5
-"""Axes beside the last one that a launch takes; the caller splits what has more."""
+    from numparam.kernels.fill.key import Key, Span
 
 GROUP = {1: 16, 2: 8, 4: 4, 8: 4}
 """Elements that a thread draws at a time, by their bytes: whole blocks of four, and 16 bytes or twice that."""
@@ -62,10 +62,7 @@ class Draw(NamedTuple):
     """Whether the first parameter is a word."""
 
 
-OUTER = types.Tuple((types.UniTuple(types.uint32, MAX_OUTER_AXES), types.UniTuple(types.uint64, MAX_OUTER_AXES)))
-"""What a kernel takes of the outer axes: their lengths, and their steps."""
-
-DRAWS = {
+PARAMETERS = {
     "bits": Draw(0),
     "uniform": Draw(4),
     "normal": Draw(2),
@@ -78,8 +75,8 @@ DRAWS = {
 @cache
 def _make_block(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the formula from a block number to what is stored of its four values."""
-    storage = entries._STORAGE[dtype]
-    narrow, wide = entries._DRAWS[distribution]
+    storage = STORAGE[dtype]
+    narrow, wide = DRAWS[distribution]
     rounding = float16_bits if dtype == np.float16 else storage.rounding  # every GPU has the instruction
 
     if storage.wide:
@@ -124,7 +121,7 @@ _TOGETHER = {1: _together_1, 2: _together_2, 4: _together_4}
 @cache
 def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the formula that writes this thread's share of one row."""
-    items = entries._STORAGE[dtype].items
+    items = STORAGE[dtype].items
     item, size = items(0), np.dtype(items).itemsize
     in_line, group = 16 // size, GROUP[size]
     line_mask = min(in_line, 4) - 1
@@ -155,20 +152,6 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     return row
 
 
-@formula
-def locate(row: Any, axes: Any, base: Any) -> Any:
-    """Return the global flat index of the first element of a row; the outermost axis takes no division."""
-    index = base
-    for axis in range(MAX_OUTER_AXES - 1, -1, -1):
-        length, step = lane(axes[0][axis]), axes[1][axis]
-        if holds(row < length):
-            return index + widened(row) * step
-        outer = row // length
-        index = index + widened(row - outer * length) * step
-        row = outer
-    return index
-
-
 @cache
 def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
     """Make the kernel for rows of consecutive elements."""
@@ -187,7 +170,7 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
 @cache
 def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
     """Make the kernel for rows with any step."""
-    items = entries._STORAGE[dtype].items
+    items = STORAGE[dtype].items
     draw, item, size = _make_block(distribution, dtype), items(0), dtype.itemsize
 
     def gather(address: Any, rows: Any, length: Any, step: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
@@ -236,7 +219,7 @@ def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
 
 @cache
 def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
-    count, split = DRAWS[distribution]
+    count, split = PARAMETERS[distribution]
     scalar = np.float64(0) if dtype == np.float64 else np.float32(0)
     load = formula(lambda start: load_item(start, scalar))
 
@@ -261,7 +244,7 @@ def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
 
 
 def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    count, split = DRAWS[distribution]
+    count, split = PARAMETERS[distribution]
     params = [types.float64 if dtype == np.float64 else types.float32] * count
     if split:
         params[0] = types.uint32
@@ -272,22 +255,21 @@ def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
 # --------------------------------------------------------------------------- entries
 
 
-def fill_array(
-    distribution: str, out: DeviceArray, key: entries.Key, params: tuple[Any, ...], span: entries.Span | None
-) -> None:
+def fill_array(distribution: str, out: DeviceArray, key: Key, params: tuple[Any, ...], span: Span | None) -> None:
     """Write a slice of a logical tensor into a device array; see the entries of `fill`."""
-    lengths, steps, base = entries._merged(out.shape, span)
+    out, shape = out.reshape((out.size,)), out.shape
+    lengths, steps, base = merged(shape, span)
     if len(lengths) == 1 and (steps[0] == 1 or lengths[0] == 1) and (batch := waiting(out)):
         rows = _table_rows(distribution, out, key, params, base)
         batch.add(make_table(distribution, out.dtype), out, rows, key.seed)
         return
-    _fill_rows(distribution, out.reshape((out.size,)), key, params, lengths, steps, base)
+    _fill_rows(distribution, out, key, params, lengths, steps, base)
 
 
 def _fill_rows(
     distribution: str,
     out: DeviceArray,
-    key: entries.Key,
+    key: Key,
     params: tuple[Any, ...],
     lengths: list[int],
     steps: list[int],
@@ -311,16 +293,16 @@ def _fill_rows(
     kernel = (make_run if consecutive else make_gather)(distribution, out.dtype)
     columns = -(-length // GROUP[out.itemsize]) + 1 if consecutive else length
     words = (out.address, rows, length, steps[-1], *axes[0], *axes[1], base, *key)
-    _launch.launch(out.device, kernel, columns, rows, (*(word % 2**64 for word in words), *params))
+    launch(out.device, kernel, columns, rows, (*(word % 2**64 for word in words), *params))
 
 
 def _table_rows(
-    distribution: str, out: DeviceArray, key: entries.Key, params: tuple[Any, ...], base: int
+    distribution: str, out: DeviceArray, key: Key, params: tuple[Any, ...], base: int
 ) -> Iterator[tuple[int, ...]]:
     scalar = np.float64 if out.dtype == np.float64 else np.float32
     words = np.zeros(DESCRIPTOR_WORDS - 5, np.uint64)
     for place, value in enumerate(params):
-        item = np.uint32(value) if DRAWS[distribution].split and place == 0 else scalar(value)
+        item = np.uint32(value) if PARAMETERS[distribution].split and place == 0 else scalar(value)
         words[place : place + 1].view(item.dtype)[0] = item
     for start in range(0, out.size, CHUNK):
         address, count = out.address + start * out.itemsize, min(CHUNK, out.size - start)

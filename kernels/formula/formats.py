@@ -1,21 +1,29 @@
-"""Round float32 to the bits of shorter floating-point types, to nearest even.
+"""Floating-point formats: float32 to the bits of shorter types, rounded to nearest even, and back.
 
-Numba has none of these types on a CPU, so their bits are computed as integers. NaN stays NaN; what is too large becomes
-infinity, or NaN in float8_e4m3fn, which has no infinity.
+Numba has none of the short types on a CPU, so their bits are computed as integers. NaN stays NaN; what is too large
+becomes infinity, or NaN in float8_e4m3fn, which has no infinity. All short types are exact in float32.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
 
 from numparam.kernels.machine.compile import formula
 from numparam.kernels.machine.lanes import (
     F32,
+    F64,
     HAS_FLOAT16_INSTRUCTION,
     U32,
     bits,
+    bits64,
+    extended,
     float16_bits,
+    float64_of_bits,
     float_of_bits,
+    rounded,
     select,
 )
 
@@ -42,7 +50,7 @@ def to_bfloat16(x: F32) -> U32:
     return select(x != x, ((bits(x) >> 16) & 0x8000) | 0x7FC0, finite_to_bfloat16(x))
 
 
-def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:
+def encoder(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:
     """Make the formula for a type of one sign bit, `exponent_bits` and `mantissa_bits`."""
     bias = 2 ** (exponent_bits - 1) - 1
     dropped = 23 - mantissa_bits
@@ -72,12 +80,87 @@ def _short_float(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) 
     return convert
 
 
-to_float16 = float16_bits if HAS_FLOAT16_INSTRUCTION else _short_float(5, 10, has_infinity=True)
-to_float8_e5m2 = _short_float(5, 2, has_infinity=True)
-to_float8_e4m3fn = _short_float(4, 3, has_infinity=False)
+to_float16 = float16_bits if HAS_FLOAT16_INSTRUCTION else encoder(5, 10, has_infinity=True)
+to_float8_e5m2 = encoder(5, 2, has_infinity=True)
+to_float8_e4m3fn = encoder(4, 3, has_infinity=False)
 
 
 @formula
 def unchanged(x: Any) -> Any:
     """Return x: float32 and float64 are stored as they are drawn."""
     return x
+
+
+@formula
+def from_bfloat16(b: U32) -> F32:
+    """Read bfloat16 bits."""
+    return float_of_bits(b << 16)
+
+
+def _decoder(exponent_bits: int, mantissa_bits: int, *, has_infinity: bool) -> Any:
+    """Make the formula that reads the bits of a type of one sign bit, `exponent_bits` and `mantissa_bits`."""
+    shift = 23 - mantissa_bits
+    sign_bit = 1 << (exponent_bits + mantissa_bits)
+    sign_shift = 31 - exponent_bits - mantissa_bits
+    scale = 2.0 ** (128 - 2 ** (exponent_bits - 1))
+    # Infinity read as a number, or NaN where there is none: LLVM would compare bits in shorter lanes and widen masks.
+    special = 2.0 ** (2 ** (exponent_bits - 1)) * (1 if has_infinity else 2 - 2.0**-mantissa_bits)
+    one_nan = mantissa_bits < 10  # as ml_dtypes does; NumPy keeps what a float16 NaN carries
+
+    @formula
+    def convert(b: U32) -> F32:
+        # The product moves the exponent to where float32 has it, for subnormal numbers too.
+        x = float_of_bits((b & (sign_bit - 1)) << shift) * scale
+        number = select(x >= special, bits(x) | 0x7F800000 if has_infinity else 0x7FC00000, bits(x))
+        number = select(x > special, 0x7FC00000, number) if one_nan and has_infinity else number
+        return float_of_bits(number | ((b & sign_bit) << sign_shift))
+
+    return convert
+
+
+from_float16 = _decoder(5, 10, has_infinity=True)
+from_float8_e5m2 = _decoder(5, 2, has_infinity=True)
+from_float8_e4m3fn = _decoder(4, 3, has_infinity=False)
+
+
+@formula
+def to_odd(x: F64) -> F32:
+    """Round to float32: what lies between two numbers goes to the one with the odd last bit.
+
+    Where float32 has fewer digits than its 24, below 2**-126, the result is what bfloat16 rounds to there.
+    """
+    magnitude = bits64(x) & 0x7FFFFFFFFFFFFFFF
+    dropped = 0x1FFFFFFF  # the sum carries into the last bit kept, unless all dropped bits are zero
+    odd = float64_of_bits((magnitude | ((magnitude & dropped) + dropped)) & 0xFFFFFFFFE0000000)
+    y = float64_of_bits(magnitude)
+    number = select(y < 2.0**-126, (y + 2.0**-81) - 2.0**-81, odd)
+    return rounded(float64_of_bits(bits64(number) | (bits64(x) & 0x8000000000000000)))
+
+
+class Format(NamedTuple):
+    """How one dtype is kept, and how it becomes float32 and is made from it."""
+
+    element: str
+    item_bytes: int
+    widen: Any = unchanged
+    shorten: Any = unchanged
+
+
+FORMATS: dict[np.dtype[Any], Format] = {
+    np.dtype(np.float64): Format("f64", 8),
+    np.dtype(np.float32): Format("f32", 4),
+    np.dtype(np.float16): Format("u32", 2, from_float16, to_float16),
+    np.dtype(ml_dtypes.bfloat16): Format("u32", 2, from_bfloat16, to_bfloat16),
+    np.dtype(ml_dtypes.float8_e5m2): Format("u32", 1, from_float8_e5m2, to_float8_e5m2),
+    np.dtype(ml_dtypes.float8_e4m3fn): Format("u32", 1, from_float8_e4m3fn, to_float8_e4m3fn),
+}
+
+
+def conversion(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
+    """Make the formula from what is loaded of one dtype to what is stored of another."""
+    widen, shorten = FORMATS[source].widen, FORMATS[target].shorten
+    if FORMATS[source].element == "f64":
+        return rounded if FORMATS[target].element == "f32" else formula(lambda x: shorten(to_odd(x)))
+    if FORMATS[target].element == "f64":
+        return formula(lambda x: extended(widen(x)))
+    return formula(lambda x: shorten(widen(x)))

@@ -23,7 +23,7 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.core.config import CPU_FEATURES
 from numba.core.datamodel import models
-from numba.extending import intrinsic, lower_builtin, register_model, type_callable
+from numba.extending import lower_builtin, register_model, type_callable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +35,14 @@ F32: TypeAlias = Any
 F64: TypeAlias = Any
 Mask: TypeAlias = Any
 
-_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-_ELEMENTS: dict[str, tuple[Any, Any]] = {  # name: (LLVM type, the Numba scalar that a bare number is first cast to)
-    "u64": (_I64, types.uint64),
-    "u32": (_I32, types.uint32),
-    "i32": (_I32, types.int32),
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+ELEMENTS: dict[str, tuple[Any, Any]] = {  # name: (LLVM type, the Numba scalar that a bare number is first cast to)
+    "u64": (I64, types.uint64),
+    "u32": (I32, types.uint32),
+    "i32": (I32, types.int32),
     "f32": (ir.FloatType(), types.float32),
     "f64": (ir.DoubleType(), types.float64),
-    "mask": (_I1, types.boolean),
+    "mask": (I1, types.boolean),
 }
 
 _FEATURES = CPU_FEATURES if CPU_FEATURES is not None else get_host_cpu_features()
@@ -67,7 +67,7 @@ class Lanes(types.Type):  # type: ignore[misc]
     @property
     def llvm(self) -> Any:
         """LLVM type of a value: a bare scalar when there is one lane."""
-        scalar = _ELEMENTS[self.element][0]
+        scalar = ELEMENTS[self.element][0]
         return scalar if self.width == 1 else ir.VectorType(scalar, self.width)
 
 
@@ -77,23 +77,25 @@ class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-def _constant_indices(indices: list[int]) -> Any:
-    return ir.Constant(ir.VectorType(_I32, len(indices)), indices)
+def constant_indices(indices: list[int]) -> Any:
+    """Return the mask of a shuffle."""
+    return ir.Constant(ir.VectorType(I32, len(indices)), indices)
 
 
-def _splat(builder: Any, value: Any, width: int) -> Any:
+def splat(builder: Any, value: Any, width: int) -> Any:
+    """Emit a scalar in every lane."""
     if width == 1:
         return value
     undefined = ir.Constant(ir.VectorType(value.type, width), ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, undefined, _constant_indices([0] * width))
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, constant_indices([0] * width))
 
 
 def _to_lanes(context: Any, builder: Any, lanes: Lanes, kind: Any, value: Any) -> Any:
     """Give a bare number the element type of the lanes beside it, in every lane."""
     if isinstance(kind, Lanes):
         return value
-    return _splat(builder, context.cast(builder, value, kind, _ELEMENTS[lanes.element][1]), lanes.width)
+    return splat(builder, context.cast(builder, value, kind, ELEMENTS[lanes.element][1]), lanes.width)
 
 
 def _call_llvm(builder: Any, name: str, lanes: Lanes, *args: Any) -> Any:
@@ -229,7 +231,7 @@ def low_half(x: U64) -> U64:
 
 @_primitive(low_half, 1, "u64")  # type: ignore[untyped-decorator]
 def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:
-    return builder.and_(x, _splat(builder, ir.Constant(_I64, 0xFFFFFFFF), lanes.width))
+    return builder.and_(x, splat(builder, ir.Constant(I64, 0xFFFFFFFF), lanes.width))
 
 
 def broadcast(value: Any, like: U64) -> U64:
@@ -250,7 +252,7 @@ def _type_select(mask: Any, a: Any, b: Any) -> Lanes | None:
         return None
     lanes = next((kind for kind in (a, b) if isinstance(kind, Lanes)), None)
     if lanes is None and a == b:
-        lanes = next((mask.of(name) for name, (_, scalar) in _ELEMENTS.items() if scalar == a), None)
+        lanes = next((mask.of(name) for name, (_, scalar) in ELEMENTS.items() if scalar == a), None)
     fits = lanes is not None and lanes.width == mask.width
     return lanes if fits and all(kind == lanes or isinstance(kind, types.Number) for kind in (a, b)) else None
 
@@ -302,16 +304,14 @@ def _emit_word(half: int) -> Callable[[Any, Lanes, Any, Any], Any]:
 
     def emit(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:
         if lanes.width == 1:
-            return builder.trunc(builder.lshr(x, ir.Constant(_I64, 32)) if half else x, target)
-        halves = builder.bitcast(x, ir.VectorType(_I32, 2 * lanes.width))
-        return builder.shuffle_vector(
-            halves, halves, _constant_indices([2 * at + half for at in _shuffled(lanes.width)])
-        )
+            return builder.trunc(builder.lshr(x, ir.Constant(I64, 32)) if half else x, target)
+        halves = builder.bitcast(x, ir.VectorType(I32, 2 * lanes.width))
+        return builder.shuffle_vector(halves, halves, constant_indices([2 * at + half for at in shuffled(lanes.width)]))
 
     return emit
 
 
-def _shuffled(width: int) -> list[int]:
+def shuffled(width: int) -> list[int]:
     """For each 32-bit lane of a word, the 64-bit lane it comes from."""
     return [
         2 * (lane // 4) + lane % 4 if lane % 4 < 2 else width // 2 + 2 * (lane // 4) + lane % 4 - 2
@@ -374,7 +374,7 @@ def float16_bits(x: F32) -> U32:
 @_primitive(float16_bits, 1, "f32", result="u32")  # type: ignore[untyped-decorator]
 def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
     half, word, result = (
-        scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width) for scalar in (ir.HalfType(), _I16, _I32)
+        scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width) for scalar in (ir.HalfType(), I16, I32)
     )
     return builder.zext(builder.bitcast(builder.fptrunc(x, half), word), result)
 
@@ -394,7 +394,7 @@ type_callable(joined)(lambda context: lambda a, b: Lanes(a.element, 2 * a.width)
 
 @lower_builtin(joined, Lanes, Lanes)  # type: ignore[untyped-decorator]
 def _lower_joined(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-    return builder.shuffle_vector(*args, _constant_indices(list(range(signature.return_type.width))))
+    return builder.shuffle_vector(*args, constant_indices(list(range(signature.return_type.width))))
 
 
 def _half(part: int, doc: str) -> Any:
@@ -407,140 +407,10 @@ def _half(part: int, doc: str) -> Any:
     @lower_builtin(operation, Lanes)  # type: ignore[untyped-decorator]
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         width = signature.return_type.width
-        return builder.shuffle_vector(
-            args[0], args[0], _constant_indices(list(range(part * width, (part + 1) * width)))
-        )
+        return builder.shuffle_vector(args[0], args[0], constant_indices(list(range(part * width, (part + 1) * width))))
 
     return operation
 
 
 first_half = _half(0, "Return the lower half of the lanes.")
 second_half = _half(1, "Return the upper half of the lanes.")
-
-
-# --------------------------------------------------------------------------- memory
-
-# Blocks of four words are stored with in-register 4 x 4 transposes, which work inside 128-bit pieces too. Word lane `l`
-# therefore carries block (l % 4) * (width / 4) + l / 4 of its tile; these are the places of the blocks among 64-bit
-# lanes.
-POSITION = _shuffled(WIDTH)  # of each lane of a word: the 64-bit lane that becomes it
-
-
-def _block_offsets(width: int) -> list[int]:
-    offsets = [0] * width
-    for lane, source in enumerate(_shuffled(width)):
-        offsets[source] = (lane % 4) * (width // 4) + lane // 4
-    return offsets
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
-    """Return the block numbers ``start ... start + WIDTH - 1``, each in the lane that `in_memory_order` expects."""
-    lanes = Lanes("u64", WIDTH)
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.add(_splat(builder, args[0], WIDTH), ir.Constant(lanes.llvm, _block_offsets(WIDTH)))
-
-    return lanes(types.uint64), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
-    """Return the first WIDTH items of an array of uint64, item ``POSITION[l]`` meant for lane l of the words."""
-    lanes = Lanes("u64", WIDTH)
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], args[0], ir.Constant(_I64, 0))
-        return builder.load(builder.bitcast(pointer, lanes.llvm.as_pointer()), align=8)
-
-    return lanes(array), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
-    """Turn four lanes of values (word k of each block of `counters`) into two lanes twice as wide, in memory order."""
-    lanes = values.dtype
-    width, double = lanes.width, Lanes(lanes.element, 2 * lanes.width)
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def shuffle(x: Any, y: Any, indices: list[int]) -> Any:
-            return builder.shuffle_vector(x, y, _constant_indices(indices))
-
-        chunks = range(0, width, 4)
-        low = [i for c in chunks for i in (c, width + c, c + 1, width + c + 1)]
-        high = [i for c in chunks for i in (c + 2, width + c + 2, c + 3, width + c + 3)]
-        first = [i for c in chunks for i in (c, c + 1, width + c, width + c + 1)]
-        second = [i for c in chunks for i in (c + 2, c + 3, width + c + 2, width + c + 3)]
-        a, b, c, d = (builder.extract_value(args[0], k) for k in range(4))
-        ab_low, cd_low, ab_high, cd_high = (
-            shuffle(a, b, low),
-            shuffle(c, d, low),
-            shuffle(a, b, high),
-            shuffle(c, d, high),
-        )
-        halves = [
-            shuffle(shuffle(ab, cd, first), shuffle(ab, cd, second), list(range(2 * width)))
-            for ab, cd in ((ab_low, cd_low), (ab_high, cd_high))
-        ]
-        return context.make_tuple(builder, signature.return_type, halves)
-
-    return types.UniTuple(double, 2)(values), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def pairs_in_memory_order(typing_context: Any, first: Any, second: Any) -> Any:  # noqa: ARG001
-    """Turn two lanes of 32 bits (two short values each, of each block of `counters`) into one twice as wide."""
-    width = first.width
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        lanes = [block % (width // 4) * 4 + block // (width // 4) for block in range(width)]
-        return builder.shuffle_vector(*args, _constant_indices([i for lane in lanes for i in (lane, width + lane)]))
-
-    return Lanes(first.element, 2 * width)(first, second), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store_words(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
-    """Store lanes as they are from ``array[index]`` on, however many items each of them covers."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = signature.args[0]
-        pointer = _pointer(context, builder, kind, args[0], args[1])
-        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()), align=kind.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, value), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
-    """Store one item per lane from ``array[index]`` on; lanes of bits are cut down to the item size of the array."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind, stored = signature.args[0], args[2]
-        item = context.get_data_type(kind.dtype)
-        if item != stored.type.element:
-            stored = builder.trunc(stored, ir.VectorType(item, value.width))
-        pointer = _pointer(context, builder, kind, args[0], args[1])
-        builder.store(stored, builder.bitcast(pointer, stored.type.as_pointer()), align=kind.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, value), emit
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def stream_word(typing_context: Any, array: Any, index: Any, word: Any) -> Any:  # noqa: ARG001
-    """Store a uint64 four times at ``array[index:index + 4]`` past the caches. The address must be a multiple of 32."""
-    vector = ir.VectorType(_I64, 4)
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        store = builder.store(_splat(builder, args[2], 4), builder.bitcast(pointer, vector.as_pointer()), align=32)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.uint64), emit

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from numparam.kernels.machine.lanes import _ELEMENTS, _I32, _I64, WIDTH, Lanes, _constant_indices
+from numparam.kernels.machine.lanes import ELEMENTS, I32, I64, WIDTH, Lanes, constant_indices, shuffled, splat
 
 LINE = 64
 """Bytes of a cache line. A store past the caches pays only when it writes whole ones."""
@@ -31,7 +31,7 @@ def access(element: str, width: int, item_bytes: int | None = None) -> tuple[Any
     shorter items.
     """
     lanes = Lanes(element, width)
-    scalar = _ELEMENTS[element][0] if item_bytes is None else ir.IntType(8 * item_bytes)
+    scalar = ELEMENTS[element][0] if item_bytes is None else ir.IntType(8 * item_bytes)
     kept = scalar if width == 1 else ir.VectorType(scalar, width)
     size = width * (item_bytes or int(element[1:]) // 8)
 
@@ -50,7 +50,7 @@ def access(element: str, width: int, item_bytes: int | None = None) -> tuple[Any
                 value = args[1] if item_bytes is None else builder.trunc(args[1], kept)
                 written = builder.store(value, _pointer(builder, args[0], kept), align=size if past_caches else 1)
                 if past_caches:
-                    written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+                    written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
                 return context.get_dummy_value()
 
             return types.void(types.int64, lanes), emit
@@ -66,7 +66,7 @@ def prefetch(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         pointer = _pointer(builder, args[0], ir.IntType(8))
-        flags = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]  # to read, keep in all caches, data
+        flags = [ir.Constant(I32, flag) for flag in (0, 3, 1)]  # to read, keep in all caches, data
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [pointer, *flags])
         return context.get_dummy_value()
@@ -84,7 +84,7 @@ def stack(size: int) -> Any:
             with builder.goto_entry_block():
                 memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
             memory.align = LINE
-            return builder.ptrtoint(memory, _I64)
+            return builder.ptrtoint(memory, I64)
 
         return types.int64(), emit
 
@@ -116,7 +116,7 @@ def tile_transposer(item_bytes: int) -> Any:
     def interleaved(builder: Any, a: Any, b: Any, upper: int) -> Any:
         starts = [first + upper * count // 2 for first in range(0, _PIECES * count, count)]
         chosen = [j for start in starts for i in range(start, start + count // 2) for j in (i, i + _PIECES * count)]
-        return builder.shuffle_vector(a, b, _constant_indices(chosen))
+        return builder.shuffle_vector(a, b, constant_indices(chosen))
 
     @intrinsic  # type: ignore[untyped-decorator]
     def transpose(
@@ -126,7 +126,7 @@ def tile_transposer(item_bytes: int) -> Any:
             target, target_step, source, source_step = args
 
             def line(start: Any, step: Any, i: int, kind: Any) -> Any:
-                return _pointer(builder, builder.add(start, builder.mul(step, ir.Constant(_I64, i))), kind)
+                return _pointer(builder, builder.add(start, builder.mul(step, ir.Constant(I64, i))), kind)
 
             def gathered(i: int) -> Any:
                 """Return the pieces of lines i, i + count, i + 2 count ... side by side."""
@@ -135,7 +135,7 @@ def tile_transposer(item_bytes: int) -> Any:
                     for group in range(_PIECES)
                 ]
                 while len(parts) > 1:
-                    both = _constant_indices(list(range(2 * parts[0].type.count)))
+                    both = constant_indices(list(range(2 * parts[0].type.count)))
                     parts = [builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
                 return parts[0]
 
@@ -151,3 +151,131 @@ def tile_transposer(item_bytes: int) -> Any:
         return types.void(number, number, number, number), emit
 
     return transpose
+
+
+# --------------------------------------------------------------------------- lanes of arrays
+
+# Blocks of four words are stored with in-register 4 x 4 transposes, which work inside 128-bit pieces too. Word lane `l`
+# therefore carries block (l % 4) * (width / 4) + l / 4 of its tile; these are the places of the blocks among 64-bit
+# lanes.
+POSITION = shuffled(WIDTH)  # of each lane of a word: the 64-bit lane that becomes it
+
+
+def _block_offsets(width: int) -> list[int]:
+    offsets = [0] * width
+    for lane, source in enumerate(shuffled(width)):
+        offsets[source] = (lane % 4) * (width // 4) + lane // 4
+    return offsets
+
+
+def _item(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
+    """Return the block numbers ``start ... start + WIDTH - 1``, each in the lane that `in_memory_order` expects."""
+    lanes = Lanes("u64", WIDTH)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.add(splat(builder, args[0], WIDTH), ir.Constant(lanes.llvm, _block_offsets(WIDTH)))
+
+    return lanes(types.uint64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
+    """Return the first WIDTH items of an array of uint64, item ``POSITION[l]`` meant for lane l of the words."""
+    lanes = Lanes("u64", WIDTH)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _item(context, builder, signature.args[0], args[0], ir.Constant(I64, 0))
+        return builder.load(builder.bitcast(pointer, lanes.llvm.as_pointer()), align=8)
+
+    return lanes(array), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
+    """Turn four lanes of values (word k of each block of `counters`) into two lanes twice as wide, in memory order."""
+    lanes = values.dtype
+    width, double = lanes.width, Lanes(lanes.element, 2 * lanes.width)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def shuffle(x: Any, y: Any, indices: list[int]) -> Any:
+            return builder.shuffle_vector(x, y, constant_indices(indices))
+
+        chunks = range(0, width, 4)
+        low = [i for c in chunks for i in (c, width + c, c + 1, width + c + 1)]
+        high = [i for c in chunks for i in (c + 2, width + c + 2, c + 3, width + c + 3)]
+        first = [i for c in chunks for i in (c, c + 1, width + c, width + c + 1)]
+        second = [i for c in chunks for i in (c + 2, c + 3, width + c + 2, width + c + 3)]
+        a, b, c, d = (builder.extract_value(args[0], k) for k in range(4))
+        ab_low, cd_low, ab_high, cd_high = (
+            shuffle(a, b, low),
+            shuffle(c, d, low),
+            shuffle(a, b, high),
+            shuffle(c, d, high),
+        )
+        halves = [
+            shuffle(shuffle(ab, cd, first), shuffle(ab, cd, second), list(range(2 * width)))
+            for ab, cd in ((ab_low, cd_low), (ab_high, cd_high))
+        ]
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(double, 2)(values), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pairs_in_memory_order(typing_context: Any, first: Any, second: Any) -> Any:  # noqa: ARG001
+    """Turn two lanes of 32 bits (two short values each, of each block of `counters`) into one twice as wide."""
+    width = first.width
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        lanes = [block % (width // 4) * 4 + block // (width // 4) for block in range(width)]
+        return builder.shuffle_vector(*args, constant_indices([i for lane in lanes for i in (lane, width + lane)]))
+
+    return Lanes(first.element, 2 * width)(first, second), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_words(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
+    """Store lanes as they are from ``array[index]`` on, however many items each of them covers."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        pointer = _item(context, builder, kind, args[0], args[1])
+        builder.store(args[2], builder.bitcast(pointer, args[2].type.as_pointer()), align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
+    """Store one item per lane from ``array[index]`` on; lanes of bits are cut down to the item size of the array."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, stored = signature.args[0], args[2]
+        item = context.get_data_type(kind.dtype)
+        if item != stored.type.element:
+            stored = builder.trunc(stored, ir.VectorType(item, value.width))
+        pointer = _item(context, builder, kind, args[0], args[1])
+        builder.store(stored, builder.bitcast(pointer, stored.type.as_pointer()), align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def stream_word(typing_context: Any, array: Any, index: Any, word: Any) -> Any:  # noqa: ARG001
+    """Store a uint64 four times at ``array[index:index + 4]`` past the caches. The address must be a multiple of 32."""
+    vector = ir.VectorType(I64, 4)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _item(context, builder, signature.args[0], args[0], args[1])
+        store = builder.store(splat(builder, args[2], 4), builder.bitcast(pointer, vector.as_pointer()), align=32)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), emit

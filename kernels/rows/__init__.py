@@ -1,5 +1,5 @@
-"""Gather and scatter the rows of arrays."""
+"""Gather and scatter the rows of arrays, on any device."""
 
-from numparam.kernels.rows.cpu import gather, scatter
+from numparam.kernels.rows.entry import gather, scatter
 
 __all__ = ["gather", "scatter"]

@@ -1,12 +1,12 @@
-"""Gather and scatter of rows, such as those of an embedding table."""
+"""Gather and scatter of rows on a CPU."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from numparam.kernels.copy.entry import STREAM_FROM_BYTES, Array
 from numparam.kernels.copy.runs import copy_bytes
+from numparam.kernels.copy.walk import STREAM_FROM_BYTES, Array
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import kernel
 from numparam.kernels.machine.memory import LINE, prefetch
@@ -45,41 +45,18 @@ def _moving(scattered: bool) -> Any:
 
 
 def gather(target: Array, source: Array, indices: Array) -> None:
-    """Write ``source[indices]`` into `target`.
-
-    Parameters
-    ----------
-    target : ndarray
-        C-contiguous and writable, of shape ``(len(indices), *source.shape[1:])``, sharing no memory with `source`.
-    source : ndarray
-        Of the dtype of `target`; each of its rows C-contiguous.
-    indices : ndarray
-        One axis of int64, each from 0 to ``len(source) - 1``, which is not checked again.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> target = np.empty((2, 3), np.int64)
-    >>> gather(target, np.arange(12).reshape(4, 3), np.array([3, 1]))
-    >>> target
-    array([[ 9, 10, 11],
-           [ 3,  4,  5]])
-    """
+    """Write ``source[indices]`` into `target`; see `rows.gather`."""
     row_bytes = target.nbytes // max(1, len(indices))
-    loop, to, origin, step = _moving(False), target.ctypes.data, source.ctypes.data, source.strides[0]
-    past_caches = target.nbytes >= STREAM_FROM_BYTES
+    loop, step, past_caches = _moving(False), source.strides[0], target.nbytes >= STREAM_FROM_BYTES
 
     def work(start: int, stop: int) -> None:
-        loop(to, origin, start, stop, indices, row_bytes, step, past_caches)
+        loop(target.ctypes.data, source.ctypes.data, start, stop, indices, row_bytes, step, past_caches)
 
     pool.run(work, len(indices), row_bytes, 1)
 
 
 def scatter(target: Array, indices: Array, source: Array) -> None:
-    """Write `source` into ``target[indices]``, on one thread: of the rows that are written twice the last one stays.
-
-    Parameters as in `gather`, with `target` and `source` exchanged.
-    """
+    """Write `source` into ``target[indices]`` on one thread; see `rows.scatter`."""
     row_bytes = source.nbytes // max(1, len(indices))
     past_caches = source.nbytes >= STREAM_FROM_BYTES
     _moving(True)(

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import types
 
-from numparam.kernels import launch as _launch
+from numparam.kernels.array import DeviceArray
+from numparam.kernels.copy import duplicate
 from numparam.kernels.copy.cuda_rows import WORDS, group_of, row_mover
+from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, thread, threads
 from numparam.kernels.machine.lanes import widened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numparam.kernels.array import DeviceArray
+    from numparam.kernels.copy.walk import Array
 
 
 _WORD = WORDS[8]
@@ -62,30 +62,39 @@ def make_scatter(item_bytes: int) -> CudaKernel:
     return _make_kernel("scatter", item_bytes, _look_up, _identity)
 
 
-def gather(target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
-    """Write ``source[indices]`` into `target`; parameters as in `rows.gather`, all on one device."""
-    for part in _parts(indices):
-        _launch_rows(make_gather, target[part], source, indices[part])
+def gather(target: DeviceArray, source: DeviceArray, indices: Array) -> None:
+    """Write ``source[indices]`` into `target`; see `rows.gather`."""
+    _move(make_gather, target, source, indices)
 
 
-def scatter(target: DeviceArray, indices: DeviceArray, source: DeviceArray) -> None:
-    """Write `source` into ``target[indices]``; no index may come twice, for threads have no order."""
-    for part in _parts(indices):
-        _launch_rows(make_scatter, target, source[part], indices[part])
+def scatter(target: DeviceArray, indices: Array, source: DeviceArray) -> None:
+    """Write `source` into ``target[indices]``; see `rows.scatter`."""
+    if source.overlaps(target):
+        source = duplicate(source)
+    if not (indices[1:] > indices[:-1]).all():  # rising indices, such as a mask gives, are all different
+        _, last = np.unique(indices[::-1], return_index=True)
+        if last.size < indices.size:  # threads have no order
+            kept = np.sort(indices.size - 1 - last)
+            few = DeviceArray.empty((kept.size, *source.shape[1:]), source.dtype, source.device)
+            gather(few, source, kept)
+            indices, source = indices[kept], few
+    _move(make_scatter, target, source, indices)
 
 
-def _parts(indices: DeviceArray) -> Iterator[slice]:
-    for start in range(0, indices.size, LAUNCH_LIMIT):
-        yield slice(start, start + LAUNCH_LIMIT)
-
-
-def _launch_rows(make: Any, target: DeviceArray, source: DeviceArray, indices: DeviceArray) -> None:
+def _move(make: Any, target: DeviceArray, source: DeviceArray, indices: Array) -> None:
+    if not (target.is_contiguous and source.is_contiguous):
+        raise ValueError("rows are moved between row-major arrays only, found other strides; copy the array first")
     row_bytes = math.prod(target.shape[1:]) * target.itemsize
-    if not row_bytes:
+    if not (row_bytes and indices.size):
         return
+    table = DeviceArray.from_host(indices, target.device)
     item = math.gcd(16, target.address, source.address, row_bytes)
-    for start in range(0, row_bytes, LAUNCH_LIMIT * item):
-        length = min(row_bytes - start, LAUNCH_LIMIT * item) // item
-        columns = min(length, -(-length // group_of(item, item)) + 1)
-        words = target.address + start, source.address + start, indices.size, length, row_bytes, indices.address
-        _launch.launch(target.device, make(item), columns, indices.size, words)
+    for first in range(0, indices.size, LAUNCH_LIMIT):
+        count = min(indices.size - first, LAUNCH_LIMIT)
+        to = target.address + (first * row_bytes if make is make_gather else 0)
+        origin = source.address + (first * row_bytes if make is make_scatter else 0)
+        for start in range(0, row_bytes, LAUNCH_LIMIT * item):
+            length = min(row_bytes - start, LAUNCH_LIMIT * item) // item
+            columns = min(length, -(-length // group_of(item, item)) + 1)
+            words = to + start, origin + start, count, length, row_bytes, table.address + 8 * first
+            launch(target.device, make(item), columns, count, words)

@@ -1,0 +1,269 @@
+"""Random fill on a CPU.
+
+Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `_make_run`
+where consecutive elements of the output are consecutive in the tensor, a tile of whole blocks at a time, and
+`_make_gather` where they are not, one block per element. The bits are the same.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numparam.kernels.fill.draws import DRAWS, STORAGE, Storage
+from numparam.kernels.fill.key import Key, Span, merged
+from numparam.kernels.formula.philox import philox
+from numparam.kernels.machine import pool
+from numparam.kernels.machine.compile import formula, kernel
+from numparam.kernels.machine.lanes import (
+    WIDTH,
+    broadcast,
+    first_half,
+    joined,
+    low_word,
+    second_half,
+    select,
+)
+from numparam.kernels.machine.memory import (
+    POSITION,
+    counters,
+    in_memory_order,
+    load_indices,
+    pairs_in_memory_order,
+    store_lanes,
+    store_words,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TILE = 4 * WIDTH  # elements of one tile
+_POSITION = np.array(POSITION, np.int64)
+# Below this run length a tile is mostly thrown away and drawing one block per element is faster.
+SHORTEST_RUN = TILE // 2
+
+# --------------------------------------------------------------------------- formulas
+
+
+@cache
+def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """Make the formulas from block numbers to words, and from the words to the four values of each block."""
+    storage = STORAGE[dtype]
+    narrow, wide = DRAWS[distribution]
+
+    if storage.wide:
+
+        @formula
+        def words(block: Any, block_high: Any, key: Any) -> Any:
+            return philox(block, block_high, key[1], key[0]), philox(block, block_high, key[2], key[0])
+
+        @formula
+        def draw(words: Any, params: Any) -> Any:
+            (a, b, c, d), (e, f, g, h) = words
+            return wide(joined(a, c), joined(b, d), joined(e, g), joined(f, h), params)
+    else:
+
+        @formula
+        def words(block: Any, block_high: Any, key: Any) -> Any:
+            return philox(block, block_high, key[1], key[0])
+
+        @formula
+        def draw(words: Any, params: Any) -> Any:
+            a, b, c, d = words
+            return narrow(joined(a, c), joined(b, d), params)
+
+    # Both pairs of a block are drawn as one vector of twice the lanes: the processor overlaps what would be two waits.
+    @formula
+    def values(words: Any, params: Any) -> Any:
+        x, y = draw(words, params)
+        return first_half(x), first_half(y), second_half(x), second_half(y)
+
+    return words, values
+
+
+# --------------------------------------------------------------------------- loops
+
+
+@formula
+def _locate(position: Any, axes: Any, base: Any) -> Any:
+    """Return the global flat index of the output's flat `position`."""
+    index = base
+    for axis in range(axes.shape[1] - 1, -1, -1):
+        length, step = axes[0, axis], axes[1, axis]
+        index += position % length * step
+        position //= length
+    return index
+
+
+def _make_store(storage: Storage) -> Any:
+    """Make the formula that rounds the four values of each block and stores the blocks one after another."""
+    rounding, pairing = storage.rounding, storage.pairing
+    if pairing is None:
+
+        @formula
+        def store(out: Any, at: Any, values: Any) -> None:
+            lower, upper = in_memory_order(values)
+            store_lanes(out, at, rounding(lower))
+            store_lanes(out, at + 2 * WIDTH, rounding(upper))
+    else:
+
+        @formula
+        def store(out: Any, at: Any, values: Any) -> None:
+            a, b, c, d = values
+            store_words(out, at, pairs_in_memory_order(pairing(a, b), pairing(c, d)))
+
+    return store
+
+
+@cache
+def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
+    words, values = _make_formulas(distribution, dtype)
+    items = STORAGE[dtype].items
+    store = _make_store(STORAGE[dtype])
+
+    @formula
+    def tile(out: Any, at: Any, block: Any, key: Any, params: Any) -> None:
+        """Write one tile from `block` on, wherever it lies."""
+        lanes = counters(block)
+        store(out, at, values(words(lanes, lanes >> 32, key), params))
+
+    @kernel(f"fill run {distribution} {dtype}")
+    def run(
+        out: Any,
+        start: Any,
+        stop: Any,
+        axes: Any,
+        base: Any,
+        key: Any,
+        params: Any,
+    ) -> None:
+        scratch = np.empty(TILE, items)
+        run_length = axes[0, -1]
+        at = start
+        while at < stop:
+            index = np.uint64(_locate(at, axes, base))
+            end = min(stop, at - at % run_length + run_length)
+            block = index >> np.uint64(2)
+            skip = np.int64(index & np.uint64(3))
+            if skip > 0 and at < end:
+                tile(scratch, 0, block, key, params)
+                count = min(end - at, TILE - skip)
+                for i in range(count):
+                    out[at + i] = scratch[skip + i]
+                at += count
+                block += np.uint64(WIDTH)
+            while end - at >= TILE:
+                # The upper half of the block number is constant up to the next multiple of 2**32, which takes two of
+                # the twenty multiplications of Philox out of the loop.
+                until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
+                tiles = min((end - at) // TILE, until_carry)
+                high = broadcast(block >> np.uint64(32), counters(block))
+                # Words are drawn one tile ahead, so that their long chains overlap those of the values: half as long
+                # again.
+                ready = words(counters(block), high, key)
+                for _ in range(tiles):
+                    block += np.uint64(WIDTH)
+                    following = words(counters(block), high, key)
+                    store(out, at, values(ready, params))
+                    ready = following
+                    at += TILE
+                if tiles == 0:
+                    tile(out, at, block, key, params)
+                    block += np.uint64(WIDTH)
+                    at += TILE
+            if at < end:
+                tile(scratch, 0, block, key, params)
+                for i in range(end - at):
+                    out[at + i] = scratch[i]
+                at = end
+
+    return run
+
+
+@cache
+def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
+    words, values = _make_formulas(distribution, dtype)
+    items, rounding = STORAGE[dtype].items, STORAGE[dtype].rounding
+
+    @formula
+    def draw(out: Any, at: Any, indices: Any, key: Any, params: Any) -> None:
+        index = load_indices(indices)
+        block = index >> 2
+        a, b, c, d = values(words(block, block >> 32, key), params)
+        word = low_word(index) & 3
+        store_lanes(out, at, rounding(select(word < 2, select(word == 0, a, b), select(word == 2, c, d))))
+
+    @kernel(f"fill gather {distribution} {dtype}")
+    def gather(
+        out: Any,
+        start: Any,
+        stop: Any,
+        axes: Any,
+        base: Any,
+        key: Any,
+        params: Any,
+    ) -> None:
+        scratch = np.empty(WIDTH, items)
+        indices = np.zeros(WIDTH, np.uint64)
+        length, step = axes[0, -1], axes[1, -1]
+        index = _locate(start, axes, base)
+        left_in_row = length - start % length
+        at = start
+        while at < stop:
+            count = min(WIDTH, stop - at)
+            for lane in range(count):
+                indices[_POSITION[lane]] = np.uint64(index)
+                index += step
+                left_in_row -= 1
+                if left_in_row == 0:
+                    index = _locate(at + lane + 1, axes, base)
+                    left_in_row = length
+            if count == WIDTH:
+                draw(out, at, indices, key, params)
+            else:
+                draw(scratch, 0, indices, key, params)
+                for i in range(count):
+                    out[at + i] = scratch[i]
+            at += count
+
+    return gather
+
+
+# --------------------------------------------------------------------------- entry
+
+
+def fill_array(
+    distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None
+) -> None:
+    """Write a slice of a logical tensor into an array; see the entries of `fill`."""
+    storage = STORAGE[out.dtype]
+    base, strides = (0, None) if span is None else span
+    axes, run_length = _axes(out.shape, strides)
+    make: Callable[[str, np.dtype[Any]], Any] = _make_run if run_length >= min(SHORTEST_RUN, out.size) else _make_gather
+    loop = make(distribution, out.dtype)
+    arguments = axes, np.int64(base), _words(key), _scalars(params, storage.wide)
+    flat = out.reshape(-1).view(storage.items)
+    pool.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
+
+
+# What a fill hands to the loop is kept: making it again takes as long as drawing a thousand values.
+
+
+def _scalars(params: tuple[Any, ...], wide: bool) -> tuple[Any, ...]:
+    # Not kept: 0.0 would find what was made of -0.0.
+    scalar = np.float64 if wide else np.float32
+    return tuple([scalar(value) if type(value) is float else value for value in params])
+
+
+@lru_cache(maxsize=1024)
+def _words(key: Key) -> tuple[Any, ...]:
+    return tuple(map(np.uint64, key))
+
+
+@lru_cache(maxsize=1024)
+def _axes(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> tuple[Any, int]:
+    """Return the lengths and steps of the axes as the loops take them, and how long their runs are."""
+    lengths, steps, _ = merged(shape, None if strides is None else Span(0, strides))
+    return np.array((lengths, steps), np.int64), lengths[-1] if steps[-1] == 1 else 1
