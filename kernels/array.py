@@ -172,6 +172,17 @@ class DeviceArray:
             return self._view(self.dtype, shape, _row_major(shape, self.itemsize))
         return self.arranged(lambda array: array.reshape(shape, copy=False))
 
+    def ravel(self) -> DeviceArray:
+        """Share the elements of a row-major array along one axis.
+
+        Raises
+        ------
+        ValueError
+            If the array is not row-major.
+        """
+        self._require_row_major()
+        return self._view(self.dtype, (self.size,), (self.itemsize,))
+
     def transpose(self, *axes: int) -> DeviceArray:
         """Share the elements with the axes reversed, or in another order."""
         return self.arranged(lambda array: array.transpose(*axes))
@@ -197,10 +208,11 @@ class DeviceArray:
         ValueError
             If the array is not row-major, or the last axis does not hold whole elements.
         """
+        self._require_row_major()
         *outer, last = self.shape or (1,)
         count, rest = divmod(last * self.itemsize, dtype.itemsize)
-        if rest or not self.is_contiguous:
-            raise ValueError(f"{dtype} cannot be read from shape {self.shape} and strides {self.strides}")
+        if rest:
+            raise ValueError(f"rows of {last * self.itemsize} bytes do not hold whole elements of {dtype}")
         shape = self.shape if dtype.itemsize == self.itemsize else (*outer, count)
         return self._view(dtype, shape, _row_major(shape, dtype.itemsize))
 
@@ -224,9 +236,12 @@ class DeviceArray:
 
     # ---------------------------------------------------------------- copies
 
-    def _check_host_copy(self, nbytes: int) -> None:
+    def _require_row_major(self) -> None:
         if not self.is_contiguous:
             raise ValueError(f"a row-major array was expected, found strides {self.strides} for shape {self.shape}")
+
+    def _check_host_copy(self, nbytes: int) -> None:
+        self._require_row_major()
         if nbytes != self.nbytes:
             raise ValueError(f"{self.nbytes} bytes were expected, found {nbytes}")
 

@@ -129,7 +129,7 @@ def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch, status: i
         numparam.device("cuda")
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "", "CPU", "cpu:0"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "cuda:x", "", "cpu:0"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="'cpu', 'cuda' or 'cuda:N'"):
         numparam.device(name)

@@ -119,7 +119,7 @@ def _fill_cuda(out: DeviceArray, value: Any) -> None:
     from numparam.kernels.batch import waiting
     from numparam.kernels.launch import launch
 
-    out = out.reshape((out.size,))
+    out = out.ravel()
     if not out.size:
         return
     pattern = np.asarray(value).astype(out.dtype).tobytes() * (16 // out.itemsize)

@@ -257,7 +257,7 @@ def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
 
 def fill_array(distribution: str, out: DeviceArray, key: Key, params: tuple[Any, ...], span: Span | None) -> None:
     """Write a slice of a logical tensor into a device array; see the entries of `fill`."""
-    out, shape = out.reshape((out.size,)), out.shape
+    out, shape = out.ravel(), out.shape
     lengths, steps, base = merged(shape, span)
     if len(lengths) == 1 and (steps[0] == 1 or lengths[0] == 1) and (batch := waiting(out)):
         rows = _table_rows(distribution, out, key, params, base)
