@@ -11,7 +11,7 @@ def run(code: str) -> str:
 
 def test_without_torch() -> None:
     found = run("import sys; sys.modules['torch'] = None; import numparam.torch")
-    assert found == "ModuleNotFoundError: numparam.torch fills modules of PyTorch: install it with pip install torch"
+    assert found == "ModuleNotFoundError: numparam.torch fills PyTorch modules: pip install torch"
 
 
 def test_numparam_leaves_torch_alone() -> None:

@@ -1,12 +1,12 @@
-"""Initial values for PyTorch: any rank writes exactly its part of every parameter, and no mesh changes a value.
+"""Initial values for PyTorch: each rank writes exactly its shard of every parameter, and no mesh changes a value.
 
 `init_` fills a whole ``torch.nn.Module`` in place, `fill_` one tensor. Both write straight into the tensor's memory, on
-the CPU or on an NVIDIA GPU, and read from nowhere: neither a random generator of torch, nor another rank. The value of
-an element is a function of the seed, the dotted name of the parameter and the index in the whole parameter, so it is
-that of ``numparam.Parameter(numparam.initializer.initializer(...), name=...)`` bit for bit, whether the parameter is an
-ordinary tensor or a ``DTensor`` in any number of shards.
+the CPU or on an NVIDIA GPU, without torch's random generators and without communication. The value of an element is a
+function of the seed, the dotted name of the parameter and the index in the full parameter. It has the bits of
+``numparam.Parameter(numparam.initializer.initializer(...), name=...)``, whether the parameter is an ordinary tensor or
+a ``DTensor`` in any number of shards.
 
-The flow of FSDP2 takes one line for its last step::
+With FSDP2, initialisation is one line::
 
     with torch.device("meta"):
         model = Transformer(...)
@@ -15,15 +15,13 @@ The flow of FSDP2 takes one line for its last step::
     fully_shard(model)
     numparam.torch.init_(model, seed=7, device="cuda")  # or model.to_empty(device="cuda") first, and no device here
 
-Without rules of your own the distributions are those of torch, layer by layer; `numparam.torch.layers` lists them.
+By default each layer keeps torch's distribution; `numparam.torch.layers` lists them.
 """
 
 from importlib.util import find_spec
 
 if find_spec("torch") is None:
-    raise ModuleNotFoundError(
-        "numparam.torch fills modules of PyTorch: install it with pip install torch", name="torch"
-    )
+    raise ModuleNotFoundError("numparam.torch fills PyTorch modules: pip install torch", name="torch")
 
 from numparam.torch.drawing import drawing
 from numparam.torch.filling import fill_

@@ -1,10 +1,10 @@
-r"""The rules that follow a user's own: how the layers of ``torch.nn`` start, after their own ``reset_parameters``.
+r"""The default rules: the layers of ``torch.nn`` start as their own ``reset_parameters`` says.
 
 ==================================================  ===================================================================
 layer                                               values
 ==================================================  ===================================================================
 ``Linear``, ``Conv*d``, ``ConvTranspose*d``         weight and bias :math:`U(-b, b)`, :math:`b = 1 / \sqrt{fan\_in}`,
-                                                    which is what ``kaiming_uniform_(a=sqrt(5))`` comes to
+                                                    which equals ``kaiming_uniform_(a=sqrt(5))``
 ``Bilinear``                                        weight and bias :math:`U(-b, b)`, :math:`b = 1 / \sqrt{in1}`
 ``Embedding``, ``EmbeddingBag``                     :math:`N(0, 1)`, the row ``padding_idx`` zero
 ``RNN``, ``LSTM``, ``GRU`` and their cells          all :math:`U(-b, b)`, :math:`b = 1 / \sqrt{hidden\_size}`
@@ -15,15 +15,14 @@ layer                                               values
                                                     uniform; ``bias_k`` and ``bias_v`` Xavier normal; other biases zero;
                                                     ``out_proj.weight`` as ``Linear``
 ``Transformer``                                     every parameter of two or more axes Xavier uniform, the rest as the
-                                                    layers inside say; a ``TransformerEncoder`` alone has no such rule
+                                                    layers inside; a bare ``TransformerEncoder`` has no such rule
 ``AveragedModel``                                   ``n_averaged`` zero
-``PReLU``                                           the constant ``init`` of the layer, 0.25 unless told otherwise
+``PReLU``                                           the constant ``init`` of the layer, by default 0.25
 ==================================================  ===================================================================
 
-``fan_in`` is that of the whole parameter, never of a shard: the product of all axes of the weight but the first. A
-layer inside a layer starts as the outer one says. Subclasses start like their class, unless they define
-``reset_parameters`` themselves: that is never called, and so such a class needs a rule, as does any other that has
-parameters of its own.
+``fan_in`` is counted on the full parameter, never on a shard: the product of all axes of the weight but the first. The
+outer layer decides for the layers inside it. Subclasses start like their base class, unless they define
+``reset_parameters`` themselves.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ from numparam.torch.padded import PaddedNormal
 from numparam.torch.walk import Place
 
 LayerRule = Callable[[Any, str, torch.Tensor], Initializer | None]
-"""Is given a layer, the name of a parameter or buffer below it and the tensor; None where it has nothing to say."""
+"""Takes a layer, the name of a parameter or buffer below it and the tensor; returns None if it does not decide."""
 
 
 def default(place: Place) -> tuple[Initializer, str] | None:
-    """Return how a parameter or buffer of a layer of ``torch.nn`` starts, and the layer that says so.
+    """Return how a parameter or buffer of a layer of ``torch.nn`` starts, and the layer that decides.
 
     Examples
     --------
@@ -63,7 +62,7 @@ def default(place: Place) -> tuple[Initializer, str] | None:
 
 
 def _rule(kind: type) -> LayerRule | None:
-    """Return the rule of the class that says how layers of a kind start, None if there is none for it."""
+    """Return the rule for layers of a class, or None."""
     for base in kind.__mro__:
         if base in _RULES:
             return _RULES[base]

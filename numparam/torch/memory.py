@@ -1,4 +1,4 @@
-"""The memory of torch tensors, as numparam's kernels take it."""
+"""The memory of torch tensors, as arrays for numparam's kernels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dtype_of(tensor: torch.Tensor) -> np.dtype[Any]:
     Raises
     ------
     DtypeError
-        If numparam has none for it.
+        If numparam does not support it.
 
     Examples
     --------
@@ -36,9 +36,9 @@ def dtype_of(tensor: torch.Tensor) -> np.dtype[Any]:
     return as_dtype(str(tensor.dtype).removeprefix("torch."))
 
 
-@cache  # to ask the driver takes 0.1 ms, and models have thousands of parameters
+@cache  # asking the driver takes 0.1 ms, and models have thousands of parameters
 def is_reachable(place: torch.device) -> bool:
-    """Say whether numparam can write to a device: the CPU, or an NVIDIA GPU for which its extra is installed."""
+    """Tell whether numparam can write to a device: the CPU, or an NVIDIA GPU if the extra is installed."""
     if place.type != "cuda" or torch.version.hip is not None:
         return bool(place.type == "cpu")
     try:
@@ -64,7 +64,7 @@ def shared(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]] | DeviceArray
         from numparam.kernels.array import DeviceArray
 
         return DeviceArray(tuple(bare.shape), dtype, bare.device.index, bare.data_ptr(), bare)
-    if dtype.name in EXTENSIONS:  # torch has no NumPy array of these, but one of their bits
+    if dtype.name in EXTENSIONS:  # torch converts only their bits to NumPy
         bare = bare.view(_BITS[dtype.itemsize])
     array: np.ndarray[Any, np.dtype[Any]] = bare.numpy()
     return array.view(dtype)
@@ -72,7 +72,7 @@ def shared(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]] | DeviceArray
 
 @contextmanager
 def in_order(indices: Iterable[int]) -> Iterator[None]:
-    """Let what numparam queues on CUDA devices come after what torch queued before, and before what it queues later."""
+    """Order numparam's work on CUDA devices after torch's earlier work and before its later work."""
     streams = [(torch.cuda.current_stream(index), torch.cuda.default_stream(index)) for index in indices]
     for current, default in streams:
         default.wait_stream(current)

@@ -1,4 +1,4 @@
-"""Initialise a whole module."""
+"""Initialise a full module."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def init_(
     rename: Rename | None = None,
     same_as: Mapping[str, str] | None = None,
 ) -> Report:
-    """Fill all parameters of a module in place, as `Parameter` makes them from the same seed, names and initializers.
+    """Fill all parameters of a module in place, with the values of a `Parameter` of the same seed and name.
 
-    A ``DTensor``, as FSDP2's ``fully_shard`` and tensor parallelism make them, is filled by each rank in its own part,
+    Of a ``DTensor``, as created by FSDP2's ``fully_shard`` and tensor parallelism, each rank fills its own shard,
     without communication and with the values of the full parameter, whatever the mesh. Tensors on an NVIDIA GPU are
-    filled there if the extra ``cuda12`` or ``cuda13`` is installed; those on other devices, of other strides than
-    row-major, or with initializers that compute on the host are made in scratch memory, one at a time, and copied.
+    filled there if the extra ``cuda12`` or ``cuda13`` is installed. Tensors on other devices, with other strides than
+    row-major, or with initializers that compute on the host are generated in scratch memory, one at a time, and copied.
     Nothing is written if there is an error.
 
     What no rule decides starts as the authors of the model say. A model of transformers runs its ``_init_weights``, and
@@ -56,7 +56,7 @@ def init_(
     rules : mapping, callable, Rules or path, optional
         What the model does not decide. The first rule that matches decides. One of
 
-        * a mapping from globs for whole names to initializers, names of initializers or numbers;
+        * a mapping from globs for full names to initializers, names of initializers or numbers;
         * a callable that is given a name, the module that has the parameter, and the parameter, and returns any of
           these, or None;
         * `numparam.rules.Rules`, or the path of a TOML file of them. The general rules at their end give way to the

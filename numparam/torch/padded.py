@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class PaddedNormal(Normal):
     """Draw from the normal distribution, and set one row to zero.
 
-    The other rows are those of ``Normal(sigma)``. ``torch.nn.Embedding(..., padding_idx=0)`` starts so.
+    The other rows are the same as with ``Normal(sigma)``. ``torch.nn.Embedding(..., padding_idx=0)`` starts like this.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class PaddedNormal(Normal):
     Raises
     ------
     ValueError
-        If `sigma` is negative. Also when a tensor is made that has no such row.
+        If `sigma` is negative, or when a tensor is created that has no such row.
 
     Examples
     --------

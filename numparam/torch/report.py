@@ -17,22 +17,22 @@ class Filled(NamedTuple):
     name: str
     """The name that decided the values."""
     shape: tuple[int, ...]
-    """Of the whole."""
+    """Of the full tensor."""
     held: tuple[int, ...]
-    """Of the part that this rank holds and filled."""
+    """Of the shard that this rank holds and filled."""
     dtype: str
     device: str
     nbytes: int
-    """Of the part."""
+    """Of the shard."""
     init: Initializer | str
     """``"computed"`` where a model's own code wrote more than one distribution."""
     rule: str
-    """The glob, regular expression or function of the user's that chose the initializer, or the layer of torch."""
+    """The user's glob, regular expression or function that chose the initializer, or the layer of torch."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Say what `numparam.torch.init_` did; printed, it is a table.
+    """Report what `numparam.torch.init_` did; printed, it is a table.
 
     Attributes
     ----------
@@ -41,10 +41,10 @@ class Report:
     filled : list of Filled
         In the order of the module.
     left : list of str
-        The names of what was left as it was: parameters whose rule says ``unset``, and buffers of layers that torch
-        does not initialise, such as the tables of a position encoding. After ``to_empty`` they hold anything.
+        The names of tensors that were left unchanged: parameters with the rule ``unset``, and buffers that torch does
+        not initialise, such as the tables of a position encoding. After ``to_empty`` their values are undefined.
     unused : list of str
-        The rules that matched no parameter: perhaps they are misspelt.
+        The rules that matched no parameter, perhaps misspelt.
     uncaught : list of str
         Where the model's own code drew from other generators, so that the values are not numparam's.
 

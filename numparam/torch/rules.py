@@ -1,4 +1,4 @@
-"""What a user says of the initial values of a module, in any of the forms that `numparam.torch.init_` takes."""
+"""The user's rules for a module, in any of the forms that `numparam.torch.init_` takes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class OwnRules:
     Raises
     ------
     TypeError
-        If it is none of these, or holds something that is no initializer.
+        If it is none of these, or contains something that is not an initializer.
     ValueError
-        If a name stands for no initializer.
+        If a name is not the name of an initializer.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class OwnRules:
             )
 
     def find(self, place: Place) -> tuple[Initializer, str] | None:
-        """Return the initializer of a parameter and the rule that gives it, None if no rule does."""
+        """Return the initializer of a parameter and the rule that chose it, or None if no rule matches."""
         for text, choose in self._choices:
             if not place.is_parameter and not text.endswith(place.key):
                 continue
@@ -85,12 +85,12 @@ class OwnRules:
 
     @property
     def unused(self) -> list[str]:
-        """Return the rules that have decided nothing."""
+        """Return the rules that have matched nothing."""
         return [text for text, _ in self._choices if text not in self._used]
 
 
 def _own(rules: Rules) -> tuple[Rule, ...]:
-    """Leave out the general rules that end most rules: they know names, and torch's layers know better."""
+    """Leave out the default rules at the end: they go by names, and torch's layers know better."""
     general = [rule.content for rule in Rules.from_toml("").rules]
     count = len(rules.rules) - len(general)
     return rules.rules[:count] if [rule.content for rule in rules.rules[max(count, 0) :]] == general else rules.rules

@@ -13,17 +13,17 @@ from numparam.layout.partition import cut
 
 
 def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
-    """Return the memory of this rank, and the region of the whole tensor that it holds.
+    """Return the memory of this rank, and the region of the full tensor that it holds.
 
     Parameters
     ----------
     tensor : torch.Tensor
-        An ordinary one is whole. Of a ``DTensor``, which FSDP2 and tensor parallelism make, the rank holds its part.
+        An ordinary tensor is full; of a ``DTensor``, from FSDP2 or tensor parallelism, the rank holds its shard.
 
     Raises
     ------
     StateError
-        If the part is none that its placements explain.
+        If the shard does not match its placements.
 
     Examples
     --------
@@ -45,22 +45,22 @@ def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
     if tuple(local.shape) != region.shape and (local.numel() or region.size):  # torch forgets axes of empty shards
         raise StateError(
             f"placements {held.placements} on {mesh} give this rank shape {region.shape} of {shape}, "
-            f"but it holds shape {tuple(local.shape)}; shards must be those of torch.chunk"
+            f"but it holds shape {tuple(local.shape)}; shards must be split as by torch.chunk"
         )
     return local, region
 
 
 def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[Any], place: Sequence[int]) -> Region:
-    """Return the region of a tensor that stands at a place of a mesh.
+    """Return the region of a tensor at a place of a mesh.
 
-    A dimension of the mesh cuts an axis as ``torch.chunk`` does. Where several cut the same axis they do so from left
-    to right, except that a ``_StridedShard`` comes after as many of those to its right as its ``split_factor`` counts
-    shards: FSDP2 puts its own dimension before that of tensor parallelism, but cuts what the latter has cut.
+    A dimension of the mesh splits an axis as ``torch.chunk`` does. Several that split the same axis do so from left to
+    right, except that a ``_StridedShard`` comes after as many dimensions to its right as its ``split_factor`` counts
+    shards: FSDP2 puts its own dimension before the one of tensor parallelism, but splits what the latter has split.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the whole tensor.
+        Of the full tensor.
     mesh : tuple of int
         The lengths of the dimensions of the mesh.
     placements : sequence of torch.distributed.tensor.placement_types.Placement
@@ -71,7 +71,7 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
     Raises
     ------
     StateError
-        If a placement does not say which values are where, as a partial sum.
+        If a placement does not tell which values are where, such as a partial sum.
 
     Examples
     --------
@@ -81,19 +81,21 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
     >>> cut_out((10, 6), (4, 2), [Replicate(), Shard(0)], (3, 0))
     Region((10, 6): range(0, 5), range(0, 6))
     """
-    order: list[int] = []  # dimensions of the mesh, those that cut first before the others
+    order: list[int] = []  # dimensions of the mesh, in the order in which they split
     for dimension, placement in reversed(list(enumerate(placements))):
         if placement.is_replicate():
             continue
         axis = getattr(placement, "dim", None)
         if axis is None or placement.is_partial():
-            raise StateError(f"placement {placement} says nothing of the values of one rank; use Shard or Replicate")
+            raise StateError(f"placement {placement} does not define the values of a rank; use Shard or Replicate")
         before, at = 1, 0
         while before < getattr(placement, "split_factor", 1) and at < len(order):
             before *= mesh[order[at]] if placements[order[at]].dim == axis else 1
             at += 1
         if before != getattr(placement, "split_factor", 1):
-            raise StateError(f"{placement} counts shards that no placement right of it makes: found {placements}")
+            raise StateError(
+                f"{placement} has a split_factor that no placement to its right explains, found {placements}"
+            )
         order.insert(at, dimension)
     bounds = [(0, length) for length in shape]
     for dimension in order:

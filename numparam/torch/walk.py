@@ -1,4 +1,4 @@
-"""The parameters and buffers of a module, under names that do not depend on what it is wrapped in."""
+"""The parameters and buffers of a module, under names that do not depend on wrappers."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _WRAPPED = {
 
 
 class Place(NamedTuple):
-    """A parameter or buffer, and where it stands."""
+    """A parameter or buffer, and its place in the module."""
 
     name: str
-    """The dotted name in the whole module, without wrappers."""
+    """The dotted name in the full module, without wrappers."""
     owner: torch.nn.Module
     """The module whose attribute it is."""
     key: str
@@ -45,14 +45,14 @@ class Place(NamedTuple):
 
     @property
     def is_parameter(self) -> bool:
-        """Say whether it is a parameter, not a buffer."""
+        """Whether it is a parameter, not a buffer."""
         return isinstance(self.tensor, torch.nn.Parameter)
 
 
 def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
     """Walk through the parameters and buffers in the order of ``named_parameters``.
 
-    One that stands at several places is seen once, at the first. What ``DistributedDataParallel``, ``DataParallel``,
+    A shared one is visited once, at its first place. What ``DistributedDataParallel``, ``DataParallel``,
     ``torch.compile``, activation checkpoints and ``AveragedModel`` put around a module leaves no trace in the names.
 
     Raises
@@ -114,7 +114,7 @@ def modules(
 
 
 def is_of(module: Any, name: str, package: str = "torch") -> bool:
-    """Say whether an object is of a class of a package, which need not be imported to ask."""
+    """Tell whether an object is an instance of a class of a package, without importing it."""
     kind: Any = type(module)
     return (package, name) in _classes(kind)
 
