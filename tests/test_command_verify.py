@@ -215,7 +215,7 @@ def test_files_that_cannot_be_verified(tmp_path: Path, capsys: pytest.CaptureFix
     save_file({"a": np.zeros(1, np.float32)}, path)
     cases = {
         path: "its metadata has no numparam.parameters: numparam init did not write it",
-        tmp_path / "absent": "no such file",
+        tmp_path / "absent": "No such file or directory",
         tmp_path: "not a regular file",
     }
     for file, message in cases.items():

@@ -206,7 +206,7 @@ def test_a_region_reads_its_own_bytes_of_its_own_files(tmp_path: Path, monkeypat
     net.w = Parameter(initializer("unset", (64, 1000))[16:32], name="w")
     load_distributed_checkpoint(net, index)
     assert copied == [2 * 4 * 4, 16 * 1000 * 4]
-    with pytest.raises(CheckpointError, match=r"parameter 'w': .*m-1-rank-00002-of-00004.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=r"parameter 'w': .*m-1-rank-00002-of-00004.safetensors: No such file"):
         loaded[15:33][16:, 0].asnumpy()
 
 
@@ -344,7 +344,7 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.endswith(": 1 parameter, 35 values, 140 B in 4 files\n")
     (tmp_path / "m-1-rank-00002-of-00004.safetensors").unlink()
     assert main(["inspect", str(index)]) == 2
-    assert "m-1-rank-00002-of-00004.safetensors: no such file" in capsys.readouterr().err
+    assert "m-1-rank-00002-of-00004.safetensors: No such file" in capsys.readouterr().err
 
 
 def test_values_in_row_major_order(tmp_path: Path) -> None:

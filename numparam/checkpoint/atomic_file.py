@@ -17,10 +17,12 @@ import io
 import logging
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from numparam.checkpoint.names import digest_of, refuse_twin, stem_of
 from numparam.errors import CheckpointError
@@ -29,6 +31,8 @@ from numparam.errors import CheckpointError
 FCNTL: Any = None if os.name == "nt" else importlib.import_module("fcntl")
 
 _LOGGER = logging.getLogger("numparam")
+# By path, process and thread: one that comes back was interrupted; a traceback may still hold the file and its lock.
+_CLAIMED: WeakValueDictionary[tuple[Path, int, int], io.FileIO] = WeakValueDictionary()
 _TRIES = 100  # of two writers that start at once, each looks at what the other has just made
 
 
@@ -144,9 +148,12 @@ def _keep_owner(file: io.FileIO, before: os.stat_result, path: Path) -> None:
 
 def _claim(hidden: Path, path: Path) -> io.FileIO:
     """Create a hidden file, locked, that no other process writes."""
+    key = (hidden, os.getpid(), threading.get_ident())
+    if interrupted := _CLAIMED.pop(key, None):
+        _discard(interrupted, hidden)
     for _ in range(_TRIES):
         try:
-            file = io.FileIO(hidden, "xb")
+            file = _CLAIMED[key] = io.FileIO(hidden, "xb")
         except FileExistsError:
             if not _is_dead(hidden):
                 break
@@ -158,6 +165,7 @@ def _claim(hidden: Path, path: Path) -> io.FileIO:
         except BaseException:
             _discard(file, hidden)
             raise
+        _CLAIMED.pop(key, None)
         file.close()
     raise CheckpointError(
         f"cannot write {path}: another process is writing it; wait for it or choose another name ({hidden.name})"

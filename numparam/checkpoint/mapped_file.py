@@ -1,6 +1,5 @@
 """Files that are opened once: the header and the values come from the same file, whatever takes its name meanwhile."""
 
-import io
 import mmap
 import os
 import platform
@@ -39,25 +38,24 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = io.FileIO(path, "rb", opener=_open)
-        except IsADirectoryError:
-            raise CheckpointError(f"{path}: not a regular file") from None
+        self._descriptor = -1
+        try:  # a pipe would wait for a writer
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         except ValueError:  # a NUL, which an index may have
             raise CheckpointError(f"{path}: no file can have this name") from None
-        found = os.fstat(self._file.fileno())
+        found = os.fstat(self._descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise CheckpointError(f"{path}: not a regular file")
         self.nbytes, self._changed = found.st_size, found.st_mtime_ns
 
     def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     @cached_property
     def content(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return all bytes, mapped."""
-        return np.frombuffer(_map(self._file.fileno()) if self.nbytes else b"", np.uint8)
+        return np.frombuffer(_map(self._descriptor) if self.nbytes else b"", np.uint8)
 
     def read(self, begin: int, count: int) -> bytes:
         """Read bytes; fewer if the file ends before."""
@@ -68,7 +66,7 @@ class MappedFile:
         """Read bytes into a buffer; return how many, fewer than it holds only if the file ends before."""
         done = 0
         while done < len(out):
-            count = _read_at(self._file, out[done : done + 2**30], begin + done)
+            count = _read_at(self._descriptor, out[done : done + 2**30], begin + done)
             if not count:
                 break
             done += count
@@ -77,7 +75,7 @@ class MappedFile:
     def is_current(self) -> bool:
         """Return whether the path still leads to this file, as it was."""
         try:
-            now, own = self.path.stat(), os.fstat(self._file.fileno())
+            now, own = self.path.stat(), os.fstat(self._descriptor)
         except OSError:
             return False
         return os.path.samestat(now, own) and (now.st_size, now.st_mtime_ns) == (self.nbytes, self._changed)
@@ -102,15 +100,13 @@ class MappedFile:
         return part.view(dtype).reshape(shape)
 
 
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
-
-
-def _read_at(file: io.FileIO, out: memoryview, begin: int) -> int:
+def _read_at(descriptor: int, out: memoryview, begin: int) -> int:
     if hasattr(os, "preadv"):
-        return os.preadv(file.fileno(), [out], begin)
-    file.seek(begin)
-    return file.readinto(out) or 0
+        return os.preadv(descriptor, [out], begin)
+    os.lseek(descriptor, begin, os.SEEK_SET)
+    content = os.read(descriptor, len(out))
+    out[: len(content)] = content
+    return len(content)
 
 
 def _map(descriptor: int) -> mmap.mmap:

@@ -91,7 +91,7 @@ def check_space(path: Path, nbytes: int) -> None:
     OSError
         If the folder does not exist.
     """
-    free = shutil.disk_usage(path.resolve().parent).free
+    free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
     if free < nbytes:
         raise CheckpointError(f"cannot write {path}: it takes {nbytes} bytes and the disk has {free} left")
 

@@ -57,7 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     shard = None if arguments.shard is None else Shard.parse(arguments.shard, arguments.axis or AUTO)
     seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
-    generation = Generation(model(arguments).entries, seed, rules, shard, device(arguments.device))
+    like = model(arguments)
+    if arguments.output.exists() and any(map(arguments.output.samefile, like.files)):
+        raise ArgumentValueError(
+            f"--output {arguments.output} is a file of the index {arguments.like}; choose another name"
+        )
+    generation = Generation(like.entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):
         if rule not in generation.chosen.values():
             print(f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}", file=sys.stderr)

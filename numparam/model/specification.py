@@ -27,12 +27,13 @@ _FOLDER = resources.files("numparam.model") / "specifications"
 
 
 class Specification(NamedTuple):
-    """Hold one architecture: what it is, where it comes from, and its parameters in order."""
+    """Hold one architecture: what it is, where it comes from, its parameters, and the files of its index."""
 
     name: str
     title: str
     source: str
     entries: tuple[Entry, ...]
+    files: tuple[Path, ...] = ()
 
 
 def names() -> list[str]:
@@ -111,7 +112,8 @@ def resolve(like: str) -> Specification:
     path = Path(like)
     if path.is_file():
         checkpoint = open_checkpoint(path)
-        return Specification(like, "the parameters of a file", like, tuple(checkpoint.entries.values()))
+        files = tuple(sorted(checkpoint.files)) if checkpoint.is_index else ()
+        return Specification(like, "the parameters of a file", like, tuple(checkpoint.entries.values()), files)
     if like in names():
         return load(like)
     raise SpecificationError(f"{like!r} is no file, and no model specification; known: {', '.join(names())}")
