@@ -26,11 +26,6 @@ class ParallelMode:
 
     `Cell.init_parameters_data` reads no layouts in the first three modes; a layout that is given to
     `Parameter.init_data` itself counts in every mode. All modes give a parameter the same values.
-
-    Examples
-    --------
-    >>> ParallelMode.SEMI_AUTO_PARALLEL
-    'semi_auto_parallel'
     """
 
     STAND_ALONE = "stand_alone"
@@ -105,11 +100,15 @@ def _strategy(key: str, value: Any) -> str | tuple[Any, ...]:
     return value
 
 
+def _dict(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"{key} is a dict, found {value!r}")
+    return value
+
+
 def _dict_of(checks: Mapping[str, Check], error: type[Exception] = ArgumentValueError) -> Check:
     def check(key: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise ArgumentTypeError(f"{key} is a dict, found {value!r}")
-        if unknown := [option for option in value if option not in checks]:
+        if unknown := [option for option in _dict(key, value) if option not in checks]:
             raise error(f"{key} has no option {unknown[0]!r}; known: {', '.join(checks)}")
         return {option: checks[option](f"{key}: {option}", item) for option, item in value.items()}
 
@@ -118,9 +117,7 @@ def _dict_of(checks: Mapping[str, Check], error: type[Exception] = ArgumentValue
 
 def _fusion(modes: tuple[str, ...]) -> Check:
     def check(what: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise ArgumentTypeError(f"{what} is a dict, found {value!r}")
-        if missing := {"mode", "config"} - value.keys():
+        if missing := {"mode", "config"} - _dict(what, value).keys():
             raise OptionError(f"{what} has a mode and a config; {' and '.join(sorted(missing))} missing in {value!r}")
         mode, config = value["mode"], value["config"]
         if mode not in modes:

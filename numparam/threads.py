@@ -1,12 +1,12 @@
 """The number of threads that fill, copy and convert."""
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.checks import as_int
 
 
 def set_num_threads(count: int) -> None:
     """Set the number of threads that every later operation uses.
 
-    The values are the same for every number of threads. Without a call it is that of the environment variable
+    The values are the same for every number of threads. By default it is the environment variable
     ``NUMPARAM_NUM_THREADS``, or one per core.
 
     Parameters
@@ -29,12 +29,7 @@ def set_num_threads(count: int) -> None:
     """
     from numparam.kernels.machine import pool
 
-    try:
-        pool.set_num_threads(count)
-    except TypeError as error:
-        raise ArgumentTypeError(str(error)) from None
-    except ValueError as error:
-        raise ArgumentValueError(str(error)) from None
+    pool.set_num_threads(as_int("the number of threads", count, 1))
 
 
 def get_num_threads() -> int:

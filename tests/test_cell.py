@@ -432,6 +432,22 @@ def test_cells_that_stay_in_a_list_follow_their_places() -> None:
     assert names(net) == paths(net) == ["blocks.0.weight", "blocks.0.bias"]
 
 
+def test_a_cell_that_left_its_place_takes_another() -> None:
+    def fresh() -> Cell:
+        return SequentialCell(Dense(1, 1))
+
+    net, layers, heads = Cell(), CellList([Dense(1, 1), Dense(1, 1)]), CellDict({"a": Dense(1, 1)})
+    net.one, net.two = fresh(), fresh()
+    one, two, first, head = net.one, net.two, layers[0], heads.pop("a")
+    net.one = fresh()
+    net.two = None
+    del layers[0]
+    net.all = [one, two, first, head]
+    assert names(net) == paths(net)
+    assert "all.0.0.weight" in names(net)
+    assert "all.3.bias" in names(net)
+
+
 def test_own_conveniences_give_way_to_parts() -> None:
     for name in ("summary", "uninitialized", "check_initialized", "get_parameter", "compute_dtype", "to"):
         net = Cell()

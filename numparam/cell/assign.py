@@ -116,6 +116,7 @@ def set_cell(tree: Tree, name: str, cell: Tree) -> None:
         for key in [key for key in keys if tree._cells.get(key) is cell]:
             keys.remove(key)
             del tree._cells[key]
+    leave(tree, name)
     tree._cells[name] = cell
     if tree._auto_prefix:
         move_to(cell, f"{tree._prefix}{name}")
@@ -202,6 +203,7 @@ def _refill(tree: Tree, name: str, value: Any) -> bool:
             raise ArgumentTypeError(
                 f"{type(tree).__name__}.{name} holds a cell and takes a cell or None, found {type(value).__name__}"
             )
+        leave(tree, name)
         tree._cells[name] = None
     elif value is None or isinstance(value, Tensor):
         tree._buffers[name] = value
@@ -235,13 +237,19 @@ def remove(tree: Tree, name: str) -> None:
     """Take out an attribute, and the parts that it brought in if it is a list."""
     for key in (name, *(tree._own("_listed").pop(name) if name in tree._listed else ())):
         _free_name(tree, tree._params.pop(key, None))
-        cell = tree._cells.pop(key, None)
-        if cell is not None and cell._prefix == f"{tree._prefix}{key}.":
-            vars(cell)["_prefix"] = ""
+        leave(tree, key)
+        tree._cells.pop(key, None)
         if key in tree._guests:
             vars(tree)["_guests"] = tree._guests - {key}
     for table in (vars(tree), tree._buffers):
         table.pop(name, None)
+
+
+def leave(tree: Tree, key: str) -> None:
+    """Note that the cell at a key has no place any more."""
+    cell = tree._cells.get(key)
+    if cell is not None and cell._prefix == f"{tree._prefix}{key}.":
+        vars(cell)["_prefix"] = ""
 
 
 def _free_name(tree: Tree, parameter: Parameter | None) -> None:

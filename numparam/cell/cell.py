@@ -129,20 +129,12 @@ class Cell(Tree):
     def insert_param_to_cell(
         self, param_name: str, param: Parameter | None, check_name_contain_dot: bool = True
     ) -> None:
-        """Register a parameter under a name.
-
-        Parameters
-        ----------
-        param_name : str
-        param : Parameter or None
-            None keeps the place.
-        check_name_contain_dot : bool
-            Whether a dot in the name is an error.
+        """Register a parameter under a name, or keep the place for one if it is None.
 
         Raises
         ------
         KeyError
-            If the name is empty, has a dot, or is in use for something else.
+            If the name is empty, is in use for something else, or has a dot and `check_name_contain_dot` is set.
         TypeError
             If the name is not a str, or `param` not a parameter.
         ValueError

@@ -22,6 +22,8 @@ class _Numbered(Cell, Generic[C]):
         members = list(cells)
         for place, cell in enumerate(members):
             self._check_cell(cell, f" at place {place}")
+        for key in self._cells:
+            assign.leave(self, key)
         self._cells.clear()
         self._cells.update(zip(map(str, range(len(members))) if names is None else names, members, strict=True))
         if self._auto_prefix:
@@ -261,12 +263,13 @@ class CellDict(Cell, Generic[C]):
     def pop(self, name: str) -> C:
         """Take a cell out and return it."""
         cell = self[name]
-        del self._cells[name]
+        assign.remove(self, name)
         return cell
 
     def clear(self) -> None:
         """Take all cells out."""
-        self._cells.clear()
+        for name in list(self._cells):
+            assign.remove(self, name)
 
     def construct(self, *inputs: Any, **options: Any) -> Any:
         """Raise a NotImplementedError."""

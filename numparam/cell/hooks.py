@@ -39,7 +39,7 @@ def call(cell: Tree, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
 def register_forward_pre_hook(
     self: Tree, hook_fn: Callable[..., Any], with_kwargs: bool = False, *, prepend: bool = False
 ) -> HookHandle:
-    """Call a function before the cell runs.
+    """Call a function before the cell runs, until its handle removes it.
 
     Parameters
     ----------
@@ -49,16 +49,6 @@ def register_forward_pre_hook(
         Whether it is also given the dict of keyword inputs, and returns both or None.
     prepend : bool
         Whether it runs before the hooks that are there already.
-
-    Returns
-    -------
-    HookHandle
-        Removes it.
-
-    Raises
-    ------
-    TypeError
-        If it is not a function.
 
     Examples
     --------

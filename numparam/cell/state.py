@@ -81,15 +81,10 @@ def _tensors(cell: Tree, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _check(cell: Tree, keys: IncompatibleKeys, strict: bool, problems: list[str]) -> None:
-    if strict:
-        missing, unexpected = (", ".join(map(repr, paths)) for paths in keys)
-        problems = [
-            *([f"missing: {missing}"] if missing else ()),
-            *([f"unexpected: {unexpected}"] if unexpected else ()),
-            *problems,
-        ]
-    if problems:
-        raise MismatchError(f"the state does not fit the {type(cell).__name__}: " + "; ".join(problems))
+    named = zip(("missing", "unexpected"), keys, strict=True)
+    found = [f"{what}: {', '.join(map(repr, paths))}" for what, paths in named if strict and paths] + problems
+    if found:
+        raise MismatchError(f"the state does not fit the {type(cell).__name__}: " + "; ".join(found))
 
 
 def _run(cell: Tree, kind: str, *arguments: Any) -> None:

@@ -72,6 +72,21 @@ class Layout(Partition):
     def parse(cls, layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Layout:
         """Read a layout from MindSpore's tuple of six or seven items; see `numparam.layout.mindspore_tuple`.
 
+        Parameters
+        ----------
+        layout : tuple
+        shape : tuple of int, optional
+            Of the full parameter, by default ``full_shape``. Without both the slices are not checked.
+        name : str
+            Of the parameter, for the message of an error.
+
+        Raises
+        ------
+        TypeError
+            If it is not a tuple, or an item is of the wrong kind.
+        ValueError
+            If the number of items is wrong, one is out of range, or the parameter cannot be sharded so.
+
         Examples
         --------
         >>> Layout.parse(([2, 2], [1, -1], [4, 6], 0, True, ""), (8, 6))
@@ -81,7 +96,7 @@ class Layout(Partition):
         return cls(parsed.mesh, parsed.spec, parsed.optimizer_shard)
 
     def to_tuple(self, shape: tuple[int, ...]) -> tuple[Any, ...]:
-        """Return MindSpore's tuple of seven items; see `numparam.layout.mindspore_tuple`.
+        """Return MindSpore's tuple of seven items; a ValueError if it cannot express the layout.
 
         Examples
         --------

@@ -26,28 +26,7 @@ _FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shar
 
 
 def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Partition:
-    """Read the layout of a parameter.
-
-    Parameters
-    ----------
-    layout : tuple
-        Its six or seven items.
-    shape : tuple of int, optional
-        Of the full parameter, by default ``full_shape``. Without both the slices are not checked.
-    name : str
-        Of the parameter, for the message of an error.
-
-    Returns
-    -------
-    Partition
-        The axes of its mesh have the numbers by which ``tensor_map`` calls them as names.
-
-    Raises
-    ------
-    TypeError
-        If it is not a tuple, or an item is of the wrong kind.
-    ValueError
-        If the number of items is wrong, one is out of range, or the parameter cannot be sharded so.
+    """Read the layout of a parameter; the axes of its mesh are named by the numbers of ``tensor_map``.
 
     Examples
     --------
@@ -102,11 +81,6 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
 def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Write the layout of a parameter, with all seven items.
 
-    Raises
-    ------
-    ValueError
-        If the layout does not suit the shape, or a tuple cannot express the axes of its optimizer.
-
     Examples
     --------
     >>> to_tuple(Partition({"dp": 2, "tp": 4}, ("tp",), optimizer_shard="dp"), (16, 6))
@@ -145,15 +119,7 @@ def to_dict(layout: Partition) -> dict[str, Any]:
 
 
 def named_mesh(lengths: tuple[int, ...], names: Any) -> dict[str, int]:
-    """Return the mesh that MindSpore writes as a tuple of lengths and a tuple of names.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If the names are not a tuple of str.
-    ArgumentValueError
-        If they are not as many as the lengths, or one is empty, ``"None"``, duplicate or ``"interleaved_parallel"``.
-    """
+    """Return the mesh that MindSpore writes as a tuple of lengths and a tuple of names."""
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
         raise ArgumentTypeError(f"the axes of a mesh of lengths {lengths} are named by a tuple of str, found {names!r}")
     if len(names) != len(lengths) or len({*names} - {"", "None"}) != len(names):

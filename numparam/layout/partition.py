@@ -67,16 +67,7 @@ class Partition:
         return tuple(axis for axis in self.mesh if axis not in used)
 
     def region(self, shape: tuple[int, ...], rank: int, name: str = "") -> Region:
-        """Return the region of a parameter that a rank holds.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Of the full parameter.
-        rank : int
-            From 0.
-        name : str
-            Of the parameter, for the message of an error.
+        """Return the region of a parameter of a full shape that a rank, counted from 0, holds.
 
         Raises
         ------

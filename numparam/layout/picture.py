@@ -28,13 +28,6 @@ def blocks(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | No
     """Find the blocks along two axes of a parameter, by default the first two that are sharded.
 
     A rank is at the block that its region covers along these axes, wherever that region lies along the others.
-
-    Raises
-    ------
-    TypeError
-        If the axes are not a pair of ints.
-    ValueError
-        If the parameter has no such axes, or the layout does not suit its shape.
     """
     down, across = shown = _two_axes(layout, shape, axes)
     ranks: dict[tuple[range, range], list[int]] = {}

@@ -24,35 +24,19 @@ AUTO = "auto"
 
 
 def parse_mesh(text: str) -> tuple[int, ...]:
-    """Read a mesh such as ``8x4``; ArgumentValueError if it is not one.
-
-    Examples
-    --------
-    >>> parse_mesh("8x4")
-    (8, 4)
-    """
+    """Read a mesh such as ``8x4``; ArgumentValueError if it is not one."""
     if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8}){0,7}", text):
         raise ArgumentValueError(f"a mesh is one to eight positive numbers joined by x, such as 8x4; found {text!r}")
     return tuple(int(part) for part in text.split("x"))
 
 
 def parse_axes(text: str, mesh: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Read the axes to split: ``auto``, or one number for each dimension of the mesh, such as ``0,1``.
-
-    Returns
-    -------
-    tuple of int or None
-        None for ``auto``.
+    """Read the axes to split: one number for each dimension of the mesh, such as ``0,1``, or ``auto``: None.
 
     Raises
     ------
     ArgumentValueError
         If the text is neither, or the numbers repeat or do not match the mesh.
-
-    Examples
-    --------
-    >>> parse_axes("0,1", (8, 4))
-    (0, 1)
     """
     if text == AUTO:
         return None

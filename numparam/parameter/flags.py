@@ -23,14 +23,7 @@ class Named(Protocol):
 class Flag(Generic[Value]):
     """Keep a checked attribute of a parameter, which takes no memory while it has its default.
 
-    Parameters
-    ----------
-    default : callable
-        Returns the default.
-    check : callable
-        Is given a description of the attribute and a value; returns what is stored, or raises.
-    doc : str
-        The docstring of the attribute.
+    The check is given a description of the attribute and a value, and returns what is stored, or raises.
     """
 
     def __init__(self, default: Callable[[], Value], check: Callable[[str, Any], Value], doc: str) -> None:
