@@ -1,0 +1,64 @@
+"""A program of a user, to be accepted by ``mypy --strict`` and pyright as it stands; it runs too."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+import numparam
+from numparam import Cell, CellList, Layout, Parameter, Tensor
+from numparam.initializer import Initializer, Normal, initializer
+
+Array = npt.NDArray[np.float32]
+
+
+class Dense(Cell):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = Parameter(initializer("xavier_uniform", (outputs, inputs), numparam.float32))
+        self.bias = Parameter(initializer("zeros", outputs))
+
+    def construct(self, x: Array) -> Array:
+        return np.asarray(x @ self.weight.asnumpy().T + self.bias.asnumpy(), np.float32)
+
+
+class Net(Cell):
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        self.layers = CellList([Dense(a, b) for a, b in itertools.pairwise(widths)])
+
+    def construct(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def norms(net: Cell) -> dict[str, float]:
+    return {parameter.name: float(np.linalg.norm(parameter.asnumpy())) for parameter in net.trainable_params()}
+
+
+def sharded(shape: tuple[int, int], init: Initializer, ranks: int) -> list[Tensor]:
+    layout = Layout({"tp": ranks}, ("tp",))
+    whole = Parameter(initializer(init, shape), name="w")
+    return [whole[layout.region(shape, rank).slices()] for rank in range(ranks)]
+
+
+def main() -> None:
+    numparam.set_seed(7)
+    net = Net([4, 8, 2])
+    out: Array = net(np.ones((3, 4), np.float32))
+    assert out.shape == (3, 2)
+    assert len(norms(net)) == 4
+    tensor = Tensor([1.0, 2.0])
+    first: Tensor = tensor[0]
+    assert isinstance(first, Tensor)
+    parts = sharded((8, 3), Normal(0.02), 4)
+    assert [part.shape for part in parts] == [(2, 3)] * 4
+    narrow: Tensor = parts[0].astype(numparam.bfloat16)
+    assert narrow.dtype == numparam.bfloat16
+
+
+if __name__ == "__main__":
+    main()
