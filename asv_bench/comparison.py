@@ -1,4 +1,4 @@
-"""What every comparison with other libraries needs: fair rounds, processes with so many cores, and tables."""
+"""Shared by the comparisons with other libraries: fair rounds, processes with some cores, and tables."""
 
 import importlib.metadata
 import importlib.util
@@ -34,7 +34,7 @@ SETTLE_SECONDS = 0.25
 
 
 def best_seconds(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
-    """Call everybody once to warm up, then in turn for so many rounds; return each one's best time."""
+    """Call each contender once to warm up, then all in turn for some rounds; return the best time of each."""
     for call in calls.values():
         call()
     best = dict.fromkeys(calls, float("inf"))
@@ -71,7 +71,7 @@ def present(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def judged(measured: Mapping[str, float], targets: Mapping[str, float]) -> str:
-    """Say for each target whose contender ran what was wanted, and whether it was reached."""
+    """Describe each target whose contender ran, and whether it was reached."""
     verdicts = []
     for name, wanted in targets.items():
         if name in measured:
@@ -93,7 +93,7 @@ def version_of(name: str) -> str:
 
 
 def heading(where: str, libraries: Iterable[str], absent: Iterable[str], *explanation: str) -> str:
-    """Say when, where and with which versions was measured, what the numbers are, and who was absent."""
+    """Describe when, where and with which versions was measured, what the numbers are, and what is missing."""
     versions = ", ".join(f"{name} {version_of(name)}" for name in libraries)
     missing = [f"Absent: {name}." for name in absent]
     return "\n".join([f"{date.today():%d %B %Y}; {where}; {versions}.", *explanation, *missing, ""])

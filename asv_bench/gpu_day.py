@@ -138,7 +138,7 @@ def report(result: dict[str, Any]) -> str:
         if result[kind]:
             texts += [f"{kind.capitalize()} of {result['elements']} elements, {unit}:"]
             texts += [markdown(table(kind, limit, result[kind], peers))]
-    texts += [f"To queue a fill takes {row['seconds'] * 1e6:.1f} µs." for _, row in result["queue"]]
+    texts += [f"Queuing a fill takes {row['seconds'] * 1e6:.1f} µs." for _, row in result["queue"]]
     return "\n\n".join(texts) + "\n"
 
 

@@ -99,7 +99,7 @@ def best(contenders: dict[str, Contender], rounds: int) -> dict[str, tuple[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of which the best counts, 5 unless told")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the best counts, 5 by default")
     rounds = parser.parse_args().rounds
     contenders = numparam()
     versions = ["numparam " + importlib.metadata.version("numparam")]

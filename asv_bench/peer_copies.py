@@ -125,7 +125,7 @@ def small_copies() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6, help="warm rounds, of which the best counts, 6 unless told")
+    parser.add_argument("--rounds", type=int, default=6, help="warm rounds, of which the best counts, 6 by default")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--rows", nargs="+", default=list(TARGETS), choices=list(TARGETS), metavar="ROW")
     parser.add_argument("--targets", action="store_true", help="add a column that judges each row by its targets")

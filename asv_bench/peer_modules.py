@@ -39,7 +39,7 @@ def measure(threads: int, rounds: int) -> tuple[int, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="of which the best counts, 5 unless told")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the best counts, 5 by default")
     measured = on_cores([1, 2], measure, parser.parse_args().rounds)
     print(heading(machine(), ["numparam", "numba", "torch"], [], f"{measured[1][0]} float32 values, in seconds;"))
     rows = [

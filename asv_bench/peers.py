@@ -1,9 +1,9 @@
 """Compare numparam's fills with the speed of memory and with other libraries, all in one run.
 
 `python asv_bench/peers.py --targets` prints Markdown tables in G (10**9) elements per second, warm, the best of several
-rounds. In a round every contender of a row is called once, in turn, so a machine that slows down slows all of them.
-All fill the same array (JAX cannot: it makes a new one), and each thread count runs in a process of its own that is
-allowed exactly that many cores. Libraries that are not installed are left out and named.
+rounds. In each round, every contender of a row is called once, in turn, so a slower machine affects all of them.
+All fill the same array (except JAX, which returns a new one). Each thread count runs in its own process, restricted to
+that many cores. Libraries that are not installed are skipped and named.
 """
 
 import argparse
@@ -35,7 +35,7 @@ IN_BRACKETS = "in brackets: numparam is so many times as fast."
 
 @dataclass(frozen=True)
 class Row:
-    """One fill, and by how much it should beat whom."""
+    """One fill, and its targets: how much faster than which library."""
 
     draw: str
     dtype: str
@@ -175,7 +175,7 @@ def speed_table(measured: Mapping[int, list[dict[str, float]]], peers: list[str]
 
 
 def process_table(with_torch: bool) -> str:
-    """Measure what a process waits for and what a fill takes beside its array."""
+    """Measure the start-up of a process and the memory that a fill takes in addition to its array."""
     from benchmarks import common, parameters
 
     code = {name: common.seconds_of(f"import {name}") for name in ("numpy", "numparam", "torch")}
@@ -231,14 +231,14 @@ def compare_on_gpu(elements: int, rounds: int, wanted: Iterable[str]) -> None:
     fills, copies = gpu_peers.fills(elements, rounds, peers), gpu_peers.copies(elements, rounds, peers)
     print(markdown(gpu_peers.table("fill", "memset", fills, peers)), end="\n\n")
     print(markdown(gpu_peers.table("copy", "memcpy", copies, [peer for peer in peers if peer != "jax"])), end="\n\n")
-    print(f"To queue a fill takes {gpu_peers.queuing() * 1e6:.1f} µs.")
+    print(f"Queuing a fill takes {gpu_peers.queuing() * 1e6:.1f} µs.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--elements", type=int, help="array length; unless told 2**26, on a GPU 2**28")
-    parser.add_argument("--rounds", type=int, default=5, help="warm rounds, of which the best counts, 5 unless told")
+    parser.add_argument("--elements", type=int, help="array length; by default 2**26, on a GPU 2**28")
+    parser.add_argument("--rounds", type=int, default=5, help="warm rounds, of which the best counts, 5 by default")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--targets", action="store_true", help="add a column that judges each row by its targets")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -62,7 +63,8 @@ autosummary_context = {"listed": listed}
 def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
     """Link a name in single backticks to the page of what it names, wherever that is defined.
 
-    Arguments, and names of other libraries, stay plain code. A name of numparam that has no page is reported.
+    Arguments, names of other libraries and existing names without a page stay plain code. A name of numparam that does
+    not exist is reported.
     """
     target = node["reftarget"]
     if node.get("reftype") != "obj":
@@ -74,7 +76,7 @@ def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
         entry = objects[min(found, key=len)]
         return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, target)
     is_ours = target.startswith("numparam.") or re.fullmatch(r"[A-Z][a-z]+\w*", target)
-    return None if is_ours else content
+    return None if is_ours and not _exists(target) else content
 
 
 def _is_same(documented: str, target: str, last: str) -> bool:
@@ -82,6 +84,13 @@ def _is_same(documented: str, target: str, last: str) -> bool:
     if not target.startswith("numparam.") or not documented.endswith(f".{last}"):
         return False
     return target.startswith(documented.rpartition(".")[0] + ".")
+
+
+def _exists(target: str) -> bool:
+    """Tell whether numparam has a name, in any module that is imported."""
+    outer, _, last = target.rpartition(".")
+    modules = [module for name, module in list(sys.modules.items()) if name.split(".")[0] == "numparam"]
+    return target in sys.modules or any(hasattr(module, last) for module in modules if outer in ("", module.__name__))
 
 
 def setup(app: Any) -> None:

@@ -1,7 +1,7 @@
 """Train a small model on several ranks: ``mpiexec -n 4 python examples/data_parallel.py``.
 
-Every rank makes the same parameters without a word, sees its own part of the data, and ends with the same values, bit
-for bit; momenta exist once in the job, not once on every rank. Without mpiexec it is one rank that sees all the data.
+Every rank creates the same parameters without communication, sees its own part of the data, and ends with the same
+values, bit for bit. Momenta exist once in the job, not once on every rank. Without mpiexec, one rank sees all data.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ class Model(Cell):
 
 
 def main() -> None:
-    """Train, and say how it went."""
+    """Train, and print the loss."""
     init()
     numparam.set_seed(7)
     numparam.set_auto_parallel_context(

@@ -1,7 +1,7 @@
-"""A transformer encoder whose parameters are called as those of all-MiniLM-L6-v2, computed with NumPy.
+"""A transformer encoder in NumPy, with the parameter names of all-MiniLM-L6-v2.
 
 `python examples/encoder.py model.safetensors` loads that checkpoint by name, embeds a sentence, initialises the last
-two layers anew and saves the result. The model is BERT (Devlin, Chang, Lee and Toutanova, 2019) in the shape of
+two layers again and saves the result. The model is BERT (Devlin, Chang, Lee and Toutanova, 2019) in the shape of
 MiniLM (Wang et al., 2020).
 """
 
@@ -47,7 +47,7 @@ class Norm(Cell):
 
 
 class Table(Cell):
-    """Look rows up."""
+    """Look up rows."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Table(Cell):
 
 
 class Embeddings(Cell):
-    """Add what a word, its position and its sentence mean."""
+    """Add the embeddings of a word, its position and its sentence."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Embeddings(Cell):
 
 
 class SelfAttention(Cell):
-    """Let every position look at all of its sentence, in several ways at once."""
+    """Let every position attend to its full sentence, with several heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class SelfAttention(Cell):
 
 
 class Residual(Cell):
-    """Come back to the width, add what went in, and normalise."""
+    """Project back to the width, add the input, and normalise."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Residual(Cell):
 
 
 class Attention(Cell):
-    """Attend and add."""
+    """Attend, then add the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Attention(Cell):
 
 
 class Intermediate(Cell):
-    """Widen, and bend with GELU."""
+    """Widen, and apply GELU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Intermediate(Cell):
 
 
 class Layer(Cell):
-    """Mix the positions, then the features of each."""
+    """Mix the positions, then the features of each position."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Layer(Cell):
 
 
 class Stack(Cell):
-    """Run the layers one after the other."""
+    """Run the layers in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Pooler(Cell):
 
 
 class Encoder(Cell):
-    """Turn the numbers of words, of shape (sentences, words), into vectors, of shape (sentences, words, 384)."""
+    """Turn token ids of shape (sentences, words) into vectors of shape (sentences, words, 384)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,12 +179,12 @@ def _erf(x: Array) -> Array:
 
 
 def main(path: str) -> None:
-    """Load, embed, initialise anew, save."""
+    """Load, embed, initialise two layers again, save."""
     encoder = Encoder()
     load_checkpoint(path, encoder, strict_load=True)
     encoder.check_initialized()
     print(encoder.encoder.layer[0].summary())
-    words = np.array([[101, 7592, 2088, 102]])  # "hello world" between the marks of its ends
+    words = np.array([[101, 7592, 2088, 102]])  # "hello world" between the start and end tokens
     print(encoder(words).mean(1)[0, :4])
 
     for number in (4, 5):

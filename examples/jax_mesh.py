@@ -1,14 +1,14 @@
 """One parameter over three meshes of eight devices: numparam, and what `jax.random` gives there.
 
-`python examples/jax_mesh.py` makes the same bfloat16 weight on the meshes 1x8, 2x4 and 8x1, every device its own part,
-and with NumPy alone; the hash of its bits is the same four times.
+`python examples/jax_mesh.py` generates the same bfloat16 weight on the meshes 1x8, 2x4 and 8x1, each device its own
+shard, and with NumPy alone; all four hashes of its bits are equal.
 
-`jax.random` under ``jax.jit`` gives the same values on every mesh too: to JAX there is one array, whatever holds it.
-What changes them there:
+`jax.random` under ``jax.jit`` gives the same values on every mesh too, because JAX sees one logical array. They change
+with
 
-* the flag ``jax_threefry_partitionable``, whose default became True in JAX 0.5: without it the values are others, and
-  the devices send all random bits to each other;
-* drawing by hand in ``jax.shard_map``, each device from a key of its own: the values are those of one mesh.
+* the flag ``jax_threefry_partitionable``, True by default since JAX 0.5: without it the values differ, and the devices
+  exchange all random bits;
+* drawing in ``jax.shard_map``, each device with its own key: the values depend on the mesh.
 """
 
 import hashlib
@@ -36,21 +36,21 @@ def digest(values: Any) -> str:
 
 
 def by_numparam(sharding: Any) -> Any:
-    """Make the weight, every device its part."""
+    """Generate the weight, each device its own shard."""
     numparam.set_seed(7)
     weight = numparam.Parameter(initializer(Normal(0.02), SHAPE, "bfloat16"), name="layers.0.weight")
     return weight.asnumpy() if sharding is None else array(weight, sharding)
 
 
 def by_jax(sharding: Any, partitionable: bool) -> Any:
-    """Draw under jit, and let the compiler share the work out."""
+    """Draw under jit, and let the compiler distribute the work."""
     jax.config.update("jax_threefry_partitionable", partitionable)
     draw = jax.jit(lambda key: jax.random.normal(key, SHAPE, jnp.bfloat16), out_shardings=sharding)
     return draw(jax.random.key(7))
 
 
 def by_hand(sharding: Any) -> Any:
-    """Draw on each device from a key of its own."""
+    """Draw on each device with its own key."""
 
     def part(key: jax.Array) -> jax.Array:
         own = jax.random.fold_in(key, jax.lax.axis_index(("dp", "tp")))

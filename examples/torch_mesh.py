@@ -1,10 +1,10 @@
-"""One seed, one layer, several meshes: the weights that PyTorch makes differ with the mesh, those of numparam do not.
+"""One seed, one layer, several meshes: PyTorch's weights change with the mesh, numparam's do not.
 
-PyTorch's generators count what has been drawn before. On the CPU, as here, every rank draws its part of a weight from
-the start of the same sequence; on CUDA the parts are given different offsets, but the whole still depends on which axis
-is cut and into how many parts: see https://github.com/pytorch/pytorch/issues/168058 and
+PyTorch's generators count what has been drawn before. On the CPU, as here, every rank draws its shard of a weight from
+the start of the same sequence. On CUDA the shards get different offsets, but the full weight still depends on which
+axis is sharded and into how many parts: see https://github.com/pytorch/pytorch/issues/168058 and
 https://github.com/pytorch/pytorch/issues/196613. numparam computes each value from the seed, the name and the index in
-the whole weight: a rank makes its part without asking anybody, and the parts are those of the same whole.
+the full weight: each rank generates its shard without communication, and all shards belong to the same full weight.
 
 Run it with ``python examples/torch_mesh.py``: it starts 1, 2 and 4 processes on this machine, which need no GPU.
 """
@@ -27,12 +27,12 @@ SEED = 7
 
 
 def layer() -> nn.Linear:
-    """Make the layer as large models are made: without memory."""
+    """Create the layer as large models are created: without memory."""
     return nn.Linear(256, 512, device="meta")
 
 
 def with_torch(module: Any) -> None:
-    """Initialise the way PyTorch's guide to FSDP2 does."""
+    """Initialise as PyTorch's guide to FSDP2 does."""
     module.to_empty(device="cpu")
     torch.manual_seed(SEED)
     module.reset_parameters()
@@ -44,14 +44,14 @@ def with_numparam(module: Any) -> None:
 
 
 def digest(weight: Any) -> str:
-    """Return a hash of the whole weight, gathered from all ranks."""
+    """Return a hash of the full weight, gathered from all ranks."""
     whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
     return hashlib.blake2b(whole.detach().numpy().tobytes(), digest_size=4).hexdigest()
 
 
 def rank_main(rank: int, ranks: int, folder: str) -> None:
-    """Shard the layer over some ranks, along each axis, and write the hashes down."""
-    warnings.filterwarnings("ignore")  # DTensor says that its random numbers are complete on CUDA only
+    """Shard the layer over some ranks, along each axis, and write the hashes to a file."""
+    warnings.filterwarnings("ignore")  # DTensor warns that it supports random numbers fully on CUDA only
     dist.init_process_group("gloo", init_method=f"file://{folder}/store{ranks}", rank=rank, world_size=ranks)
     lines = []
     for axis in (0, 1):
@@ -77,7 +77,7 @@ def main() -> None:
     tables = []
     with tempfile.TemporaryDirectory() as folder:
         for ranks in (1, 2, 4):
-            # A fork spares each rank the import of torch. Where there is none, as on Windows, take "spawn".
+            # A fork saves each rank the import of torch. On Windows, which cannot fork, use "spawn".
             torch.multiprocessing.start_processes(rank_main, (ranks, folder), nprocs=ranks, start_method="fork")
             tables.append(Path(folder, f"table{ranks}").read_text(encoding="utf-8"))
     plain = []

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the draws, the arrays they fill, peak memory and clean processes."""
+"""Shared by the benchmarks: the draws, the arrays they fill, peak memory and clean processes."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Copies and conversions of whole arrays, transposes, and the overhead of small copies."""
+"""Copies and conversions of full arrays, transposes, and the overhead of small copies."""
 
 from collections.abc import Callable
 
@@ -78,7 +78,7 @@ class ExtraMemory:
 
 
 class Small:
-    """A copy of 1 KiB, and NumPy's, which it may cost less than 3 us more than."""
+    """A copy of 1 KiB, and NumPy's; the difference must be below 3 us."""
 
     def setup(self) -> None:
         self.target, self.source = touched((16, 16)), touched((16, 16))

@@ -1,4 +1,4 @@
-"""Fills of whole arrays: every draw, dtype and thread count, and the memory that they take beside the array."""
+"""Fills of full arrays: every draw, dtype and thread count, and the memory used in addition to the array."""
 
 from numparam.kernels.machine import pool
 

@@ -1,4 +1,4 @@
-"""How long a process waits for numparam, and what it pays in memory, before the first value is there."""
+"""The time and memory that a process spends on numparam before its first value."""
 
 from . import common
 
@@ -13,7 +13,7 @@ print(resident() - start)
 
 
 class Import:
-    """Import alone, in a fresh interpreter, beside the NumPy it rests on."""
+    """Import alone, in a fresh interpreter, compared with NumPy, which it needs."""
 
     params = ("numparam", "numpy")
     param_names = ("module",)

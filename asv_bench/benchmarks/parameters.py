@@ -1,4 +1,4 @@
-"""Lazy parameters: making many of them, and reading slices of one far larger than any memory."""
+"""Lazy parameters: creating many of them, and reading slices of one far larger than any memory."""
 
 import numparam
 from numparam import Cell, CellList, Parameter
@@ -27,7 +27,7 @@ SLICES = {
 
 
 class Slice:
-    """Slices of a parameter of 2**40 elements, 4 TiB if it were ever made whole."""
+    """Slices of a parameter of 2**40 elements, 4 TiB if it were materialised."""
 
     params = tuple(SLICES)
     param_names = ("slice",)
