@@ -24,12 +24,12 @@ def assign(tree: Tree, name: str, value: Any) -> bool:
     if isinstance(value, list | tuple) and value and isinstance(value[0], Parameter | Tree):
         _set_list(tree, name, value)
         return True
-    return "_params" not in vars(tree) or not _is_part(tree, name) or _refill(tree, name, value)
+    return "_params" not in vars(tree) or not is_part(tree, name) or _refill(tree, name, value)
 
 
 def delete(tree: Tree, name: str) -> bool:
     """Take out the part or attribute of a name; return whether there is one."""
-    there = name in vars(tree) or _is_part(tree, name)
+    there = name in vars(tree) or is_part(tree, name)
     if there:
         remove(tree, name)
     return there
@@ -64,7 +64,8 @@ def insert_buffer(tree: Tree, name: str, buffer: Tensor | None, persistent: bool
         vars(tree)["_transient"] = tree._transient | {name}
 
 
-def _is_part(tree: Tree, name: str) -> bool:
+def is_part(tree: Tree, name: str) -> bool:
+    """Return whether an attribute holds a part, or a list of parts."""
     return name in tree._params or name in tree._cells or name in tree._buffers or name in tree._listed
 
 
@@ -128,7 +129,7 @@ def _set_list(tree: Tree, name: str, members: Sequence[Any]) -> None:
         _set_parameters(tree, name, members)
     elif all(isinstance(member, Tree) for member in members):
         _set_cells(tree, name, members)
-    elif _is_part(tree, name):
+    elif is_part(tree, name):
         _refill(tree, name, members)
 
 
@@ -229,7 +230,7 @@ def _check_free(tree: Tree, name: str, table: Mapping[str, Any], shadows: bool =
 
 
 def _forget(tree: Tree, name: str) -> None:
-    if name in vars(tree) or _is_part(tree, name):
+    if name in vars(tree) or is_part(tree, name):
         remove(tree, name)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, cast
 
+import numpy as np
+
 from numparam import dtypes
 from numparam.cell import assign, hooks, settings, state, values
 from numparam.cell.state import IncompatibleKeys
@@ -207,7 +209,7 @@ class Cell(Tree):
         return self._found("cell", target, cast("Iterator[tuple[str, Cell]]", self._walk()))
 
     @shadowable
-    def to(self, dtype: Any = None, device: str | None = None) -> Self:
+    def to(self, dtype: np.typing.DTypeLike | None = None, device: str | None = None) -> Self:
         """Convert every floating-point parameter and buffer to a dtype, move all to a device, or both, in place.
 
         Lazy parameters stay lazy and are drawn in the new dtype. Integers and bools keep theirs.

@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from numparam import dtypes
+from numparam.cell import assign
 from numparam.cell.tree import Tree
 from numparam.checks import as_bool, as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError
@@ -31,7 +34,7 @@ def set_grad(self: C, requires_grad: bool = True) -> C:
     return self
 
 
-def to_float(self: C, dst_type: Any) -> C:
+def to_float(self: C, dst_type: np.typing.DTypeLike) -> C:
     """Ask this cell and all below it to compute in float16, float32 or bfloat16; the parameters keep their dtype.
 
     ``construct`` finds it in ``compute_dtype``; another dtype is a ValueError. `Cell.to` converts the parameters.
@@ -49,7 +52,8 @@ def to_float(self: C, dst_type: Any) -> C:
     if dtype is None or dtype.name not in _COMPUTE_DTYPES:
         raise ArgumentValueError(f"a cell computes in {', '.join(_COMPUTE_DTYPES)}; found {dst_type!r}")
     for _, cell in self._walk():
-        vars(cell)["compute_dtype"] = dtype
+        if not assign.is_part(cell, "compute_dtype"):
+            cell.compute_dtype = dtype
     return self
 
 
@@ -165,7 +169,7 @@ def offload(self: Tree, backward_prefetch: str | int = "Auto") -> None:  # noqa:
         raise ArgumentValueError(f"backward_prefetch is 'Auto' or an int, found {backward_prefetch!r}")
 
 
-def cast_inputs(self: Tree, inputs: tuple[Any, ...], dst_type: Any) -> tuple[Any, ...]:
+def cast_inputs(self: Tree, inputs: tuple[Any, ...], dst_type: np.typing.DTypeLike) -> tuple[Any, ...]:
     """Return tensors, in nested tuples too, converted to a dtype."""
     return tuple(
         [cast_inputs(self, item, dst_type) if isinstance(item, tuple) else item.astype(dst_type) for item in inputs]

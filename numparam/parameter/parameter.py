@@ -18,7 +18,7 @@ from numparam.layout import Layout
 from numparam.parameter.flags import anything, integer, lengths, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
-from numparam.tensor import Recipe, Tensor
+from numparam.tensor import Array, Recipe, Tensor
 
 _MAX_NAME = 1024
 _generated = count()
@@ -222,7 +222,7 @@ class Parameter(Tensor):
         return self
 
     @data.setter
-    def data(self, data: Tensor | np.ndarray[Any, np.dtype[Any]] | float) -> None:
+    def data(self, data: Tensor | Array | float) -> None:
         self.set_data(data, self.sliced)
 
     @property
@@ -252,7 +252,7 @@ class Parameter(Tensor):
         """Return a new tensor with the same values, lazy if the parameter is."""
         return Tensor(self)
 
-    def set_data(self, data: Tensor | np.ndarray[Any, np.dtype[Any]] | float, slice_shape: bool = False) -> Self:
+    def set_data(self, data: Tensor | Array | float, slice_shape: bool = False) -> Self:
         """Replace the values by a copy of others, converted to the dtype of the parameter.
 
         Lazy values into a lazy parameter of the same dtype stay lazy.
@@ -321,7 +321,7 @@ class Parameter(Tensor):
             refuse_imaginary(self._name, self._dtype, target)  # a device converts without a word
         self._convert(target, lambda array: converted(self._name, array, target))
 
-    def set_dtype(self, dtype: Any) -> Self:
+    def set_dtype(self, dtype: np.typing.DTypeLike) -> Self:
         """Convert the parameter to another dtype, in place.
 
         A lazy parameter stays lazy and is drawn in the new dtype: the same values in another precision.

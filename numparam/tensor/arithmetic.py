@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Arithmetic:
     """Take part in NumPy's arithmetic.
 
-    Dtypes are promoted as NumPy does: a Python number takes the dtype of the tensor beside it where it can. There are
-    no operators in place: ``w += 1`` makes a tensor of its own and leaves a parameter as it is.
+    Dtypes are promoted as NumPy does: a Python number takes the dtype of the tensor beside it where it can. ``w += 1``
+    changes a `numparam.Parameter` in place; of a tensor that is not one it creates a new tensor.
 
     NumPy computes on the CPU. The values of tensors on CUDA devices are copied to the host, and the result goes to the
     device of the first tensor. A library that computes on a GPU can share a tensor's memory instead, through DLPack.
