@@ -75,7 +75,7 @@ def _set_parameter(tree: Tree, name: str, parameter: Parameter) -> None:
     if name in tree._params:
         _free_name(tree, tree._params[name])
     else:
-        _forget(tree, name)
+        delete(tree, name)
     _add_parameter(tree, name, parameter)
 
 
@@ -112,7 +112,7 @@ def set_cell(tree: Tree, name: str, cell: Tree) -> None:
     if cell is tree:
         raise ArgumentValueError(f"{type(tree).__name__}.{name}: a cell cannot be a part of itself")
     if name not in tree._cells:
-        _forget(tree, name)
+        delete(tree, name)
     for keys in tree._listed.values():  # an attribute is a better place than a list
         for key in [key for key in keys if tree._cells.get(key) is cell]:
             keys.remove(key)
@@ -149,7 +149,7 @@ def _set_parameters(tree: Tree, name: str, members: Sequence[Parameter]) -> None
                 f"{type(tree).__name__}.{name}: duplicate parameter name, its name {member.name!r} already exists "
                 "as an attribute; choose another"
             )
-    _forget(tree, name)
+    delete(tree, name)
     keys = []
     for member in fresh.values():
         if member._name_is_generated:
@@ -170,7 +170,7 @@ def _set_cells(tree: Tree, name: str, members: Sequence[Tree]) -> None:
         held.update(id(cell) for top in below for _, cell in top._walk())
     fresh = {place: member for place, member in enumerate(members) if id(member) not in held}
     _check_free(tree, name, tree._params, shadows=not fresh)
-    _forget(tree, name)
+    delete(tree, name)
     for place, cell in fresh.items():
         key = f"{name}.{place}"
         tree._cells[key] = cell
@@ -227,11 +227,6 @@ def _check_free(tree: Tree, name: str, table: Mapping[str, Any], shadows: bool =
     for other, what in ((tree._params, "parameter"), (tree._cells, "cell"), (tree._buffers, "buffer")):
         if name in other:
             raise NameTakenError(f"{type(tree).__name__}.{name} already holds a {what}")
-
-
-def _forget(tree: Tree, name: str) -> None:
-    if name in vars(tree) or is_part(tree, name):
-        remove(tree, name)
 
 
 def remove(tree: Tree, name: str) -> None:

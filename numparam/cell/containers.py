@@ -193,8 +193,6 @@ class CellDict(Cell, Generic[C]):
         If a name is empty, has a dot, or is an attribute of the class.
     TypeError
         If a name is not a str, or something not a cell.
-    ValueError
-        If something is not a pair.
 
     Examples
     --------

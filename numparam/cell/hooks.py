@@ -41,20 +41,14 @@ def register_forward_pre_hook(
 ) -> HookHandle:
     """Call a function before the cell runs, until its handle removes it.
 
-    Parameters
-    ----------
-    hook_fn : callable
-        Is given the cell and the tuple of its positional inputs; may return other inputs.
-    with_kwargs : bool
-        Whether it is also given the dict of keyword inputs, and returns both or None.
-    prepend : bool
-        Whether it runs before the hooks that are there already.
+    It is given the cell and the tuple of its positional inputs, and may return other inputs. With `with_kwargs` it is
+    also given the dict of keyword inputs, and returns both or None. `prepend` lets it run before the earlier hooks.
 
     Examples
     --------
     >>> from numparam import Cell
     >>> class Double(Cell):
-    ...     def construct(cell, x):
+    ...     def construct(self, x):
     ...         return 2 * x
     >>> cell = Double()
     >>> handle = cell.register_forward_pre_hook(lambda cell, inputs: inputs[0] + 1)
