@@ -1,5 +1,7 @@
 """Rules decide in order which initializer a parameter gets; a bad rule gives one sentence."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from numparam.entry import Entry
 from numparam.indexing.region import Region
 from numparam.initializer import HeNormal, TruncatedNormal
 from numparam.rules import RuleError, Rules
+from numparam.rules.globs import Regex
 from numparam.stream.source import Source
 
 F32 = np.dtype(np.float32)
@@ -134,7 +137,7 @@ def test_a_parameter_that_no_rule_covers_is_named() -> None:
         ('[[rules]]\ninit = "normal"\nsigma = -1', "rules: rule 1: sigma is a finite number of at least 0, found -1"),
         ('[[rules]]\ninit = "normal"\nsigma = "x"', "rules: rule 1: sigma is a number, found 'x' of type str"),
         ('[[rules]]\ninit = "sparse"', "rules: rule 1: "),
-        ('[[rules]]\nregex = "("\ninit = "ones"', "rules: rule 1: missing ), unterminated subpattern at position 0"),
+        ('[[rules]]\nregex = "("\ninit = "ones"', "rules: rule 1: '(' is not a regular expression: missing ), "),
         ('[[rules]]\nregex = 1\ninit = "ones"', "rules: rule 1: regex must be text, found 1"),
         ('[[rules]]\nglob = []\ninit = "ones"', "rules: rule 1: glob must be text or a list of texts, found []"),
         ('[[rules]]\nglob = "a"\nregex = "a"\ninit = "ones"', "rules: rule 1: a rule has a glob or a regex, not both"),
@@ -183,3 +186,55 @@ def test_convolutions_get_he_normal_by_their_outputs() -> None:
     assert rule is not None
     assert isinstance(rule.initializer, HeNormal)
     assert rule.initializer.mode == "fan_out"
+
+
+PATTERNS = [
+    *("a|ab", "(a+)+b", r"(.*\.)?(attn|attention)\.(bias|causal_mask)", r"layers\.\d+\.mlp\..*", "[^a-c]+", "a{2,3}b?"),
+    *("(?i)AbC.*", r"\w+\s?\d*", "^a.*b$", "a*?b+?", "(?=a)[ab]*", "(?!.*c)[abc]*", "[ab]*(?<=b)c", r"\bab\b.*"),
+    *("(|a)+b", "((ab)*|c){2}", r"[\W\d]+", "a.c", "(?s).*", "x{0}", "(a{0,2}){0,2}", r".*\Ba\Z"),
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_both_ways_to_match_a_regex_agree_with_re(pattern: str) -> None:
+    random = np.random.default_rng(5)
+    ours, theirs = Regex(pattern), re.compile(pattern)
+    names = ["".join(random.choice(list("aabbc.1 _\nA"), random.integers(9))) for _ in range(300)]
+    for name in [*names, "layers.0.mlp.w", "h.0.attn.bias", "attn.bias", "ABCx"]:
+        expected = theirs.fullmatch(name) is not None
+        assert (ours.matches(name), ours._slowly(name)) == (expected, expected), name
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+$", "(a|aa)+b", "(.*)" * 50 + "x", "(((((a*)*)*)*)*)*b", "(a?){1000}(a?){1000}b", "((a{1,9}){1,9}){1,9}b"],
+)
+def test_a_regex_that_backtracks_ends(pattern: str) -> None:
+    record = json.dumps([{"regex": pattern, "init": "zeros"}])
+    try:
+        assert chosen(Rules.from_json(record, "record"), "a" * 1000 + "c", 2) == "None"
+    except RuleError as error:
+        assert re.fullmatch("'.*' takes too much work for the name 'aaa.{,80}", str(error))  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "pattern, words",
+    [
+        (r"(a)\1", "groupref needs backtracking"),
+        ("(?>a)b", "atomic_group needs backtracking"),
+        ("a++", "possessive_repeat needs backtracking"),
+        ("[[a]", "Possible nested set"),
+        ("a" * 5000, "at most 4096 characters, found 5000"),
+        ("(" * 2000 + ")" * 2000, "is not a regular expression"),
+    ],
+    ids=lambda value: value[:9],
+)
+def test_regexes_that_are_refused(pattern: str, words: str) -> None:
+    with pytest.raises(RuleError, match=words) as caught:
+        Rules.from_json(json.dumps([{"regex": pattern, "init": "zeros"}]), "record")
+    assert len(str(caught.value)) < 300
+
+
+def test_the_number_of_rules_is_bounded() -> None:
+    with pytest.raises(RuleError, match="at most 1000 rules, found 1001"):
+        Rules.from_json(json.dumps([{"init": "zeros"}] * 1001), "record")

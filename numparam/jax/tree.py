@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
-from fnmatch import translate
 from itertools import chain
 from typing import Any
 
@@ -19,7 +17,7 @@ from numparam.initializer import Initializer, LecunNormal, One, VarianceScaling,
 from numparam.jax.arrays import Fill, assembled, filling
 from numparam.jax.kernel import Kernel, as_kernel
 from numparam.jax.names import as_initializer
-from numparam.rules import Rule, RuleError, Rules
+from numparam.rules import Glob, Rule, RuleError, Rules
 from numparam.stream.seed import as_seed, choose_seed
 
 FLAX_RULES: dict[str, Initializer] = {
@@ -118,7 +116,7 @@ def _entry(name: str, leaf: Any) -> Entry:
 
 def _from_globs(rules: Mapping[str, str | Initializer | float]) -> Rules:
     pairs = [(glob, as_initializer(init)) for glob, init in chain(rules.items(), FLAX_RULES.items())]
-    return Rules(tuple([Rule({"glob": glob}, re.compile(translate(glob)), init) for glob, init in pairs]))
+    return Rules(tuple([Rule({"glob": glob}, Glob([glob]), init) for glob, init in pairs]))
 
 
 def _fill(rules: Rules, entry: Entry, seed: int | None) -> Fill:

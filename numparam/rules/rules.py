@@ -23,11 +23,9 @@ diagonal of the last two axes (causal masks).
 
 import inspect
 import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,10 @@ from numparam.errors import ArgumentValueError, NumparamError
 from numparam.initializer import Initializer, by_name
 from numparam.initializer.buffers import BUFFERS
 from numparam.rules.defaults import DEFAULT_RULES
+from numparam.rules.globs import Glob, Regex
+from numparam.text import printable, shown
 
+MAX_RULES = 1000
 _OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")
 
 
@@ -52,14 +53,14 @@ class Rule:
     ----------
     content : mapping
         The rule as it was written.
-    pattern : re.Pattern
-        Must match the whole name.
+    pattern : Glob or Regex
+        Must match the full name.
     initializer : Initializer
         Makes the values.
     """
 
     content: Mapping[str, Any]
-    pattern: re.Pattern[str]
+    pattern: Glob | Regex
     initializer: Initializer
 
     @classmethod
@@ -72,50 +73,59 @@ class Rule:
             If it makes no sense; `where` begins the message.
         """
         if not isinstance(content, dict) or not isinstance(content.get("init"), str):
-            raise RuleError(f'{where}: a rule is a table with an init, such as init = "zeros"; found {content!r}')
+            raise RuleError(f'{where}: a rule is a table with an init, such as init = "zeros"; found {shown(content)}')
         for key in ("min_ndim", "max_ndim"):
             if type(content.get(key, 0)) is not int:
-                raise RuleError(f"{where}: {key} must be an integer, found {content[key]!r}")
+                raise RuleError(f"{where}: {key} must be an integer, found {shown(content[key])}")
         arguments = {key: value for key, value in content.items() if key not in _OWN_KEYS}
         alias = content["init"]
         try:
-            pattern = re.compile(_expression(content))
-        except (re.error, TypeError, RecursionError, OverflowError) as error:
+            pattern = _pattern(content)
+        except (TypeError, ValueError) as error:
             raise RuleError(f"{where}: {error}") from None
         try:
             kind = BUFFERS.get(alias) or by_name(alias)
             known = inspect.signature(kind).parameters
             for key in arguments.keys() - known.keys():
-                raise RuleError(f"{alias!r} takes {', '.join(known) or 'no arguments'}, not {key!r}")
+                raise RuleError(f"{shown(alias)} takes {', '.join(known) or 'no arguments'}, not {shown(key)}")
             initializer = kind(**arguments)
         except (NumparamError, TypeError) as error:
             raise RuleError(f"{where}: {error}") from None
         return cls(content, pattern, initializer)
 
     def matches(self, entry: Entry) -> bool:
-        """Say whether the rule covers a parameter."""
+        """Return whether the rule covers a parameter.
+
+        Raises
+        ------
+        RuleError
+            If its regular expression takes too much work for the name.
+        """
         ndim = len(entry.shape)
         low, high = self.content.get("min_ndim", 0), self.content.get("max_ndim", ndim)
-        return low <= ndim <= high and self.pattern.fullmatch(entry.name) is not None
+        try:
+            return low <= ndim <= high and self.pattern.matches(entry.name)
+        except ValueError as error:
+            raise RuleError(str(error)) from None
 
     def __str__(self) -> str:
-        arguments = [f"{key}={value!r}" for key, value in self.content.items() if key not in _OWN_KEYS]
-        return f"{self.content['init']}({', '.join(arguments)})"
+        arguments = [f"{key}={shown(value)}" for key, value in self.content.items() if key not in _OWN_KEYS]
+        return f"{printable(self.content['init'], 80)}({', '.join(arguments)})"
 
 
-def _expression(content: Mapping[str, Any]) -> str:
-    """Turn the glob or regex of a rule into one regular expression; a rule with neither matches every name."""
+def _pattern(content: Mapping[str, Any]) -> Glob | Regex:
+    """Return what the glob or regex of a rule matches; a rule with neither matches every name."""
     if "regex" in content:
         if "glob" in content:
             raise TypeError("a rule has a glob or a regex, not both")
         if not isinstance(content["regex"], str):
-            raise TypeError(f"regex must be text, found {content['regex']!r}")
-        return content["regex"]
+            raise TypeError(f"regex must be text, found {shown(content['regex'])}")
+        return Regex(content["regex"])
     globs = content.get("glob", "*")
     globs = [globs] if isinstance(globs, str) else globs
     if not isinstance(globs, list) or not globs or not all(isinstance(glob, str) for glob in globs):
-        raise TypeError(f"glob must be text or a list of texts, found {globs!r}")
-    return "|".join(translate(glob) for glob in globs)
+        raise TypeError(f"glob must be text or a list of texts, found {shown(globs)}")
+    return Glob(globs)
 
 
 @dataclass(frozen=True)
@@ -164,9 +174,8 @@ class Rules:
             raise RuleError(f"{where}: not TOML: {error}") from None
         rules, defaults = table.get("rules", []), table.get("defaults", True)
         if table.keys() - {"rules", "defaults"} or not isinstance(rules, list) or not isinstance(defaults, bool):
-            raise RuleError(
-                f"{where}: expected [[rules]] tables and perhaps defaults = false, found {', '.join(table)}"
-            )
+            found = printable(", ".join(table), 80)
+            raise RuleError(f"{where}: expected [[rules]] tables and perhaps defaults = false, found {found}")
         general = tomllib.loads(DEFAULT_RULES)["rules"] if defaults else []
         return cls._parse(rules + general, where, len(rules))
 
@@ -194,11 +203,13 @@ class Rules:
         except (ValueError, RecursionError) as error:
             raise RuleError(f"{where}: the recorded rules are not JSON: {error}") from None
         if not isinstance(rules, list):
-            raise RuleError(f"{where}: the recorded rules must be a list, found {text[:80]!r}")
+            raise RuleError(f"{where}: the recorded rules must be a list, found {shown(text)}")
         return cls._parse(rules, where)
 
     @classmethod
     def _parse(cls, rules: list[Any], where: str, own: int = 0) -> "Rules":
+        if len(rules) > MAX_RULES:
+            raise RuleError(f"{where}: at most {MAX_RULES} rules, found {len(rules)}")
         return cls(tuple(Rule.parse(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)), own)
 
     def to_json(self) -> str:
@@ -222,7 +233,7 @@ class Rules:
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise RuleError(
-                f"no rule says how to initialise parameter {missing[0].name!r} of shape {missing[0].shape}{more}; "
-                f'add one to --rules, such as [[rules]] glob = "{missing[0].name}" init = "zeros"'
+                f"no rule says how to initialise parameter {shown(missing[0].name)} of shape {missing[0].shape}{more}; "
+                f'add one to --rules, such as [[rules]] glob = "{printable(missing[0].name, 80)}" init = "zeros"'
             )
         return {entry.name: rule for entry, rule in found.items() if rule is not None}
