@@ -459,7 +459,7 @@ def _move_on(target: np.ndarray[Any, Any], pinned: np.ndarray[Any, Any], done: A
 def _pieces(values: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     """Yield the bytes of an array of any strides in row-major order, at most `STAGING_BYTES` at a time."""
     size = values.itemsize
-    words = values.view(f"u{size}") if size <= 8 else values  # NumPy walks over dtypes of its own only
+    words = values.view(f"u{size}") if size <= 8 else values  # NumPy's iterator takes its own dtypes only
     flags, needs = ["external_loop", "buffered", "zerosize_ok"], [["readonly", "contig"]]
     pieces = np.nditer(words, flags, needs, order="C", buffersize=STAGING_BYTES // size)  # type: ignore[call-overload]
     for piece in pieces:
@@ -471,7 +471,7 @@ def _row_major(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def _is_row_major(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
-    """Return whether the steps that are taken, along axes longer than 1, are those of row-major order."""
+    """Return whether the steps that are taken, along axes longer than 1, are row-major."""
     wanted = _row_major(shape, itemsize)
     return 0 in shape or all(
         length == 1 or step == found for length, step, found in zip(shape, wanted, strides, strict=True)

@@ -1,6 +1,6 @@
-"""Many small arrays in few launches: what is asked of a CUDA device inside ``with Batch()`` is launched at its end.
+"""Many small arrays in few launches: small fills on a CUDA device inside ``with Batch()`` are launched at its end.
 
-Each kernel that takes part reads what it should do from a table of 64-bit words in device memory, one row for each
+Each kernel that takes part reads its tasks from a table of 64-bit words in device memory, one row for each
 array or piece of one, and is launched once.
 """
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numparam.kernels import launch as _launch
 from numparam.kernels.array import DeviceArray
+from numparam.kernels.launch import THREADS, launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ class Batch:
         if failed is None:
             for (kernel, device, common), rows in self._rows.items():
                 table = DeviceArray.from_host(np.array(rows, np.uint64), device)
-                _launch.launch(device, kernel, _launch.THREADS, len(rows), (table.address, len(rows), *common))
+                launch(device, kernel, THREADS, len(rows), (table.address, len(rows), *common))
 
     def add(self, kernel: CudaKernel, out: DeviceArray, rows: Iterable[Sequence[int]], *common: int) -> None:
         """Put off the launch of a kernel that takes a table, its number of rows, and the `common` numbers."""

@@ -13,7 +13,7 @@ def kind(array: Any) -> str:
     Raises
     ------
     TypeError
-        If it is no array of numparam's.
+        If it is neither.
     """
     if isinstance(array, np.ndarray):
         return "cpu"

@@ -70,7 +70,7 @@ def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
 
     @formula
     def do_part(target: Any, source: Any, count: Any) -> None:
-        """Convert whole vectors, then less than one beside the arrays, which it would overrun."""
+        """Convert whole vectors, then less than one on the stack, for it would overrun the arrays."""
         done = count // width * width
         for at in range(0, done, width):
             store(target + at * target_bytes, convert(load(source + at * source_bytes)))

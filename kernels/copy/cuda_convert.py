@@ -58,7 +58,7 @@ def pairs() -> Iterator[tuple[np.dtype[Any], np.dtype[Any]]]:
 
 @cache
 def make_conversion(target: np.dtype[Any], source: np.dtype[Any]) -> CudaKernel:
-    """Make the kernel that converts one dtype to another; `pairs` tells which there are."""
+    """Make the kernel that converts one dtype to another; `pairs` lists them."""
     name = f"convert_{source}_to_{target}"
     if source == np.complex128:  # to bool; an item is two words
         load, word, is_true, byte = line_loader(2), WORDS[8], truth(source), WORDS[1]

@@ -45,7 +45,7 @@ WORDS: dict[int, Any] = {1: np.uint8(0), 2: np.uint16(0), 4: np.uint32(0), 8: np
 def mover(load: Any, store: Any, ahead: int) -> Any:
     """Make the formula for this thread's share of a row: it calls ``store(target, load(source))`` on addresses.
 
-    So many things as `ahead` says, a power of two, are on their way before the first of them is stored.
+    `ahead` things, a power of two, are loaded before the first of them is stored.
     """
     load_all, store_all = several(load, store, ahead)
 
@@ -182,7 +182,7 @@ def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_si
     walk = walk if walk.axes else walk._replace(axes=[Axis(1, to_size, from_size)])
     *outer, inner = walk.axes
     rows = math.prod([axis.length for axis in outer])
-    if len(outer) > MAX_OUTER_AXES or max(rows, inner.length) > LAUNCH_LIMIT:  # seldom: several launches
+    if len(outer) > MAX_OUTER_AXES or max(rows, inner.length) > LAUNCH_LIMIT:  # rarely: several launches
         if len(outer) > MAX_OUTER_AXES:
             cut = 0, 1
         elif inner.length > LAUNCH_LIMIT:

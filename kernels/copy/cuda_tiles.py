@@ -49,7 +49,7 @@ def side_of(item_bytes: int) -> int:
 
 
 def padding_of(item_bytes: int) -> int:
-    """Return how many bytes of nothing follow a line: those of one bank, or of one item."""
+    """Return how many unused bytes follow a line: one bank, or one item."""
     return max(item_bytes, _BANK)
 
 

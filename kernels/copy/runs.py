@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.memory import LINE, access, prefetch
 
-_load_line, _store_line, _stream_line = access("u64", 8)
-_load_32, _store_32, _ = access("u64", 4)
-_load_16, _store_16, _ = access("u64", 2)
-_load_8, _store_8, _ = access("u64", 1)
-_load_4, _store_4, _ = access("u32", 1)
-_load_2, _store_2, _ = access("u32", 1, 2)
-_load_1, _store_1, _ = access("u32", 1, 1)
+_ACCESSES = {
+    1: access("u32", 1, 1), 2: access("u32", 1, 2), 4: access("u32", 1), 8: access("u64", 1), 16: access("u64", 2),
+    32: access("u64", 4), LINE: access("u64", 8),
+}  # fmt: skip
+"""How so many bytes are loaded, stored and stored past the caches."""
+_load_line, _store_line, _stream_line = _ACCESSES[LINE]
 
 # Past the caches, so many runs are written at once, so many lines of each in turn: a processor reads faster from many
 # places. Against one run after the other, runs of 8 KB gain 12 % and casts of float32 10 %. With fewer lines in turn,
@@ -33,31 +32,25 @@ SHORT = 512
 # --------------------------------------------------------------------------- formulas
 
 
-@formula
-def copy_part_of_line(target: Any, source: Any, count: Any) -> None:
-    """Copy less than a line, by two loads and stores of the largest size that fits; they may cover a byte twice."""
-    if count >= 32:
-        last = _load_32(source + count - 32)
-        _store_32(target, _load_32(source))
-        _store_32(target + count - 32, last)
-    elif count >= 16:
-        last = _load_16(source + count - 16)
-        _store_16(target, _load_16(source))
-        _store_16(target + count - 16, last)
-    elif count >= 8:
-        last = _load_8(source + count - 8)
-        _store_8(target, _load_8(source))
-        _store_8(target + count - 8, last)
-    elif count >= 4:
-        last = _load_4(source + count - 4)
-        _store_4(target, _load_4(source))
-        _store_4(target + count - 4, last)
-    elif count >= 2:
-        last = _load_2(source + count - 2)
-        _store_2(target, _load_2(source))
-        _store_2(target + count - 2, last)
-    elif count == 1:
-        _store_1(target, _load_1(source))
+def _part(size: int, shorter: Any) -> Any:
+    """Make the formula that copies less than twice `size` bytes; fewer than `size` are for `shorter`."""
+    load, store, _ = _ACCESSES[size]
+
+    @formula
+    def copy(target: Any, source: Any, count: Any) -> None:
+        if count >= size:  # both pieces may cover a byte
+            last = load(source + count - size)
+            store(target, load(source))
+            store(target + count - size, last)
+        else:
+            shorter(target, source, count)
+
+    return copy
+
+
+copy_part_of_line = formula(lambda target, source, count: None)  # noqa: ARG005
+for _size in (1, 2, 4, 8, 16, 32):
+    copy_part_of_line = _part(_size, copy_part_of_line)
 
 
 class Line(NamedTuple):
@@ -119,11 +112,19 @@ def locate(position: Any, axes: Any, target: Any, source: Any) -> Any:
     return target, source
 
 
-def _short_runs(size: int, load: Any, store: Any) -> Any:
-    """Make the formula for runs of at least `size` bytes, whose last piece may cover bytes of the one before it."""
+def _short_runs(size: int, shorter: Any) -> Any:
+    """Make the formula for runs of at least `size` bytes, whose last piece may cover bytes of the one before it.
+
+    Shorter runs are for `shorter`. A run takes few instructions: the time goes into waiting for lines of the source,
+    and a processor waits for as many of them at once as it meets in the few hundred instructions that it looks ahead.
+    """
+    load, store, _ = _ACCESSES[size]
 
     @formula
     def copy(target: Any, source: Any, rows: Any, run: Any, target_step: Any, source_step: Any) -> None:
+        if run < size:
+            shorter(target, source, rows, run, target_step, source_step)
+            return
         last = run - size
         for row in range(rows):
             to, origin = target + row * target_step, source + row * source_step
@@ -135,37 +136,9 @@ def _short_runs(size: int, load: Any, store: Any) -> Any:
     return copy
 
 
-_runs_of_lines = _short_runs(LINE, _load_line, _store_line)
-_runs_of_32 = _short_runs(32, _load_32, _store_32)
-_runs_of_16 = _short_runs(16, _load_16, _store_16)
-_runs_of_8 = _short_runs(8, _load_8, _store_8)
-_runs_of_4 = _short_runs(4, _load_4, _store_4)
-_runs_of_2 = _short_runs(2, _load_2, _store_2)
-_runs_of_1 = _short_runs(1, _load_1, _store_1)
-
-
-@formula
-def copy_short_runs(target: Any, source: Any, rows: Any, run: Any, target_step: Any, source_step: Any) -> None:
-    """Copy runs in few instructions each.
-
-    The time goes into waiting for lines of the source, and a processor waits for as many of them at once as it meets
-    in the few hundred instructions that it looks ahead.
-    """
-    if run >= LINE:
-        _runs_of_lines(target, source, rows, run, target_step, source_step)
-    elif run >= 32:
-        _runs_of_32(target, source, rows, run, target_step, source_step)
-    elif run >= 16:
-        _runs_of_16(target, source, rows, run, target_step, source_step)
-    elif run >= 8:
-        _runs_of_8(target, source, rows, run, target_step, source_step)
-    elif run >= 4:
-        _runs_of_4(target, source, rows, run, target_step, source_step)
-    elif run >= 2:
-        _runs_of_2(target, source, rows, run, target_step, source_step)
-    else:
-        _runs_of_1(target, source, rows, run, target_step, source_step)
-
+copy_short_runs = formula(lambda target, source, rows, run, target_step, source_step: None)  # noqa: ARG005
+for _size in _ACCESSES:
+    copy_short_runs = _short_runs(_size, copy_short_runs)
 
 # --------------------------------------------------------------------------- loops
 

@@ -3,7 +3,7 @@
 A band of the target is as wide as memory likes to be written, and as high as one cache line has items. Its tiles are
 transposed in registers, straight from the source where they can be, into a strip that the first-level cache holds, and
 the rows of the strip leave for the target. Bands follow each other down the target, so the lines of the source are read
-in order, and those of later bands are asked for while this one is transposed.
+in order, and the lines of later bands are prefetched while this one is transposed.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def make_constant() -> CudaKernel:
 
 @cache
 def make_table() -> CudaKernel:
-    """Make the kernel for many arrays: row `i` is what the `i`-th descriptor says."""
+    """Make the kernel for many arrays: row `i` follows the `i`-th descriptor."""
     return CudaKernel("constant_table", _constants, (types.uint64, types.uint32))
 
 

@@ -17,15 +17,7 @@ from numparam.kernels.fill.key import Key, Span, merged
 from numparam.kernels.formula.philox import philox
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
-from numparam.kernels.machine.lanes import (
-    WIDTH,
-    broadcast,
-    first_half,
-    joined,
-    low_word,
-    second_half,
-    select,
-)
+from numparam.kernels.machine.lanes import WIDTH, broadcast, first_half, joined, low_word, second_half, select
 from numparam.kernels.machine.memory import (
     POSITION,
     counters,
@@ -130,15 +122,7 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
         store(out, at, values(words(lanes, lanes >> 32, key), params))
 
     @kernel(f"fill run {distribution} {dtype}")
-    def run(
-        out: Any,
-        start: Any,
-        stop: Any,
-        axes: Any,
-        base: Any,
-        key: Any,
-        params: Any,
-    ) -> None:
+    def run(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
         scratch = np.empty(TILE, items)
         run_length = axes[0, -1]
         at = start
@@ -160,7 +144,7 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
                 until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
                 tiles = min((end - at) // TILE, until_carry)
                 high = broadcast(block >> np.uint64(32), counters(block))
-                # Words are drawn one tile ahead, so that their long chains overlap those of the values: half as long
+                # Words are drawn one tile ahead, so that their long chains overlap the ones of the values: half as long
                 # again.
                 ready = words(counters(block), high, key)
                 for _ in range(tiles):
@@ -196,15 +180,7 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
         store_lanes(out, at, rounding(select(word < 2, select(word == 0, a, b), select(word == 2, c, d))))
 
     @kernel(f"fill gather {distribution} {dtype}")
-    def gather(
-        out: Any,
-        start: Any,
-        stop: Any,
-        axes: Any,
-        base: Any,
-        key: Any,
-        params: Any,
-    ) -> None:
+    def gather(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
         scratch = np.empty(WIDTH, items)
         indices = np.zeros(WIDTH, np.uint64)
         length, step = axes[0, -1], axes[1, -1]

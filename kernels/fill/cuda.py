@@ -55,7 +55,7 @@ parameter."""
 
 
 class Draw(NamedTuple):
-    """What a kernel must know of a distribution beside its formulas."""
+    """What a kernel must know of a distribution besides its formulas."""
 
     parameters: int
     split: bool = False
@@ -100,22 +100,17 @@ def _make_block(distribution: str, dtype: np.dtype[Any]) -> Any:
     return draw
 
 
-@formula
-def _together_1(draw: Any, block: Any, key: Any, params: Any) -> Any:
-    return draw(block, key, params)
+def _together(draw: Any, blocks: int) -> Any:
+    """Make the formula that draws this many blocks, a power of two."""
+    if blocks == 1:
+        return draw
+    half, step = _together(draw, blocks // 2), blocks // 2
 
+    @formula
+    def draw_all(block: Any, key: Any, params: Any) -> Any:
+        return half(block, key, params) + half(block + step, key, params)
 
-@formula
-def _together_2(draw: Any, block: Any, key: Any, params: Any) -> Any:
-    return draw(block, key, params) + draw(block + 1, key, params)
-
-
-@formula
-def _together_4(draw: Any, block: Any, key: Any, params: Any) -> Any:
-    return _together_2(draw, block, key, params) + _together_2(draw, block + 2, key, params)
-
-
-_TOGETHER = {1: _together_1, 2: _together_2, 4: _together_4}
+    return draw_all
 
 
 @cache
@@ -125,7 +120,7 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     item, size = items(0), np.dtype(items).itemsize
     in_line, group = 16 // size, GROUP[size]
     line_mask = min(in_line, 4) - 1
-    draw, together = _make_block(distribution, dtype), _TOGETHER[group // 4]
+    draw = _together(_make_block(distribution, dtype), group // 4)
 
     @formula
     def row(address: Any, count: Any, base: Any, key: Any, params: Any) -> None:
@@ -139,7 +134,7 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
         at = thread(0)
         while holds(at < groups):
             start = at * group - shift  # what comes before the row has a number above any in it
-            values = together(draw, block + widened(at * (group // 4)), key, params)
+            values = draw(block + widened(at * (group // 4)), key, params)
             here = before + widened(at) * (group * size)
             if holds(start < whole):
                 store_line(here, values, item)
@@ -194,15 +189,10 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
 _BITS, _WORD = np.uint32(0), np.uint64(0)
 
 
-@formula
-def _load_word(start: Any) -> Any:
-    return load_item(start, _WORD)
-
-
 @cache
 def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
-    """Make the kernel for many arrays: row `i` is what the `i`-th descriptor says."""
-    write, load = _make_row(distribution, dtype), _load_word
+    """Make the kernel for many arrays: row `i` follows the `i`-th descriptor."""
+    write, load = _make_row(distribution, dtype), formula(lambda start: load_item(start, _WORD))
     load_params = _make_load_params(distribution, dtype)
 
     def table(descriptors: Any, rows: Any, seed: Any) -> None:
@@ -223,24 +213,17 @@ def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
     scalar = np.float64(0) if dtype == np.float64 else np.float32(0)
     load = formula(lambda start: load_item(start, scalar))
 
-    @formula
-    def none(start: Any) -> Any:  # noqa: ARG001
-        return ()
+    def several(words: int) -> Any:
+        """Make the formula that loads this many numbers."""
+        if words == 0:
+            return formula(lambda start: ())  # noqa: ARG005
+        rest, at = several(words - 1), 8 * (words - 1)
+        return formula(lambda start: rest(start) + (load(start + at),))  # noqa: RUF005
 
-    @formula
-    def two(start: Any) -> Any:
-        return load(start), load(start + 8)
-
-    @formula
-    def four(start: Any) -> Any:
-        return load(start), load(start + 8), load(start + 16), load(start + 24)
-
-    @formula
-    def split_and_seven(start: Any) -> Any:
-        upper = load(start + 32), load(start + 40), load(start + 48), load(start + 56)
-        return (load_item(start, _BITS), load(start + 8), load(start + 16), load(start + 24)) + upper  # noqa: RUF005
-
-    return split_and_seven if split else {0: none, 2: two, 4: four}[count]
+    if not split:
+        return several(count)
+    upper = several(count - 1)
+    return formula(lambda start: (load_item(start, _BITS),) + upper(start + 8))  # noqa: RUF005
 
 
 def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
@@ -277,7 +260,7 @@ def _fill_rows(
 ) -> None:
     *outer, length = lengths
     rows = math.prod(outer)
-    if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # seldom: several launches
+    if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # rarely: several launches
         singly = outer and (len(outer) > MAX_OUTER_AXES or length > LAUNCH_LIMIT)
         most = 1 if singly else max(LAUNCH_LIMIT // math.prod(outer[1:]), 1)
         size = math.prod(lengths[1:])

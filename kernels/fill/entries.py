@@ -54,7 +54,7 @@ def truncated_normal(
 ) -> None:
     """Write normal values restricted to the absolute interval [low, high].
 
-    Bounds that are ten sigmas away or more truncate nothing, and the values are those of `normal`.
+    Bounds that are ten sigmas away or more truncate nothing, and the values are the same as from `normal`.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ _READING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 
 MOST_BYTES = 1 << 28
 """Above this size of the directory, kernels of other sources go, the least recently used first. One set has 18 MB."""
 UNUSED_SECONDS = 30 * 24 * 3600
-"""Kernels of other sources that nobody has used for so long are removed."""
+"""Kernels of other sources that were not used for this long are removed."""
 
 
 def _hash_of_sources() -> str:
@@ -60,7 +60,7 @@ def directory() -> Path | None:
             raise PermissionError(f"{found} must be a directory that only its owner, this user, can write")
         with tempfile.TemporaryFile(dir=found):
             pass
-    except (OSError, RuntimeError) as error:  # the latter: there is no home directory
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
         _LOGGER.warning(
             "compiled kernels are not kept on disk: %s; set NUMBA_CACHE_DIR to a directory of your own", error
         )

@@ -82,7 +82,7 @@ class _KernelCache(_Cache):  # type: ignore[misc]
         """Do nothing: names are hashes of content, so no file is ever out of date."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled kernel for a signature, or None when it is not there or damaged."""
+        """Return the compiled kernel for a signature, or None when it is missing or damaged."""
         content = _cache.read(self._path(sig, target_context))
         if content is None:
             return None
@@ -189,7 +189,7 @@ def _names_that_numba_cuda_wants() -> Iterator[None]:
 
 @cache
 def _toolkit() -> str:
-    """Tell CUDA's compiler and linker from those of other releases, however they were installed."""
+    """Identify the release of CUDA's compiler and linker, however they were installed."""
     from cuda import pathfinder
 
     found = [Path(str(pathfinder.load_nvidia_dynamic_lib(name).abs_path)).stat() for name in ("nvvm", "nvJitLink")]
@@ -197,7 +197,7 @@ def _toolkit() -> str:
 
 
 def link(ptx: str, architecture: str) -> tuple[bytes, str]:
-    """Return the code of a kernel for an architecture such as "90", and what the linker says of its registers."""
+    """Return the code of a kernel for an architecture such as "90", and the linker's log, with its registers."""
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
     options = LinkerOptions(arch=f"sm_{architecture}", ptxas_options=["-v"], verbose=True)

@@ -1,7 +1,7 @@
-"""What a CUDA thread can do: the primitives of `_lanes` that are lowered otherwise there, threads, loads and stores.
+"""What a CUDA thread can do: the primitives of `lanes` that are lowered differently there, threads, loads and stores.
 
 A thread computes with ``Lanes(element, 1)``, bare scalars, so it runs the formulas of the CPU as they are. NVVM fuses a
-multiplication and an addition into one fma unless told not to, so every rounded operation is called by the libdevice
+multiplication and an addition into one fma by default, so every rounded operation is called by the libdevice
 name that fixes its rounding. Addresses are 64-bit integers: a kernel takes numbers only.
 
 Nothing here imports ``numba.cuda``; Numba hands these definitions to it when a kernel is compiled.
@@ -30,7 +30,7 @@ LAUNCH_LIMIT = 1 << 31
 """Rows of a launch, and items of a row: threads count both in 32 bits, which hold a few steps of a grid more."""
 
 STREAMED = False
-"""Whether lines of 16 bytes are stored past the caches (``st.global.cs``). What that brings nobody has measured yet."""
+"""Whether lines of 16 bytes are stored past the caches (``st.global.cs``). Not measured yet."""
 
 
 def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
@@ -125,26 +125,23 @@ def _index(doc: str, emit_index: Any) -> Any:
     return intrinsic(prefer_literal=True)(operation)
 
 
+def _emit_register(name: str) -> Any:
+    return lambda builder, axis: _register(builder, name, axis)
+
+
 def _emit_thread(builder: Any, axis: int) -> Any:
-    first = builder.mul(_register(builder, "ctaid", axis), _register(builder, "ntid", axis))
-    return builder.add(first, _register(builder, "tid", axis))
+    return builder.add(_emit_threads(builder, axis, "ctaid"), _register(builder, "tid", axis))
 
 
-def _emit_threads(builder: Any, axis: int) -> Any:
-    return builder.mul(_register(builder, "nctaid", axis), _register(builder, "ntid", axis))
+def _emit_threads(builder: Any, axis: int, blocks: str = "nctaid") -> Any:
+    return builder.mul(_register(builder, blocks, axis), _register(builder, "ntid", axis))
 
 
 thread: Any = _index("Return the number of this thread along an axis of the grid.", _emit_thread)
 threads: Any = _index("Return how many threads there are along an axis of the grid.", _emit_threads)
-block: Any = _index(
-    "Return the number of this block along an axis.", lambda builder, axis: _register(builder, "ctaid", axis)
-)
-blocks: Any = _index(
-    "Return how many blocks there are along an axis.", lambda builder, axis: _register(builder, "nctaid", axis)
-)
-place: Any = _index(
-    "Return the number of this thread in its block.", lambda builder, axis: _register(builder, "tid", axis)
-)
+block: Any = _index("Return the number of this block along an axis.", _emit_register("ctaid"))
+blocks: Any = _index("Return how many blocks there are along an axis.", _emit_register("nctaid"))
+place: Any = _index("Return the number of this thread in its block.", _emit_register("tid"))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -1,7 +1,7 @@
-"""What numparam asks of a CUDA driver, in one place: devices, memory, copies, launches.
+"""All calls of the CUDA driver: devices, memory, copies, launches.
 
-Work on a device is queued on its legacy default stream, so what other libraries queue there comes in the order it was
-asked for. Only copies to the host have a stream of their own, beside which kernels go on.
+Work on a device is queued on its legacy default stream, so it runs in order with the work that other libraries queue
+there. Only copies to the host have a separate stream, so that kernels go on meanwhile.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def count_devices() -> int:
 
 @cache
 def _missing() -> str:
-    """Say which package or library is missing, nothing if none is."""
+    """Return which package or library is missing, or an empty string."""
     for name in _PACKAGES:
         if not _is_installed(name):
             return f"Python package {name!r}"
@@ -91,7 +91,7 @@ def _is_installed(name: str) -> bool:
 
 
 class _Card:
-    """What is asked of a device once."""
+    """What does not change about a device."""
 
     def __init__(self, number: int) -> None:
         from cuda.bindings import driver
@@ -108,7 +108,7 @@ class _Card:
 
 
 class _Current:
-    """Make a card that of the calling thread in a ``with`` block, and then the one again that another library had."""
+    """Make a card current in the calling thread for a ``with`` block, and restore the one of another library."""
 
     __slots__ = ("_before", "_card", "_driver")
 
@@ -155,7 +155,7 @@ class _Loaded:
         return self._launch(self._function, *grid, 1, *block, 1, 0, self._stream, 0, address)[0]
 
     def _new_memory(self) -> tuple[Any, int, Any]:
-        """Return a buffer for the arguments, the address of what tells the driver of it, and what stands there."""
+        """Return a buffer for the arguments, the address of its description for the driver, and the description."""
         packed, size = (ctypes.c_byte * self._arguments.size)(), ctypes.c_size_t(self._arguments.size)
         told = (ctypes.c_void_p * 5)(1, ctypes.addressof(packed), 2, ctypes.addressof(size), 0)
         return packed, ctypes.addressof(told), (told, size)
@@ -179,7 +179,7 @@ class Driver:
         with self._current(device):
             status, free, total = self._driver.cuMemGetInfo()
         if status:
-            raise DeviceMissingError(f"cuda:{device} does not tell its memory: {status}")
+            raise DeviceMissingError(f"cuda:{device} does not report its memory: {status}")
         return int(free), int(total)
 
     def multiprocessors(self, device: int) -> int:
@@ -214,7 +214,7 @@ class Driver:
             If the host has no room.
         """
         try:
-            with self._current(device):  # another one would give memory away to a context that nobody needs
+            with self._current(device):  # another one would give memory away to a context that is not needed
                 buffer = self._core.LegacyPinnedMemoryResource().allocate(nbytes)
         except Exception as error:
             if _OUT_OF_MEMORY not in str(error):
@@ -228,7 +228,7 @@ class Driver:
             self._copy(target, source, nbytes, self._stream)
 
     def fetch(self, device: int, target: int, source: int, nbytes: int, after: Any) -> Any:
-        """Queue a copy to pinned memory after an event, beside what else is queued; return the event of its end."""
+        """Queue a copy to pinned memory after an event, while other work goes on; return the event of its end."""
         with self._current(device) as card:
             card.side_stream.wait(after)
             self._copy(target, source, nbytes, card.side_stream)

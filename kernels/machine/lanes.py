@@ -46,7 +46,7 @@ ELEMENTS: dict[str, tuple[Any, Any]] = {  # name: (LLVM type, the Numba scalar t
 }
 
 _FEATURES = CPU_FEATURES if CPU_FEATURES is not None else get_host_cpu_features()
-_HAS_F16C = "+f16c" in _FEATURES
+HAS_FLOAT16_INSTRUCTION = "+f16c" in _FEATURES
 
 # Philox keeps eight words in flight per lane of 64 bits. Sixteen lanes fill half of the 32 AVX-512 registers; eight
 # lanes half of the 16 AVX2 registers, and more would spill.
@@ -92,7 +92,7 @@ def splat(builder: Any, value: Any, width: int) -> Any:
 
 
 def _to_lanes(context: Any, builder: Any, lanes: Lanes, kind: Any, value: Any) -> Any:
-    """Give a bare number the element type of the lanes beside it, in every lane."""
+    """Give a bare number the element type of the lanes next to it, in every lane."""
     if isinstance(kind, Lanes):
         return value
     return splat(builder, context.cast(builder, value, kind, ELEMENTS[lanes.element][1]), lanes.width)
@@ -291,10 +291,6 @@ def _emit_to_float(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:
     return (builder.sitofp if lanes.element[0] == "i" else builder.uitofp)(x, target)
 
 
-def _emit_bitcast(builder: Any, lanes: Lanes, target: Any, x: Any) -> Any:  # noqa: ARG001
-    return builder.bitcast(x, target)
-
-
 def _emit_word(half: int) -> Callable[[Any, Lanes, Any, Any], Any]:
     """Gather the low (0) or high (1) 32 bits of 64-bit lanes with one two-source shuffle per output register.
 
@@ -319,51 +315,30 @@ def shuffled(width: int) -> list[int]:
     ]
 
 
+def _by(method: str) -> Callable[[Any, Lanes, Any, Any], Any]:
+    """Emit the method of the builder that is called so."""
+    return lambda builder, _lanes, target, x: getattr(builder, method)(x, target)
+
+
+_CUT = "Return the bits of signed integers, cut off towards zero; they must fit."
+
 low_word = _conversion("u64", "u32", "Return the low 32 bits of each lane.", _emit_word(0))
 high_word = _conversion("u64", "u32", "Return the high 32 bits of each lane.", _emit_word(1))
 signed = _conversion("u32", "i32", "Read the same bits as a signed integer.", lambda _b, _l, _t, x: x)
-bits = _conversion("f32", "u32", "Return the IEEE 754 bits.", _emit_bitcast)
-bits64 = _conversion("f64", "u64", "Return the IEEE 754 bits.", _emit_bitcast)
-float_of_bits = _conversion("u32", "f32", "Return the float32 that has these bits.", _emit_bitcast)
-float64_of_bits = _conversion("u64", "f64", "Return the float64 that has these bits.", _emit_bitcast)
+bits = _conversion("f32", "u32", "Return the IEEE 754 bits.", _by("bitcast"))
+bits64 = _conversion("f64", "u64", "Return the IEEE 754 bits.", _by("bitcast"))
+float_of_bits = _conversion("u32", "f32", "Return the float32 that has these bits.", _by("bitcast"))
+float64_of_bits = _conversion("u64", "f64", "Return the float64 that has these bits.", _by("bitcast"))
 to_float32 = _conversion("i32 u32 u64", "f32", "Convert integers, rounding to nearest even.", _emit_to_float)
 to_float64 = _conversion("i32 u32 u64", "f64", "Convert integers, rounding to nearest even.", _emit_to_float)
-sign_extended = _conversion(
-    "u32",
-    "u64",
-    "Return the bits of signed words as signed 64-bit integers.",
-    lambda builder, _lanes, target, x: builder.sext(x, target),
-)
-signed_to_float32 = _conversion(
-    "u64", "f32", "Convert the bits of signed integers.", lambda builder, _lanes, target, x: builder.sitofp(x, target)
-)
-signed_to_float64 = _conversion(
-    "u64", "f64", "Convert the bits of signed integers.", lambda builder, _lanes, target, x: builder.sitofp(x, target)
-)
-truncated32 = _conversion(
-    "f32 f64",
-    "u32",
-    "Return the bits of signed integers, cut off towards zero; they must fit.",
-    lambda builder, _lanes, target, x: builder.fptosi(x, target),
-)
-truncated64 = _conversion(
-    "f32 f64",
-    "u64",
-    "Return the bits of signed integers, cut off towards zero; they must fit.",
-    lambda builder, _lanes, target, x: builder.fptosi(x, target),
-)
-rounded = _conversion(
-    "f64", "f32", "Round to nearest even.", lambda builder, _lanes, target, x: builder.fptrunc(x, target)
-)
-extended = _conversion(
-    "f32", "f64", "Return the same numbers as float64.", lambda builder, _lanes, target, x: builder.fpext(x, target)
-)
-widened = _conversion(
-    "u32",
-    "u64",
-    "Return the 32-bit words as 64-bit integers.",
-    lambda builder, _lanes, target, x: builder.zext(x, target),
-)
+sign_extended = _conversion("u32", "u64", "Return the bits of signed words as signed 64-bit integers.", _by("sext"))
+signed_to_float32 = _conversion("u64", "f32", "Convert the bits of signed integers.", _by("sitofp"))
+signed_to_float64 = _conversion("u64", "f64", "Convert the bits of signed integers.", _by("sitofp"))
+truncated32 = _conversion("f32 f64", "u32", _CUT, _by("fptosi"))
+truncated64 = _conversion("f32 f64", "u64", _CUT, _by("fptosi"))
+rounded = _conversion("f64", "f32", "Round to nearest even.", _by("fptrunc"))
+extended = _conversion("f32", "f64", "Return the same numbers as float64.", _by("fpext"))
+widened = _conversion("u32", "u64", "Return the 32-bit words as 64-bit integers.", _by("zext"))
 
 
 def float16_bits(x: F32) -> U32:
@@ -379,13 +354,11 @@ def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
     return builder.zext(builder.bitcast(builder.fptrunc(x, half), word), result)
 
 
-HAS_FLOAT16_INSTRUCTION = _HAS_F16C
-
 # --------------------------------------------------------------------------- width
 
 
 def joined(a: Any, b: Any) -> Any:
-    """Return lanes twice as wide: those of `a`, then those of `b`."""
+    """Return lanes twice as wide: first `a`, then `b`."""
     return _only_in_formulas(a, b)
 
 

@@ -1,4 +1,4 @@
-"""Gather and scatter of rows, such as those of an embedding table."""
+"""Gather and scatter of rows, such as the rows of an embedding table."""
 
 from __future__ import annotations
 
