@@ -32,9 +32,9 @@ def having(language: str) -> list[str]:
     return [page for page in PAGES if blocks(page, language)]
 
 
-PROGRAMS = [
-    pytest.param(program, id=f"{page}-{number}") for page in PAGES for number, program in enumerate(blocks(page, "py"))
-]
+# A program that is on two pages runs once.
+NAMED = {program: f"{page}-{number}" for page in reversed(PAGES) for number, program in enumerate(blocks(page, "py"))}
+PROGRAMS = [pytest.param(program, id=name) for program, name in NAMED.items()]
 
 
 @pytest.mark.parametrize("page", having("python"))
