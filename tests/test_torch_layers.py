@@ -128,7 +128,6 @@ def test_subclasses_start_like_their_class() -> None:
         (OwnReset(2, 3), "'bias' of shape (3,)", "OwnReset"),
         (WithToken(), "'token' of shape (1, 3)", "WithToken"),
         (nn.ParameterList([torch.zeros(2)]), "'0' of shape (2,)", "ParameterList"),
-        (nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)), "original0' of shape (3, 1)", "ParametrizationList"),
     ],
 )
 def test_what_torch_does_not_initialise_needs_a_rule(module: Any, first: str, kind: str) -> None:
@@ -141,6 +140,67 @@ def test_what_torch_does_not_initialise_needs_a_rule(module: Any, first: str, ki
     assert all(map(torch.equal, before, module.parameters()))
     init_(module, {"*": Normal(0.02)}, seed=0)
     assert not any(map(torch.equal, before, module.parameters()))
+
+
+# --------------------------------------------------------------------------- weights that are computed
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated", "ignore:.*spectral_norm.* is deprecated")
+@pytest.mark.parametrize("by", ["cpu", "meta"])
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+def test_weight_norm_starts_with_the_weight_of_the_layer(norm: Any, by: str) -> None:
+    layer, bare = nn.Sequential(nn.Conv1d(6, 4, 3, device=by)), nn.Sequential(nn.Conv1d(6, 4, 3))
+    if by == "meta" and norm is nn.utils.weight_norm:
+        pytest.skip("torch computes the weight at once")
+    layer[0] = norm(layer[0])
+    report = init_(layer, seed=0, device="cpu")
+    init_(bare, seed=0)
+    assert report.left == []
+    layer(torch.ones(1, 6, 5))  # the old one computes the weight before a call
+    assert torch.allclose(layer[0].weight, bare[0].weight, rtol=1e-6)
+    assert torch.equal(layer[0].bias, bare[0].bias)
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.* is deprecated")
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_spectral_norm_starts_with_the_weight_of_the_layer(norm: Any) -> None:
+    layer, bare = norm(nn.Linear(6, 4)), nn.Linear(6, 4)
+    init_(layer, seed=0)
+    init_(bare, seed=0)
+    first = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    assert any(torch.equal(tensor, bare.weight) for tensor in first.values())
+    init_(layer, seed=0)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in layer.state_dict().items())
+    for _ in range(30):
+        layer(torch.ones(1, 6))
+    assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("trivial", [True, False])
+def test_orthogonal_weights_start_orthogonal(trivial: bool) -> None:
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4), use_trivialization=trivial)
+    init_(layer, seed=0)
+    first = layer.weight.detach().clone()
+    assert torch.allclose(first @ first.T, torch.eye(4), atol=1e-5)
+    init_(layer, seed=0)
+    assert torch.equal(layer.weight, first)
+    init_(layer, seed=1)
+    assert not torch.equal(layer.weight, first)
+
+
+def test_a_parametrization_does_not_run() -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, weight: Any) -> Any:
+            Counting.calls += 1
+            return weight
+
+    layer = nn.Linear(3, 2)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Counting())
+    Counting.calls = 0
+    init_(layer, {"*original": 1}, seed=0)
+    assert Counting.calls == 0
 
 
 def test_rules_decide_before_layers() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,6 +68,27 @@ def _checked(rename: Callable[[str], str]) -> Callable[[str], str]:
         return new
 
     return call
+
+
+@contextmanager
+def untied(module: torch.nn.Module, prefix: str, ties: Mapping[str, str]) -> Iterator[None]:
+    """Take shared parameters out of the modules that borrow them, so that the code of the owner decides the values."""
+    lent = []
+    by_name = {
+        inside + key: (part, key, parameter)
+        for inside, part, _ in (modules(module, prefix) if ties else ())
+        for key, parameter in part._parameters.items()
+    }
+    for target, source in ties.items():
+        part, key, parameter = by_name.get(target, (None, "", None))
+        if part is not None and parameter is not None and parameter is by_name.get(source, (None, "", None))[2]:
+            lent.append((part, key, parameter))
+            part._parameters[key] = torch.nn.Parameter(torch.empty(parameter.shape, device="meta"))
+    try:
+        yield
+    finally:
+        for part, key, parameter in lent:
+            part._parameters[key] = parameter
 
 
 def tied(module: torch.nn.Module, prefix: str = "") -> dict[str, str]:

@@ -76,7 +76,16 @@ def _uniform(inputs: int) -> Initializer:
 
 
 def _affine(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return _uniform(math.prod(layer.weight.shape[1:])) if name in ("weight", "bias") else None
+    return _uniform(math.prod(_shape(layer)[1:])) if name in ("weight", "bias") else None
+
+
+def _shape(layer: Any) -> torch.Size:
+    """Return the shape of the weight, which may be computed: by a parametrization, which reading it would run."""
+    if "parametrizations" in layer._modules and "weight" in layer.parametrizations:
+        parameters = layer.parametrizations["weight"]
+        return (parameters.original if parameters.is_tensor else parameters.original1).shape
+    computed = (layer._parameters.get(key) for key in ("weight", "weight_v", "weight_orig"))
+    return next(weight.shape for weight in computed if weight is not None)
 
 
 def _bilinear(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:

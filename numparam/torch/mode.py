@@ -19,7 +19,7 @@ from numparam.torch.filling import Fill
 from numparam.torch.memory import dtype_of
 from numparam.torch.seeing import arguments
 from numparam.torch.shards import held_part
-from numparam.torch.tracking import Part, Tracked, Tracker, tracked
+from numparam.torch.tracking import Part, Tracked, Tracker, full, tracked
 from numparam.torch.walk import Place, places
 
 _METHODS = {getattr(torch.Tensor, name): name for name in draws.METHODS}
@@ -118,6 +118,16 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             self.tracker.add(orphan)
             part = self.tracker.find(tensor)
         return part
+
+    def orphan(self, tensor: torch.Tensor) -> Tracked | None:
+        """Return what was written to a parameter that was made inside the block."""
+        found = self._orphans.get(id(tensor))
+        return None if found is None else found[1]
+
+    def named(self, name: str, tensor: torch.Tensor, how: Initializer) -> torch.Tensor:
+        """Fill an ordinary tensor with the values of a name."""
+        Fill(name, tensor, tensor, Region.full(tuple(tensor.shape)), how, self.seed).run()
+        return tensor
 
     def _draw(self, tensor: torch.Tensor, how: Initializer) -> None:
         """Fill a temporary tensor from the stream of the module that made it, and of the call."""
@@ -222,7 +232,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                 part.out.copy_(scratch.as_strided(part.out.shape, part.out.stride(), at))
             else:
                 Fill(name, part.out, part.out, part.region, how, self.seed).run()
-        torch.autograd.graph.increment_version(item.place.tensor)
+        torch.autograd.graph.increment_version(item.place.current)
         item.cover(part)
         item.how = how if part.whole else item.how
         item.version = item.local._version
@@ -231,6 +241,13 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         if draws.needs_axes(how) and part.inner.size and part.inner.full_shape != part.shape and not part.whole:
             raise StateError(f"{how!r} needs all of a part, found a view of a shard")
         how.check(part.shape, dtype)
+
+    def replaced(self, owner: torch.nn.Module) -> None:
+        """Note that the parameters of a module have other memory, with their values."""
+        for item in self.tracker.all:
+            if item.place.owner is owner and item.place.key in owner._parameters:
+                self.tracker.moved(item)
+                item.written, item.how = True, "computed"
 
     def keep(self, item: Tracked) -> None:
         """Keep what is in the memory of a tensor, to give it back after an error."""
@@ -251,13 +268,12 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             return
         item.start = None
         if isinstance(start, Initializer):
-            full = Part(item, item.shape, item.local, item.region, item.region, 0, item.region.size, whole=True)
-            self.write(full, start)
+            self.write(full(item), start)
             return
         before, self.protected = self.protected, True
         try:
             with self:
-                start()
+                start(self)
         finally:
             self.protected = before
 
@@ -278,10 +294,10 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             return func(*args, **named)
         if name == "__setitem__" and found and (standing or is_sharded) and found[0][0] is args[0]:
             part = self._parts("__getitem__", args[:2], {})
-            self._copy(part, args[2])
+            self.copy(part, args[2])
             return None
         if name == "copy_" and found and tensors[0] is found[0][0] and (standing or is_sharded or self.protected):
-            return self._copy(*args, **named)
+            return self.copy(*args, **named)
         if standing:
             raise StateError(
                 f"{name} reads or writes a part of the sharded parameter {standing[0].name!r}, which only random "
@@ -307,7 +323,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             part.tracked.how = "computed"
         return result
 
-    def _copy(self, target: torch.Tensor, values: Any, *_: Any, **__: Any) -> torch.Tensor:
+    def copy(self, target: torch.Tensor, values: Any, *_: Any, **__: Any) -> torch.Tensor:
         """Copy the part of this rank, of values that all ranks have."""
         part = self.tracker.find(target)
         if part is None:
@@ -339,11 +355,11 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         if self.protected and item.written:
             return
         if hasattr(tensor, "device_mesh") and not hasattr(values, "device_mesh"):
-            self._copy(tensor, values)
+            self.copy(tensor, values)
             return
         self.keep(item)
         tensor.data = values
-        if tensor is item.place.tensor:
+        if tensor is item.place.current:
             self.tracker.moved(item)
         item.written, item.how = True, "computed"
 
@@ -388,7 +404,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
 
     def adopt(self, module: torch.nn.Module, prefix: str, rename: Callable[[str], str]) -> None:
         """Give their values to the parameters that were made inside the block, now that they have names."""
-        known = {id(item.place.tensor) for item in self.tracker.all if item.log is None}
+        known = {id(item.place.current) for item in self.tracker.all if item.log is None}
         for place in places(module, prefix):
             if id(place.tensor) in known:
                 continue

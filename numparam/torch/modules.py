@@ -12,10 +12,11 @@ import torch
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
 from numparam.initializer import Initializer, Unset
 from numparam.rules import RuleError, Rules
-from numparam.torch import layers
+from numparam.torch import layers, parametrized
+from numparam.torch.constructor import built_again, is_configurable, start_as
 from numparam.torch.drawing import module_names
 from numparam.torch.filling import Fill, common_seed, fill_all, plan
-from numparam.torch.identity import Rename, renaming, tied
+from numparam.torch.identity import Rename, renaming, tied, untied
 from numparam.torch.mode import Drawing
 from numparam.torch.own import Start, start_of, starts
 from numparam.torch.report import Report, row
@@ -142,16 +143,18 @@ class _Init:
         ties: Mapping[str, str],
     ) -> None:
         self.module, self.prefix, self.seed, self.own, self.moved = module, prefix, seed, own, moved
+        self.ties = ties
         self.starts, self.adapters = starts(module, prefix) if own.layers else ([], [])
         self.chosen: list[tuple[Place, Initializer, str]] = []
         self.left: list[Place] = []
         self.covered: list[tuple[Place, Start]] = []
         self.order: list[Place] = []
+        self.given: dict[int, str] = {}
         self.copies: list[tuple[Place, Place, bool]] = []
         """A place, the one whose values it gets, and whether to make them one parameter again."""
-        self._choose(ties)
+        self._choose()
 
-    def _choose(self, ties: Mapping[str, str]) -> None:
+    def _choose(self) -> None:
         """Give every parameter and buffer its initializer, the code that starts it, or leave it as it is."""
         covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
         unknown: list[Place] = []
@@ -159,12 +162,15 @@ class _Init:
         for found in places(self.module, self.prefix):
             given, place = found.name, found._replace(name=self.moved(found.name))
             self.order.append(place)
+            self.given[id(place)] = given
             known = first.setdefault(place.name, (given, place))
             if known[1] is not place and given != known[0]:
-                self._same(place, given, *known[::-1], given in ties)
+                self._same(place, given, *known[::-1], given in self.ties)
                 continue
             choice = self.own.find(place)
             start = next((covering[id(part)] for _, part in reversed(place.around) if id(part) in covering), None)
+            if start is None and self.own.layers:
+                start = parametrized.start_of(place)
             if choice is None and start is not None:
                 self.covered.append((place, start))
                 continue
@@ -216,7 +222,7 @@ class _Init:
             by_start = {id(place): start.rule for place, start in self.covered}
             for item in mode.tracker.all:
                 if id(item.place) in by_start and item.written:
-                    tensor, rule = _current(item.place), by_start[id(item.place)]
+                    tensor, rule = item.place.current, by_start[id(item.place)]
                     rows[id(item.place)] = row(item.name, tensor, item.local, item.how, rule)
         self._copy()
         filled = [rows[id(place)] for place in self.order if id(place) in rows]
@@ -242,7 +248,7 @@ class _Init:
         return choice is not None
 
     def _plan(self) -> list[Fill]:
-        return [plan(place.name, _current(place), init, self.seed) for place, init, _ in self.chosen]
+        return [plan(place.name, place.current, init, self.seed) for place, init, _ in self.chosen]
 
     def _run_own(self, undo: ExitStack, was_meta: set[int]) -> Drawing | None:
         """Run the code of the model that starts what no rule and no layer does."""
@@ -254,26 +260,48 @@ class _Init:
         mode.kept = {item: None for item in items if id(item.place) in was_meta}
         undo.callback(mode.give_back)
         needed = {id(start.module) for _, start in self.covered}
-        with seeing(mode, mode.uncaught):
+        with seeing(mode, mode.uncaught), untied(self.module, self.prefix, self.ties):
             for start in [*self.starts, *self.adapters]:
                 if id(start.module) in needed:
-                    start.run()
-        covered = {id(place) for place, _ in self.covered}
-        for item in items:
-            if id(item.place) in covered:
-                mode.ensure(item)
+                    start.run(mode)
+            self._as_constructed(mode)
+            covered = {id(place) for place, _ in self.covered}
+            for item in items:
+                if id(item.place) in covered:
+                    mode.ensure(item)
         return mode
+
+    def _as_constructed(self, mode: Drawing) -> None:
+        """Write what the code of a model did not, as the constructor of the model does."""
+        by_place = {id(item.place): item for item in mode.tracker.all}
+        for start in self.starts:
+            missing = [by_place[id(place)] for place, by in self.covered if by is start and id(place) in by_place]
+            missing = [item for item in missing if not item.written and parametrized.start_of(item.place) is None]
+            if not missing or not is_configurable(start.module):
+                continue
+            made = built_again(start.module, self.seed)
+            for item in missing:
+                inside = next(prefix for prefix, part in item.place.around if part is start.module)
+                found = made.get(self.given[id(item.place)].removeprefix(inside))
+                if found is not None:
+                    start_as(mode, item, found)
 
     def _track(self, place: Place) -> Tracked | None:
         try:
-            item = tracked(place._replace(tensor=_current(place)), place.name)
+            item = tracked(place._replace(tensor=place.current), place.name)
         except (NumparamError, RuntimeError, NotImplementedError):  # a tensor whose memory nobody can follow
             return None
         item.place = place
+        computed = parametrized.start_of(place)
+        if computed is not None:
+            item.start = computed.run
+            return item
         covering = {id(start.module) for start in [*self.starts, *self.adapters]}
         for _, part in reversed(place.around):
             if id(part) in covering:
                 break
+            if is_of(part, "PreTrainedModel", "transformers"):  # which the one around it starts
+                continue
             inner = start_of(part)
             if inner is not None:
                 item.start = inner.run
@@ -306,7 +334,7 @@ class _Init:
         """Give tied parameters their common values, and make those one parameter that the model says are."""
         with torch.no_grad():
             for place, source, is_tied in self.copies:
-                target, values = _current(place), _current(source)
+                target, values = place.current, source.current
                 target.copy_(values)
                 if is_tied and not hasattr(target, "device_mesh") and not hasattr(values, "device_mesh"):
                     place.owner._parameters[place.key] = values
@@ -321,13 +349,6 @@ def _unknown(unknown: list[Place]) -> str:
         "neither a layer of torch nor declares an initialisation that writes it, such as init_weights or "
         f'reset_parameters; give a rule, such as rules={{"{place.name}": Normal(0.02)}}'
     )
-
-
-def _current(place: Place) -> torch.Tensor:
-    """Return the tensor at a place, without computing a parametrized one."""
-    found = place.owner._parameters.get(place.key)
-    tensor: torch.Tensor = place.owner._buffers[place.key] if found is None else found
-    return tensor
 
 
 def _is_raw(place: Place) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from numparam.rules import RuleError
+from numparam.torch.mode import Drawing
 from numparam.torch.walk import is_of, modules
 
 METHODS = (
@@ -29,7 +31,7 @@ class Start(NamedTuple):
     """The start of a module and of all that is in it."""
 
     module: torch.nn.Module
-    run: Callable[[], Any]
+    run: Callable[[Drawing], Any]
     rule: str
     """The class and its method."""
 
@@ -60,7 +62,9 @@ def start_of(module: torch.nn.Module) -> Start | None:
     """Return the start that the class of a module declares, None if it is a layer of torch or declares none."""
     kind = type(module)
     if is_of(module, "PreTrainedModel", "transformers"):
-        return Start(module, lambda: _transformers(module), f"{kind.__qualname__}._init_weights")
+        return Start(module, lambda _: _transformers(module), f"{kind.__qualname__}._init_weights")
+    if is_of(module, "ModelMixin", "diffusers"):
+        return Start(module, lambda _: None, f"{kind.__qualname__}.__init__")
     for name in METHODS:
         owner = next((base for base in kind.__mro__ if name in vars(base)), None)
         if owner is None or owner.__module__.split(".")[0] == "torch":
@@ -74,10 +78,14 @@ def start_of(module: torch.nn.Module) -> Start | None:
         ]
         rule = f"{kind.__qualname__}.{name}"
         if not needed:
-            return Start(module, method, rule)
+            return Start(module, _without_mode(method), rule)
         if len(needed) == 1 and (needed[0].name in ("module", "m", "layer") or "Module" in str(needed[0].annotation)):
-            return Start(module, lambda method=method: module.apply(method), rule)  # type: ignore[misc]
+            return Start(module, _without_mode(partial(module.apply, method)), rule)
     return None
+
+
+def _without_mode(method: Callable[[], Any]) -> Callable[[Drawing], Any]:
+    return lambda _: method()
 
 
 def _transformers(model: Any) -> None:
@@ -92,14 +100,19 @@ def _transformers(model: Any) -> None:
                 for inside in child.modules() if name != "base_layer" else ():
                     inside._is_hf_initialized = True  # PEFT starts it
     if hasattr(model, "initialize_weights"):
-        model.initialize_weights()
+        # The class that FSDP2 makes is not of transformers, whose code then skips modules without parameters.
+        vars(model)["is_custom_code"] = lambda: False
+        try:
+            model.initialize_weights()
+        finally:
+            del vars(model)["is_custom_code"]
     else:
         with torch.no_grad():
             model.apply(model._init_weights)
 
 
-def _lora(layer: Any, configs: Any) -> Callable[[], None]:
-    def run() -> None:
+def _lora(layer: Any, configs: Any) -> Callable[[Drawing], None]:
+    def run(_: Drawing) -> None:
         for adapter in dict.fromkeys([*layer.lora_A, *getattr(layer, "lora_embedding_A", ())]):
             how = getattr(configs.get(adapter), "init_lora_weights", True)
             if not isinstance(how, bool) and how != "gaussian":

@@ -63,7 +63,7 @@ class Tracked:
     local: torch.Tensor
     region: Region
     """Of the full tensor, that `local` holds."""
-    start: Initializer | Callable[[], None] | None = None
+    start: Initializer | Callable[[Any], Any] | None = None
     """What fills it where nothing else does."""
     written: bool = False
     how: Initializer | str = "computed"
@@ -154,8 +154,10 @@ class Tracker:
 
     def moved(self, item: Tracked) -> None:
         """Take the memory that ``tensor.data = ...`` has given to a tensor."""
-        tensor = getattr(item.place.owner, item.place.key)
-        self._by_memory.get(_memory(item.local), [item]).remove(item)
+        tensor = item.place.current
+        for known in self._by_memory.values():
+            if item in known:
+                known.remove(item)
         item.local, item.region = held_part(tensor)
         self._by_memory.setdefault(_memory(item.local), []).append(item)
 
@@ -198,19 +200,17 @@ class Tracker:
             return _part_of_shard(item, self._standing[id(tensor)][2])
         shape = tuple(tensor.shape)
         local: Any = getattr(tensor, "_local_tensor", tensor)
-        full = item.region.full_shape
         is_local = local.shape == item.local.shape and local.stride() == item.local.stride()
-        if is_local and shape == full and local.storage_offset() == item.local.storage_offset():
-            return Part(item, full, item.local, item.region, item.region, 0, math.prod(full), whole=True)
+        is_local = is_local and local.storage_offset() == item.local.storage_offset()
+        # What the rank holds, written as if it were the full tensor, counts as all: all ranks together write all of it.
+        if is_local and shape in (item.shape, tuple(local.shape)):
+            return full(item)
         if local.dtype != item.local.dtype:
             return None
         region = _strided(item, local)
         base, steps = (0, ()) if region is None else region.span()
         stop = base + 1 + sum(step * (length - 1) for step, length in zip(steps, local.shape, strict=False))
         inner = Region.full(tuple(local.shape))
-        if is_local and shape == tuple(local.shape) and local.storage_offset() == item.local.storage_offset():
-            # What the rank holds, written as if it were the full tensor: all ranks together write all of it.
-            return Part(item, full, item.local, item.region, item.region, 0, math.prod(full), whole=True)
         return Part(item, shape, local, region, inner, base, stop)
 
 
@@ -218,6 +218,11 @@ def tracked(place: Place, name: str | None = None) -> Tracked:
     """Track the tensor of a place under the name of its stream."""
     local, region = held_part(place.tensor)
     return Tracked(place, place.name if name is None else name, local, region)
+
+
+def full(item: Tracked) -> Part:
+    """Return all of a tensor as a part."""
+    return Part(item, item.shape, item.local, item.region, item.region, 0, math.prod(item.shape), whole=True)
 
 
 def _memory(tensor: torch.Tensor) -> int:

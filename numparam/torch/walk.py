@@ -44,6 +44,15 @@ class Place(NamedTuple):
     """The modules around it, the outermost first, each with the prefix of the names in it."""
 
     @property
+    def current(self) -> torch.Tensor:
+        """Return the tensor that is there now; it does not compute a parametrized one."""
+        found: Any = self.owner._parameters.get(self.key)
+        if found is None:
+            found = self.owner._buffers.get(self.key)
+        tensor: torch.Tensor = self.tensor if found is None else found
+        return tensor
+
+    @property
     def is_parameter(self) -> bool:
         """Whether it is a parameter, not a buffer."""
         return isinstance(self.tensor, torch.nn.Parameter)

@@ -1,0 +1,187 @@
+"""The ranks of the tests of `numparam.torch.drawing` with several processes; `test_torch_ranks.py` says how many.
+
+Every case starts a sharded model by its own code, and compares each part with what one process gives the full model.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from numparam.torch import drawing, init_
+
+SEED = 11
+SIZE = int(sys.argv[1])
+CASES: list[Callable[[], None]] = []
+SHARDED = (
+    *("LlamaForCausalLM", "LlamaForCausalLM tied", "MixtralForCausalLM", "Qwen3NextForCausalLM", "GPT2LMHeadModel"),
+    *("BertForMaskedLM", "T5ForConditionalGeneration", "MambaForCausalLM", "DeepseekV3ForCausalLM"),
+    *("GptOssForCausalLM", "Dinov2Model", "ResNetModel", "BloomForCausalLM", "CLIPModel"),
+)
+
+
+def case(test: Callable[[], None]) -> Callable[[], None]:
+    CASES.append(test)
+    return test
+
+
+def has_transformers() -> bool:
+    return find_spec("transformers") is not None
+
+
+def same(sharded: Any, full: Any, where: Any) -> None:
+    """Compare the part of this rank with that of the full tensor, bit for bit."""
+    if hasattr(sharded, "device_mesh"):
+        full = distribute_tensor(full.detach(), sharded.device_mesh, sharded.placements).to_local()
+        sharded = sharded.to_local()
+    assert sharded.shape == full.shape or not sharded.numel() + full.numel(), where
+    assert sharded.detach().contiguous().numpy().tobytes() == full.detach().contiguous().numpy().tobytes(), where
+
+
+def same_modules(sharded: nn.Module, full: nn.Module, where: str) -> None:
+    parts = {**dict(sharded.named_parameters()), **dict(sharded.named_buffers())}
+    for name, tensor in [*full.named_parameters(), *full.named_buffers()]:
+        same(parts[name], tensor, (where, name))
+
+
+def world(*lengths: int) -> DeviceMesh:
+    return init_device_mesh("cpu", lengths, mesh_dim_names=("dp", "tp")[: len(lengths)])
+
+
+@case
+def models_of_transformers_have_the_values_of_one_process() -> None:
+    if not has_transformers():
+        return
+    from torch_models import MODELS
+
+    for name in SHARDED:
+        with torch.device("meta"):
+            full, model = MODELS[name](), MODELS[name]()
+        init_(full, seed=SEED, device="cpu")
+        for part in reversed(list(model.modules())):  # the inner ones first
+            if isinstance(part, nn.ModuleList):
+                for layer in part:
+                    fully_shard(layer)
+        fully_shard(model)
+        with CommDebugMode() as communication:
+            init_(model, seed=SEED, device="cpu")
+        assert communication.get_total_counts() == 0, name
+        same_modules(model, full, name)
+
+
+@case
+def tensor_parallel_and_fsdp_together() -> None:
+    if SIZE != 4 or not has_transformers():
+        return
+    from torch_models import MODELS
+
+    mesh = world(2, 2)
+    with torch.device("meta"):
+        full, model = MODELS["LlamaForCausalLM"](), MODELS["LlamaForCausalLM"]()
+    init_(full, seed=SEED, device="cpu")
+    for layer in model.model.layers:
+        names = {f"self_attn.{kind}_proj": ColwiseParallel() for kind in "qkv"}
+        names |= {"self_attn.o_proj": RowwiseParallel(), "mlp.down_proj": RowwiseParallel()}
+        names |= {"mlp.gate_proj": ColwiseParallel(), "mlp.up_proj": ColwiseParallel()}
+        parallelize_module(layer, mesh["tp"], names)
+        fully_shard(layer, mesh=mesh["dp"])
+    fully_shard(model, mesh=mesh["dp"])
+    model.to_empty(device="cpu")
+    init_(model, seed=SEED)
+    parts = dict(model.named_parameters())
+    for name, tensor in full.named_parameters():
+        if "_proj" not in name:
+            same(parts[name], tensor, name)
+            continue
+        dp, tp = mesh.get_coordinate() or [0, 0]
+        axis = 1 if "o_proj" in name or "down_proj" in name else 0
+        part = tensor.chunk(2, axis)[tp].chunk(2, 0)[dp]
+        assert torch.equal(parts[name].to_local(), part), name
+
+
+class Parts(nn.Module):
+    """Write parts of parameters in many ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(9, 8))
+        self.experts = nn.Parameter(torch.empty(5, 4, 8))
+        self.decay = nn.Parameter(torch.empty(9))
+        self.embed = nn.Embedding(9, 4, padding_idx=3)
+
+    def reset_parameters(self) -> None:
+        for expert in self.experts:
+            nn.init.kaiming_uniform_(expert, a=5**0.5)
+        with torch.no_grad():
+            for part in self.weight.chunk(3):
+                nn.init.orthogonal_(part)
+            self.weight[2] = torch.rand(8)
+            self.weight[4:6, ::2].fill_(7)
+            self.weight *= 2
+            self.weight[:, 1].normal_()
+            self.decay.copy_(torch.empty_like(self.decay).uniform_(1, 16))
+            self.decay.mul_(torch.arange(9.0))
+            self.experts.data[1, 2:].zero_()
+            nn.init.trunc_normal_(self.embed.weight, std=0.5)
+            self.embed.weight[self.embed.padding_idx].zero_()
+
+
+@case
+def parts_of_sharded_parameters() -> None:
+    full = Parts()
+    with drawing(full, SEED):
+        full.reset_parameters()
+    for axis in (0, 1):
+        with torch.device("meta"):
+            model = Parts()
+        fully_shard(model, shard_placement_fn=lambda tensor, axis=axis: Shard(min(axis, tensor.ndim - 1)))
+        model.to_empty(device="cpu")
+        with CommDebugMode() as communication, drawing(model, SEED) as report:
+            model.reset_parameters()
+        assert communication.get_total_counts() == 0
+        assert (report.left, report.uncaught) == ([], [])
+        same_modules(model, full, f"axis {axis}")
+
+
+@case
+def ties_that_to_empty_breaks_are_equal_again() -> None:
+    if not has_transformers():
+        return
+    from torch_models import MODELS
+
+    for name in ("LlamaForCausalLM tied", "T5ForConditionalGeneration"):
+        with torch.device("meta"):
+            model = MODELS[name]()
+        fully_shard(model)
+        model.to_empty(device="cpu")
+        init_(model, seed=SEED)
+        head, embedding = model.lm_head.weight, model.get_input_embeddings().weight
+        assert torch.equal(head.full_tensor(), embedding.full_tensor()), name
+
+
+def run(rank: int, store: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=SIZE, timeout=timedelta(seconds=300)
+    )
+    for test in CASES:
+        test()
+        if rank == 0:
+            print(f"passed {test.__name__}", flush=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    torch.multiprocessing.start_processes(run, (sys.argv[2],), nprocs=SIZE, start_method="fork")
