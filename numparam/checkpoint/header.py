@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from numparam import dtypes
-from numparam.checkpoint.limits import MAX_AXES, MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_JSON_ITEMS, MAX_NAME
+from numparam.checkpoint.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_JSON_ITEMS, MAX_NAME
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.entry import Entry
 from numparam.errors import CheckpointError, CheckpointFileError, MissingFileError
+from numparam.indexing.region import MAX_AXES
 from numparam.text import printable, shown
 
 

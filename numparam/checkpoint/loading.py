@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from numparam.parameter import Parameter
 from numparam.progress import Progress, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
+from numparam.text import printable, shown
 
 _LOGGER = logging.getLogger("numparam")
+_SHOWN = 100
 _CACHE_MARK = ".__param_key__"
 
 
@@ -198,7 +201,9 @@ class LoadReport(tuple[list[str], list[str]]):
     def __str__(self) -> str:
         if not self.skipped:
             return "everything was loaded"
-        return "\n".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+        lines = [printable(f"{name}: {reason}", 300) for name, reason in islice(self.skipped.items(), _SHOWN)]
+        more = len(self.skipped) - _SHOWN
+        return "\n".join(lines if more <= 0 else [*lines, f"and {more} more"])
 
 
 def load_param_into_net(
@@ -342,9 +347,9 @@ def _prefixes(argument: str, prefix: Any) -> tuple[str, ...]:
         return ()
     prefixes = (prefix,) if isinstance(prefix, str) else prefix
     if not isinstance(prefixes, list | tuple) or not all(isinstance(item, str) for item in prefixes):
-        raise ArgumentTypeError(f"{argument} is a str or a list of str, found {prefix!r}")
+        raise ArgumentTypeError(f"{argument} is a str or a list of str, found {shown(prefix)}")
     if not prefixes or not all(prefixes):
-        raise ArgumentValueError(f"{argument} needs at least one prefix, and none may be empty; found {prefix!r}")
+        raise ArgumentValueError(f"{argument} needs at least one prefix, and none may be empty; found {shown(prefix)}")
     return tuple(prefixes)
 
 
@@ -364,7 +369,7 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
     for name, content in _record(checkpoint, RECIPES).items():
         if checkpoint.metadata.get(STREAM) != str(STREAM_VERSION):
             raise CheckpointError(
-                f"{path}: its recipes are for random stream {checkpoint.metadata.get(STREAM)!r}; "
+                f"{path}: its recipes are for random stream {shown(checkpoint.metadata.get(STREAM))}; "
                 f"this numparam makes the values of stream {STREAM_VERSION}"
             )
         if name in checkpoint.entries:
@@ -377,7 +382,7 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
     _set_flags(path, found, _record(checkpoint, FLAGS))
     for name, text in _record(checkpoint, TEXTS).items():
         if not isinstance(text, str) or name in found:
-            raise CheckpointError(f"{path}: {name!r} is no text, or stands twice")
+            raise CheckpointError(f"{path}: {name!r} is not a text, or is a duplicate")
         if wanted(name):
             found[name] = text
     return found
@@ -394,7 +399,7 @@ def _set_flags(path: Path, found: dict[str, Any], record: dict[str, Any]) -> Non
         if name not in found:
             continue
         if not isinstance(flags, dict) or not all(flag in FLAG_NAMES for flag in flags):
-            raise CheckpointError(f"{path}: parameter {name!r} has no flags {flags!r:.80}")
+            raise CheckpointError(f"{path}: parameter {name!r} does not have flags such as {shown(flags)}")
         try:
             for flag, value in flags.items():
                 setattr(found[name], flag, value)

@@ -17,9 +17,10 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.checkpoint.header import opened
-from numparam.checkpoint.limits import MAX_AXES, MAX_FIELDS, MAX_FILE_BYTES, MAX_NAME
+from numparam.checkpoint.limits import MAX_FIELDS, MAX_FILE_BYTES, MAX_NAME
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.errors import CheckpointError
+from numparam.indexing.region import MAX_AXES
 from numparam.text import shown
 
 _MARK, _TAIL = b"crc_num", 17

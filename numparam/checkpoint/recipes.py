@@ -8,17 +8,23 @@ random stream it gives every value back, exactly.
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 import numpy as np
 
 from numparam import dtypes
 from numparam import initializer as initializers
+from numparam.checkpoint.limits import MAX_FULL_BYTES
 from numparam.errors import CheckpointError, NumparamError
 from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer, Unset, by_name
 from numparam.stream.seed import as_seed
 from numparam.tensor import Recipe, Tensor
+from numparam.text import printable, shown, size
+
+_LOGGER = logging.getLogger("numparam")
 
 
 def encode(tensor: Tensor) -> dict[str, Any] | None:
@@ -80,21 +86,25 @@ def decode(content: Any, where: str) -> Tensor:
         arguments = {key: _as_value(value) for key, value in content["args"].items()}
         kind = by_name(content["init"])
         if not isinstance(content["stream"], str):
-            raise CheckpointError(f"{where}: the stream of a recipe is a name, found {content['stream']!r:.80}")
+            raise CheckpointError(f"{where}: the stream of a recipe is a name, found {shown(content['stream'])}")
         init: Initializer = kind(**arguments)
         init.check(shape, dtype)
         region = Region.full(shape)[_index(content["index"])] if "index" in content else Region.full(shape)
+        full = math.prod(shape) * dtype.itemsize
+        if init.needs_full and not region.whole and full > MAX_FULL_BYTES:
+            what = f"{where}: to materialise the slice, the full {shape} {kind.__name__} needs {size(full)} and more"
+            _LOGGER.warning("%s", printable(what))
         tensor = Tensor.__new__(Tensor)
         tensor._recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region)
         tensor._dtype = dtype
     except (NumparamError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{where}: its recipe cannot be followed: {error!s:.200}") from None
+        raise CheckpointError(f"{where}: its recipe cannot be followed: {printable(str(error), 200)}") from None
     return tensor
 
 
 def _index(items: Any) -> tuple[Any, ...]:
     if not isinstance(items, list) or not all(item is None or type(item) is int or _is_slice(item) for item in items):
-        raise CheckpointError(f"an index holds ints, null and [start, stop, step], found {items!r:.80}")
+        raise CheckpointError(f"an index holds ints, null and [start, stop, step], found {shown(items)}")
     return tuple(slice(*item) if isinstance(item, list) else item for item in items)
 
 

@@ -1,7 +1,8 @@
 """The command line: ``numparam init``, ``inspect``, ``verify`` and ``plan``.
 
 Every command ends with status 0 when all is well, 1 when ``verify`` finds a difference, 2 when something cannot be done
-(one sentence on the standard error says what), and 128 plus the number of the signal that stopped it.
+(one sentence on the standard error says what), and 128 plus the number of the signal that stopped it. A standard stream
+that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a status of 2.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 
 from numparam.cli import init, inspect, plan, verify
 from numparam.errors import NumparamError
+from numparam.text import printable
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks the second
 
@@ -25,7 +27,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message and leave with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        _print_error(f"{self.prog}: {message}; see {self.prog} --help")
+        self.exit(2)
 
 
 class Version(argparse.Action):
@@ -65,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["plan", "--like", "minilm-l6", "--mesh", "0"])
     2
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold letters that the terminal lacks
@@ -73,20 +77,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (init, inspect, verify, plan):
         command.add_to(commands)
-    arguments = parser.parse_args(argv)
     try:
         with _stopping_orderly():
+            try:
+                arguments = parser.parse_args(argv)
+            except SystemExit:
+                sys.stdout.flush()
+                raise
             status = arguments.run(arguments)
             sys.stdout.flush()
             return int(status)
     except NumparamError as error:
         return _fail(str(error))
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; Python would complain again when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)  # the reader, such as `head`, has seen enough
         return 141  # 128 + SIGPIPE, as for any other program
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if error.filename:
+            return _fail(f"{error.filename}: {error.strerror}")
+        _drop(sys.stdout)
+        return _fail(f"cannot write the standard output: {error.strerror}")
     except MemoryError:
         return _fail("not enough memory")
     except KeyboardInterrupt:
@@ -96,8 +106,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(sentence: str, status: int = 2) -> int:
-    print("numparam:", " ".join(sentence.split()), file=sys.stderr)
+    _print_error(f"numparam: {' '.join(sentence.split())}")
     return status
+
+
+def _print_error(line: str) -> None:
+    try:
+        print(printable(line, 2000), file=sys.stderr, flush=True)
+    except OSError:  # the status has to do
+        _drop(sys.stderr)
+
+
+def _open_closed_streams() -> None:
+    """Let what a closed standard stream gets vanish, before a file of ours takes its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _drop(stream: Any) -> None:
+    """Let what a stream still holds vanish: Python would complain again when it closes it."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # a stream of a test has no number
+        return
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from numparam.cli.console import print_layers, print_line
     from numparam.progress import progress_bar
-    from numparam.text import amount, size
+    from numparam.text import amount, printable, size
 
     if arguments.axis is not None and arguments.shard is None:
         raise ArgumentValueError("--axis says how to split for --shard K/N, which is missing")
@@ -65,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     generation = Generation(like.entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):
         if rule not in generation.chosen.values():
-            print(f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}", file=sys.stderr)
+            line = f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}"
+            print(printable(line), file=sys.stderr)
 
     start = time.perf_counter()
     with progress_bar("writing", sum(entry.nbytes for entry in generation.local_entries)) as progress:

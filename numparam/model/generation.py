@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from numparam import dtypes
+from numparam.checkpoint.limits import MAX_FULL_BYTES
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.writing import write_checkpoint
 from numparam.entry import Block, Entry
@@ -26,6 +27,7 @@ from numparam.rules import Rule, Rules
 from numparam.stream.seed import STREAM_VERSION, as_seed
 from numparam.stream.source import Source
 from numparam.tensor.blocks import blocks_to_make
+from numparam.text import printable, shown, size
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,14 @@ class Generation:
                 raise CheckpointError(f"{where}: its metadata has no numparam.{key}: numparam init did not write it")
         if record["numparam.stream"] != str(STREAM_VERSION):
             raise CheckpointError(
-                f"{where}: it holds values of random stream {record['numparam.stream']!r}; "
+                f"{where}: it holds values of random stream {shown(record['numparam.stream'])}; "
                 f"this numparam makes those of stream {STREAM_VERSION}"
             )
         count = record["numparam.parameters"]
         if count != str(len(checkpoint.entries)):
-            raise CheckpointError(f"{where}: numparam init wrote {count} parameters, found {len(checkpoint.entries)}")
+            raise CheckpointError(
+                f"{where}: numparam init wrote {printable(count, 80)} parameters, found {len(checkpoint.entries)}"
+            )
         try:
             seed = as_seed(int(record["numparam.seed"]))
             shard = None
@@ -148,6 +152,13 @@ class Generation:
             generation = cls(entries, seed, Rules.from_json(record["numparam.rules"], "its rules"), shard)
         except (NumparamError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{where}: its record cannot be followed: {error}") from None
+        for entry in entries:
+            full, held = entry.nbytes, checkpoint.entries[entry.name].nbytes
+            if generation.chosen[entry.name].initializer.needs_full and full > max(MAX_FULL_BYTES, 8 * held):
+                raise CheckpointError(
+                    f"{where}: parameter {entry.name!r}: the file has {size(held)} of it, for which its record demands "
+                    f"the full {entry.shape} {generation.chosen[entry.name]}: more than {size(full)} of memory"
+                )
         for found, entry in zip(checkpoint.entries.values(), generation.local_entries, strict=True):
             if found != entry:
                 raise CheckpointError(

@@ -19,6 +19,7 @@ from numparam.parameter.flags import anything, integer, lengths, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
 from numparam.tensor import Array, Recipe, Tensor
+from numparam.text import printable
 
 _MAX_NAME = 1024
 _generated = count()
@@ -480,6 +481,6 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return (
-            f"Parameter (name={self._name}, shape={self.shape}, dtype={dtypes.type_name(self._dtype)}, "
+            f"Parameter (name={printable(str(self._name))}, shape={self.shape}, dtype={dtypes.type_name(self._dtype)}, "
             f"requires_grad={self.requires_grad})"
         )
