@@ -43,8 +43,8 @@ def shown(value: Any, limit: int = 80) -> str:
 
     Examples
     --------
-    >>> shown("w" * 10**6, limit=20), shown([[]] * 10**6, limit=20)
-    ("'wwwwww...wwwwwww'", '[[], [], ... ], ...]')
+    >>> len(shown("w" * 10**6)), len(shown([[]] * 10**6, limit=20))
+    (80, 20)
     """
     try:
         return printable(_SHORT.repr(value), limit)
