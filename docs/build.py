@@ -1,4 +1,6 @@
-"""Build the documentation into build/docs: ``python docs/build.py``, with the dependency group ``docs``.
+"""Build the documentation into build/docs: ``python docs/build.py``.
+
+It needs the dependency group ``docs``, torch and jax.
 
 A broken reference is an error, and so is anything that a page would load from another host: the site opens from the
 disk, without the internet.

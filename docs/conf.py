@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -37,8 +36,6 @@ nitpick_ignore_regex = [
     ("py:class", r".*\bD\b.*|.*view on.*|.*view of.*")
 ]  # the words of dict's own docstrings are not types
 
-# The bridges are documented without the libraries behind them, too.
-autodoc_mock_imports = [library for library in ("torch", "jax", "mpi4py") if find_spec(library) is None]
 autodoc_typehints = "none"  # the docstrings describe types in words
 numpydoc_show_class_members = False
 
