@@ -24,6 +24,11 @@ def telling(progress: Progress, what: str, nbytes: int) -> Iterator[Tell | None]
 def progress_bar(what: str, nbytes: int) -> Iterator[Tell]:
     """Show a bar on the standard error, if that is a terminal; yield what receives the bytes done."""
     from rich.console import Console
+
+    console = Console(file=sys.stderr)
+    if not console.is_terminal:  # a disabled bar ends with an empty line before rich 14.3
+        yield lambda _: None
+        return
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -34,7 +39,6 @@ def progress_bar(what: str, nbytes: int) -> Iterator[Tell]:
     )
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=nbytes)
         yield lambda done: progress.advance(task, done)
