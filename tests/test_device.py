@@ -444,9 +444,7 @@ def test_arrays_of_any_layout_are_staged_in_pieces(driver: InterpretedDriver, mo
 def test_saved_pieces_are_read_from_the_device_one_at_a_time(
     driver: InterpretedDriver, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    from numparam.tensor import blocks
-
-    monkeypatch.setattr(blocks, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr("numparam.tensor.values.BUFFER_BYTES", 4096)
     values = np.random.default_rng(7).standard_normal((300, 7))
     parameter = Parameter(values, name="w", device="cuda")
     driver.read = []
@@ -458,7 +456,7 @@ def test_saved_pieces_are_read_from_the_device_one_at_a_time(
 
 def test_memory_that_another_library_keeps_from_writing_stays(driver: InterpretedDriver) -> None:  # noqa: ARG001
     tensor = Tensor([1.0, 2.0], device="cuda")
-    tensor._device_values().writable = False
+    tensor._settle().array.writable = False
     with pytest.raises(ValueError, match="the storage is a read-only array"):
         tensor[0] = 3
     copied = tensor.copy()
@@ -486,7 +484,7 @@ def test_a_capsule_names_the_dtypes_that_numpy_lacks(options: Any) -> None:
 
 def test_the_array_interface(driver: InterpretedDriver) -> None:  # noqa: ARG001
     tensor = Tensor(np.ones((3, 4), np.float32), device="cuda:1")
-    address = tensor._device_values().address
+    address = tensor._settle().array.address
     assert tensor.__cuda_array_interface__ == {
         "shape": (3, 4), "typestr": "<f4", "data": (address, False), "strides": None, "stream": 1, "version": 3,
     }  # fmt: skip
@@ -498,10 +496,10 @@ def test_the_array_interface(driver: InterpretedDriver) -> None:  # noqa: ARG001
 def test_an_array_of_another_library_is_shared(driver: InterpretedDriver, monkeypatch: Any) -> None:  # noqa: ARG001
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     foreign = Tensor(values, device="cuda:1")
-    monkeypatch.setattr(DeviceArray, "from_foreign", lambda array: array._device_values())
+    monkeypatch.setattr(DeviceArray, "from_foreign", lambda array: array._settle().array)
     shared = Tensor.from_dlpack(foreign)
     assert shared.device == "cuda:1"
-    assert shared._device_values().address == foreign._device_values().address
+    assert shared._settle().array.address == foreign._settle().array.address
     np.testing.assert_array_equal(shared.asnumpy(), values)
     assert Tensor.from_dlpack(values).device == "cpu"
 

@@ -209,7 +209,7 @@ def test_parameters_in_torch() -> None:
         there = Tensor(np.ones(10**7, np.float32), device="cuda")
         assert torch.from_dlpack(there).sum().item() == 10**7
     foreign = torch.arange(12, device="cuda", dtype=torch.float32).reshape(3, 4)
-    taken = Tensor.from_dlpack(foreign)._device_values()
+    taken = Tensor.from_dlpack(foreign)._settle().array
     np.testing.assert_array_equal(taken.to_host(), np.arange(12).reshape(3, 4))
     constant.fill(taken, 2)
     assert foreign.sum().item() == 24

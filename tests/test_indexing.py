@@ -87,12 +87,12 @@ def test_a_part_is_no_alias() -> None:
 
 def test_a_view_is_one() -> None:
     tensor = Tensor(counted((3, 4)))
-    tensor.view()[0, 0] = 5
-    tensor.view((slice(None, None, -1), 1)).view(0)[...] = 7
+    tensor.alias()[0, 0] = 5
+    tensor.alias((slice(None, None, -1), 1)).alias(0)[...] = 7
     assert tensor[0, 0].item() == 5
     assert tensor[2, 1].item() == 7
-    with pytest.raises(IndexError, match="a view takes ints"):
-        tensor.view([0, 1])
+    with pytest.raises(IndexError, match="an alias takes ints"):
+        tensor.alias([0, 1])
 
 
 def test_rows_of_a_large_table() -> None:
@@ -105,7 +105,7 @@ def test_rows_of_a_large_table() -> None:
     tensor[indices] = values
     table[indices] = values
     assert np.array_equal(tensor.asnumpy(), table)
-    tensor[np.arange(499, -1, -1)] = tensor.view()
+    tensor[np.arange(499, -1, -1)] = tensor.alias()
     assert np.array_equal(tensor.asnumpy(), table[::-1])
     for wrong in (500, -501):
         indices[3, 3] = wrong

@@ -50,7 +50,7 @@ def test_a_single_process_updates_all_by_itself() -> None:
 def elsewhere() -> Parameter:
     """Return a parameter that says it is on a GPU, which need not be there."""
     parameter = Parameter(initializer("ones", 3), name="w")
-    parameter._device = Device("cuda:0")
+    parameter._move(Device("cuda:0"))
     return parameter
 
 

@@ -266,16 +266,15 @@ def test_threads_that_touch_a_lazy_tensor_get_the_same_storage() -> None:
 def test_a_thread_that_reads_while_values_are_set_finds_the_old_or_the_new_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    parameter = numparam.Parameter(initializer("zeros", 8), name="w")
+    parameter = numparam.Parameter(initializer("zeros", 8), name="w").init_data()
     given, read = Tensor(np.ones(8, np.float32)), []
-    hold = Tensor._hold
 
-    def hold_and_read(tensor: Tensor, array: np.ndarray) -> None:  # as another thread may, before and after
+    def set_and_read(tensor: Tensor, name: str, value: Any) -> None:  # as another thread may, before and after
         read.append(parameter.asnumpy()[0])
-        hold(tensor, array)
+        object.__setattr__(tensor, name, value)
         read.append(parameter.asnumpy()[0])
 
-    monkeypatch.setattr(Tensor, "_hold", hold_and_read)
+    monkeypatch.setattr(numparam.Parameter, "__setattr__", set_and_read)
     parameter.set_data(given)
     assert (read[0], read[-1]) == (0, 1)
 
@@ -287,3 +286,24 @@ def test_copies_of_a_lazy_tensor_are_lazy_and_have_its_values(duplicate: Any) ->
     assert twin.has_init
     assert np.array_equal(twin.asnumpy(), lazy.asnumpy())
     assert not np.shares_memory(twin.asnumpy(), lazy.asnumpy())
+
+
+def test_a_view_is_a_reshape_that_shares_storage_or_says_why_it_cannot() -> None:
+    tensor = Tensor(np.arange(6))
+    tensor.view(2, -1)[1, 0] = 9
+    assert tensor.tolist() == [0, 1, 2, 9, 4, 5]
+    assert tensor.view((3, 2)).shape == (3, 2)
+    assert tensor.view(6).shape == (6,)
+    assert initializer("ones", (2, 3)).view(6).tolist() == [1] * 6
+    with pytest.raises(ValueError, match=r"of shape \(2, 3\) cannot be viewed as 6: .*copy"):
+        Tensor.from_numpy(np.arange(6).reshape(3, 2).T).view(6)
+    with pytest.raises(ValueError, match=r"of shape \(6,\) cannot be viewed as \(4, 2\)"):
+        tensor.view(4, 2)
+
+
+@pytest.mark.parametrize("index", [(), (...,), (slice(2),), ((slice(None), 0),), (None,)])
+def test_an_index_as_a_view_is_deprecated(index: Any) -> None:
+    tensor = Tensor(np.zeros((3, 2)))
+    with pytest.warns(DeprecationWarning, match=r"alias\(index\) shares a part"):
+        tensor.view(*index)[...] = 1
+    assert tensor.asnumpy().any()

@@ -15,8 +15,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.layout import Layout
 from numparam.layout.automatic import automatic_layouts
 from numparam.parameter import Parameter
-from numparam.tensor import Tensor
-from numparam.tensor.placed import made_together
+from numparam.tensor import Tensor, launched_together
 
 
 def materialise(cell: Tree, given: Mapping[str, Any], automatic: bool) -> dict[Parameter, Parameter]:
@@ -27,7 +26,7 @@ def materialise(cell: Tree, given: Mapping[str, Any], automatic: bool) -> dict[P
         layouts = _parsed(cell, parameters, given)
     if automatic and parallel_mode() == ParallelMode.AUTO_PARALLEL:
         layouts = _chosen(parameters, layouts)
-    with made_together(parameters):
+    with launched_together(parameter.device for parameter in parameters):
         for parameter in parameters:
             layout = layouts.get(parameter.name)
             parameter.init_data(layout, set_sliced=layout is not None and not layout.whole)

@@ -28,8 +28,7 @@ from numparam.indexing.region import Region
 from numparam.layout import Layout
 from numparam.parameter import Parameter
 from numparam.progress import Progress, telling
-from numparam.tensor import Tensor
-from numparam.tensor.blocks import blocks_of
+from numparam.tensor import Lazy, Tensor
 from numparam.text import shown
 
 
@@ -153,7 +152,7 @@ def _write(
     with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
         stem = marks[CHECKPOINT]
         write_checkpoint(
-            path, entries, metadata, lambda entry: blocks_of(written[entry.name]), tell, stem, f"rank-{rank}"
+            path, entries, metadata, lambda entry: written[entry.name].blocks(), tell, stem, f"rank-{rank}"
         )
 
 
@@ -206,13 +205,10 @@ def _piece(name: str, tensor: Tensor) -> Piece:
 
 def _whole(tensor: Tensor) -> Tensor:
     """Return the whole of a lazy tensor; one that has values itself."""
-    recipe = tensor._recipe
-    if recipe is None:
-        return tensor
-    whole = Tensor.__new__(Tensor)
-    full = Region.full(recipe.region.full_shape)
-    whole._recipe, whole._dtype = recipe._replace(name=tensor._stream_name(recipe), region=full), tensor.dtype
-    return whole
+    values = tensor._named()
+    return (
+        Tensor._of(values.replace(region=Region.full(values.region.full_shape))) if isinstance(values, Lazy) else tensor
+    )
 
 
 def _stage(rank: int, ranks: int) -> range:

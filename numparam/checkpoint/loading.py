@@ -334,9 +334,9 @@ def _copy_into(name: str, held: Tensor, value: Tensor) -> None:
     if _is_cut(held, value):
         index = region_of(held).slices()
         # Of mapped values a view, so that they are copied once.
-        part = value[index] if value.has_init or value.device != "cpu" else value.view(index)
+        part = value[index] if value.has_init or value.device != "cpu" else value.alias(index)
     put(name, held, part)
-    if isinstance(value.init, Stored):
+    if isinstance(value._values, Stored):
         held._settle()  # the files may go
     if isinstance(held, Parameter) and isinstance(value, Parameter) and value.origin_file is not None:
         held._set_origin(value._origin, value.origin_file)

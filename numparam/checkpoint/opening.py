@@ -25,7 +25,7 @@ from numparam.checkpoint.grid import Grid
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.checkpoint.names import INDEX_SUFFIX
 from numparam.checkpoint.stored import Files, Stored
-from numparam.entry import BUFFER_BYTES, Entry
+from numparam.entry import Entry
 from numparam.errors import CheckpointError
 from numparam.text import shown
 
@@ -110,13 +110,17 @@ class Checkpoint:
         """
         entry = self._entry(name)
         if name in self.stored:
-            blocks, rest = self.stored[name].blocks(BUFFER_BYTES), np.empty(0, entry.dtype)
+            blocks, rest = self.stored[name].blocks(), np.empty(0, entry.dtype)
 
             def take(out: np.ndarray[Any, np.dtype[Any]]) -> None:
                 nonlocal rest
                 room = out.reshape(-1)
                 while room.size:
-                    rest = rest if rest.size else next(blocks)
+                    if not rest.size:
+                        block = next(blocks)
+                        rest = np.empty(block.shape, entry.dtype)
+                        block.fill(rest)
+                        rest = rest.reshape(-1)
                     count = min(room.size, rest.size)
                     room[:count], rest = rest[:count], rest[count:]
                     room = room[count:]

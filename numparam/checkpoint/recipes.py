@@ -40,10 +40,10 @@ def encode(tensor: Tensor) -> dict[str, Any] | None:
     >>> encode(Parameter(initializer(Normal(0.02), (2, 3)), name="w"))["args"]
     {'sigma': '0.02', 'mean': '0.0'}
     """
-    recipe = tensor._recipe
-    if recipe is None:
+    recipe = tensor._named()
+    if not isinstance(recipe, Recipe):
         return None
-    name, kind = tensor._stream_name(recipe), type(recipe.init)
+    name, kind = recipe.name, type(recipe.init)
     region = recipe.region
     index = [[item.start, item.stop, item.step] if isinstance(item, slice) else item for item in region.slices()]
     if (
@@ -94,12 +94,10 @@ def decode(content: Any, where: str) -> Tensor:
         if init.needs_full and not region.whole and full > MAX_FULL_BYTES:
             what = f"{where}: to materialise the slice, the full {shape} {kind.__name__} needs {size(full)} and more"
             _LOGGER.warning("%s", printable(what))
-        tensor = Tensor.__new__(Tensor)
-        tensor._recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region)
-        tensor._dtype = dtype
+        recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region, dtype)
     except (NumparamError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{where}: its recipe cannot be followed: {printable(str(error), 200)}") from None
-    return tensor
+    return Tensor._of(recipe)
 
 
 def _index(items: Any) -> tuple[Any, ...]:

@@ -38,7 +38,6 @@ from numparam.parameter.flags import Flag
 from numparam.progress import Progress, Tell, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
-from numparam.tensor.blocks import blocks_of
 from numparam.text import shown
 
 RECIPES, FLAGS, TEXTS, STREAM = "numparam.recipes", "numparam.flags", "numparam.texts", "numparam.stream"
@@ -128,7 +127,7 @@ def save_checkpoint(
     groups = _groups(entries, max_shard_bytes)
     with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
         if len(groups) == 1:
-            write_checkpoint(path, entries, metadata, lambda entry: blocks_of(whole[entry.name]), tell)
+            write_checkpoint(path, entries, metadata, lambda entry: whole[entry.name].blocks(), tell)
         else:
             _write_shards(path, groups, metadata, whole, tell)
 
@@ -286,7 +285,7 @@ def _write_shards(
     shards: list[Path] = []
 
     def blocks(entry: Entry) -> Iterable[Block]:
-        return blocks_of(tensors[entry.name])
+        return tensors[entry.name].blocks()
 
     with headers.file_errors(f"cannot write {index}"):
         check_space(index, total)
@@ -300,7 +299,7 @@ def _write_shards(
                 shards += [path.with_name(name) for name in names]
                 for shard, group in zip(shards, groups, strict=True):
                     write_checkpoint(
-                        shard, group, marks, lambda entry: blocks_of(tensors[entry.name]), tell, stem, "shard"
+                        shard, group, marks, lambda entry: tensors[entry.name].blocks(), tell, stem, "shard"
                     )
                 weight_map = {entry.name: name for name, group in zip(names, groups, strict=True) for entry in group}
                 if number:

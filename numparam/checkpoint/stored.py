@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,10 +16,9 @@ from numparam.checkpoint.piece import Piece
 from numparam.entry import Entry
 from numparam.errors import CheckpointError, DtypeError
 from numparam.indexing.arrays import overwrite, select
-from numparam.indexing.region import Region, row_major
-from numparam.initializer import Initializer
-from numparam.stream.source import Buffer, Source
-from numparam.tensor import Recipe, Tensor
+from numparam.indexing.region import Region
+from numparam.stream.source import Buffer
+from numparam.tensor import Lazy, Tensor
 
 
 class Files:
@@ -74,8 +73,8 @@ class _Opened:
         self.pieces = piece.read_record(head.metadata, self.entries, str(path))
 
 
-class Stored(Initializer):
-    """Make the values of a parameter by reading them from the files that hold its pieces.
+class Stored(Lazy):
+    """Describe values that are read from the files that hold the pieces of a parameter.
 
     A region reads what it needs of the files that it needs.
 
@@ -84,25 +83,23 @@ class Stored(Initializer):
     file : str
         The index that names the pieces.
     entry : Entry
-        The whole parameter.
+        The full parameter.
     grid : Grid
-        How it is cut.
+        How it is split.
     places : sequence of int
         The number of the file of each piece, in row-major order.
     files : Files
-        Those that the numbers count.
+        The files that the numbers count.
     """
 
     def __init__(self, file: str, entry: Entry, grid: Grid, places: Sequence[int], files: Files) -> None:
+        super().__init__(Region.full(entry.shape), entry.dtype)
         self.file = file
         self.entry, self._grid, self._places, self._files = entry, grid, places, files
 
     def tensor(self) -> Tensor:
         """Return a lazy tensor that reads the values."""
-        tensor = Tensor.__new__(Tensor)
-        tensor._recipe = Recipe(self, 0, self.entry.name, Region.full(self.entry.shape))
-        tensor._dtype = self.entry.dtype
-        return tensor
+        return Tensor._of(self)
 
     @property
     def paths(self) -> set[Path]:
@@ -120,37 +117,32 @@ class Stored(Initializer):
         for cell in self._grid.cells():
             self._piece(cell)
 
-    def read(self, out: Buffer, region: Region) -> None:
-        """Write a region of the values into a C-contiguous array of its shape.
+    def fill_into(self, out: Buffer, region: Region | None = None) -> None:
+        """Write the values of a region of these ones, or all, into a C-contiguous array of its shape.
 
         Raises
         ------
         CheckpointError
             If a file is missing or damaged, or holds something else.
         """
+        if not out.size:
+            return
+        selected = self.region if region is None else self.region[region.slices()]
         # Of the axes of a region only those of length 1 are dropped or inserted.
-        target = out.reshape([len(chosen) for chosen in region.ranges])
-        for cell, within, place in self._grid.overlaps(region):
+        target = out.reshape([len(chosen) for chosen in selected.ranges])
+        for cell, within, place in self._grid.overlaps(selected):
             overwrite(select(target, place), select(self._piece(cell), within))
 
-    def blocks(self, nbytes: int) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
-        """Yield all values in row-major order, as arrays of one axis and at most so many bytes."""
-        whole = Region.full(self.entry.shape)
-        for index in row_major(whole.shape, nbytes // self.entry.dtype.itemsize):
-            block = np.empty(whole[index].shape, self.entry.dtype)
-            self.read(block, whole[index])
-            yield block.reshape(-1)
-
-    def _piece(self, cell: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
-        return self._files.values(self._places[self._grid.number(cell)], self.entry, self._grid.piece(cell))
-
-    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002, D102
-        self.read(out, region)
-
-    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:  # noqa: D102
-        super().check(shape, dtype)
+    def convert(self, dtype: np.dtype[Any], checked: Callable[[Buffer], Buffer] | None = None) -> Self:  # noqa: ARG002
         if dtype != self.entry.dtype and not (dtypes.is_floating(dtype) and dtypes.is_floating(self.entry.dtype)):
             raise DtypeError(
                 f"parameter {self.entry.name!r} is read as {self.entry.dtype}; "
                 f"call init_data() first to convert it to {dtype}"
             )
+        return self.replace(dtype=dtype)
+
+    def _piece(self, cell: tuple[int, ...]) -> np.ndarray[Any, np.dtype[Any]]:
+        return self._files.values(self._places[self._grid.number(cell)], self.entry, self._grid.piece(cell))
+
+    def __str__(self) -> str:
+        return f"file={self.file!r}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,8 +14,7 @@ from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, NumparamError, ShapeError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer
-from numparam.stream.source import Source
-from numparam.tensor import Array, Tensor
+from numparam.tensor import Array, Recipe, Tensor
 
 Fill = Callable[[Array, Region], None]
 SeededFill = Callable[[int], Fill]
@@ -132,15 +130,10 @@ def filling(init: Initializer, entry: Entry) -> SeededFill:
         If the initializer does not suit the shape or the dtype; the message names the parameter.
     """
     try:
-        init.check(entry.shape, entry.dtype)
+        recipe = Recipe.of(init, entry.name, Region.full(entry.shape), entry.dtype, 0)
     except NumparamError as error:
         raise type(error)(f"parameter {entry.name!r}: {error}") from None
-
-    def fill(seed: int, out: Array, region: Region) -> None:
-        if out.size:
-            init.fill(out, region, Source(seed, entry.name))
-
-    return lambda seed: partial(fill, seed)
+    return lambda seed: recipe.replace(seed=seed).fill_into
 
 
 def made(fill: Fill, region: Region, dtype: np.dtype[Any]) -> Array:

@@ -19,14 +19,14 @@ from numparam import dtypes
 from numparam.checkpoint.limits import MAX_FULL_BYTES
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.writing import write_checkpoint
+from numparam.device import device
 from numparam.entry import Block, Entry
 from numparam.errors import CheckpointError, NumparamError
 from numparam.indexing.region import Region, as_shape
 from numparam.layout.sharding import Shard
 from numparam.rules import Rule, Rules
 from numparam.stream.seed import STREAM_VERSION, as_seed
-from numparam.stream.source import Source
-from numparam.tensor.blocks import blocks_to_make
+from numparam.tensor import Recipe
 from numparam.text import printable, shown, size
 
 
@@ -89,8 +89,8 @@ class Generation:
 
     def blocks(self, entry: Entry) -> Iterator[Block]:
         """Cut the values to make of a whole parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
-        source = Source(self.seed, entry.name)
-        return blocks_to_make(self.chosen[entry.name].initializer, source, self.region(entry), entry.dtype, self.device)
+        init, region = self.chosen[entry.name].initializer, self.region(entry)
+        return Recipe.of(init, entry.name, region, entry.dtype, self.seed, device(self.device)).blocks()
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
         """Write the parameters to a safetensors file; return its bytes. See `checkpoint.writing`."""

@@ -17,7 +17,6 @@ from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
 from numparam.parallel.storage import is_shared, parameters_of
 from numparam.parameter import Parameter
-from numparam.tensor.blocks import blocks_of
 
 
 def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
@@ -112,7 +111,7 @@ def _checksum(parameter: Parameter) -> int:
     if not parameter.has_init:
         return _digest(_bytes(parameter.asnumpy()))
     total = blake2b(digest_size=8)
-    for block in blocks_of(parameter):
+    for block in parameter.blocks():
         values = np.empty(block.shape, parameter.dtype)
         block.fill(values)
         total.update(_bytes(values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -130,6 +130,7 @@ class DistributedGradReducer:
 
 def _memory(parameter: Parameter, gradient: Any) -> Array | DeviceArray:
     """Return the memory of a gradient, which is written to."""
-    if isinstance(gradient, Tensor) and gradient.device != "cpu":
-        return gradient._device_values()
+    memory = gradient._settle().array if isinstance(gradient, Tensor) else gradient
+    if hasattr(memory, "address"):  # of a CUDA device
+        return cast("DeviceArray", memory)
     return gradient_array(parameter, gradient, parameter.shape)

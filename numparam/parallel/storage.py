@@ -47,14 +47,11 @@ def writable(parameter: Parameter) -> Array | DeviceArray:
 
     Values that cannot be written to, or do not lie in order, are copied and the parameter keeps the copy.
     """
-    if parameter.device != "cpu":
-        values = parameter._device_values()
-        return values.reshape((values.size,))
-    array = parameter.asnumpy()
-    if not (array.flags.c_contiguous and array.flags.writeable):
-        array = array.copy(order="C")
-        parameter._hold(array)
-    return array.reshape(-1)
+    memory: Array | DeviceArray = parameter._settle().array
+    if isinstance(memory, np.ndarray) and not (memory.flags.c_contiguous and memory.flags.writeable):
+        memory = memory.copy(order="C")
+        parameter._hold(memory)
+    return memory.reshape((memory.size,))
 
 
 def as_bytes(memory: Array | DeviceArray) -> Array | DeviceArray:
@@ -68,11 +65,8 @@ def as_bytes(memory: Array | DeviceArray) -> Array | DeviceArray:
 
 def keep_rows(parameter: Parameter, rows: slice) -> None:
     """Let a parameter hold some rows of what it holds; a lazy one stays lazy."""
-    region, recipe = parameter.region[rows], parameter._recipe
-    if recipe is None:
-        parameter._replace(parameter.asnumpy()[rows].copy())
-    else:
-        parameter._recipe = recipe._replace(region=recipe.region[rows])
+    region = parameter.region[rows]
+    parameter._values = parameter._values.read(rows)
     parameter._region = region
     parameter.sliced = True
 

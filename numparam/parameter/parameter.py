@@ -18,7 +18,7 @@ from numparam.layout import Layout
 from numparam.parameter.flags import anything, integer, lengths, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
-from numparam.tensor import Array, Recipe, Tensor
+from numparam.tensor import Array, State, Tensor, Values
 from numparam.text import printable
 
 _MAX_NAME = 1024
@@ -144,21 +144,21 @@ class Parameter(Tensor):
         else:
             self._hold(as_values(self._name, default_input))
         self._place(device)
-        if self._recipe is None:
+        if not self.has_init:
             self._origin = "input"
         elif (mode := parallel_mode()) != self._parallel_mode:
             self._parallel_mode = mode
 
-    def _copy(self, other: Tensor) -> None:
+    def _copy(self, other: State) -> None:
         super()._copy(other)
-        recipe = other._recipe
-        region = recipe.region if recipe is not None else other._region if isinstance(other, Parameter) else None
+        region = self._values.region
+        if region is None and isinstance(other, Parameter):
+            region = other._region
         if region is not None and not region.whole:
             self._region = region
 
-    def _stream_name(self, recipe: Recipe) -> str | int:
-        # A recipe that has a name is a copy of another parameter's.
-        return recipe.name if self._name_is_generated or isinstance(recipe.name, str) else self._name
+    def _named(self) -> Values:
+        return self._values if self._name_is_generated else self._values.named(self._name)
 
     @property
     def name(self) -> str:
@@ -283,8 +283,8 @@ class Parameter(Tensor):
             )
         if not isinstance(data, Tensor):
             array = np.asarray(data)
-            if dtypes.is_floating(array.dtype) and self._dtype.kind in "iu":
-                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self._dtype}, found floats: {data!r:.80}")
+            if dtypes.is_floating(array.dtype) and self.dtype.kind in "iu":
+                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self.dtype}, found floats: {data!r:.80}")
             data = Tensor(array)
         if not slice_shape and data.shape != self.shape:
             raise ShapeError(
@@ -302,24 +302,18 @@ class Parameter(Tensor):
         """Copy the values or the recipe of a tensor, in the dtype of this parameter."""
         source = self._sibling()  # of this name: lazy values without a name are drawn for this parameter
         source._copy(data)
-        if source.has_init and self.has_init and source.dtype == self._dtype:
-            self._recipe, self._region = source._recipe, source._region
+        if source.has_init and self.has_init and source.dtype == self.dtype:
+            self._values, self._region = source._values.move(self.device), source._region
             return
         source._settle()
-        source._change_dtype(self._dtype)
-        source._move(self._device)
-        if self._device == "cpu":
-            self._replace(source.asnumpy())
-            return
-        self._on_device = source._device_values()
-        for storage in ("_array", "_recipe"):
-            vars(self).pop(storage, None)
+        source._change_dtype(self.dtype)
+        self._values = source._values.move(self.device)
 
     def _change_dtype(self, target: np.dtype[Any]) -> None:
-        if target == self._dtype:
+        if target == self.dtype:
             return
-        if self._recipe is None:
-            refuse_imaginary(self._name, self._dtype, target)  # a device converts without a word
+        if not self.has_init:
+            refuse_imaginary(self._name, self.dtype, target)  # a device converts without a word
         self._convert(target, lambda array: converted(self._name, array, target))
 
     def set_dtype(self, dtype: np.typing.DTypeLike) -> Self:
@@ -387,8 +381,8 @@ class Parameter(Tensor):
         """
         if layout is not None and not isinstance(layout, Layout):
             layout = Layout.parse(layout, self.shape, self._name)
-        recipe = self._recipe
-        if recipe is None:
+        values = self._values
+        if values.in_memory:
             return self
         mode = parallel_mode()
         if mode != self._parallel_mode:
@@ -399,9 +393,8 @@ class Parameter(Tensor):
         if layout is not None:
             place = get_auto_parallel_context("global_rank") if rank is None else rank
             region = layout.region(self.shape, place, self._name)
-            if not recipe.region.whole:  # then the layout shards the slice that the parameter was created from
-                region = recipe.region[region.slices()]
-            self._recipe, self._region, self._layout = recipe._replace(region=region), region, layout
+            self._values = values.read(region.slices())  # of a slice that the parameter was made from, its part
+            self._region, self._layout = self._values.region, layout
         self._settle()
         self.sliced = set_sliced
         self._initialized = True
@@ -438,7 +431,7 @@ class Parameter(Tensor):
         if isinstance(init, str) and init == "same":
             twin._copy(self)
         else:
-            twin._take_new(initializer(init, self.shape, self._dtype))
+            twin._take_new(initializer(init, self.shape, self.dtype))
         if self.cache_enable:
             twin.key = next(_cache_keys)
         return twin
@@ -448,7 +441,7 @@ class Parameter(Tensor):
         return self.clone()
 
     def _take_new(self, data: Tensor) -> None:
-        if data.dtype == self._dtype:
+        if data.dtype == self.dtype:
             self._copy(data)
         else:
             self._take(data)
@@ -481,6 +474,6 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return (
-            f"Parameter (name={printable(str(self._name))}, shape={self.shape}, dtype={dtypes.type_name(self._dtype)}, "
+            f"Parameter (name={printable(str(self._name))}, shape={self.shape}, dtype={dtypes.type_name(self.dtype)}, "
             f"requires_grad={self.requires_grad})"
         )

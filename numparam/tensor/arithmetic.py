@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from numparam.errors import ArgumentValueError, DtypeError
-
-if TYPE_CHECKING:
-    from numparam.device import Device
-    from numparam.tensor.tensor import Tensor
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
+from numparam.tensor.state import State
 
 
-class Arithmetic:
+class Arithmetic(State):
     """Take part in NumPy's arithmetic.
 
-    Dtypes are promoted as NumPy does: a Python number takes the dtype of the tensor beside it where it can. ``w += 1``
+    Dtypes are promoted as NumPy does: a Python number takes the dtype of the other operand where it can. ``w += 1``
     changes a `numparam.Parameter` in place; of a tensor that is not one it creates a new tensor.
 
     NumPy computes on the CPU. The values of tensors on CUDA devices are copied to the host, and the result goes to the
     device of the first tensor. A library that computes on a GPU can share a tensor's memory instead, through DLPack.
     """
 
-    if TYPE_CHECKING:
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return len(self.shape)
 
-        @property
-        def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def size(self) -> int:
+        """Count the elements."""
+        return math.prod(self.shape)
 
-        @property
-        def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of the values, materialised or not."""
+        return self.size * self.dtype.itemsize
 
-        @property
-        def device(self) -> Device: ...  # noqa: D102
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ArgumentTypeError("a tensor of shape () has no length")
+        return self.shape[0]
 
-        def asnumpy(self) -> np.ndarray[Any, np.dtype[Any]]: ...  # noqa: D102
-
-        def __setitem__(self, index: Any, value: Any) -> None: ...
-
-        def _made(self, array: np.ndarray[Any, np.dtype[Any]]) -> Tensor: ...
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        if not all(map(_takes_part, inputs)):
-            return NotImplemented
-        if out is not None:
-            options["out"] = tuple([_plain(array) for array in out])
-        results = getattr(ufunc, method)(*map(_plain, inputs), **{name: _plain(x) for name, x in options.items()})
-        if out is not None:
-            for target, array in zip(out, options["out"], strict=True):
-                if isinstance(target, Arithmetic) and target.device != "cpu":  # the array is a copy
-                    target[...] = array
-            return out[0] if len(out) == 1 else out
-        if isinstance(results, tuple):
-            return tuple([self._made(np.asarray(result)) for result in results])
-        return None if results is None else self._made(np.asarray(results))
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+        return np.array(self.asnumpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
         """Return the value of the only element as a Python number.
@@ -73,7 +62,7 @@ class Arithmetic:
         """
         array = self.asnumpy()
         if array.size != 1:
-            raise ArgumentValueError(f"a tensor with one element is needed, found the shape {self.shape}")
+            raise ArgumentValueError(f"a tensor with one element is needed, found the shape {array.shape}")
         return array.item()
 
     def tolist(self) -> Any:
@@ -100,31 +89,34 @@ class Arithmetic:
         return complex(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
-            raise DtypeError(f"an index is a tensor of integers, found dtype {self.dtype}")
+        array = self.asnumpy()
+        if array.dtype.kind not in "iu":
+            raise DtypeError(f"an index is a tensor of integers, found dtype {array.dtype}")
         return operator.index(self.item())
 
     __hash__ = object.__hash__
 
 
-def _takes_part(value: Any) -> bool:
+def takes_part(value: Any) -> bool:
+    """Say whether an operand is one that NumPy computes with."""
     return isinstance(value, Arithmetic | np.ndarray | np.generic | bool | int | float | complex | list | tuple)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return the array of a tensor, and anything else itself."""
     return value.asnumpy() if isinstance(value, Arithmetic) else value
 
 
 def _binary(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
-    return lambda self, other: ufunc(self, other) if _takes_part(other) else NotImplemented
+    return lambda self, other: ufunc(self, other) if takes_part(other) else NotImplemented
 
 
 def _reflected(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
-    return lambda self, other: ufunc(other, self) if _takes_part(other) else NotImplemented
+    return lambda self, other: ufunc(other, self) if takes_part(other) else NotImplemented
 
 
 def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
-    return lambda self: ufunc(self)  # noqa: PLW0108  # a ufunc is no function that becomes a method
+    return lambda self: ufunc(self)  # noqa: PLW0108  # a ufunc does not become a method
 
 
 for _name, _ufunc in {

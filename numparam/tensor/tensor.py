@@ -1,44 +1,38 @@
-"""A tensor: values, or the description of values that are made when they are needed."""
+"""A tensor: values, or a description of values that are materialised when they are needed."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex
+import warnings
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import numpy as np
 
 from numparam import dtypes
-from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, RegionError, ShapeError
+from numparam.device import device as as_device
+from numparam.errors import ArgumentTypeError, DtypeError, RegionError, ShapeError
 from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
-from numparam.stream.seed import choose_seed, next_number
-from numparam.stream.source import Source
-from numparam.tensor.arithmetic import Arithmetic
-from numparam.tensor.convert import Reshaping
-from numparam.tensor.placed import Placed, allocated, is_on_cuda
+from numparam.stream.seed import next_number
+from numparam.tensor.arithmetic import Arithmetic, plain, takes_part
+from numparam.tensor.convert import as_array
+from numparam.tensor.recipe import Recipe
+from numparam.tensor.values import CPU, Array, Host, OnDevice, Values
 
 if TYPE_CHECKING:
-    from numparam.initializer import Initializer
+    from collections.abc import Callable, Iterator, Sequence
 
-Array = np.ndarray[Any, np.dtype[Any]]
+    from numparam.tensor.recipe import Generator
 
-
-class Recipe(NamedTuple):
-    """Describe values that are not made yet: a region of what an initializer makes of a seed and a name."""
-
-    init: Initializer
-    seed: int
-    name: str | int
-    region: Region
+_DLPACK_CUDA = 2
 
 
-class Tensor(Arithmetic, Reshaping, Placed):
+class Tensor(Arithmetic):
     """Hold an array of numbers, or the recipe for one.
 
-    A tensor made from an initializer is lazy: it takes no memory until its values are asked for. A slice of it is lazy
-    too, and makes only its own values, the same bits that the whole tensor has there. The seed of a lazy tensor is
-    that of the moment it is made.
+    A tensor of an initializer is lazy: it takes no memory until its values are asked for. A slice of it is lazy too,
+    and generates only its own values, the same bits that the full tensor has there. The seed of a lazy tensor is chosen
+    when the tensor is created.
 
     Parameters
     ----------
@@ -50,11 +44,10 @@ class Tensor(Arithmetic, Reshaping, Placed):
     shape : int or sequence of int, optional
         The shape of a lazy tensor.
     init : Initializer, optional
-        Makes the values of a lazy tensor; takes the place of `input_data`.
+        Generates the values of a lazy tensor; takes the place of `input_data`.
     device : str or Device, optional
-        Where the values are, or will be made: ``"cpu"`` or ``"cuda"``. The default device, see `numparam.device`, or
-        that of an input that is on a CUDA device.
-
+        Where the values are, or will be materialised: ``"cpu"`` or ``"cuda"``. By default the device of an input
+        on a CUDA device, else the default device, see `numparam.device`.
     seed : int, optional
         Of a lazy tensor, from 0 to 2**64 - 1; see `numparam.stream.seed.choose_seed`.
 
@@ -76,24 +69,20 @@ class Tensor(Arithmetic, Reshaping, Placed):
     (2199023255552, (524288,))
     """
 
-    _array: Array | None = None
-    _recipe: Recipe | None = None
-    _dtype: np.dtype[Any]
-
     def __init__(
         self,
         input_data: Any = None,
         dtype: Any = None,
         shape: Shape | None = None,
-        init: Initializer | None = None,
+        init: Generator | None = None,
         device: Any = None,
         seed: SupportsIndex | None = None,
     ) -> None:
         if init is not None:
             if input_data is not None or shape is None:
                 raise ArgumentTypeError("a tensor with an initializer needs a shape, and no input_data")
-            self._dtype = dtypes.as_dtype("float32" if dtype is None else dtype)
-            self._recipe = _recipe(init, as_shape(shape), self._dtype, seed)
+            target = dtypes.as_dtype("float32" if dtype is None else dtype)
+            self._values = Recipe.of(init, next_number(), Region.full(as_shape(shape)), target, seed)
         elif shape is not None or seed is not None:
             raise ArgumentTypeError("a shape or a seed goes with an initializer; input_data has its own")
         elif isinstance(input_data, Tensor):
@@ -117,7 +106,7 @@ class Tensor(Arithmetic, Reshaping, Placed):
         Raises
         ------
         TypeError
-            If it is no array, or of a dtype that numparam does not have.
+            If it is not an array, or of a dtype that numparam does not have.
 
         Examples
         --------
@@ -130,13 +119,11 @@ class Tensor(Arithmetic, Reshaping, Placed):
             raise ArgumentTypeError(f"a NumPy array is needed, found {type(array).__name__}; Tensor(...) copies others")
         if dtypes.as_dtype(array.dtype) != array.dtype:
             raise DtypeError(f"the array has dtype {array.dtype}, in foreign byte order; Tensor(array) copies it")
-        tensor = Tensor.__new__(Tensor)
-        tensor._hold(array)
-        return tensor
+        return Tensor._of(Host(array))
 
     @classmethod
     def from_dlpack(cls, array: Any) -> Tensor:
-        """Return a tensor whose storage is that of another library's array, such as one of torch, CuPy or JAX.
+        """Return a tensor whose storage is the storage of another library's array, such as torch's, CuPy's or JAX's.
 
         Parameters
         ----------
@@ -147,209 +134,33 @@ class Tensor(Arithmetic, Reshaping, Placed):
         Raises
         ------
         TypeError
-            If it is no such array.
+            If it is not such an array.
         BufferError
             If NumPy cannot read the array where it is.
         ValueError
             If an array on a CUDA device is not row-major.
-
-        Examples
-        --------
-        >>> Tensor.from_dlpack(np.arange(3)).tolist()
-        [0, 1, 2]
         """
         if not hasattr(array, "__dlpack__") and not hasattr(array, "__cuda_array_interface__"):
             raise ArgumentTypeError(f"an array with __dlpack__ is needed, found {type(array).__name__}")
-        if not is_on_cuda(array):
-            return cls.from_numpy(np.from_dlpack(array))
+        kind, _ = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (_DLPACK_CUDA, 0)
+        if kind == _DLPACK_CUDA:
+            return Tensor._of(OnDevice.from_foreign(array))
+        return cls.from_numpy(np.from_dlpack(array))
+
+    @staticmethod
+    def _of(values: Values) -> Tensor:
+        """Return a tensor around values that nothing else changes."""
         tensor = Tensor.__new__(Tensor)
-        tensor._adopt(array)
+        tensor._values = values
         return tensor
 
     def _made(self, array: Array) -> Tensor:
-        """Return a tensor that adopts an array of its own, where this one is."""
-        dtypes.as_dtype(array.dtype)  # NumPy computes in dtypes that numparam has not, such as longdouble
-        tensor = Tensor.__new__(Tensor)
-        tensor._hold(array)
-        if self.device != "cpu":
-            tensor._move(self.device)
-        return tensor
-
-    def _hold(self, array: Array) -> None:
-        self._array, self._dtype = array, array.dtype
-
-    def _replace(self, array: Array) -> None:
-        """Hold an array instead of what is held; a thread that reads meanwhile finds the one or the other."""
-        self._hold(array)
-        vars(self).pop("_on_device", None)
-        vars(self).pop("_recipe", None)
-
-    def _discard(self) -> None:
-        for storage in ("_array", "_on_device", "_recipe"):
-            vars(self).pop(storage, None)
-
-    def _convert(self, target: np.dtype[Any], convert: Callable[[Array], Array]) -> None:
-        """Change the dtype; `convert` makes integers, bools and whatever is on the host."""
-        recipe = self._recipe
-        if recipe is not None:
-            recipe.init.check(recipe.region.full_shape, target)
-            self._dtype = target
-        elif self.device != "cpu" and target.kind not in "biu":
-            dtypes.check_imaginary(self._dtype, target)
-            on_device = self.astype(target)._device_values()
-            self._discard()
-            self._on_device, self._dtype = on_device, target
-        else:
-            self._replace(convert(self.asnumpy()))
-
-    def _sibling(self) -> Self:
-        """Return a tensor with the same attributes, and no values yet."""
-        twin = type(self).__new__(type(self))
-        vars(twin).update(vars(self))
-        twin._discard()
-        return twin
-
-    def __copy__(self) -> Self:
-        twin = self._sibling()
-        if self._recipe is None:
-            twin._copy(self)
-        else:  # also its seed and number stay, so that a name given later counts as it would for the original
-            twin._recipe, twin._dtype = self._recipe, self._dtype
-        return twin
-
-    def _copy(self, other: Tensor) -> None:
-        """Take the values or the recipe of another tensor, sharing neither."""
-        recipe = other._recipe
-        if other.device != "cpu":
-            self._device = other._device
-        if recipe is None and other.device != "cpu":
-            values = other._device_values()
-            self._on_device, self._dtype = allocated(values.copy_to, values.device), other._dtype
-        elif recipe is None:
-            self._hold(arrays.duplicate(other.asnumpy()))
-        else:
-            name = other._stream_name(recipe)
-            self._recipe = recipe if name == recipe.name else recipe._replace(name=name)
-            self._dtype = other._dtype
-
-    def _stream_name(self, recipe: Recipe) -> str | int:
-        """Return the name that decides the values; a parameter puts its own."""
-        return recipe.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the shape, as a tuple."""
-        recipe = self._recipe
-        if recipe is not None:
-            return recipe.region.shape
-        return self._on_device.shape if self._array is None and self._on_device is not None else self.asnumpy().shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return the NumPy dtype."""
-        return self._dtype
-
-    @property
-    def ndim(self) -> int:
-        """Count the axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Count the elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Count the bytes of the values, made or not."""
-        return self.size * self._dtype.itemsize
-
-    @property
-    def has_init(self) -> bool:
-        """Say whether the values are still to be made."""
-        return self._recipe is not None
-
-    @property
-    def init(self) -> Initializer | None:
-        """Return the initializer that will make the values, None when they are made."""
-        recipe = self._recipe
-        return None if recipe is None else recipe.init
-
-    def init_data(self) -> Tensor:
-        """Make the values now if the tensor is lazy.
-
-        Returns
-        -------
-        Tensor
-            This tensor.
-        """
-        self._settle()
-        return self
-
-    def asnumpy(self) -> Array:
-        """Return the values, which are made first if the tensor is lazy.
-
-        Returns
-        -------
-        numpy.ndarray
-            The storage itself: writing to it changes the tensor. Of a tensor on a CUDA device, a copy.
-        """
-        if self._array is not None:
-            return self._array
-        if self.device != "cpu":
-            return self._device_values().to_host()
-        array = np.empty(self.shape, self._dtype)
-        self._write(array)
-        # Of several threads the first one wins, so that all get the same storage.
-        stored: Array = vars(self).setdefault("_array", array)
-        self._recipe = None
-        return stored
-
-    def fill_into(self, out: Array, region: Region | None = None) -> None:
-        """Write the values of a region into a buffer, keeping nothing.
-
-        A lazy tensor stays lazy, so a tensor of any size can be written piece by piece.
-
-        Parameters
-        ----------
-        out : numpy.ndarray
-            Writable, C-contiguous, of the dtype of the tensor and the shape of the region.
-        region : Region, optional
-            A region of ``Region.full(tensor.shape)``; the whole tensor if absent.
-
-        Raises
-        ------
-        TypeError
-            If `out` is not an array of the dtype.
-        ValueError
-            If the region is one of another shape, or `out` does not fit the region or is not writable.
-
-        Examples
-        --------
-        >>> from numparam.initializer import One
-        >>> out = np.empty((2, 3), np.float32)
-        >>> lazy = Tensor(shape=(2**40, 3), init=One())
-        >>> lazy.fill_into(out, Region.full(lazy.shape)[-2:])
-        >>> out.sum()
-        np.float32(6.0)
-        """
-        if region is not None and getattr(region, "full_shape", None) != self.shape:
-            raise ShapeError(f"a region of a tensor of shape {self.shape} was asked for, found {region!r:.80}")
-        _check_buffer(out, self.shape if region is None else region.shape, self._dtype)
-        self._write(out, region)
-
-    def _write(self, out: Array, region: Region | None = None) -> None:
-        recipe = self._recipe
-        if recipe is None and self.device != "cpu":
-            (self._device_values() if region is None else self._part_on_device(region.slices())).read(out)
-        elif recipe is None:
-            arrays.overwrite(out, self.asnumpy() if region is None else region.take(self.asnumpy()))
-        elif out.size:
-            selected = recipe.region if region is None else recipe.region[region.slices()]
-            recipe.init.fill(out, selected, Source(recipe.seed, self._stream_name(recipe)))
+        """Return a tensor that adopts an array, moved to the device of this one."""
+        dtypes.as_dtype(array.dtype)  # NumPy computes in dtypes that numparam does not have, such as longdouble
+        return Tensor._of(Host(array).move(self.device))
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Return the values at an index as a tensor of its own.
+        """Return the values at an index as a new tensor.
 
         A lazy tensor takes integers, slices, ``...`` and None, and gives a lazy slice. One with values takes any index
         that NumPy takes, tensors included, and gives a copy; see `view` for a slice that shares storage.
@@ -359,20 +170,11 @@ class Tensor(Arithmetic, Reshaping, Placed):
         IndexError
             If the index does not fit.
         """
-        recipe = self._recipe
-        if recipe is None:
-            if self.device != "cpu":
-                return self._holding(self._part_on_device(index))
-            return self._made(arrays.read(self.asnumpy(), index))
-        part = Tensor.__new__(Tensor)
-        part._recipe = Recipe(recipe.init, recipe.seed, self._stream_name(recipe), recipe.region[index])
-        part._dtype = self._dtype
-        if self.device != "cpu":
-            part._move(self.device)
-        return part
+        values = self._values
+        return Tensor._of((values if values.in_memory else self._named()).read(index))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Write values in place; those of a lazy tensor are made first.
+        """Write values in place; the values of a lazy tensor are materialised first.
 
         The value is broadcast to the part and converted to the dtype of the tensor. Bools become numbers, integers
         become floats and floats become complex, never the other way. On a CUDA device the part is read and written
@@ -387,114 +189,233 @@ class Tensor(Arithmetic, Reshaping, Placed):
         ValueError
             If the value cannot be broadcast, or an integer dtype cannot hold it.
         """
-        if self.device != "cpu":
-            self._write_on_device(index, value)
-        else:
-            arrays.write(self.asnumpy(), index, value)
+        self._settle().write(index, value._settle() if isinstance(value, Tensor) else value)
 
-    def view(self, index: Any = ...) -> Tensor:
+    def alias(self, index: Any = ...) -> Tensor:
         """Return a tensor that shares the storage of a part of this one: writing to one is seen in the other.
+
+        The values of a lazy tensor are materialised first.
 
         Parameters
         ----------
         index : int, slice, ``...``, None or tuple of these
-            All of the tensor by default. The values of a lazy tensor are made first.
+            The full tensor by default.
 
         Raises
         ------
         IndexError
-            If the index does not fit, or is one that only copies can be made of.
+            If the index does not fit, or selects values that only a copy can hold.
         ValueError
             If the tensor is not on the CPU.
 
         Examples
         --------
         >>> tensor = Tensor([[1, 2], [3, 4]])
-        >>> tensor.view((slice(None), 0))[...] = 0
+        >>> tensor.alias((slice(None), 0))[...] = 0
         >>> tensor.tolist()
         [[0, 2], [0, 4]]
         """
-        if self.device != "cpu":
-            raise ArgumentValueError(f"views show the storage of tensors on the CPU, found one on {self.device}")
         if not arrays.is_basic(index):
-            raise RegionError(f"a view takes ints, slices, ... and None, found {index!r:.80}")
-        return self.from_numpy(arrays.select(self.asnumpy(), index))
+            raise RegionError(f"an alias takes ints, slices, ... and None, found {index!r:.80}")
+        return Tensor._of(self._settle().alias(index))
 
-    def copy(self) -> Tensor:
-        """Return a tensor of its own with the same values, lazy if this one is.
+    def view(self, *shape: Any) -> Tensor:
+        """Return a tensor of another shape that shares the storage; see `reshape` for one that may copy.
+
+        The values of a lazy tensor are materialised first. An index, which this method took once, is deprecated: it
+        goes to `alias`.
+
+        Parameters
+        ----------
+        *shape : int or sequence of int
+            One length may be -1: what is left.
+
+        Raises
+        ------
+        ValueError
+            If the sizes differ, or the values are not in an order that the shape can share.
 
         Examples
         --------
-        >>> Tensor([1, 2]).copy().tolist()
-        [1, 2]
+        >>> tensor = Tensor([1, 2, 3, 4])
+        >>> tensor.view(2, 2)[0] = 0
+        >>> tensor.tolist()
+        [0, 0, 3, 4]
         """
+        lengths: Any = shape[0] if len(shape) == 1 else shape
+        if not shape or any(isinstance(item, slice | EllipsisType | None) for item in (*shape, *_items(lengths))):
+            warnings.warn("view takes a shape; alias(index) shares a part", DeprecationWarning, stacklevel=2)
+            return self.alias(lengths or ...)
+        try:
+            return Tensor._of(self._settle().reshaped(lengths))
+        except (ValueError, TypeError) as error:
+            raise ShapeError(f"a tensor of shape {self.shape} cannot be viewed as {lengths}: {error}") from None
+
+    def copy(self) -> Tensor:
+        """Return a new tensor with the same values, lazy if this one is."""
         return Tensor(self)
 
     def contiguous(self) -> Tensor:
-        """Return this tensor if its values lie in row-major order, as they do unless it is a view, else a copy."""
-        return self if self.has_init or self.device != "cpu" or self.asnumpy().flags.c_contiguous else self.copy()
+        """Return this tensor if its values are in row-major order, as they are unless it is a view, else a copy."""
+        return self if self._values.is_row_major else self.copy()
 
-    def __len__(self) -> int:
-        if not self.shape:
-            raise ArgumentTypeError("a tensor of shape () has no length")
-        return self.shape[0]
+    def _rearranged(self, arrange: Callable[[Array], Array]) -> Tensor:
+        return Tensor._of(self._settle().rearranged(arrange))
+
+    def reshape(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
+        """Return a tensor of another shape with the same values in row-major order.
+
+        Parameters
+        ----------
+        *shape : int or sequence of int
+            One length may be -1: what is left.
+
+        Raises
+        ------
+        ValueError
+            If the sizes differ.
+
+        Examples
+        --------
+        >>> Tensor([1, 2, 3, 4]).reshape(2, -1).tolist()
+        [[1, 2], [3, 4]]
+        """
+        lengths: Any = shape[0] if len(shape) == 1 else shape
+        try:
+            return self._rearranged(lambda array: array.reshape(lengths))
+        except ValueError:
+            raise ShapeError(f"a tensor of shape {self.shape} cannot be reshaped to {lengths}") from None
+
+    def flatten(self) -> Tensor:
+        """Return a tensor with one axis."""
+        return self.reshape(-1)
+
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Return a tensor without its axes of length 1, all or some.
+
+        Raises
+        ------
+        ValueError
+            If a named axis does not exist or is longer.
+        """
+        try:
+            return self._rearranged(lambda array: array.squeeze(axis))
+        except ValueError as error:
+            raise ShapeError(f"a tensor of shape {self.shape} cannot be squeezed along {axis}: {error}") from None
+
+    def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
+        """Return a tensor with the axes in another order, reversed if none are given.
+
+        Raises
+        ------
+        ValueError
+            If `axes` does not name each axis once.
+        """
+        order: Any = axes[0] if len(axes) == 1 else axes or None
+        try:
+            return self._rearranged(lambda array: array.transpose(order))
+        except ValueError as error:
+            raise ShapeError(f"a tensor of shape {self.shape} cannot be transposed by {order}: {error}") from None
+
+    @property
+    def T(self) -> Tensor:
+        """Return a tensor with the axes reversed."""
+        return self.transpose()
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Return a tensor with the values converted to another dtype.
+
+        Floating-point values are rounded once, to nearest even. A value that is too large becomes infinity, or NaN in
+        float8_e4m3fn. Everything else is converted as NumPy does, unchecked; floats that an integer dtype cannot hold
+        may differ between processors and devices.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype or str
+
+        Raises
+        ------
+        TypeError
+            If the dtype is unknown.
+
+        Examples
+        --------
+        >>> Tensor([1.0, 1.5]).astype("float16").asnumpy()
+        array([1. , 1.5], dtype=float16)
+        """
+        return Tensor._of(self._settle().convert(dtypes.as_dtype(dtype)))
+
+    def to(self, name: Any) -> Self:
+        """Return the tensor on a device.
+
+        It is this tensor if it is there already, else another one with the same values. A lazy tensor stays lazy, and
+        its values are the same bits on every device.
+
+        Parameters
+        ----------
+        name : str or Device
+            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device, or it is out of memory.
+
+        """
+        target = as_device(name)
+        if target == self.device:
+            return self
+        moved = self._sibling()
+        moved._move(target)
+        return moved
+
+    def cpu(self) -> Self:
+        """Return the tensor on the CPU; see `to`."""
+        return self.to(CPU)
+
+    def cuda(self, index: int = 0) -> Self:
+        """Return the tensor on a CUDA device; see `to`."""
+        return self.to(f"cuda:{index}")
 
     def __iter__(self) -> Iterator[Tensor]:
         return map(self.__getitem__, range(len(self)))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self.asnumpy(), dtype=dtype, copy=copy)
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        if not all(map(takes_part, inputs)):
+            return NotImplemented
+        if out is not None:
+            options["out"] = tuple([plain(array) for array in out])
+        results = getattr(ufunc, method)(*map(plain, inputs), **{name: plain(x) for name, x in options.items()})
+        if out is not None:
+            for target, array in zip(out, options["out"], strict=True):
+                if isinstance(target, Tensor) and target._settle().array is not array:  # a copy, of a CUDA device
+                    target[...] = array
+            return out[0] if len(out) == 1 else out
+        if isinstance(results, tuple):
+            return tuple([self._made(np.asarray(result)) for result in results])
+        return None if results is None else self._made(np.asarray(results))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Describe the values to other libraries, which share them; version 3."""
+        if self.device == CPU:
+            raise AttributeError("the tensor is on the CPU")
+        interface: dict[str, Any] = self._settle().array.__cuda_array_interface__
+        return interface
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's kind and number of the device."""
+        kind, number = self._settle().array.__dlpack_device__()
+        return int(kind), int(number)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Share the values with another library."""
+        return self._settle().array.__dlpack__(**options)
 
     def __repr__(self) -> str:
-        values = f"init={self.init}" if self.has_init else f"value=\n{self.asnumpy()}"
-        return f"Tensor(shape={list(self.shape)}, dtype={dtypes.type_name(self._dtype)}, {values})"
+        values = self._values if self.has_init else f"value=\n{self.asnumpy()}"
+        return f"Tensor(shape={list(self.shape)}, dtype={dtypes.type_name(self.dtype)}, {values})"
 
 
-def as_array(data: Any, dtype: Any = None) -> Array:
-    """Copy values into a new C-contiguous array of a dtype that numparam knows.
-
-    Raises
-    ------
-    TypeError
-        If the values are ragged, or not numbers or bools.
-    ValueError
-        If a value does not fit the dtype.
-    """
-    if isinstance(data, list | tuple):
-        data = [np.asarray(item) if isinstance(item, Tensor) else item for item in data]
-    try:
-        array = np.array(data, order="C")
-    except ValueError:
-        raise ArgumentTypeError(f"every row of the values needs the same length, found {data!r:.80}") from None
-    if isinstance(data, float | list | tuple) and array.dtype == np.float64:
-        with np.errstate(over="ignore"):  # to infinity, as for arrays
-            array = array.astype(np.float32)
-    if array.dtype.name not in dtypes.TABLE:
-        if isinstance(data, int):
-            raise ArgumentValueError(f"no integer dtype can hold {data!r:.80}")
-        raise DtypeError(f"values are numbers or bools, found {data!r:.80} of type {type(data).__name__}")
-    target = dtypes.as_dtype(array.dtype if dtype is None else dtype)
-    if target == array.dtype:
-        return np.asarray(array, target)
-    dtypes.check_imaginary(array.dtype, target)
-    with np.errstate(all="ignore"):
-        converted = array.astype(target)
-    if target.kind in "biu" and not np.array_equal(converted, array):
-        raise ArgumentValueError(f"a value of {data!r:.80} is not exactly representable in {target}")
-    return converted
-
-
-def _recipe(init: Initializer, shape: tuple[int, ...], dtype: np.dtype[Any], seed: SupportsIndex | None) -> Recipe:
-    init.check(shape, dtype)
-    return Recipe(init, choose_seed(init.seed, seed), next_number(), Region.full(shape))
-
-
-def _check_buffer(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if not isinstance(out, np.ndarray) or out.dtype != dtype:
-        found = f"dtype {out.dtype}" if isinstance(out, np.ndarray) else type(out)
-        raise DtypeError(f"values of dtype {dtype} go into a NumPy array of that dtype, found {found}")
-    if out.shape != shape or not (out.flags.c_contiguous and out.flags.writeable):
-        flags = f"writeable={out.flags.writeable}, c_contiguous={out.flags.c_contiguous}"
-        raise ShapeError(
-            f"values of shape {shape} go into a writable C-contiguous array of that shape, found {out.shape}, {flags}"
-        )
+def _items(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
 import torch
 
@@ -13,7 +13,7 @@ from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
 from numparam.stream.seed import as_seed, choose_seed, current_seed, get_seed
-from numparam.stream.source import Source
+from numparam.tensor import Recipe
 from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
 from numparam.torch.shards import held_part
 
@@ -114,8 +114,8 @@ class Fill(NamedTuple):
             return
         local = self.local
         out = local if self.in_place else torch.empty(local.shape, dtype=local.dtype, device=self.draws_on)
-        memory: Any = shared(out)
-        self.init.fill(memory, self.region, Source(choose_seed(self.init.seed, self.seed), self.name))
+        seed = choose_seed(self.init.seed, self.seed)
+        Recipe(self.init, seed, self.name, self.region, dtype_of(out)).fill_into(shared(out))
         if out is not local:
             local.copy_(out)
         torch.autograd.graph.increment_version(self.tensor)

@@ -126,7 +126,7 @@ def knows_its_place_and_leaves_it() -> None:
 
 def shares_the_seed_of_rank_0() -> None:
     tensor = numparam.initializer.initializer("normal", (3,))
-    number = np.array([numparam.get_seed(), tensor._recipe.seed, tensor._recipe.name], np.uint64)
+    number = np.array([numparam.get_seed(), tensor._values.seed, tensor._values.name], np.uint64)
     gathered = comm_func.all_gather_into_tensor(number).reshape(-1, 3)
     assert (gathered == gathered[0]).all()
     print(f"{numparam.get_seed()}\n", end="")

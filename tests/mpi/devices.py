@@ -28,7 +28,7 @@ def main() -> None:
         Parameter(values, name=f"p{size}", device="cuda") for size, values in zip(SIZES, brought, strict=True)
     ]
     for parameter in parameters:  # the device has still to do this when the values are sent
-        parameter._on_device = parameter._on_device.copy_to(0)
+        parameter._values = parameter._values.duplicate()
     broadcast_parameters(parameters)
     for parameter, values in zip(parameters, every[0], strict=True):
         assert parameter.device == "cuda:0"
@@ -36,10 +36,10 @@ def main() -> None:
     check_agreement(parameters)
 
     gradients = [Tensor(values, device="cuda") for values in brought]
-    places = [gradient._on_device.address for gradient in gradients]
+    places = [gradient._values.array.address for gradient in gradients]
     DistributedGradReducer(parameters)(gradients)
     for gradient, place, first, second in zip(gradients, places, *every, strict=True):
-        assert gradient._on_device.address == place
+        assert gradient._values.array.address == place
         assert np.array_equal(gradient.asnumpy(), first + second)
 
     total = comm_func.all_reduce(Tensor(brought[0], device="cuda"))

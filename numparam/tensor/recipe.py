@@ -1,0 +1,140 @@
+"""Recipes: values that an initializer will generate from a seed and a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex
+
+from numparam.entry import BUFFER_BYTES, Block
+from numparam.indexing.region import Region, row_major
+from numparam.stream.seed import choose_seed
+from numparam.stream.source import Source
+from numparam.tensor.values import CPU, HOLDERS, Host, Lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+
+    from numparam.device import Device
+
+
+class Generator(Protocol):
+    """List what a recipe asks of an initializer; `numparam.initializer.Initializer` documents it."""
+
+    @property
+    def seed(self) -> int | None: ...
+
+    @property
+    def on_device(self) -> bool: ...
+
+    @property
+    def needs_full(self) -> bool: ...
+
+    def fill(self, out: Any, region: Region, source: Source) -> None: ...
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None: ...
+
+
+class Recipe(Lazy):
+    """Describe a region of the values that an initializer generates from a seed and a name.
+
+    Parameters
+    ----------
+    init : Initializer
+        Generates the values; `of` checks that it can.
+    seed : int
+    name : str or int
+        The name of the parameter, or the number of a tensor without a name.
+    region : Region
+    dtype : numpy.dtype
+    target : Device
+        Where the values will be materialised.
+    """
+
+    def __init__(
+        self,
+        init: Generator,
+        seed: int,
+        name: str | int,
+        region: Region,
+        dtype: np.dtype[Any],
+        target: Device = CPU,
+    ) -> None:
+        self.init, self.seed, self.name = init, seed, name
+        self.region, self.dtype, self.device = region, dtype, target  # type: ignore[misc]
+
+    @classmethod
+    def of(
+        cls,
+        init: Generator,
+        name: str | int,
+        region: Region,
+        dtype: np.dtype[Any],
+        seed: SupportsIndex | None = None,
+        target: Device = CPU,
+    ) -> Recipe:
+        """Check that an initializer suits a tensor, and choose the seed by `numparam.stream.seed.choose_seed`.
+
+        Raises
+        ------
+        TypeError
+            If the initializer cannot fill the dtype, or the seed is not an integer.
+        ValueError
+            If it cannot fill the shape, or the seed is out of range.
+        """
+        init.check(region.full_shape, dtype)
+        return cls(init, choose_seed(init.seed, seed), name, region, dtype, target)
+
+    @property
+    def on_device(self) -> bool:  # type: ignore[override]
+        """Return whether `fill_into` also takes device arrays."""
+        return self.init.on_device
+
+    def named(self, name: str) -> Recipe:
+        return self if isinstance(self.name, str) else self.replace(name=name)
+
+    def fill_into(self, out: Any, region: Region | None = None) -> None:
+        """Generate the values of a region of these ones, or all, in a C-contiguous array, or a row-major device array.
+
+        Parameters
+        ----------
+        out : numpy.ndarray or DeviceArray
+            Of the dtype, and the shape of the region; a device array only if `on_device`.
+        region : Region, optional
+            Of a tensor of the shape of these values.
+        """
+        if out.size:
+            selected = self.region if region is None else self.region[region.slices()]
+            self.init.fill(out, selected, Source(self.seed, self.name))
+
+    def convert(
+        self,
+        dtype: np.dtype[Any],
+        checked: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None,  # noqa: ARG002
+    ) -> Self:
+        self.init.check(self.region.full_shape, dtype)
+        return self.replace(dtype=dtype)
+
+    def blocks(self) -> Iterator[Block]:
+        """Split the values into blocks of at most `BUFFER_BYTES`, in row-major order; see `Values.blocks`.
+
+        An initializer with `needs_full` generates them once. A CUDA device generates each block in memory of its own,
+        one block ahead of the blocks that were taken; the bytes are the same.
+        """
+        if self.init.needs_full:
+            yield from self.replace(device=CPU).settle().blocks()
+            return
+        if not self.on_device or HOLDERS[self.device.kind] is Host:
+            yield from super().blocks()
+            return
+        ahead: Block | None = None
+        for index in row_major(self.shape, BUFFER_BYTES // self.dtype.itemsize):
+            part = self.read(index).settle()  # the device generates this one while the one before goes to the host
+            if ahead:
+                yield ahead
+            ahead = Block(part.shape, part.array.reader())
+        if ahead:
+            yield ahead
+
+    def __str__(self) -> str:
+        return f"init={self.init}"

@@ -1,0 +1,422 @@
+"""The state of a tensor: values in host or device memory, or a description of values that are not materialised yet."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.device import Device, device
+from numparam.entry import BUFFER_BYTES, Block
+from numparam.errors import ArgumentValueError, DeviceOutOfMemoryError, ShapeError
+from numparam.indexing import arrays
+from numparam.indexing.region import Region, row_major
+from numparam.indexing.rows import select_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numparam.kernels.array import DeviceArray
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+CPU = device("cpu")
+
+
+class Values:
+    """Hold the values of a tensor, or describe them.
+
+    The values change in place, by `write`, and nothing else does: every other method leaves this object alone and
+    returns another one, so that a thread that reads a tensor finds its values before or after a change.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    device : Device
+        Where the values are, or will be materialised.
+    in_memory : bool
+        Whether the values are in memory.
+    region : Region or None
+        The region of a larger tensor that a description is about.
+    """
+
+    __slots__ = ()
+    in_memory = True
+    region: Any = None
+    array: Any
+    """The memory that holds the values; only if they are in memory."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            """Return the shape."""
+
+        @property
+        def dtype(self) -> np.dtype[Any]:
+            """Return the dtype."""
+
+        @property
+        def device(self) -> Device:
+            """Return where the values are, or will be materialised."""
+
+    @property
+    def is_row_major(self) -> bool:
+        """Say whether the values are, or will be, in row-major order."""
+        return True
+
+    def named(self, name: str) -> Values:  # noqa: ARG002
+        """Return the values as those of a parameter, which matters as long as no name decides them."""
+        return self
+
+    def settle(self) -> Values:
+        """Return the values in memory."""
+        return self
+
+    def to_host(self) -> Array:
+        """Return the values as an array: the memory itself on the CPU, else a copy."""
+        raise NotImplementedError
+
+    def fill_into(self, out: Any, region: Region | None = None) -> None:
+        """Write the values of a region, or all, into a C-contiguous array on the host."""
+        raise NotImplementedError
+
+    def read(self, index: Any) -> Values:
+        """Return a copy of the part at an index; of a description, the description of the part."""
+        raise NotImplementedError
+
+    def write(self, index: Any, value: Any) -> None:
+        """Write a value, or `Values`, that is broadcast and converted, into the part at an index."""
+        raise NotImplementedError
+
+    def alias(self, index: Any) -> Values:
+        """Return the part at a basic index, in the same memory."""
+        raise NotImplementedError
+
+    def reshaped(self, shape: Any) -> Values:
+        """Return the values under another shape, in the same memory; a ValueError says that this cannot be."""
+        raise NotImplementedError
+
+    def rearranged(self, arrange: Callable[[Array], Array]) -> Values:
+        """Return a copy of the values in the order of a view that `arrange` makes of an array of their shape."""
+        raise NotImplementedError
+
+    def duplicate(self) -> Values:
+        """Return a copy, or a description itself."""
+        raise NotImplementedError
+
+    def convert(self, dtype: np.dtype[Any], checked: Callable[[Array], Array] | None = None) -> Values:
+        """Return the values in another dtype.
+
+        `checked` converts on the host, and raises where a value does not fit an integer or a bool dtype. Without it all
+        values are converted as by ``astype``.
+        """
+        raise NotImplementedError
+
+    def move(self, target: Device) -> Values:
+        """Return the values on a device, this object itself if they are there."""
+        raise NotImplementedError
+
+    def blocks(self) -> Iterator[Block]:
+        """Split the values into blocks of at most `BUFFER_BYTES`, in row-major order."""
+        for index in row_major(self.shape, BUFFER_BYTES // self.dtype.itemsize):
+            part = Region.full(self.shape)[index]
+            yield Block(part.shape, partial(self.fill_into, region=part))
+
+
+class Host(Values):
+    """Hold values in a NumPy array of any strides."""
+
+    __slots__ = ("array",)
+    device = CPU
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], target: Device) -> Host:  # noqa: ARG003
+        """Allocate memory on the CPU."""
+        return cls(np.empty(shape, dtype))
+
+    @classmethod
+    def from_host(cls, array: Array, target: Device) -> Host:  # noqa: ARG003
+        """Hold an array."""
+        return cls(array)
+
+    @classmethod
+    def from_device(cls, values: DeviceArray, target: Device) -> Host:  # noqa: ARG003
+        """Copy values to the CPU."""
+        return cls(values.to_host())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape."""
+        shape: tuple[int, ...] = self.array.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype."""
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
+
+    @property
+    def is_row_major(self) -> bool:
+        """Say whether the values are in row-major order."""
+        return bool(self.array.flags.c_contiguous)
+
+    def to_host(self) -> Array:
+        array: Array = self.array
+        return array
+
+    def fill_into(self, out: Any, region: Region | None = None) -> None:
+        arrays.overwrite(out, self.array if region is None else region.take(self.array))
+
+    def read(self, index: Any) -> Host:
+        return Host(arrays.read(self.array, index))
+
+    def write(self, index: Any, value: Any) -> None:
+        arrays.write(self.array, index, value.to_host() if isinstance(value, Values) else value)
+
+    def alias(self, index: Any) -> Host:
+        return Host(arrays.select(self.array, index))
+
+    def reshaped(self, shape: Any) -> Host:
+        return Host(np.reshape(self.array, shape, copy=False))
+
+    def rearranged(self, arrange: Callable[[Array], Array]) -> Host:
+        return Host(arrays.duplicate(arrange(self.array)))
+
+    def duplicate(self) -> Host:
+        return Host(arrays.duplicate(self.array))
+
+    def convert(self, dtype: np.dtype[Any], checked: Callable[[Array], Array] | None = None) -> Host:
+        return Host(checked(self.array) if checked else arrays.converted(self.array, dtype))
+
+    def move(self, target: Device) -> Values:
+        return HOLDERS[target.kind].from_host(self.array, target)
+
+
+class OnDevice(Values):
+    """Hold values in the memory of a CUDA device, row-major."""
+
+    __slots__ = ("array", "device")
+
+    def __init__(self, array: DeviceArray, target: Device) -> None:
+        self.array: DeviceArray = array
+        self.device = target  # type: ignore[misc]
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], target: Device) -> OnDevice:
+        """Allocate memory on a device.
+
+        Raises
+        ------
+        DeviceOutOfMemoryError
+            If the device has no room.
+        """
+        from numparam.kernels.array import DeviceArray
+
+        return cls(_allocated(DeviceArray.empty, shape, dtype, target.index), target)
+
+    @classmethod
+    def from_host(cls, array: Array, target: Device) -> OnDevice:
+        """Copy an array to a device.
+
+        Raises
+        ------
+        DeviceOutOfMemoryError
+            If the device has no room.
+        """
+        from numparam.kernels.array import DeviceArray
+
+        return cls(_allocated(DeviceArray.from_host, array, target.index), target)
+
+    @classmethod
+    def from_device(cls, values: DeviceArray, target: Device) -> OnDevice:
+        """Copy values of this device or another."""
+        return cls(_allocated(values.copy_to, target.index), target)
+
+    @classmethod
+    def from_foreign(cls, array: Any) -> OnDevice:
+        """Share the memory of another library's array.
+
+        Raises
+        ------
+        ShapeError
+            If it is not row-major.
+        """
+        from numparam.kernels.array import DeviceArray
+
+        try:
+            values = DeviceArray.from_foreign(array)
+        except ValueError as error:
+            raise ShapeError(str(error)) from None
+        dtypes.as_dtype(values.dtype)
+        return cls(values, Device(f"cuda:{values.device}"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype."""
+        return self.array.dtype
+
+    def to_host(self) -> Array:
+        return self.array.to_host()
+
+    def fill_into(self, out: Any, region: Region | None = None) -> None:
+        (self if region is None else self.read(region.slices())).array.read(out)
+
+    def read(self, index: Any) -> OnDevice:
+        from numparam.kernels.fill import Span
+
+        own = self.array
+        if arrays.is_basic(index):
+            region = Region.full(own.shape)[index]
+            return self._new(own.read_slice, region.shape, Span(*region.span()))
+        selected = select_rows(own.shape, index)
+        rows = self._new(own.reshape((selected.of, *selected.row)).gather, selected.numbers.reshape(-1))
+        return OnDevice(rows.array.reshape(selected.shape), self.device)
+
+    def write(self, index: Any, value: Any) -> None:
+        own = self.array
+        if not own.writable:
+            raise ArgumentValueError("the storage is a read-only array: write to a copy of the tensor")
+        if arrays.is_basic(index):
+            region = Region.full(own.shape)[index]
+            self._write_slice(region, self._operand(value))
+            return
+        selected, values = select_rows(own.shape, index), self._operand(value)
+        shape, numbers = selected.shape, selected.numbers.reshape(-1)
+        if (values.shape, values.dtype) != (shape, own.dtype):
+            full = OnDevice.empty(shape, own.dtype, self.device)
+            full._write_slice(Region.full(shape), values)
+            values = full.array
+        rows = own.reshape((selected.of, *selected.row))
+        rows.scatter(numbers, values.reshape((numbers.size, *selected.row)))
+
+    def _operand(self, value: Any) -> DeviceArray:
+        """Return a value on this device, in a dtype that converts to that of these values.
+
+        What comes from the host or another device is copied in its own size, before it is broadcast.
+        """
+        if isinstance(value, OnDevice) and arrays.is_assignable(value.dtype, self.dtype):
+            return value.array if value.device == self.device else OnDevice.from_device(value.array, self.device).array
+        given = arrays.assignable(value.to_host() if isinstance(value, Values) else value, self.dtype)
+        return OnDevice.from_host(arrays.converted(given, self.dtype), self.device).array
+
+    def _write_slice(self, region: Region, values: DeviceArray) -> None:
+        from numparam.kernels.fill import Span
+
+        try:
+            self.array.write_slice(values, region.shape, Span(*region.span()))
+        except ValueError:
+            raise ShapeError(
+                f"values of shape {values.shape} cannot be broadcast to the shape {region.shape} of the part"
+            ) from None
+
+    def alias(self, index: Any) -> OnDevice:  # noqa: ARG002
+        raise ArgumentValueError(f"a part that shares storage needs a tensor on the CPU, found one on {self.device}")
+
+    def reshaped(self, shape: Any) -> OnDevice:
+        lengths = np.broadcast_to(np.uint8(0), self.shape).reshape(shape).shape  # one of them may be -1
+        return OnDevice(self.array.reshape(lengths), self.device)
+
+    def rearranged(self, arrange: Callable[[Array], Array]) -> OnDevice:
+        from numparam.kernels.fill import Span
+
+        # Nothing reads this array: one byte represents an element, so its strides are steps.
+        _, steps = Region.full(self.shape).span()
+        view = arrange(np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), self.shape, steps))
+        return self._new(self.array.read_slice, view.shape, Span(0, view.strides))
+
+    def duplicate(self) -> OnDevice:
+        return OnDevice.from_device(self.array, self.device)
+
+    def convert(self, dtype: np.dtype[Any], checked: Callable[[Array], Array] | None = None) -> OnDevice:
+        if checked and dtype.kind in "biu":
+            return OnDevice.from_host(checked(self.to_host()), self.device)
+        if checked:
+            dtypes.check_imaginary(self.dtype, dtype)
+        return self._new(self.array.astype, dtype)
+
+    def move(self, target: Device) -> Values:
+        return self if target == self.device else HOLDERS[target.kind].from_device(self.array, target)
+
+    def _new(self, make: Any, *arguments: Any) -> OnDevice:
+        return OnDevice(_allocated(make, *arguments), self.device)
+
+
+HOLDERS: dict[str, type[Host | OnDevice]] = {"cpu": Host, "cuda": OnDevice}
+"""What holds values in memory, by the kind of the device."""
+
+
+class Lazy(Values):
+    """Describe values that are not materialised yet; immutable.
+
+    A subclass writes them, by `fill_into`. Those with `on_device` can also write device memory.
+    """
+
+    in_memory = False
+    on_device = False
+    region: Region
+
+    def __init__(self, region: Region, dtype: np.dtype[Any], target: Device = CPU) -> None:
+        self.region, self.dtype, self.device = region, dtype, target  # type: ignore[misc]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape."""
+        return self.region.shape
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the same description with some attributes changed."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, **changes)
+        return twin
+
+    def settle(self) -> Values:
+        holder = HOLDERS[self.device.kind] if self.on_device else Host
+        values = holder.empty(self.region.shape, self.dtype, self.device)
+        self.fill_into(values.array)
+        return values.move(self.device)
+
+    def read(self, index: Any) -> Self:
+        return self.replace(region=self.region[index])
+
+    def duplicate(self) -> Self:
+        return self
+
+    def move(self, target: Device) -> Self:
+        return self.replace(device=target)
+
+
+@contextmanager
+def launched_together(devices: Iterable[Device]) -> Iterator[None]:
+    """Launch the fills of small tensors on CUDA devices together, at the end of the block."""
+    if all(HOLDERS[target.kind] is Host for target in devices):
+        yield
+        return
+    from numparam.kernels.batch import Batch
+
+    with Batch():
+        yield
+
+
+def _allocated(make: Any, *arguments: Any) -> DeviceArray:
+    """Return a new device array, or raise with what was asked for and how much room there is."""
+    from numparam.kernels.machine.driver import DeviceMemoryError
+
+    try:
+        array: DeviceArray = make(*arguments)
+    except DeviceMemoryError as error:
+        raise DeviceOutOfMemoryError(str(error)) from error
+    return array
