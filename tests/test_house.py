@@ -49,13 +49,12 @@ LEVELS = {room: level for level, line in enumerate(ROOMS.split("\n")) for room i
 # What is left to mend. Entries are removed, never added.
 HIGHER_LEFT = {
     ("kernels.array", "kernels.copy"), ("kernels.array", "kernels.fill"), ("kernels.array", "kernels.rows"),
-    ("tensor", "initializer"),
 }  # fmt: skip
 CIRCLES_LEFT = {
-    "initializer", "kernels.array", "kernels.batch", "kernels.copy", "kernels.fill", "kernels.rows", "tensor",
+    "kernels.array", "kernels.batch", "kernels.copy", "kernels.fill", "kernels.rows",
 }  # fmt: skip
 LONG_LEFT: set[str] = set()
-DEVICE_TESTS = 32  # to become 8
+DEVICE_TESTS = 10  # to become 8
 
 
 def room_of(module: str) -> str:

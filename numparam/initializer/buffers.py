@@ -6,8 +6,7 @@ import numpy as np
 
 from numparam.errors import ShapeError
 from numparam.indexing.region import Region
-from numparam.initializer import Initializer
-from numparam.initializer.base import check_rank
+from numparam.initializer.base import Initializer, check_rank
 from numparam.initializer.constants import as_scalar
 from numparam.stream.source import Source
 
