@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ import pytest
 from safetensors.numpy import save_file
 
 from killed_process import needs_kill
-from numparam import load_checkpoint, save_checkpoint, save_distributed_checkpoint, write_index
-from numparam.checkpoint import atomic_file
+from numparam import (
+    Cell,
+    Parameter,
+    load_checkpoint,
+    load_distributed_checkpoint,
+    save_checkpoint,
+    save_distributed_checkpoint,
+    write_index,
+)
+from numparam.checkpoint import atomic_file, loading
 from numparam.checkpoint.atomic_file import replacing
 from numparam.cli import main
 from numparam.errors import CheckpointError, MissingFileError
+from numparam.initializer import Constant, initializer
 
 INDEX = ".safetensors.index.json"
 THREE = {name: np.ones(9, np.float32) for name in "abc"}
@@ -339,3 +349,63 @@ def test_readers_see_the_old_or_the_new_checkpoint_while_it_is_replaced(tmp_path
             found = load_checkpoint(tmp_path / name)
             assert len({float(number) for tensor in found.values() for number in tensor.asnumpy()}) == 1
     writer.join()
+
+
+def test_a_mesh_that_is_replaced_while_it_is_loaded_is_the_old_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(number: int) -> None:
+        for rank in range(2):
+            part = Parameter(initializer(Constant(number), (8, 3))[4 * rank : 4 * rank + 4], name="w")
+            save_distributed_checkpoint([part], tmp_path / "m", rank=rank, ranks=2, attempt=str(number))
+        write_index(tmp_path / "m")
+
+    save(0)
+    net = Cell()
+    net.w = Parameter(initializer("unset", (8, 3)), name="w")
+    real, numbers = loading.load_checkpoint, iter([1, 2])
+
+    def replaced(path: Path) -> Any:
+        found = real(path)
+        for number in numbers:
+            save(number)
+            break
+        return found
+
+    monkeypatch.setattr(loading, "load_checkpoint", replaced)
+    load_distributed_checkpoint(net, tmp_path / f"m{INDEX}")
+    assert set(net.w.asnumpy().ravel()) == {2}
+    late = real(tmp_path / f"m{INDEX}")
+    save(3)
+    with pytest.raises(CheckpointError, match=r"No such file or directory|of another save"):
+        late["w"].asnumpy()
+
+
+def test_what_is_saved_when_the_interpreter_ends_is_there(tmp_path: Path) -> None:
+    code = """
+import atexit, sys
+import numpy as np
+import numparam
+from numparam.initializer import initializer
+lazy = numparam.Parameter(initializer("normal", (3000, 3000)), name="w")
+def save():
+    numparam.save_checkpoint([lazy], sys.argv[1])
+    for rank in range(2):
+        numparam.save_distributed_checkpoint({"b": np.ones(3)}, sys.argv[2], rank=rank, ranks=2)
+    numparam.write_index(sys.argv[2])
+atexit.register(save)
+"""
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path / "m", tmp_path / "n"], capture_output=True, check=True)
+    assert ran.stderr == b""
+    assert load_checkpoint(tmp_path / "m.safetensors")["w"].asnumpy().std() > 0.009
+    assert load_checkpoint(tmp_path / f"n{INDEX}")["b"].asnumpy().tolist() == [1, 1, 1]
+
+
+def test_arrays_are_saved_without_a_copy(tmp_path: Path) -> None:
+    values = np.ones(2**21)
+    tracemalloc.start()
+    save_checkpoint({"w": values, "swapped": np.ones(3, ">f4"), "text": np.float32(2)}, tmp_path / "m")
+    assert tracemalloc.get_traced_memory()[1] < values.nbytes // 2
+    tracemalloc.stop()
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
+    assert [loaded[name].asnumpy().sum() for name in ("w", "swapped", "text")] == [2**21, 3, 2]

@@ -75,12 +75,19 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
             if save is None:
                 raise CheckpointError(f"{index}: another process wrote it meanwhile")
             number, paths = save
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                content = _content(list(pool.map(_Found, paths)))
+            content = _content(_read_all(paths))
             content["metadata"][SAVE] = str(number)
             write_content(file, content)
         remove_former(index, number, paths)
     return index
+
+
+def _read_all(paths: Sequence[Path]) -> list[_Found]:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            return list(pool.map(_Found, paths))
+        except RuntimeError:  # no threads: the interpreter is ending
+            return list(map(_Found, paths))
 
 
 class _Found:

@@ -33,6 +33,7 @@ from numparam.text import printable, shown
 
 _LOGGER = logging.getLogger("numparam")
 _SHOWN = 100
+_TRIES = 10
 _CACHE_MARK = ".__param_key__"
 
 
@@ -161,7 +162,15 @@ def load_distributed_checkpoint(
     >>> print(load_distributed_checkpoint(net, path), net.w.asnumpy().tolist())
     everything was loaded [[8.0, 9.0], [10.0, 11.0]]
     """
-    return load_param_into_net(network, load_checkpoint(ckpt_file_name), strict_load, progress=progress)
+    path = as_path(ckpt_file_name)
+    for _ in range(_TRIES):
+        with headers.opened(path) as file:
+            try:
+                return load_param_into_net(network, load_checkpoint(path), strict_load, progress=progress)
+            except CheckpointError:  # the files of pieces are opened late: was the checkpoint replaced meanwhile?
+                if file.is_current():
+                    raise
+    raise CheckpointError(f"{path}: it was replaced {_TRIES} times while it was loaded")
 
 
 class LoadReport(tuple[list[str], list[str]]):

@@ -48,9 +48,16 @@ class MappedFile:
             raise CheckpointError(f"{path}: not a regular file")
         self.nbytes, self._changed = found.st_size, found.st_mtime_ns
 
+    def __enter__(self) -> "MappedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.__del__()
+
     def __del__(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
 
     @cached_property
     def content(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
