@@ -163,7 +163,7 @@ def test_other_lanes_and_fma_by_the_c_library_give_the_frozen_values(golden: dic
     from numparam.kernels.machine.lanes import WIDTH
     from package_copy import copy_package, replace_once
 
-    lanes = copy_package(tmp_path) / "_lanes.py"
+    lanes = copy_package(tmp_path) / "machine/lanes.py"
     replace_once(lanes, 'WIDTH = 16 if "+avx512f" in _FEATURES else 8', f"WIDTH = {24 - WIDTH}")
     where = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse2"} if X86 else {}
     assert_frozen(golden, PORTABLE, package=tmp_path, NUMBA_CACHE_DIR=str(tmp_path), **where)
