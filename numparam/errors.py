@@ -34,7 +34,7 @@ class OptionError(ArgumentValueError, MissingNameError):
 
 
 class ShapeError(ArgumentValueError):
-    """Report a shape that is no shape, or that an initializer or a buffer does not fit."""
+    """Report what is not a shape, or that an initializer or a buffer does not fit."""
 
 
 class RegionError(NumparamError, IndexError):

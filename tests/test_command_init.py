@@ -198,7 +198,7 @@ def test_errors_are_one_sentence_and_leave_nothing(
         (
             "--like",
             "gpt3",
-        ): "'gpt3' is no file, and no model specification; known: gpt2, kimi-k2, llama-3-8b, minilm-l6",
+        ): "'gpt3' is neither a file nor a model specification; known: gpt2, kimi-k2, llama-3-8b, minilm-l6",
         ("--like", str(bad)): f"{bad}: not a safetensors file or cut short: its header claims",
         ("--rules", str(bad)): f"{bad}: rule 1: no initializer is called 'nromal'; did you mean 'normal'?",
         ("--rules", str(tmp_path / "none")): f"{tmp_path / 'none'}: No such file or directory",

@@ -42,7 +42,7 @@ def rewrite(path: Path, change: Any = None, **record: str | None) -> None:
 def test_a_right_file_passes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["verify", str(model)]) == 0
-    assert capsys.readouterr().out.startswith(f"{model}: 4 parameters, 312 B: every value is that of seed 7 (")
+    assert capsys.readouterr().out.startswith(f"{model}: 4 parameters, 312 B: every value matches seed 7 (")
 
 
 def test_a_file_saved_again_by_another_library_passes(model: Path) -> None:
@@ -113,7 +113,7 @@ def test_in_a_shard_the_index_in_the_whole_is_named_too(model: Path, capsys: pyt
     rewrite(model, change)
     capsys.readouterr()
     assert main(["verify", str(model)]) == 1
-    assert "differs first at index (1, 2) (flat 12, (4, 2) of the whole): found 0.0" in capsys.readouterr().out
+    assert "differs first at index (1, 2) (flat 12, (4, 2) of the full parameter): found 0.0" in capsys.readouterr().out
 
 
 def test_every_file_of_an_index_is_verified(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +124,7 @@ def test_every_file_of_an_index_is_verified(model: Path, capsys: pytest.CaptureF
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     capsys.readouterr()
     assert main(["verify", str(index)]) == 0
-    assert f"{index}: 5 parameters, 348 B in 2 files: every value is that of seeds 7, 8 (" in capsys.readouterr().out
+    assert f"{index}: 5 parameters, 348 B in 2 files: every value matches seeds 7, 8 (" in capsys.readouterr().out
 
     rewrite(other, lambda tensors: tensors["e.weight"].__setitem__((1, 2), 0.5))
     assert main(["verify", str(index)]) == 1
@@ -158,7 +158,7 @@ def test_an_index_with_a_record_of_its_own_is_verified_over_all_files(
     content["metadata"] |= record
     index.write_text(json.dumps(content))
     assert main(["verify", str(index)]) == 0
-    assert capsys.readouterr().out.startswith(f"{index}: 4 parameters, 312 B: every value is that of seed 7 (")
+    assert capsys.readouterr().out.startswith(f"{index}: 4 parameters, 312 B: every value matches seed 7 (")
 
 
 def test_a_renamed_parameter_differs(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,11 +178,11 @@ def test_another_seed_in_the_record_differs(model: Path) -> None:
     [
         ({"seed": None}, "its metadata has no numparam.seed: numparam init did not write it"),
         ({"rules": None}, "its metadata has no numparam.rules: numparam init did not write it"),
-        ({"stream": "2"}, "it holds values of random stream '2'; this numparam makes those of stream 1"),
+        ({"stream": "2"}, "it holds values of random stream '2'; this numparam generates stream 1"),
         ({"seed": "x"}, "its record cannot be followed: invalid literal for int() with base 10: 'x'"),
         ({"seed": "-1"}, "its record cannot be followed: a seed is an int from 0 to 2**64 - 1, found -1"),
         ({"rules": "[3]"}, "its record cannot be followed: its rules: rule 1: a rule is a table with an init"),
-        ({"rules": "[]"}, "its record cannot be followed: no rule says how to initialise parameter 'c.bias'"),
+        ({"rules": "[]"}, "its record cannot be followed: no rule initialises parameter 'c.bias'"),
         ({"rules": "["}, "its record cannot be followed: its rules: the recorded rules are not JSON"),
         ({"parameters": "5"}, "numparam init wrote 5 parameters, found 4"),
         ({"shard": "0/2"}, "its record cannot be followed: 'numparam.axes'"),

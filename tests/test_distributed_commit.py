@@ -149,6 +149,6 @@ def test_ranks_of_a_job_commit_together(case: str, tmp_path: Path) -> None:
         assert said == [["[0.0]", "[1.0]"]] * 4
         return
     for rank, lines in enumerate(said):
-        words = "parameter 'b': a tensor" if rank == 2 else "saving .*: rank 2 failed, and says why; the old checkpoint"
+        words = "parameter 'b': a tensor" if rank == 2 else "saving .*: rank 2 failed and has reported the cause"
         assert re.match(words, lines[1])
         assert [lines[0], lines[2]] == ["[0.0]", "[0.0]"]

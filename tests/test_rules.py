@@ -114,7 +114,7 @@ def test_a_parameter_that_no_rule_covers_is_named() -> None:
     with pytest.raises(RuleError) as caught:
         Rules.from_toml("").assign(entries)
     assert str(caught.value) == (
-        "no rule says how to initialise parameter 'logit_scale' of shape () (and 1 more); "
+        "no rule initialises parameter 'logit_scale' of shape () (and 1 more); "
         'add one to --rules, such as [[rules]] glob = "logit_scale" init = "zeros"'
     )
 

@@ -291,7 +291,7 @@ def test_old_files_outside_the_folder_are_never_removed(tmp_path: Path) -> None:
         ({"__metadata__": np.ones(1)}, ValueError, "cannot hold a parameter called '__metadata__'"),
         ({"\ud800": np.ones(1)}, ValueError, "cannot hold a parameter called"),
         ({"note": "\ud800"}, ValueError, "cannot hold the text 'note'"),
-        ([Parameter(1.0, "w"), Parameter(2.0, "w")], ValueError, "two parameters to save are called 'w'"),
+        ([Parameter(1.0, "w"), Parameter(2.0, "w")], ValueError, "duplicate name 'w' among the parameters to save"),
     ],
     ids=ascii,
 )
@@ -309,7 +309,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     for wrong, error in ((0, ValueError), (True, TypeError), (1.5, TypeError)):
         with pytest.raises(error, match=r"max_shard_bytes is (an int|at least 1), found"):
             save_checkpoint({}, tmp_path / "w", max_shard_bytes=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="two parameters to save are called 'w'"):
+    with pytest.raises(ValueError, match="duplicate name 'w' among the parameters to save"):
         save_checkpoint({"w": np.ones(1)}, tmp_path / "w", append_dict={"w": 1})
     with pytest.raises(TypeError, match="append_dict maps names to what is saved too, found list"):
         save_checkpoint({"w": np.ones(1)}, tmp_path / "w", append_dict=[1])  # type: ignore[arg-type]

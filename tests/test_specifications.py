@@ -60,7 +60,7 @@ def test_some_shapes_of_each() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     known = "known: gpt2, kimi-k2, llama-3-8b, minilm-l6$"
-    with pytest.raises(SpecificationError, match=f"^'gpt3' is no file, and no model specification; {known}"):
+    with pytest.raises(SpecificationError, match=f"^'gpt3' is neither a file nor a model specification; {known}"):
         specification.resolve("gpt3")
     with pytest.raises(SpecificationError, match=f"^no model specification is called '../gpt2'; {known}"):
         specification.load("../gpt2")

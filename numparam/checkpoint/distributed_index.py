@@ -1,8 +1,8 @@
 """The index of a checkpoint that many ranks wrote: which files belong together, and what of which parameter they hold.
 
 A save has a number, one more than that of the save the index describes, and its files are called
-``model-3-rank-00002-of-00008.safetensors``. They stand beside the files of the save before, and count for nothing until
-the index is replaced: that is the moment in which the new checkpoint takes the place of the old one.
+``model-3-rank-00002-of-00008.safetensors``. They lie next to the files of the previous save, and do not count until the
+index is replaced: at that moment the new checkpoint takes the place of the old one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     """Join the files that the ranks wrote: the save becomes the checkpoint, and the files of the one before go.
 
     It reads the headers of the files alone, so an index that was lost can be written anew; one that is up to date stays
-    as it is. If every parameter stands whole in one file, the index is one of Hugging Face's, which other libraries
+    as it is. If each parameter is complete in one file, the index has the format of Hugging Face, which other libraries
     read too.
 
     Parameters
@@ -52,7 +52,7 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     ------
     ValueError
         If the file of a rank is missing or damaged, part of a parameter is in no file, pieces overlap, or the files
-        say different things of a parameter. The index in place then stays as it is.
+        disagree about a parameter. The index in place then stays as it is.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def _read_all(paths: Sequence[Path]) -> list[_Found]:
 
 
 class _Found:
-    """Hold what the header of a rank's file says."""
+    """Hold the content of the header of a rank's file."""
 
     def __init__(self, path: Path) -> None:
         head = header.read(path)
@@ -99,13 +99,13 @@ class _Found:
         self.entries = {entry.name: entry for entry in head.entries}
         self.pieces = read_record(head.metadata, self.entries, str(path))
         if NAMES not in head.metadata:
-            raise CheckpointError(f"{path}: it says no {NAMES}: save_distributed_checkpoint did not write it")
+            raise CheckpointError(f"{path}: it has no {NAMES}: save_distributed_checkpoint did not write it")
         self.names = header.parse_object(f'{{"names": {head.metadata[NAMES]}}}'.encode(), f"{path}: {NAMES}")["names"]
         if not isinstance(self.names, list) or not all(isinstance(name, str) for name in self.names):
             raise CheckpointError(f"{path}: {NAMES} is a list of names, found {self.names!r:.80}")
 
     def texts(self, key: str) -> dict[str, Any]:
-        """Return what the metadata say under a key, by name."""
+        """Return the record in the metadata under a key, by name."""
         text = self.metadata.get(key)
         return {} if text is None else header.parse_object(text.encode(), f"{self.path}: {key}")
 
@@ -142,16 +142,16 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
         for name in each.names:
             if not files[name] and name not in metadata[RECIPES]:
                 raise CheckpointError(
-                    f"parameter {name!r}: {each.path} left it to another rank, and none wrote it: do all ranks save "
-                    "the same names in the same order, and are their layouts those of this many ranks?"
+                    f"parameter {name!r}: {each.path} left it to another rank, and no rank wrote it: do all ranks "
+                    "save the same names in the same order, with layouts for this many ranks?"
                 )
     valued = {name: parts for name, parts in files.items() if parts}
     if both := valued.keys() & metadata[RECIPES].keys():
         raise CheckpointError(f"parameter {min(both)!r}: some ranks saved its recipe and others its values")
     grids = {name: Grid.join(name, parts) for name, parts in valued.items()}
     for flags in metadata[FLAGS].values():
-        if isinstance(flags, dict):  # else loading says so
-            flags.pop("sliced", None)  # which the whole is not
+        if isinstance(flags, dict):  # else loading refuses them
+            flags.pop("sliced", None)  # the full parameter is not
     texts = {key: as_json(merged) for key, merged in metadata.items() if merged}
     if streams := sorted({each.metadata[STREAM] for each in found if STREAM in each.metadata}):
         if len(streams) > 1:

@@ -46,20 +46,20 @@ def save_distributed_checkpoint(
 ) -> Path:
     """Write what this rank must write of a model that all ranks hold together.
 
-    Every rank calls it, and writes a safetensors file of its own with the regions that it holds. What several ranks
-    hold is written by one of them, which all know without asking: the replicas that the layout of a parameter gives,
+    Every rank calls it and writes its own safetensors file with the regions that it holds. What several ranks hold is
+    written by one of them, chosen without communication: the replicas that the layout of a parameter gives,
     or all ranks of the pipeline stage for a parameter that is whole, each write about the same number of bytes.
 
     With `numparam.communication` the ranks then wait for each other, and rank 0 writes the index; where one fails, all
-    raise. Without it, call `write_index` once when all ranks are done. Until then the old checkpoint stays whole.
+    raise. Without it, call `write_index` once when all ranks are done. Until then the old checkpoint stays complete.
 
     Parameters
     ----------
     save_obj, append_dict, choice_func, progress
         As for `save_checkpoint`. All ranks give the same names in the same order.
     ckpt_file_name : str or path
-        The index; ``.safetensors.index.json`` is put behind it unless it ends so. The files stand beside it, in a
-        folder that all ranks see.
+        The index; ``.safetensors.index.json`` is appended if it is missing. The files lie next to it, in a folder
+        that all ranks see.
     rank, ranks : int, optional
         Which of how many ranks this is: ``global_rank`` and ``device_num`` of the parallel context.
     recipes : bool
@@ -77,7 +77,7 @@ def save_distributed_checkpoint(
     Raises
     ------
     TypeError, ValueError, RuntimeError
-        As `save_checkpoint`; a ValueError also if a parameter holds a region that is no block, a parameter with
+        As `save_checkpoint`; a ValueError also if a parameter holds a region that is not a block, a parameter with
         ``layerwise_parallel`` is whole, the index in place is damaged, or another rank failed.
 
     Examples
@@ -180,8 +180,8 @@ def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ran
             replicas = (rank,)  # others may hold the same, who knows; the index takes it once
         elif isinstance(tensor, Parameter) and tensor.layerwise_parallel and ranks > 1:
             raise ArgumentValueError(
-                f"parameter {name!r} has layerwise_parallel: each rank holds other values for the whole of it; "
-                "give it a layout, or a name of its own on each rank"
+                f"parameter {name!r} has layerwise_parallel: each rank holds different values of the full parameter; "
+                "give it a layout, or a different name on each rank"
             )
         else:
             replicas = stage
@@ -193,7 +193,7 @@ def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ran
 
 def _piece(name: str, tensor: Tensor) -> Piece:
     region = region_of(tensor)
-    if 0 in region.full_shape:  # parts of nothing are the whole of it
+    if 0 in region.full_shape:  # a part of nothing is all of it
         region = Region.full(region.full_shape)
     found = Piece.of(region)
     if found is None:
@@ -204,7 +204,7 @@ def _piece(name: str, tensor: Tensor) -> Piece:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """Return the whole of a lazy tensor; one that has values itself."""
+    """Return the full lazy tensor that a slice is of; a tensor with values itself."""
     values = tensor._named()
     return (
         Tensor._of(values.replace(region=Region.full(values.region.full_shape))) if isinstance(values, Lazy) else tensor
@@ -212,14 +212,14 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _stage(rank: int, ranks: int) -> range:
-    """Return the ranks that hold the same whole parameters: those of the pipeline stage."""
+    """Return the ranks that hold the same full parameters: the pipeline stage."""
     stages = get_auto_parallel_context("pipeline_stages")
     size = ranks // stages if ranks % stages == 0 else ranks
     return range(rank - rank % size, rank - rank % size + size)
 
 
 def _is_job(rank: int, ranks: int) -> bool:
-    """Say whether the ranks are those that `numparam.communication` connects."""
+    """Return whether `numparam.communication` connects these ranks."""
     from numparam.communication import get_group_size, get_rank
 
     return (get_rank(), get_group_size()) == (rank, ranks)
@@ -243,4 +243,6 @@ def _agreed(what: str, together: bool) -> Iterator[None]:
     if failure is not None:
         raise failure
     if not well.all():
-        raise CheckpointError(f"{what}: rank {int(well.argmin())} failed, and says why; the old checkpoint stays")
+        raise CheckpointError(
+            f"{what}: rank {int(well.argmin())} failed and has reported the cause; the old checkpoint stays"
+        )

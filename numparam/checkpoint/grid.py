@@ -1,4 +1,4 @@
-"""How the pieces of one parameter fit together: in a grid, for which every axis is cut at some places."""
+"""How the pieces of one parameter fit together: in a grid, for which every axis is split at some indices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numparam.indexing.region import Region, as_slice
 
 
 class Overlap(NamedTuple):
-    """Say what a region and a piece have in common.
+    """Describe what a region and a piece have in common.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Grid(NamedTuple):
         name : str
             Of the parameter, for the message of an error.
         found : mapping of Piece to Path
-            All of the same whole shape, none empty unless the parameter is, and the files that hold them.
+            All of the same full shape, not empty unless the parameter is, and the files that hold them.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Grid(NamedTuple):
         return number
 
     def overlaps(self, region: Region) -> Iterator[Overlap]:
-        """Yield what each piece has of a region, and no piece that has none of it."""
+        """Yield what each piece has of a region; pieces that have nothing of it are left out."""
         axes = zip(region.ranges, self.cuts, self.shape, strict=True)
         for parts in product(*(list(_along(*axis)) for axis in axes)):
             cell, within, target = zip(*parts, strict=True) if parts else ((), (), ())
@@ -123,7 +123,7 @@ class Grid(NamedTuple):
 
 
 def _along(chosen: range, starts: tuple[int, ...], length: int) -> Iterator[tuple[int, slice, slice]]:
-    """Say for each part of an axis that has some of the chosen indices which these are, and their places among them."""
+    """Yield for each part of an axis with chosen indices which these are, and their places among them."""
     count, rising = len(chosen), chosen if chosen.step > 0 else chosen[::-1]
     for part in range(bisect_right(starts, rising[0]) - 1 if count else len(starts), len(starts)):
         begin, end = starts[part], starts[part + 1] if part + 1 < len(starts) else length

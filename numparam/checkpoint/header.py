@@ -46,7 +46,7 @@ class Header:
 
 
 def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes, tuple[Entry, ...]]:
-    """Write the first bytes of a safetensors file, and say in which order the values must follow.
+    """Write the first bytes of a safetensors file, and return the order in which the values must follow.
 
     Wide dtypes come first, so that the values of every parameter are aligned.
 
@@ -69,7 +69,7 @@ def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes
 
 
 def read(path: Path) -> Header:
-    """Open a safetensors file, read and check its header, and nothing else of it.
+    """Open a safetensors file, and read and check its header only.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], MappedFile]:
     Raises
     ------
     CheckpointError
-        If there is none, or it is too large.
+        If it is missing or too large.
     """
     file = opened(path)
     if file.nbytes > MAX_HEADER_BYTES:
@@ -130,7 +130,7 @@ def decode(file: MappedFile) -> Header:
     Raises
     ------
     CheckpointError
-        If it is not that of a sound safetensors file.
+        If the file is not a sound safetensors file.
     """
     path, nbytes = str(file.path), file.nbytes
     length = int.from_bytes(file.read(0, 8), "little")
@@ -198,7 +198,7 @@ def _refuse(constant: str) -> None:
 
 
 def _span(name: str, value: Any, path: str) -> tuple[Entry, int, int]:
-    """Check what a header says about one parameter; return it and its first and last offset."""
+    """Check the claims of a header about one parameter; return it and its first and last offset."""
     where = f"{path}: parameter {shown(name)}"
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {shown(value)}")
@@ -242,12 +242,12 @@ def describe(name: str, tag: Any, shape: Any, path: str) -> Entry:
 
 
 def has_surrogate(text: str) -> bool:
-    """Say whether a text holds half a surrogate pair, which UTF-8 has no bytes for."""
+    """Return whether a text holds half a surrogate pair, which UTF-8 has no bytes for."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def is_naturals(value: Any) -> bool:
-    """Say whether a value of a JSON text is a list of integers from 0 that a file can need."""
+    """Return whether a value of a JSON text is a list of integers from 0 that a file can need."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_FILE_BYTES for item in value)
 
 

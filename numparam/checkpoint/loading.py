@@ -53,7 +53,7 @@ def load_checkpoint(
     A slice of a parameter reads that slice of the file and no more. Writing to a parameter never changes the file. The
     file may be replaced as long as they live, but must not be shortened.
 
-    The parameters of `save_distributed_checkpoint` are whole and lazy: reading a region opens the files that hold it,
+    The parameters of `save_distributed_checkpoint` are full and lazy: reading a region opens the files that hold it,
     and they must be there until then. `save_checkpoint` of all of them makes one ordinary file, as a stream.
 
     Parameters
@@ -70,7 +70,7 @@ def load_checkpoint(
     specify_prefix : str or list of str, optional
         Take only the names that begin so.
     choice_func : callable, optional
-        Is given a name and says whether to take it; not asked if a prefix is given.
+        Receives a name and returns whether to take it; ignored if a prefix is given.
     crc_check : bool
         Whether to compare the checksum at the end of a ``.ckpt`` file.
     progress : bool or callable
@@ -128,10 +128,10 @@ def load_distributed_checkpoint(
     *,
     progress: Progress = None,
 ) -> LoadReport:
-    """Read into a cell what this rank holds of a checkpoint, whatever ranks wrote it and however it was cut then.
+    """Read into a cell what this rank holds of a checkpoint, whatever ranks wrote it and however they sharded it.
 
-    A parameter that holds a region of the whole reads that region and nothing else. A lazy parameter is not made
-    first, so give one that is still lazy the region that it shall hold: ``Parameter(initializer(...)[rows], name)``.
+    A parameter that holds a region of the full parameter reads only that region. A lazy parameter is not materialised
+    first, so slice one that is still lazy to the region it will hold: ``Parameter(initializer(...)[rows], name)``.
 
     Parameters
     ----------
@@ -224,9 +224,9 @@ def load_param_into_net(
 ) -> LoadReport:
     """Copy values into the parameters of a cell by their names, and into its persistent buffers by their paths.
 
-    Names, shapes and dtypes are compared before anything is copied. A parameter that holds a region of the whole takes
-    that region of whole values, and no more of them is read. Recipes leave a lazy parameter lazy. Floating dtypes are
-    converted to the parameter's, and so are integers.
+    Names, shapes and dtypes are compared before anything is copied. A parameter that holds a region of the full
+    parameter takes only that region of full values, and only that is read. Recipes leave a lazy parameter lazy.
+    Floating dtypes are converted to the parameter's, and so are integers.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def load_param_into_net(
     strict_load : bool
         Whether every name must be on both sides, with the same shape and dtype.
     progress : bool or callable
-        True shows a bar if the standard error is a terminal; a function is told the bytes copied since its last call.
+        True shows a bar if the standard error is a terminal; a function receives the bytes copied since its last call.
 
     Returns
     -------
@@ -329,7 +329,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 
 def _is_cut(held: Tensor, value: Tensor) -> bool:
-    """Say whether values are those of the whole parameter, of which one holds a region."""
+    """Return whether a value is the full parameter of which another holds a region."""
     region = region_of(held)
     return not region.whole and region_of(value).whole and value.shape == region.full_shape
 

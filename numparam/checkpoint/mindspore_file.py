@@ -2,7 +2,7 @@
 
 They are Protocol Buffers messages (https://protobuf.dev/programming-guides/encoding): a file is a sequence of values,
 each a field 1 with a tag (field 1, the name) and a tensor (field 2) of dims (field 1), type (field 2, such as
-``Float32``) and content (field 3). A large tensor is cut into values of the same tag, one after the other. A file may
+``Float32``) and content (field 3). A large tensor is split into values of the same tag, one after the other. A file may
 end with the bytes ``crc_num`` and ten more, the CRC-32 of all before them, big-endian.
 """
 
@@ -45,7 +45,7 @@ def read(path: Path, crc_check: bool = False) -> dict[str, np.ndarray[Any, np.dt
     ----------
     path : Path
     crc_check : bool
-        Whether to compare the checksum, which reads the whole file.
+        Whether to compare the checksum, which reads the full file.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Checkpoints on disk: safetensors files, and folders of them joined by an index.
 
-An index is that of Hugging Face, whose ``weight_map`` gives the file of every parameter; or, where files hold pieces of
-parameters, one of numparam. Its ``files`` are file names, and its ``parameters`` map each name to ``dtype``, ``shape``,
-``cuts``, for each axis the first index of every part, and ``files``, the number of the file of each piece in row-major
-order: the pieces can have no gap and no overlap.
+An index has the format of Hugging Face, whose ``weight_map`` gives the file of every parameter; or, where files hold
+pieces of parameters, one of numparam. Its ``files`` are file names, and its ``parameters`` map each name to ``dtype``,
+``shape``, ``cuts``, for each axis the first index of every part, and ``files``, the number of the file of each piece in
+row-major order: the pieces can have no gap and no overlap.
 
 Reading never loads more than is asked for: a header is read on opening, values are mapped or streamed parameter by
 parameter. Writing streams block by block, so the memory needed does not grow with the file.
@@ -73,7 +73,7 @@ class Checkpoint:
 
     @property
     def is_index(self) -> bool:
-        """Say whether it is an index, whose values are in other files."""
+        """Return whether it is an index, whose values are in other files."""
         return self.path.name.endswith(INDEX_SUFFIX)
 
     @property
@@ -246,7 +246,7 @@ def _stored(path: Path, name: str, content: Any, files: Files) -> Stored:
 
 def _beside(index: Path, file: str) -> Path:
     """Return the path of a file that an index names, in its own folder."""
-    # A name such as ../../x or C:x would let an index from elsewhere read files that are none of its business.
+    # A name such as ../../x or C:x would let an index from elsewhere read files outside its folder.
     if file in ("", ".", "..") or not file.isprintable() or any(mark in file for mark in "/\\:"):
         raise CheckpointError(f"{index}: {shown(file)} is not a plain file name in the folder of the index")
     return index.with_name(file)

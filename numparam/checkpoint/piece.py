@@ -1,8 +1,8 @@
-"""Pieces of parameters: which block of the whole a tensor in a file holds.
+"""Pieces of parameters: which block of the full parameter a tensor in a file holds.
 
-A file says it in its metadata. ``numparam.pieces`` is a JSON object from the names of those tensors that are no whole
-parameters to ``{"shape": [8, 6], "start": [4, 0]}``: the shape of the whole, and the index of the first value of the
-block along every axis. The block is as long as the tensor.
+The metadata of the file records it. ``numparam.pieces`` is a JSON object from the names of the tensors that are not
+full parameters to ``{"shape": [8, 6], "start": [4, 0]}``: the shape of the whole, and the index of the first value of
+the block along every axis. The block is as long as the tensor.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
     @classmethod
     def of(cls, region: Region) -> Piece | None:
-        """Describe a region; None if it is no block, because it has steps or other axes than the whole."""
+        """Describe a region; None if it is not a block, because it has steps or other axes."""
         ranges = region.ranges
         if region.shape != tuple(map(len, ranges)) or any(part.step != 1 and len(part) > 1 for part in ranges):
             return None
@@ -66,7 +66,7 @@ class Piece(NamedTuple):
 
 
 def write_record(pieces: Mapping[str, Piece]) -> dict[str, str]:
-    """Return the metadata that says which tensors are pieces; empty if all are whole."""
+    """Return the metadata that describes which tensors are pieces; empty if none is."""
     parts = {
         name: {"shape": piece.whole, "start": piece.start}
         for name, piece in pieces.items()

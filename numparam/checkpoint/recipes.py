@@ -1,7 +1,7 @@
 """Recipes as text: what a lazy tensor is made from, in a few hundred bytes instead of its values.
 
 A recipe is a JSON object with the keys ``init`` (the name of an initializer of numparam), ``args`` (its arguments,
-reals as decimal text), ``seed``, ``stream`` (the name whose random stream it is), ``shape`` (of the whole parameter),
+reals as decimal text), ``seed``, ``stream`` (the name whose random stream it is), ``shape`` (of the full parameter),
 ``dtype`` and, for a slice, ``index`` (for each axis an integer, null or [start, stop, step]). With the version of the
 random stream it gives every value back, exactly.
 """
@@ -28,9 +28,9 @@ _LOGGER = logging.getLogger("numparam")
 
 
 def encode(tensor: Tensor) -> dict[str, Any] | None:
-    """Describe a lazy tensor; None if it has values, or no text can say where they come from.
+    """Describe a lazy tensor; None if it has values, or no text can describe them.
 
-    The latter are those of an initializer that is not numparam's, and of a tensor without a name.
+    That is the case for an initializer that is not numparam's, and for a tensor without a name.
 
     Examples
     --------
@@ -66,12 +66,12 @@ def encode(tensor: Tensor) -> dict[str, Any] | None:
 
 
 def decode(content: Any, where: str) -> Tensor:
-    """Make the lazy tensor that a text describes, checking all that it says.
+    """Make the lazy tensor that a text describes, with every claim checked.
 
     Raises
     ------
     CheckpointError
-        If it is no sound recipe; `where` begins the message.
+        If it is not a sound recipe; `where` begins the message.
 
     Examples
     --------

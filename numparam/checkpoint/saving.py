@@ -1,4 +1,4 @@
-"""Save parameters: whole, or as the recipes that make them."""
+"""Save parameters: their values, or the recipes that generate them."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def save_checkpoint(
 ) -> None:
     """Save parameters to a safetensors file, or to several with an index as Hugging Face writes them.
 
-    The values go to the disk block by block: lazy parameters are made on the way and stay lazy, so the memory does not
-    grow with the checkpoint. A file appears whole or not at all, and so does a checkpoint of several: until the index
-    is replaced, the files of the old one stay. Of a parameter that holds a region of the whole, the file says which.
+    The values go to the disk block by block: lazy parameters are generated on the way and stay lazy, so the memory does
+    not grow with the checkpoint. A file appears complete or not at all, and so does a checkpoint of several: until the
+    index is replaced, the files of the old one stay. For a parameter that holds a region of a full one, the file
+    records which.
 
     Parameters
     ----------
@@ -68,18 +69,18 @@ def save_checkpoint(
         A cell with its parameters, by name, and persistent buffers, by path; a list of parameters or of dicts with the
         keys ``name`` and ``data``; or a dict from names to tensors, arrays or texts.
     ckpt_file_name : str or path
-        ``.safetensors`` is put behind it unless it ends so.
+        ``.safetensors`` is appended if it is missing.
     append_dict : dict, optional
         More to save: names to ints, floats, bools, texts or tensors.
     choice_func : callable, optional
-        Is given a name and says whether to save it.
+        Receives a name and returns whether to save it.
     recipes : bool
-        Save what makes the values of lazy parameters instead of the values. Only numparam reads these, and gives back
+        Save the recipes of lazy parameters instead of the values. Only numparam reads these, and gives back
         every bit. Initializers of your own are saved with their values all the same.
     max_shard_bytes : int, optional
         Start another file when one would hold more bytes of values.
     progress : bool or callable
-        True shows a bar if the standard error is a terminal; a function is told the bytes of values written since its
+        True shows a bar if the standard error is a terminal; a function receives the bytes of values written since its
         last call.
     integrated_save : bool
         Accepted for scripts written for MindSpore.
@@ -91,7 +92,7 @@ def save_checkpoint(
     TypeError
         If `save_obj` or something in it is of another kind.
     ValueError
-        If a name stands twice or cannot stand in a file, the format is another one, or a file cannot be written.
+        If a name is a duplicate or cannot be in a file, the format is another one, or a file cannot be written.
     RuntimeError
         If a parameter still holds nothing.
 
@@ -142,7 +143,7 @@ def contents(
     ArgumentTypeError
         If something is of a kind that cannot be saved.
     ArgumentValueError
-        If a name stands twice or cannot stand in a file.
+        If a name is a duplicate or cannot be in a file.
     """
     values = collect(save_obj)
     appended: Any = append_dict or {}
@@ -158,9 +159,9 @@ def contents(
 
 
 def region_of(tensor: Tensor) -> Region:
-    """Return the region of a whole parameter that a tensor holds."""
+    """Return the region of the full parameter that a tensor holds."""
     region = tensor.region if isinstance(tensor, Parameter) else Region.full(tensor.shape)
-    # The values that set_data(..., slice_shape=True) was given may be those of another region.
+    # The values that set_data(..., slice_shape=True) was given may be of another region.
     return region if region.shape == tensor.shape else Region.full(tensor.shape)
 
 
@@ -186,7 +187,7 @@ def collect(source: Any) -> dict[str, Tensor | str]:
     ArgumentTypeError
         If it is of a kind that cannot be saved.
     ArgumentValueError
-        If a name stands twice or cannot stand in a file.
+        If a name is a duplicate or cannot be in a file.
     """
     found: dict[str, Tensor | str] = {}
     if isinstance(source, Cell):
@@ -217,7 +218,7 @@ def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
     if not isinstance(name, str):
         raise ArgumentTypeError(f"what is saved has a str for a name, found {name!r}")
     if name in found:
-        raise ArgumentValueError(f"two parameters to save are called {name!r}; give one of them another name")
+        raise ArgumentValueError(f"duplicate name {shown(name)} among the parameters to save; choose another")
     if len(name) > MAX_NAME:
         raise ArgumentValueError(f"a name has at most {MAX_NAME} characters, found {len(name)}: {shown(name)}")
     if name == "__metadata__" or headers.has_surrogate(name):

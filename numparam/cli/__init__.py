@@ -1,8 +1,9 @@
 """The command line: ``numparam init``, ``inspect``, ``verify`` and ``plan``.
 
 Every command ends with status 0 when all is well, 1 when ``verify`` finds a difference, 2 when something cannot be done
-(one sentence on the standard error says what), and 128 plus the number of the signal that stopped it. A standard stream
-that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a status of 2.
+(one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it. A standard
+stream that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a status of
+2.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments; those of the process if not given.
+        The arguments; by default those of the process.
 
     Returns
     -------

@@ -50,7 +50,7 @@ def print_line(line: str) -> None:
 
 
 def supports_unicode() -> bool:
-    """Say whether the standard output can show block letters."""
+    """Return whether the standard output can show block letters."""
     from rich.console import Console
 
     return Console().encoding.startswith("utf")

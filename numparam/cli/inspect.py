@@ -69,7 +69,7 @@ def _cells(found: Statistics, ramp: str) -> list[str]:
     if not found.finite:
         return [""] * 5 + [str(found.size or "")]
     highest = int(found.bins.max())
-    # A bin with any value at all is told from an empty one, which stays blank.
+    # A bin with any value at all is distinct from an empty one, which stays blank.
     histogram = "".join(
         ramp[(int(count) * len(ramp) - 1) // highest if count < highest else -1] if count else " "
         for count in found.bins

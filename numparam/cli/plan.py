@@ -16,10 +16,10 @@ from numparam.text import amount, duration, size
 
 _SHOWN = 40
 _DESCRIPTION = """\
-Say which slices of a model's parameters each rank of a mesh would hold, how many bytes, and how long it would take to
-make them, by arithmetic alone. Each dimension of the mesh splits one axis: unless --axis names them, the dimensions
-choose in turn, from left to right, the longest axis that is still whole and has at least as many entries as the
-dimension has ranks; a parameter without one stays whole. An axis of n entries over p ranks is cut every ceil(n / p)
+Print which slices of a model's parameters each rank of a mesh would hold, how many bytes, and how long it would take to
+generate them, by arithmetic alone. Each dimension of the mesh splits one axis: unless --axis names them, the dimensions
+choose in turn, from left to right, the longest axis that is not split yet and has at least as many entries as the
+dimension has ranks; a parameter without one is not split. An axis of n entries over p ranks is split every ceil(n / p)
 entries, so the last slices may be smaller or empty. numparam init --shard writes the same slices.
 """
 

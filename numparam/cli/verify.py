@@ -10,9 +10,9 @@ from numparam.model.verification import recorded, verify
 
 _SHOWN = 10
 _DESCRIPTION = """\
-Make every value of a file that numparam init wrote again, from the seed and the rules in its metadata, and compare the
-bits. Of an index every file is verified, or the whole if the index has such metadata itself. The exit status is 0 if
-all are equal, 1 if not, and 2 if a file cannot be read or followed.
+Generate every value of a file that numparam init wrote again, from the seed and the rules in its metadata, and compare
+the bits. For an index every file is verified, or all of them at once if the index has such metadata itself. The exit
+status is 0 if all are equal, 1 if not, and 2 if a file cannot be read or followed.
 """
 
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     seeds = sorted({int(checkpoint.metadata["numparam.seed"]) for checkpoint in checkpoints})
     print_line(
-        f"{arguments.file}: {count}, {size(nbytes)}{files}: every value is that of seed{'s' if seeds[1:] else ''} "
+        f"{arguments.file}: {count}, {size(nbytes)}{files}: every value matches seed{'s' if seeds[1:] else ''} "
         f"{', '.join(map(str, seeds))} ({seconds:.2f} s)"
     )
     return 0

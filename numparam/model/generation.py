@@ -1,10 +1,10 @@
-"""Fresh parameters for a whole model: what decides their values, and the record of it inside the file.
+"""Fresh parameters for a model: what decides their values, and the record of it inside the file.
 
 The record is the safetensors metadata: ``numparam.seed``, ``numparam.stream`` (the version of the random stream),
 ``numparam.rules`` (all rules, the defaults included, as canonical JSON), ``numparam.parameters`` (how many there are)
-and, in the file of a shard, ``numparam.shard``, ``numparam.axes`` and ``numparam.shapes`` (the shapes of the whole
-parameters). Names, dtypes and the shapes of slices stand in the header anyway, so a file says all that is needed to
-make it again.
+and, in the file of a shard, ``numparam.shard``, ``numparam.axes`` and ``numparam.shapes`` (the shapes of the full
+parameters). Names, dtypes and the shapes of slices are in the header anyway, so a file holds all that is needed to
+generate it again.
 """
 
 import json
@@ -32,12 +32,12 @@ from numparam.text import printable, shown, size
 
 @dataclass(frozen=True)
 class Generation:
-    """Make the parameters of a model, or one shard of each, from a seed and rules.
+    """Generate the parameters of a model, or one shard of each, from a seed and rules.
 
     Parameters
     ----------
     entries : tuple of Entry
-        The whole parameters.
+        The full parameters.
     seed : int
         From 0 to 2**64 - 1.
     rules : Rules
@@ -79,16 +79,16 @@ class Generation:
 
     @property
     def local_entries(self) -> tuple[Entry, ...]:
-        """Give the parameters as they stand in the file: with the shapes of the slices."""
+        """Return the parameters as they are in the file: with the shapes of the slices."""
         return tuple(entry._replace(shape=self.region(entry).shape) for entry in self.entries)
 
     def region(self, entry: Entry) -> Region:
-        """Give the part of a whole parameter that is made."""
+        """Return the part of a full parameter that is generated."""
         whole = Region.full(entry.shape)
         return whole if self.shard is None else whole[self.shard.slices(entry.shape)]
 
     def blocks(self, entry: Entry) -> Iterator[Block]:
-        """Cut the values to make of a whole parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
+        """Split the values of a full parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
         init, region = self.chosen[entry.name].initializer, self.region(entry)
         return Recipe.of(init, entry.name, region, entry.dtype, self.seed, device(self.device)).blocks()
 
@@ -100,7 +100,7 @@ class Generation:
         )
 
     def metadata(self) -> dict[str, str]:
-        """Give the record that `from_checkpoint` reads."""
+        """Return the record that `from_checkpoint` reads."""
         record = {
             "format": "pt",  # without it, transformers refuses the file
             "numparam.parameters": str(len(self.entries)),
@@ -131,7 +131,7 @@ class Generation:
         if record["numparam.stream"] != str(STREAM_VERSION):
             raise CheckpointError(
                 f"{where}: it holds values of random stream {shown(record['numparam.stream'])}; "
-                f"this numparam makes those of stream {STREAM_VERSION}"
+                f"this numparam generates stream {STREAM_VERSION}"
             )
         count = record["numparam.parameters"]
         if count != str(len(checkpoint.entries)):

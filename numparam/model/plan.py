@@ -25,12 +25,12 @@ CPU_SECONDS_PER_PARAMETER = 36e-6
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what each rank of a mesh holds of a model.
+    """Describe what each rank of a mesh holds of a model.
 
     Parameters
     ----------
     entries : tuple of Entry
-        The parameters, whole.
+        The full parameters.
     mesh : tuple of int
         The grid of ranks.
     axes : tuple of int, optional
@@ -73,7 +73,7 @@ class Plan:
         Raises
         ------
         ArgumentValueError
-            If the model has none of that name.
+            If the model does not have it.
         """
         for entry in self.entries:
             if entry.name == name:

@@ -5,9 +5,9 @@ either
 
 * ``[name, shape]`` or ``[name, shape, dtype]`` - one parameter, of the file's ``dtype`` if it gives none, or
 * ``{"repeat": 12, "as": "{i}", "parameters": [...]}`` - the inner list 12 times over, with ``{i}`` in the names
-  replaced by 0, 1, ..., 11, or by ``from``, ``from`` + 1 and so on. Repeats may stand inside repeats.
+  replaced by 0, 1, ..., 11, or by ``from``, ``from`` + 1 and so on. Repeats may be nested.
 
-``title`` says what the model is and ``source`` where it comes from.
+``title`` describes the model and ``source`` is where it comes from.
 """
 
 import json
@@ -116,4 +116,4 @@ def resolve(like: str) -> Specification:
         return Specification(like, "the parameters of a file", like, tuple(checkpoint.entries.values()), files)
     if like in names():
         return load(like)
-    raise SpecificationError(f"{like!r} is no file, and no model specification; known: {', '.join(names())}")
+    raise SpecificationError(f"{like!r} is neither a file nor a model specification; known: {', '.join(names())}")

@@ -22,7 +22,7 @@ class Statistics:
     size, finite : int
         How many values there are, and how many of them are finite.
     mean, std, low, high : float
-        Of the finite values; meaningless when there are none. `std` is that of the population.
+        Of the finite values; meaningless when there are none. `std` is the standard deviation of the population.
     bins : numpy.ndarray of int64, shape (16,)
         A histogram from `low` to `high` in equal steps.
     """
@@ -56,7 +56,7 @@ def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
     Raises
     ------
     CheckpointError
-        If there is no such parameter, or the file is cut short meanwhile.
+        If there is no such parameter, or the file is truncated meanwhile.
 
     Examples
     --------

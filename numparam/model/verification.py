@@ -18,13 +18,13 @@ class Difference:
     Parameters
     ----------
     entry : Entry
-        The parameter, as it stands in the file.
+        The parameter, as it is in the file.
     flat : int
         The row-major index in the file's array.
     index : tuple of int
         The same as one number for each axis.
     whole_index : tuple of int
-        The index in the whole parameter; `index` itself unless the file holds a shard.
+        The index in the full parameter; `index` itself unless the file holds a shard.
     found, expected : NumPy scalar
         The value in the file, and the value that belongs there.
     """
@@ -37,7 +37,7 @@ class Difference:
     expected: Any
 
     def __str__(self) -> str:
-        whole = "" if self.whole_index == self.index else f", {self.whole_index} of the whole"
+        whole = "" if self.whole_index == self.index else f", {self.whole_index} of the full parameter"
         return (
             f"parameter {self.entry.name!r} differs first at index {self.index} (flat {self.flat}{whole}): "
             f"found {_shown(self.found)}, expected {_shown(self.expected)}"
@@ -60,7 +60,7 @@ def recorded(checkpoint: Checkpoint) -> list[Checkpoint]:
 
 
 def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None) -> list[Difference]:
-    """Make every value again and compare its bits with the file's.
+    """Generate every value again and compare its bits with the file's.
 
     Parameters
     ----------

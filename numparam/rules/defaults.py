@@ -1,8 +1,8 @@
-"""The rules that follow a user's own: how the parameters of common models start when nobody says otherwise."""
+"""The rules that follow a user's own: how the parameters of common models start by default."""
 
-# The first rule that matches wins, so exceptions stand before the general case.
+# The first rule that matches wins, so exceptions come before the general case.
 DEFAULT_RULES = """\
-# Buffers: no parameters, but stored beside them, and a model is wrong without their values.
+# Buffers: not parameters, but stored next to them, and a model is wrong without their values.
 [[rules]]
 glob = "*position_ids"
 init = "arange"

@@ -3,16 +3,16 @@ r"""Rules: which initializer each parameter gets, by its name and its number of 
 A file of rules is TOML, tried from top to bottom; the first rule that matches a parameter decides::
 
     [[rules]]
-    glob = "*.lm_head.weight"       # whole name; * and ? also match dots; a list of globs matches if any does
+    glob = "*.lm_head.weight"       # full name; * and ? also match dots; a list of globs matches if any does
     init = "zeros"
 
     [[rules]]
-    regex = 'layers\.\d+\.mlp\..*'  # or a regular expression for the whole name
+    regex = 'layers\.\d+\.mlp\..*'  # or a regular expression for the full name
     min_ndim = 2                    # optional: only parameters of at least, or with max_ndim of at most, so many axes
     init = "truncated_normal"       # any alias of numparam.initializer, or one of the buffers below
     sigma = 0.006                   # every other key is an argument of the initializer
 
-The rules of `numparam.default_rules` follow, unless the file says ``defaults = false`` at its top: norms one, biases
+The rules of `numparam.default_rules` follow, unless the file has ``defaults = false`` at its top: norms one, biases
 zero, embeddings and matrices normal with sigma 0.02, convolutions He normal. They guess no further: a parameter that no
 rule matches is an error that names it.
 
@@ -154,7 +154,7 @@ class Rules:
 
     @classmethod
     def from_toml(cls, text: str, where: str = "rules") -> "Rules":
-        """Read rules; the default rules follow unless the text says otherwise.
+        """Read rules; the default rules follow unless the text disables them.
 
         Parameters
         ----------
@@ -233,7 +233,7 @@ class Rules:
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise RuleError(
-                f"no rule says how to initialise parameter {shown(missing[0].name)} of shape {missing[0].shape}{more}; "
+                f"no rule initialises parameter {shown(missing[0].name)} of shape {missing[0].shape}{more}; "
                 f'add one to --rules, such as [[rules]] glob = "{printable(missing[0].name, 80)}" init = "zeros"'
             )
         return {entry.name: rule for entry, rule in found.items() if rule is not None}
