@@ -198,7 +198,7 @@ class Host(Values):
         return Host(checked(self.array) if checked else arrays.converted(self.array, dtype))
 
     def move(self, target: Device) -> Values:
-        return HOLDERS[target.kind].from_host(self.array, target)
+        return self if target is CPU else HOLDERS[target.kind].from_host(self.array, target)
 
 
 class OnDevice(Values):
@@ -380,11 +380,12 @@ class Lazy(Values):
     def replace(self, **changes: Any) -> Self:
         """Return the same description with some attributes changed."""
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, **changes)
+        twin.__dict__ = {**self.__dict__, **changes}
         return twin
 
     def settle(self) -> Values:
-        holder = HOLDERS[self.device.kind] if self.on_device else Host
+        # The name of a device is split to find its kind, which takes as long as all else here.
+        holder = Host if self.device is CPU or not self.on_device else HOLDERS[self.device.kind]
         values = holder.empty(self.region.shape, self.dtype, self.device)
         self.fill_into(values.array)
         return values.move(self.device)
