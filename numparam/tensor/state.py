@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from _thread import allocate_lock  # `import threading` takes a millisecond
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numparam.entry import Block
     from numparam.tensor.recipe import Generator
 
-_settling = Lock()
+_settling = allocate_lock()
 
 
 class State:

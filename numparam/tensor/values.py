@@ -239,7 +239,11 @@ class OnDevice(Values):
     @classmethod
     def from_device(cls, values: DeviceArray, target: Device) -> OnDevice:
         """Copy values of this device or another."""
-        return cls(_allocated(values.copy_to, target.index), target)
+        from numparam.kernels import copy
+
+        moved = cls.empty(values.shape, values.dtype, target)
+        copy.copy(moved.array, values)
+        return moved
 
     @classmethod
     def from_foreign(cls, array: Any) -> OnDevice:
@@ -276,32 +280,33 @@ class OnDevice(Values):
         (self if region is None else self.read(region.slices())).array.read(out)
 
     def read(self, index: Any) -> OnDevice:
-        from numparam.kernels.fill import Span
+        from numparam.kernels import rows
 
         own = self.array
         if arrays.is_basic(index):
-            region = Region.full(own.shape)[index]
-            return self._new(own.read_slice, region.shape, Span(*region.span()))
+            return self._copied(own[Region.full(own.shape)[index].slices()])
         selected = select_rows(own.shape, index)
-        rows = self._new(own.reshape((selected.of, *selected.row)).gather, selected.numbers.reshape(-1))
-        return OnDevice(rows.array.reshape(selected.shape), self.device)
+        numbers = selected.numbers.reshape(-1)
+        part = OnDevice.empty((numbers.size, *selected.row), own.dtype, self.device).array
+        rows.gather(part, own.reshape((selected.of, *selected.row)), numbers)
+        return OnDevice(part.reshape(selected.shape), self.device)
 
     def write(self, index: Any, value: Any) -> None:
+        from numparam.kernels import rows
+
         own = self.array
         if not own.writable:
             raise ArgumentValueError("the storage is a read-only array: write to a copy of the tensor")
         if arrays.is_basic(index):
-            region = Region.full(own.shape)[index]
-            self._write_slice(region, self._operand(value))
+            _overwrite(own[Region.full(own.shape)[index].slices()], self._operand(value))
             return
         selected, values = select_rows(own.shape, index), self._operand(value)
-        shape, numbers = selected.shape, selected.numbers.reshape(-1)
-        if (values.shape, values.dtype) != (shape, own.dtype):
-            full = OnDevice.empty(shape, own.dtype, self.device)
-            full._write_slice(Region.full(shape), values)
-            values = full.array
-        rows = own.reshape((selected.of, *selected.row))
-        rows.scatter(numbers, values.reshape((numbers.size, *selected.row)))
+        if (values.shape, values.dtype) != (selected.shape, own.dtype):
+            full = OnDevice.empty(selected.shape, own.dtype, self.device).array
+            _overwrite(full, values)
+            values = full
+        numbers = selected.numbers.reshape(-1)
+        rows.scatter(own.reshape((selected.of, *selected.row)), numbers, values.reshape((numbers.size, *selected.row)))
 
     def _operand(self, value: Any) -> DeviceArray:
         """Return a value on this device, in a dtype that converts to that of these values.
@@ -313,16 +318,6 @@ class OnDevice(Values):
         given = arrays.assignable(value.to_host() if isinstance(value, Values) else value, self.dtype)
         return OnDevice.from_host(arrays.converted(given, self.dtype), self.device).array
 
-    def _write_slice(self, region: Region, values: DeviceArray) -> None:
-        from numparam.kernels.fill import Span
-
-        try:
-            self.array.write_slice(values, region.shape, Span(*region.span()))
-        except ValueError:
-            raise ShapeError(
-                f"values of shape {values.shape} cannot be broadcast to the shape {region.shape} of the part"
-            ) from None
-
     def alias(self, index: Any) -> OnDevice:  # noqa: ARG002
         raise ArgumentValueError(f"a part that shares storage needs a tensor on the CPU, found one on {self.device}")
 
@@ -331,12 +326,7 @@ class OnDevice(Values):
         return OnDevice(self.array.reshape(lengths), self.device)
 
     def rearranged(self, arrange: Callable[[Array], Array]) -> OnDevice:
-        from numparam.kernels.fill import Span
-
-        # Nothing reads this array: one byte represents an element, so its strides are steps.
-        _, steps = Region.full(self.shape).span()
-        view = arrange(np.lib.stride_tricks.as_strided(np.empty(1, np.uint8), self.shape, steps))
-        return self._new(self.array.read_slice, view.shape, Span(0, view.strides))
+        return self._copied(self.array.arranged(arrange))
 
     def duplicate(self) -> OnDevice:
         return OnDevice.from_device(self.array, self.device)
@@ -346,13 +336,18 @@ class OnDevice(Values):
             return OnDevice.from_host(checked(self.to_host()), self.device)
         if checked:
             dtypes.check_imaginary(self.dtype, dtype)
-        return self._new(self.array.astype, dtype)
+        return self._copied(self.array, dtype)
 
     def move(self, target: Device) -> Values:
         return self if target == self.device else HOLDERS[target.kind].from_device(self.array, target)
 
-    def _new(self, make: Any, *arguments: Any) -> OnDevice:
-        return OnDevice(_allocated(make, *arguments), self.device)
+    def _copied(self, view: DeviceArray, dtype: np.dtype[Any] | None = None) -> OnDevice:
+        """Return a row-major copy of a view of these values, in another dtype if one is given."""
+        from numparam.kernels import copy
+
+        part = OnDevice.empty(view.shape, dtype or view.dtype, self.device)
+        copy.copy(part.array, view)
+        return part
 
 
 HOLDERS: dict[str, type[Host | OnDevice]] = {"cpu": Host, "cuda": OnDevice}
@@ -410,6 +405,20 @@ def launched_together(devices: Iterable[Device]) -> Iterator[None]:
 
     with Batch():
         yield
+
+
+def _overwrite(target: DeviceArray, values: DeviceArray) -> None:
+    from numparam.kernels import copy
+
+    shape = values.shape
+    while values.ndim > target.ndim and values.shape[0] == 1:
+        values = values[0]
+    try:
+        copy.copy(target, values)
+    except ValueError:
+        raise ShapeError(
+            f"values of shape {shape} cannot be broadcast to the shape {target.shape} of the part"
+        ) from None
 
 
 def _allocated(make: Any, *arguments: Any) -> DeviceArray:
