@@ -13,7 +13,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from numparam.checkpoint import header
+from numparam.checkpoint import header, writing
 from numparam.checkpoint.atomic_file import replacing
 from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.checkpoint.writing import write_checkpoint
@@ -95,6 +95,30 @@ def test_values_larger_than_the_buffers_arrive_in_order(tmp_path: Path) -> None:
     found = load_file(path)
     np.testing.assert_array_equal(found["long"], np.arange(4 * length + 5))
     np.testing.assert_array_equal(found["short"], np.arange(7))
+
+
+def test_the_bytes_do_not_depend_on_how_the_system_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [Entry("odd", (5_000_001,), F32), Entry("b", (3,), np.dtype(np.int8))]
+
+    def blocks(entry: Entry) -> Iterator[Block]:
+        for start in range(0, entry.size, 2**20 + 3):
+            shape = (min(2**20 + 3, entry.size - start),)
+            yield Block(shape, lambda out, start=start: np.copyto(out, (np.arange(len(out)) + start) % 99))
+
+    def write(name: str) -> bytes:
+        path = tmp_path / name
+        told: list[int] = []
+        write_checkpoint(path, entries, {"k": "v"}, blocks, told.append)
+        assert sum(told) == 20_000_007
+        return path.read_bytes()
+
+    expected = write("direct")
+    np.testing.assert_array_equal(load_file(tmp_path / "direct")["odd"], np.arange(5_000_001) % 99)
+    monkeypatch.setattr(writing, "_DIRECT", 0)
+    assert write("cached") == expected
+    monkeypatch.undo()
+    monkeypatch.setattr(writing.threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("the end")))
+    assert write("alone") == expected
 
 
 BAD_FILES = {

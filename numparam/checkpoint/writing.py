@@ -16,7 +16,7 @@ import numpy as np
 
 from numparam.checkpoint import header
 from numparam.checkpoint.atomic_file import FCNTL, replacing
-from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX
+from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, as_path
 from numparam.entry import BUFFER_BYTES, Block, Entry
 from numparam.errors import ArgumentValueError, CheckpointError
 
@@ -64,7 +64,7 @@ def write_checkpoint(
     CheckpointError
         If the file cannot be written, a full disk included.
     """
-    if path.name.endswith((INDEX_SUFFIX, MINDSPORE_SUFFIX)):
+    if as_path(path).name.endswith((INDEX_SUFFIX, MINDSPORE_SUFFIX)):
         raise ArgumentValueError(f"cannot write {path}: this is not the name of a safetensors file; use .safetensors")
     head, ordered = header.encode(entries, metadata)
     nbytes = len(head) + sum(entry.nbytes for entry in ordered)
