@@ -96,7 +96,7 @@ def device(name: Any) -> Device:
     Raises
     ------
     TypeError
-        If the name is no str.
+        If the name is not a str.
     ValueError
         If it names no kind of device.
     DeviceError

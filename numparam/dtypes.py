@@ -76,7 +76,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 
         return _native(np.dtype(getattr(ml_dtypes, dtype)))
     try:
-        # NumPy reads None as float64: here it is nobody's dtype.
+        # NumPy reads None as float64: here it is not a dtype.
         found = None if dtype is None else _native(np.dtype(dtype))
     except (TypeError, ValueError, SyntaxError):  # NumPy parses the text of a dtype with the parser of Python
         found = None
@@ -95,7 +95,7 @@ def tag(dtype: np.dtype[Any]) -> str:
     Raises
     ------
     DtypeError
-        If safetensors has none for it.
+        If safetensors has no tag for it.
 
     Examples
     --------
@@ -109,12 +109,12 @@ def tag(dtype: np.dtype[Any]) -> str:
 
 
 def from_tag(tag: str) -> np.dtype[Any]:
-    """Return the dtype that a tag of a safetensors file stands for.
+    """Return the dtype of a tag of a safetensors file.
 
     Raises
     ------
     DtypeError
-        If the tag stands for no dtype of the table.
+        If no dtype of the table has the tag.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def check_imaginary(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     Raises
     ------
     DtypeError
-        If `source` is a complex dtype and `target` none. It is also a TypeError.
+        If `source` is a complex dtype and `target` is not. It is also a TypeError.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Parameters whose pieces stand in several files, read where they are touched."""
+"""Parameters whose pieces are in several files, read where they are touched."""
 
 from __future__ import annotations
 

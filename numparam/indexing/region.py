@@ -27,7 +27,7 @@ class Region:
     Attributes
     ----------
     full_shape : tuple of int
-        The shape of the whole array.
+        The shape of the full array.
     shape : tuple of int
         The shape of the selection.
 
@@ -57,7 +57,7 @@ class Region:
 
     @property
     def _picks(self) -> tuple[tuple[int, range | int], ...]:
-        """Return (axis of the whole, its indices) in order; an int where the axis was dropped."""
+        """Return (axis of the full array, its indices) in order; an int where the axis was dropped."""
         return tuple(enumerate(map(range, self.shape))) if self._chosen is None else self._chosen
 
     @property
@@ -67,7 +67,7 @@ class Region:
 
     @property
     def whole(self) -> bool:
-        """Say whether the selection is the whole array in its own order."""
+        """Say whether the selection is the full array in its own order."""
         return self._chosen is None or (
             self.shape == self.full_shape
             and all(axis != _INSERTED and pick == range(self.full_shape[axis]) for axis, pick in self._picks)
@@ -75,7 +75,7 @@ class Region:
 
     @property
     def ranges(self) -> tuple[range, ...]:
-        """Return the selected indices along every axis of the whole array, dropped axes included."""
+        """Return the selected indices along every axis of the full array, dropped axes included."""
         return tuple(
             [
                 pick if isinstance(pick, range) else range(pick, pick + 1)
@@ -116,7 +116,7 @@ class Region:
         return Region(self.full_shape, tuple(picks))
 
     def span(self) -> tuple[int, tuple[int, ...]]:
-        """Locate the selection in the row-major order of the whole array.
+        """Locate the selection in the row-major order of the full array.
 
         Returns
         -------
@@ -137,7 +137,7 @@ class Region:
         return base, tuple(strides[::-1])
 
     def slices(self) -> tuple[int | slice | None, ...]:
-        """Return the index that selects the same from a NumPy array, or from a `Region`, of the whole shape."""
+        """Return the index that selects the same from a NumPy array, or from a `Region`, of the full shape."""
         return tuple(
             [
                 None if axis == _INSERTED else as_slice(pick) if isinstance(pick, range) else pick
@@ -146,7 +146,7 @@ class Region:
         )
 
     def take(self, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return the view of an array of the whole shape that shows the selection."""
+        """Return the view of an array of the full shape that shows the selection."""
         # The ellipsis keeps a view where integers alone would give a scalar.
         view: np.ndarray[Any, np.dtype[Any]] = array[(*self.slices(), ...)]
         # An axis that None inserted may have been emptied by a later index.
@@ -171,12 +171,12 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
     Parameters
     ----------
     shape : int or sequence of int
-        Python or NumPy integers; an integer stands for one axis. Axes of length 0 are allowed, as in NumPy.
+        Python or NumPy integers; an integer is the length of one axis. Axes of length 0 are allowed, as in NumPy.
 
     Raises
     ------
     ShapeError
-        If it is no shape, or has 2**63 elements or more. It is also a ValueError.
+        If it is not a shape, or has 2**63 elements or more. It is also a ValueError.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
 
 
 def row_major(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice, ...]]:
-    """Yield indices that cut an array into pieces of at most `limit` elements, in row-major order.
+    """Yield indices that split an array into pieces of at most `limit` elements, in row-major order.
 
     Examples
     --------
@@ -208,7 +208,7 @@ def row_major(shape: tuple[int, ...], limit: int) -> Iterator[tuple[int | slice,
     """
     if not math.prod(shape):
         return
-    axis, inner = len(shape), 1  # the axes from here on fit whole
+    axis, inner = len(shape), 1  # the axes from here on fit in full
     while axis and inner * shape[axis - 1] <= limit:
         axis -= 1
         inner *= shape[axis]

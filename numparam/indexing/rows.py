@@ -1,6 +1,6 @@
 """What an index with masks or arrays selects, as numbers of rows, which a device can gather and scatter.
 
-A row is what the index leaves whole: all axes behind the last one that it chooses from. NumPy itself checks the index
+A row is what the index leaves in full: all axes behind the last one that it chooses from. NumPy itself checks the index
 and says what shape comes out, on an array whose elements are one byte, so the numbers take memory in proportion to the
 rows that are selected.
 """
@@ -94,7 +94,7 @@ def _axes_of(item: Any) -> int:
 
 
 def _chosen_axes(items: list[Any], ndim: int) -> int:
-    """Drop what takes the last axes whole, and return how many axes are left."""
+    """Drop what takes the last axes in full, and return how many axes are left."""
     ellipses = sum([item is Ellipsis for item in items])
     free = ndim - sum(map(_axes_of, items))
     if free < 0 or ellipses > 1:

@@ -1,4 +1,4 @@
-"""Initializers: what the values of a new parameter shall be."""
+"""Initializers: what the values of a new parameter are."""
 
 from numparam.initializer.base import Initializer
 from numparam.initializer.constants import Constant, One, Zero

@@ -201,7 +201,7 @@ def real(
     Raises
     ------
     ArgumentTypeError
-        If it is no real number. It is also a TypeError.
+        If it is not a real number. It is also a TypeError.
     ArgumentValueError
         If it, or its square, is NaN, infinite or too small. It is also a ValueError.
     """

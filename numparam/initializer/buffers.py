@@ -1,4 +1,4 @@
-"""Initializers of buffers: values that are fixed by their index and stored beside the parameters of a model."""
+"""Initializers of buffers: values that are fixed by their index and stored next to the parameters of a model."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ class Constant(Initializer):
     Raises
     ------
     TypeError
-        If `value` is no real number.
+        If `value` is not a real number.
     ValueError
         If `value` is an array of more than one element. Also when a tensor is made whose dtype cannot hold the value.
 

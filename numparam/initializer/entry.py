@@ -62,7 +62,7 @@ _ALIASES = _SNAKE | {name.lower(): found for name, found in _BY_CLASS_NAME.items
 
 
 def by_name(name: str) -> type[Initializer]:
-    """Return the initializer class that a name stands for.
+    """Return the initializer class of a name.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def by_name(name: str) -> type[Initializer]:
     Raises
     ------
     ArgumentTypeError
-        If it is no str. It is also a TypeError.
+        If it is not a str. It is also a TypeError.
     ArgumentValueError
         If no class has the name. It is also a ValueError.
 
@@ -136,7 +136,7 @@ def initializer(
     ----------
     init : str, Initializer, number or Tensor
         The name of an initializer with its default arguments (see `by_name`), an initializer, a number that every
-        element shall have, or a tensor, which is returned as it is.
+        element has, or a tensor, which is returned as it is.
     shape : int or sequence of int
         Python or NumPy integers. Axes of length 0 make an empty tensor. Only a tensor as `init` needs none.
     dtype : numpy.dtype or str

@@ -28,7 +28,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     Parameters
     ----------
     shape : tuple of int
-        ``(outputs, inputs, *kernel)``; two axes at least. Always that of the whole tensor, never of a slice.
+        ``(outputs, inputs, *kernel)``; two axes at least. Always that of the full tensor, never of a slice.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def gain(nonlinearity: str, negative_slope: float | None = None) -> float:
     Raises
     ------
     ArgumentValueError
-        If the nonlinearity is unknown, or the slope of leaky_relu is no number. It is also a ValueError.
+        If the nonlinearity is unknown, or the slope of leaky_relu is not a number. It is also a ValueError.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def gain(nonlinearity: str, negative_slope: float | None = None) -> float:
 
 
 class FanScaled(RandomInitializer):
-    """Draw values of mean 0 and of the variance that a subclass computes from the shape of the whole tensor."""
+    """Draw values of mean 0 and of the variance that a subclass computes from the shape of the full tensor."""
 
     on_device = True
     reads = "fans"
@@ -150,7 +150,7 @@ class XavierUniform(_Xavier):
 
     Examples
     --------
-    The bound is that of the whole tensor, also in a slice:
+    The bound is that of the full tensor, also in a slice:
 
     >>> from numparam.initializer import initializer
     >>> lazy = initializer(XavierUniform(), (2**20, 96))
@@ -240,7 +240,7 @@ class HeUniform(_He):
 class VarianceScaling(FanScaled):
     r"""Draw values of mean 0 and variance :math:`\text{scale} / n`, with n the fan that `mode` chooses.
 
-    The truncated normal is that of `CorrectedTruncatedNormal`: cut at two sigmas, and widened so that its own variance
+    The truncated normal is `CorrectedTruncatedNormal`: bounded at two sigmas, and widened so that its own variance
     is what was asked, as in Keras and JAX.
 
     Parameters

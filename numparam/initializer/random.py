@@ -67,7 +67,7 @@ class Uniform(RandomInitializer):
 class TruncatedNormal(RandomInitializer):
     r"""Draw from the normal distribution :math:`N(\text{mean}, \text{sigma}^2)` restricted to :math:`[a, b]`.
 
-    The bounds are absolute, as in MindSpore and PyTorch: with the default sigma they cut nothing off. For bounds in
+    The bounds are absolute, as in MindSpore and PyTorch: with the default sigma they truncate nothing. For bounds in
     sigmas write ``TruncatedNormal(sigma, mean, mean - 2 * sigma, mean + 2 * sigma)``. Its standard deviation is below
     `sigma`; `CorrectedTruncatedNormal` makes up for that.
 
@@ -111,7 +111,7 @@ class TruncatedNormal(RandomInitializer):
 
 
 class CorrectedTruncatedNormal(RandomInitializer):
-    r"""Draw from a normal distribution cut at two sigmas, whose result has the standard deviation `sigma`.
+    r"""Draw from a normal distribution truncated at two sigmas, whose result has the standard deviation `sigma`.
 
     This is the truncated normal of the variance scaling of Keras and JAX: a normal distribution of standard deviation
     :math:`s = \text{sigma} / 0.87962566103423978`, restricted to :math:`[\text{mean} - 2s, \text{mean} + 2s]`.
@@ -146,7 +146,7 @@ class CorrectedTruncatedNormal(RandomInitializer):
 
 
 def draw_corrected(out: Buffer, region: Region, source: Source, mean: float, sigma: float) -> None:
-    """Fill `out` from the normal distribution cut at two sigmas, corrected to the standard deviation `sigma`."""
+    """Fill `out` from the normal distribution truncated at two sigmas, corrected to the standard deviation `sigma`."""
     parent = sigma / TRUNCATED_SIGMA
     if parent == 0:
         out[...] = mean

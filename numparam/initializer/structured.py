@@ -54,7 +54,7 @@ class Dirac(Initializer):
     Raises
     ------
     TypeError
-        If `groups` is no int.
+        If `groups` is not an int.
     ValueError
         If `groups` is below 1. Also when a tensor is made that has not 3, 4 or 5 axes, or whose first does not divide
         into the groups.
@@ -88,7 +88,7 @@ class Sparse(RandomInitializer):
     r"""Draw a matrix from :math:`N(0, \text{sigma}^2)` and set a fraction of each column to zero.
 
     The ``ceil(sparsity * rows)`` rows that are zero in a column are those with the smallest words of a second draw, the
-    upper row first among equals. A slice draws these words for the whole columns that it touches, a few columns at a
+    upper row first among equals. A slice draws these words for the full columns that it touches, a few columns at a
     time. After Martens, "Deep learning via Hessian-free optimization" (2010).
 
     Parameters
@@ -159,10 +159,10 @@ class Orthogonal(RandomInitializer):
 
     Notes
     -----
-    A slice costs as much as the whole: the whole is drawn, decomposed by LAPACK in float64, rounded and sliced. Of an
+    A slice costs as much as the full matrix, which is drawn, decomposed by LAPACK in float64, rounded and sliced. Of an
     m by n matrix with m >= n this takes about ``4 * m * n**2`` operations and ``24 * m * n`` bytes. LAPACK builds
-    differ in the last bits of float64; after rounding to a narrower dtype hardly any difference is left, but none is
-    promised.
+    differ in the last bits of float64; after rounding to a narrower dtype hardly any difference is left, but equality
+    is not promised.
 
     Parameters
     ----------

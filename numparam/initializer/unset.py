@@ -9,7 +9,7 @@ from numparam.stream.source import Buffer, Source
 class Unset(Initializer):
     """Make no values: a parameter holds nothing until values are loaded or set, and reading it is an error.
 
-    Use it for a model that a checkpoint shall fill. What it left out is never garbage, but an error that names the
+    Use it for a model that a checkpoint will fill. What it leaves out is never garbage, but an error that names the
     parameter; `numparam.Cell.uninitialized` lists it before.
 
     Raises

@@ -1,9 +1,9 @@
 """Initial values for JAX: any mesh gets the bits of the parameter of that name, made shard by shard.
 
-`array` makes a sharded ``jax.Array`` of a parameter, `init` a whole pytree of them, `initializer` a function shaped
-like those of ``jax.nn.initializers``, and `named_sharding` the sharding that a `numparam.Layout` describes. What they
-make is a pure function of the seed, the name and the index: no mesh, no number of processes and no version of JAX
-changes it.
+`array` makes a sharded ``jax.Array`` of a parameter, `init` a full pytree of them, `initializer` a function shaped
+like the ones of ``jax.nn.initializers``, and `named_sharding` the sharding that a `numparam.Layout` describes. Their
+values are a pure function of the seed, the name and the index: no mesh, no number of processes and no version of JAX
+changes them.
 
 JAX has the axes of a weight in another order than MindSpore and PyTorch: ``(*kernel, inputs, outputs)``. `initializer`
 and `init` count fans in that order; `Kernel` tells other axes.
@@ -20,7 +20,7 @@ A function for the layers of Flax, Haiku or your own, with the distribution that
 
 In Flax, linen as nnx, under ``jax.jit`` or not: ``nn.Dense(256, kernel_init=kernel_init)``, and ``nnx.Linear(512, 256,
 kernel_init=kernel_init, rngs=rngs)``. The name is that of one parameter, so make a function for each; or initialise the
-whole tree, whose parameters have the names of their places:
+full tree, whose parameters have the names of their places:
 
 >>> shapes = {"dense": {"kernel": jax.ShapeDtypeStruct((512, 256), np.float32)}}
 >>> bool((init(shapes, seed=7)["dense"]["kernel"] == kernel).all())

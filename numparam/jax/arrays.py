@@ -26,9 +26,9 @@ def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
     """Make a `jax.Array` of the values of a tensor or parameter, shard by shard.
 
     Every device of this process gets its own part, with the bits that the tensor has there. The parts are made one
-    after the other, and once for all devices that hold the same; nobody makes the whole, unless the initializer needs
-    it for any part, as `Orthogonal` does. On the CPU the array adopts the memory in which they were made, which nobody
-    else can write to. A lazy tensor stays lazy.
+    after the other, and once for all devices that hold the same; the full array is never materialised,
+    unless the initializer needs it for any part, as `Orthogonal` does. On the CPU the array adopts the memory in which
+    they were generated, which nothing else can write to. A lazy tensor stays lazy.
 
     Parameters
     ----------
@@ -46,9 +46,10 @@ def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
     Raises
     ------
     TypeError
-        If it is no sharding, or JAX has not the dtype, as float64 without ``jax_enable_x64``.
+        If it is not a sharding, or JAX does not have the dtype, as float64 without ``jax_enable_x64``.
     ValueError
-        If the sharding does not suit the shape, for JAX cuts no axis into parts of different lengths, or has no mesh.
+        If the sharding does not suit the shape, because JAX does not split an axis into parts of different lengths,
+        or has no mesh.
 
     Examples
     --------

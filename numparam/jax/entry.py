@@ -1,4 +1,4 @@
-"""The function `initializer`, which makes functions shaped like those of ``jax.nn.initializers``."""
+"""The function `initializer`, which makes functions shaped like the ones of ``jax.nn.initializers``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
 
     Outside ``jax.jit`` an `out_sharding` gets its array shard by shard, as by `array`. Under ``jax.jit`` the host makes
     the values when the compiled function runs, by ``jax.pure_callback``: with an `out_sharding` each device asks for
-    its part; without one the whole array is made at once, wherever the compiler puts it then, so that for a large
+    its part; without one the full array is made at once, wherever the compiler puts it then, so that for a large
     sharded model `init` is the better way. Under ``jax.vmap`` every key of a batch has its values, and a seed gives all
     the same.
 
@@ -40,7 +40,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     ----------
     init : str, Initializer or number
         A name of ``jax.nn.initializers``, which has the distribution that it has there by default; any other name of
-        `numparam.initializer`; an initializer with its arguments; or the number that every element shall have. Fans are
+        `numparam.initializer`; an initializer with its arguments; or the number that every element has. Fans are
         those of JAX, see `Kernel`.
     name : str
         Of the parameter.

@@ -21,7 +21,7 @@ class Kernel(Initializer):
 
     Fans are those of JAX: ``fan_in`` is the size of the weight over its outputs, ``fan_out`` its size over its inputs.
     `Orthogonal`, `Sparse` and `Dirac` make a weight ``(outputs, inputs, *kernel)``, whose axes are then put where JAX
-    has them; any part of it costs the whole. Initializers that do not look at the shape are left as they are.
+    has them; any part costs as much as the full weight. Initializers that do not read the shape stay as they are.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ class Kernel(Initializer):
     in_axis, out_axis : int or sequence of int
         The axes that count as inputs and as outputs; an axis that is named twice counts once.
     batch_axis : int or sequence of int
-        The axes that hold weights beside each other, and count for no fan.
+        The axes that number independent weights, and count for no fan.
 
     Raises
     ------
     TypeError
-        If `init` is no initializer.
+        If `init` is not an initializer.
     ValueError
         When a tensor is made that has not these axes, or which the initializer cannot fill.
 

@@ -15,12 +15,12 @@ from numparam.layout import Layout
 def named_sharding(layout: Layout, devices: Sequence[Any] | None = None) -> jax.sharding.NamedSharding:
     """Return the sharding that gives every device what a layout gives its rank.
 
-    JAX cuts no axis into parts of different lengths, as a layout may.
+    JAX does not split an axis into parts of different lengths, as a layout may.
 
     Parameters
     ----------
     layout : Layout
-        Axes by which the optimizer cuts axis 0 are the fastest of those that cut it.
+        Axes by which the optimizer shards axis 0 are the fastest of the axes that shard it.
     devices : sequence of jax.Device, optional
         That of rank r at place r; the first of ``jax.devices()`` if absent. More than there are ranks are left out.
 
@@ -47,12 +47,12 @@ def named_sharding(layout: Layout, devices: Sequence[Any] | None = None) -> jax.
 
 
 def layout(sharding: jax.sharding.NamedSharding) -> Layout:
-    """Return the layout of a sharding: rank r stands for device r of the mesh, in row-major order.
+    """Return the layout of a sharding: rank r is device r of the mesh, in row-major order.
 
     Raises
     ------
     TypeError
-        If it is no ``NamedSharding``.
+        If it is not a ``NamedSharding``.
 
     Examples
     --------

@@ -39,7 +39,7 @@ def init(
     seed: int | None = None,
     shardings: Any = None,
 ) -> Any:
-    """Make the arrays of a whole model, every one shard by shard.
+    """Make the arrays of a full model, every one shard by shard.
 
     The name of a parameter is its place in the tree, such as ``params.Dense_0.kernel``; a last attribute ``value``, in
     which Flax boxes parameters, is left out. The values are those of the `numparam.Parameter` of this name.
@@ -49,7 +49,7 @@ def init(
     shapes : pytree of jax.ShapeDtypeStruct
         As ``jax.eval_shape`` returns it. Leaves that have a sharding keep it unless `shardings` is given.
     rules : mapping or Rules, optional
-        A mapping from globs to what `initializer` takes: the first glob that matches the whole name decides. Where it
+        A mapping from globs to what `initializer` takes: the first glob that matches the full name decides. Where it
         is silent, parameters start as the layers of Flax do: kernels LeCun normal, embeddings normal of variance one
         over their width, biases and means zero, scales and variances one. `numparam.rules.Rules` are followed as they
         are, and have their own default rules. Fans are those of JAX for both, see `Kernel`.

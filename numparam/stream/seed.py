@@ -1,6 +1,6 @@
 """The random stream, version 1: how a seed and a name become the bits of a parameter.
 
-Every value is a pure function of the seed, the tensor's name and the value's place in the whole tensor. This page is
+Every value is a pure function of the seed, the tensor's name and the value's place in the full tensor. This page is
 all that another implementation needs for the bits.
 
 **Seed.** An integer from 0 to 2**64 - 1; `choose_seed` documents which one a tensor has.
@@ -21,7 +21,7 @@ any other                 a further draw of a user's own initializer; its low wo
 ========================  ==========================================================================================
 
 **Key and counter.** The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011). With ``i`` the row-major
-index in the whole tensor, never in a slice or shard::
+index in the full tensor, never in a slice or shard::
 
     key     = (seed & 0xffffffff, seed >> 32)
     block   = i // 4
@@ -102,7 +102,7 @@ def set_seed(seed: SupportsIndex) -> None:
 def get_seed() -> int | None:
     """Return the seed: that of `set_seed`, or the one drawn from the operating system.
 
-    Without a call of `set_seed`, the first lazy tensor draws a seed for the whole process; the ranks of a job share
+    Without a call of `set_seed`, the first lazy tensor draws a seed for the process; the ranks of a job share
     that of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
 
     Returns
@@ -155,7 +155,7 @@ def share_seed(seed: int) -> None:
     Raises
     ------
     StateError
-        If this process drew one before, so that tensors of its own may depend on it.
+        If this process drew one before, so that its tensors may depend on it.
     """
     global _seed  # noqa: PLW0603
     if _is_drawn and seed != _seed:

@@ -16,7 +16,7 @@ class Source:
     """Draw the random values of one tensor: a pure function of its seed, its name and the index.
 
     `Initializer.fill` is given one. Each method fills a buffer, a C-contiguous array of the
-    region's shape, with exactly the bits that the whole tensor has there. Draws with different labels are independent.
+    region's shape, with exactly the bits that the full tensor has there. Draws with different labels are independent.
 
     Parameters
     ----------

@@ -125,7 +125,7 @@ class Recipe(Lazy):
     def blocks(self) -> Iterator[Block]:
         """Split the values into blocks of at most `BUFFER_BYTES`, in row-major order; see `Values.blocks`.
 
-        An initializer with `needs_full` generates them once. A CUDA device generates each block in memory of its own,
+        An initializer with `needs_full` generates them once. A CUDA device generates each block in new memory,
         one block ahead of the blocks that were taken; the bytes are the same.
         """
         if self.init.needs_full:

@@ -70,7 +70,7 @@ class Values:
         return True
 
     def named(self, name: str) -> Values:  # noqa: ARG002
-        """Return the values as those of a parameter, which matters as long as no name decides them."""
+        """Return the values under the name of a parameter, which decides lazy values that have no name yet."""
         return self
 
     def settle(self) -> Values:

@@ -41,8 +41,8 @@ def fill_(
     seed : int, optional
         From 0 to 2**64 - 1; by default that of `numparam.set_seed`.
     region : Region, optional
-        What an ordinary tensor holds of a whole parameter, for shards that are no ``DTensor``; of the shape of the
-        tensor. By default the tensor is whole.
+        What an ordinary tensor holds of a full parameter, for shards that are not a ``DTensor``; of the shape of the
+        tensor. By default the tensor is the full parameter.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def fill_(
 
 
 class Fill(NamedTuple):
-    """What shall be written where."""
+    """What will be written where."""
 
     name: str
     tensor: torch.Tensor
@@ -100,7 +100,7 @@ class Fill(NamedTuple):
 
     @property
     def in_place(self) -> bool:
-        """Say whether the values are made where they shall be, not copied there."""
+        """Say whether the values are generated in the tensor itself, not copied there."""
         return bool(self.local.is_contiguous()) and self.draws_on == self.local.device
 
     @property
@@ -144,7 +144,7 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
 
 
 def fill_all(fills: Sequence[Fill]) -> None:
-    """Write all values; those of small tensors on CUDA devices in few launches."""
+    """Write all values; small tensors on CUDA devices in few launches."""
     indices = {fill.local.device.index for fill in fills if fill.local.is_cuda}
     with torch.no_grad(), in_order(indices):
         with _batch() if indices else nullcontext():
@@ -162,7 +162,7 @@ def common_seed(seed: SupportsIndex | None) -> int:
     Raises
     ------
     NumparamError
-        If it is no seed, or there is none and each of several ranks would draw its own.
+        If it is not a seed, or there is no seed and each of several ranks would draw another.
     """
     if seed is not None:
         return as_seed(seed)
