@@ -54,7 +54,7 @@ def default(place: Place) -> tuple[Initializer, str] | None:
     """
     for prefix, module in place.around:
         rule = _rule(type(module))
-        init = None if rule is None else rule(module, place.name.removeprefix(prefix), place.tensor)
+        init = None if rule is None else rule(module, place.path.removeprefix(prefix), place.tensor)
         if init is not None:
             layer = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
             return init, f"torch.nn.{layer.__name__}"

@@ -113,7 +113,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     def _find(self, tensor: torch.Tensor) -> Part | None:
         part = self.tracker.find(tensor)
         if part is None and isinstance(tensor, torch.nn.Parameter) and not hasattr(tensor, "device_mesh"):
-            orphan = Tracked(Place("", torch.nn.Module(), "", tensor, ()), "", *held_part(tensor), log=[])
+            orphan = Tracked(Place("", torch.nn.Module(), "", tensor, (), ""), "", *held_part(tensor), log=[])
             self._orphans[id(tensor)] = tensor, orphan
             self.tracker.add(orphan)
             part = self.tracker.find(tensor)
@@ -204,7 +204,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     def write(self, part: Part, how: Initializer, number: int | None = None) -> None:
         """Fill a part of a tracked tensor."""
         item = part.tracked
-        if self.protected and item.written:
+        if self._is_settled(item):
             return
         if not part.whole:
             self.ensure(item)
@@ -242,6 +242,10 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             raise StateError(f"{how!r} needs all of a part, found a view of a shard")
         how.check(part.shape, dtype)
 
+    def _is_settled(self, item: Tracked) -> bool:
+        """Say whether the code that runs must not write to a tensor."""
+        return item.locked or (self.protected and item.written)
+
     def replaced(self, owner: torch.nn.Module) -> None:
         """Note that the parameters of a module have other memory, with their values."""
         for item in self.tracker.all:
@@ -264,7 +268,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     def ensure(self, item: Tracked) -> None:
         """Let a tensor that nobody has written start as its own module does."""
         start = item.start
-        if item.written or start is None or item.local.is_meta:
+        if item.written or item.locked or start is None or item.local.is_meta:
             return
         item.start = None
         if isinstance(start, Initializer):
@@ -296,7 +300,12 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             part = self._parts("__getitem__", args[:2], {})
             self.copy(part, args[2])
             return None
-        if name == "copy_" and found and tensors[0] is found[0][0] and (standing or is_sharded or self.protected):
+        if (
+            name == "copy_"
+            and found
+            and tensors[0] is found[0][0]
+            and (standing or is_sharded or self._is_settled(found[0][1]))
+        ):
             return self.copy(*args, **named)
         if standing:
             raise StateError(
@@ -313,7 +322,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                 continue
             self.ensure(item)
             if tensor is target:
-                if self.protected and item.written:
+                if self._is_settled(item):
                     return tensor
                 self.keep(item)
         with _replicating(is_sharded):
@@ -329,7 +338,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         if part is None:
             return target
         item = part.tracked
-        if self.protected and item.written:
+        if self._is_settled(item):
             return target
         if not part.whole:
             self.ensure(item)
@@ -352,7 +361,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         item = self.tracker.tracked(tensor)
         if item is None:
             return
-        if self.protected and item.written:
+        if self._is_settled(item):
             return
         if hasattr(tensor, "device_mesh") and not hasattr(values, "device_mesh"):
             self.copy(tensor, values)

@@ -10,11 +10,12 @@ from typing import Any, SupportsIndex
 import torch
 
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
-from numparam.initializer import Initializer, Unset
+from numparam.initializer import Initializer, Unset, Zero
 from numparam.rules import RuleError, Rules
 from numparam.torch import layers, parametrized
 from numparam.torch.constructor import built_again, is_configurable, start_as
 from numparam.torch.drawing import module_names
+from numparam.torch.draws import is_random
 from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import Rename, renaming, tied, untied
 from numparam.torch.mode import Drawing
@@ -24,6 +25,8 @@ from numparam.torch.rules import Choice, OwnRules
 from numparam.torch.seeing import seeing
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import Place, is_of, places
+
+_KINDS = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
 
 
 def init_(
@@ -116,8 +119,8 @@ def init_(
             part.reshard()
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     ties = tied(module, prefix)
-    moved = _moved(renaming(rename), ties | dict(same_as or {}))
-    return _Init(module, prefix, number, own, moved, ties).run(device)
+    same = ties | dict(same_as or {})
+    return _Init(module, prefix, number, own, _moved(renaming(rename), same), ties, same).run(device)
 
 
 def _moved(rename: Callable[[str], str], same: Mapping[str, str]) -> Callable[[str], str]:
@@ -141,15 +144,15 @@ class _Init:
         own: OwnRules,
         moved: Callable[[str], str],
         ties: Mapping[str, str],
+        same: Mapping[str, str],
     ) -> None:
         self.module, self.prefix, self.seed, self.own, self.moved = module, prefix, seed, own, moved
-        self.ties = ties
+        self.ties, self.same = ties, same
         self.starts, self.adapters = starts(module, prefix) if own.layers else ([], [])
         self.chosen: list[tuple[Place, Initializer, str]] = []
         self.left: list[Place] = []
         self.covered: list[tuple[Place, Start]] = []
         self.order: list[Place] = []
-        self.given: dict[int, str] = {}
         self.copies: list[tuple[Place, Place, bool]] = []
         """A place, the one whose values it gets, and whether to make them one parameter again."""
         self._choose()
@@ -158,14 +161,13 @@ class _Init:
         """Give every parameter and buffer its initializer, the code that starts it, or leave it as it is."""
         covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
         unknown: list[Place] = []
-        first: dict[str, tuple[str, Place]] = {}
+        first: dict[str, Place] = {}
         for found in places(self.module, self.prefix):
-            given, place = found.name, found._replace(name=self.moved(found.name))
+            place = found._replace(name=self.moved(found.name))
             self.order.append(place)
-            self.given[id(place)] = given
-            known = first.setdefault(place.name, (given, place))
-            if known[1] is not place and given != known[0]:
-                self._same(place, given, *known[::-1], given in self.ties)
+            known = first.setdefault(place.name, place)
+            if known is not place and place.path != known.path:
+                self._same(place, known)
                 continue
             choice = self.own.find(place)
             start = next((covering[id(part)] for _, part in reversed(place.around) if id(part) in covering), None)
@@ -184,15 +186,40 @@ class _Init:
                 self.chosen.append((place, *choice))
         if unknown:
             raise RuleError(_unknown(unknown))
+        self._keep_zeros()
+        names = {place.path for place in self.order}
+        for place, _, rule in self.chosen:
+            source = self.same.get(place.path)
+            if source is not None and source not in names and rule.startswith("torch.nn."):
+                raise RuleError(
+                    f"parameter {place.path!r} gets the values of {source!r}, which is not in this module; give a rule "
+                    f'for the latter on all ranks, such as rules={{"{source}": Normal(0.02)}}'
+                )
 
-    def _same(self, place: Place, given: str, known: Place, known_as: str, is_tied: bool) -> None:
-        if place.tensor.shape != known.tensor.shape:
-            raise ShapeError(
-                f"parameters {given!r} and {known_as!r} get the values of {place.name!r}, but have the shapes "
-                f"{tuple(place.tensor.shape)} and {tuple(known.tensor.shape)}"
-            )
-        is_source = given == place.name  # its own code or rule decides, wherever it stands in the module
-        self.copies.append((known, place, is_tied) if is_source else (place, known, is_tied))
+    def _keep_zeros(self) -> None:
+        """Keep the zeros of weights that a constructor has overwritten, unless all weights are zero."""
+        zero = {
+            id(place) for place, init, rule in self.chosen if rule.startswith("torch.nn.") and _is_zeroed(place, init)
+        }
+        if zero and any(is_random(init) and not _is_zeroed(place, init) for place, init, _ in self.chosen):
+            self.chosen = [
+                (place, Zero(), "zero before") if id(place) in zero else (place, init, rule)
+                for place, init, rule in self.chosen
+            ]
+
+    def _same(self, place: Place, known: Place) -> None:
+        """Let one of two places with the same name have the values of the other."""
+        told = self.same.keys() & {place.path, known.path}
+        if not told or place.tensor.shape != known.tensor.shape:
+            what = f"parameters {known.path!r} and {place.path!r} get the values of {place.name!r}, "
+            if told:
+                shapes = f"the shapes {tuple(known.tensor.shape)} and {tuple(place.tensor.shape)}"
+                raise ShapeError(f"{what}but have {shapes}")
+            raise RuleError(f"{what}but nothing says that they are the same: rename one, or use same_as")
+        if place.path in told:
+            self.copies.append((place, known, place.path in self.ties))
+        else:  # the source decides, wherever it is in the module
+            self.copies.append((known, place, known.path in self.ties))
 
     def run(self, device: Any) -> Report:
         """Write everything, or nothing."""
@@ -248,7 +275,7 @@ class _Init:
         return choice is not None
 
     def _plan(self) -> list[Fill]:
-        return [plan(place.name, place.current, init, self.seed) for place, init, _ in self.chosen]
+        return [_planned(place, init, self.seed) for place, init, _ in self.chosen]
 
     def _run_own(self, undo: ExitStack, was_meta: set[int]) -> Drawing | None:
         """Run the code of the model that starts what no rule and no layer does."""
@@ -258,6 +285,10 @@ class _Init:
         names = module_names(self.module, self.prefix, self.moved)
         mode = Drawing(self.seed, items, names)
         mode.kept = {item: None for item in items if id(item.place) in was_meta}
+        covered = {id(place) for place, _ in self.covered}
+        borrowed = {id(place) for place, _, _ in self.copies}
+        for item in items:
+            item.locked = id(item.place) not in covered | borrowed
         undo.callback(mode.give_back)
         needed = {id(start.module) for _, start in self.covered}
         with seeing(mode, mode.uncaught), untied(self.module, self.prefix, self.ties):
@@ -265,9 +296,8 @@ class _Init:
                 if id(start.module) in needed:
                     start.run(mode)
             self._as_constructed(mode)
-            covered = {id(place) for place, _ in self.covered}
             for item in items:
-                if id(item.place) in covered:
+                if not item.locked:
                     mode.ensure(item)
         return mode
 
@@ -282,7 +312,7 @@ class _Init:
             made = built_again(start.module, self.seed)
             for item in missing:
                 inside = next(prefix for prefix, part in item.place.around if part is start.module)
-                found = made.get(self.given[id(item.place)].removeprefix(inside))
+                found = made.get(item.place.path.removeprefix(inside))
                 if found is not None:
                     start_as(mode, item, found)
 
@@ -338,6 +368,24 @@ class _Init:
                 target.copy_(values)
                 if is_tied and not hasattr(target, "device_mesh") and not hasattr(values, "device_mesh"):
                     place.owner._parameters[place.key] = values
+
+
+def _planned(place: Place, init: Initializer, seed: int) -> Fill:
+    tensor = place.current
+    try:
+        if type(tensor) not in _KINDS and not hasattr(tensor, "device_mesh"):
+            raise ArgumentTypeError(f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor")
+        return plan(place.name, tensor, init, seed)
+    except ArgumentTypeError as error:
+        raise type(error)(f'{error}; the rule {{"{place.name}": "unset"}} leaves it as it is') from None
+
+
+def _is_zeroed(place: Place, init: Initializer) -> bool:
+    """Say whether somebody has overwritten a random start with zeros, after the layer's own constructor."""
+    tensor = place.current
+    if tensor.is_meta or tensor._version < 2 or not is_random(init) or hasattr(tensor, "device_mesh"):
+        return False
+    return tensor.numel() > 0 and not tensor.detach().flatten()[0].item() and not tensor.detach().any().item()
 
 
 def _unknown(unknown: list[Place]) -> str:

@@ -55,7 +55,8 @@ def _weight(mode: Drawing, layer: Any, key: str, like: torch.Tensor, around: Any
         raise StateError(
             f"the parametrized weight {mode.names[id(layer)] + key!r} is sharded: parametrize after sharding"
         )
-    bare = Place(around[-1][0] + key, layer, key, like, around)
+    path = around[-1][0] + key
+    bare = Place(path, layer, key, like, around, path)
     default = layers.default(bare)
     if default is None:
         raise StateError(f"nothing says how the parametrized weight {bare.name!r} starts: give a rule for its parts")

@@ -65,6 +65,8 @@ class Tracked:
     """Of the full tensor, that `local` holds."""
     start: Initializer | Callable[[Any], Any] | None = None
     """What fills it where nothing else does."""
+    locked: bool = False
+    """Whether a rule decides it, and the code of the model must not write to it."""
     written: bool = False
     how: Initializer | str = "computed"
     """The last that wrote the full tensor."""

@@ -42,6 +42,8 @@ class Place(NamedTuple):
     tensor: torch.Tensor
     around: tuple[tuple[str, Any], ...]
     """The modules around it, the outermost first, each with the prefix of the names in it."""
+    path: str
+    """The dotted name in the full module, without wrappers."""
 
     @property
     def current(self) -> torch.Tensor:
@@ -83,7 +85,7 @@ def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
                 seen.add(id(tensor))
                 if torch.nn.parameter.is_lazy(tensor):
                     raise StateError(f"parameter {inside + key!r} has no shape yet: call the module once")
-                yield Place(inside + key, part, key, tensor, around)
+                yield Place(inside + key, part, key, tensor, around, inside + key)
 
 
 def modules(

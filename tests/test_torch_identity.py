@@ -1,0 +1,246 @@
+"""Which name decides the values: ties, stages, renamed layers, wrappers, adapters; and what must not be filled."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from numparam.initializer import Initializer, Normal, Uniform, initializer
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from numparam.torch import init_  # noqa: E402
+
+SEED = 7
+
+
+def expected(name: str, init: Any, shape: tuple[int, ...]) -> Any:
+    numparam.set_seed(SEED)
+    return torch.from_numpy(numparam.Parameter(initializer(init, shape), name=name).asnumpy())
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 4)
+        self.body = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def stage(*parts: str) -> Any:
+    model = Tied()
+    return nn.ModuleDict({name: getattr(model, name) for name in parts})
+
+
+# --------------------------------------------------------------------------- names
+
+
+def test_same_as_gives_stages_the_same_values() -> None:
+    rules = {"embed.weight": Normal(0.02)}
+    first, last = stage("embed"), stage("body", "head")
+    last["head"].weight = nn.Parameter(torch.empty(9, 4))
+    for part in (first, last):
+        init_(part, rules, seed=SEED, same_as={"head.weight": "embed.weight"})
+    assert torch.equal(first["embed"].weight, last["head"].weight)
+    whole = Tied().to("meta").to_empty(device="cpu")  # which separates them
+    assert whole.head.weight is not whole.embed.weight
+    init_(whole, rules, seed=SEED, same_as={"head.weight": "embed.weight"})
+    assert torch.equal(whole.head.weight, first["embed"].weight)
+    assert torch.equal(whole.embed.weight, first["embed"].weight)
+
+
+def test_same_as_without_a_rule_takes_the_start_of_the_source_or_is_refused() -> None:
+    whole = Tied()
+    whole.head.weight = nn.Parameter(torch.empty(9, 4))
+    init_(whole, seed=SEED, same_as={"head.weight": "embed.weight"})
+    assert torch.equal(whole.head.weight, expected("embed.weight", Normal(1.0), (9, 4)))
+    assert torch.equal(whole.embed.weight, whole.head.weight)
+    with pytest.raises(ValueError, match=r"'head.weight' .* 'embed.weight', which is not in this module; give a rule"):
+        init_(stage("head"), seed=SEED, same_as={"head.weight": "embed.weight"})
+    with pytest.raises(ValueError, match=r"'body.weight' and 'head.weight' .* shapes \(4, 4\) and \(9, 4\)"):
+        init_(whole, seed=SEED, same_as={"head.weight": "body.weight"})
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name.replace("layers.", "layers.1", 1),
+        {"layers.0": "layers.10", "layers.1": "layers.11"},
+        {"layers.*.weight": "layers.1*.weight", "*layers.*.bias": "*layers.1*.bias"},
+    ],
+)
+def test_rename_gives_stages_the_values_of_the_full_model(rename: Any) -> None:
+    full = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(3, 3) for _ in range(12)])})
+    part = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(3, 3) for _ in range(2)])})
+    init_(full, seed=SEED)
+    report = init_(part, seed=SEED, rename=rename)
+    assert [row.name for row in report.filled] == [
+        "layers.10.weight",
+        "layers.10.bias",
+        "layers.11.weight",
+        "layers.11.bias",
+    ]
+    for ours, theirs in zip(part["layers"], full["layers"][10:], strict=True):
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+
+
+def test_what_is_no_rename() -> None:
+    with pytest.raises(TypeError, match="rename is a callable or a mapping of patterns, found 3"):
+        init_(nn.Linear(2, 2), seed=SEED, rename=3)
+    with pytest.raises(TypeError, match=r"rename\('weight'\) must return a name, found None"):
+        init_(nn.Linear(2, 2), seed=SEED, rename=lambda _: None)
+
+
+def test_two_parameters_cannot_be_renamed_to_one() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"'0.weight' and '1.weight' .* 'w.weight'"):
+        init_(net, seed=SEED, rename={"*.weight": "w.weight"})
+
+
+def test_a_wrapper_of_lightning_leaves_no_trace() -> None:
+    kind = type("_FabricModule", (nn.Module,), {"__module__": "lightning.fabric.wrappers"})
+    wrapped = kind()
+    wrapped._forward_module = wrapped._original_module = nn.Linear(3, 2)
+    assert [row.name for row in init_(wrapped, seed=SEED).filled] == ["weight", "bias"]
+
+
+# --------------------------------------------------------------------------- adapters
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("by", ["cpu", "meta"])
+def test_a_model_with_adapters_has_the_values_of_the_bare_one(by: str) -> None:
+    peft = pytest.importorskip("peft")
+    pytest.importorskip("transformers")
+    from torch_models import MODELS
+
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"])
+    with torch.device(by):
+        bare, base = MODELS["LlamaForCausalLM"](), MODELS["LlamaForCausalLM"]()
+        model = peft.get_peft_model(base, config)
+    init_(bare, seed=SEED, device="cpu")
+    report = init_(model, seed=SEED, device="cpu")
+    theirs = dict(bare.named_parameters())
+    seen = set()
+    for name, tensor in model.named_parameters():
+        plain = name.removeprefix("base_model.model.").replace("base_layer.", "").replace("original_module.", "")
+        plain = plain.replace("modules_to_save.default.", "")
+        if "lora_B" in name:
+            assert not tensor.any(), name
+        elif "lora_A" in name:
+            bound = 1 / 48**0.5
+            assert 0.9 * bound < tensor.abs().max() <= bound * 1.0001, name
+        else:
+            assert torch.equal(tensor, theirs[plain]), name
+            seen.add(plain)
+    assert seen == theirs.keys()
+    assert "model.layers.0.self_attn.q_proj.lora_A.default.weight" in {row.name for row in report.filled}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_adapters_around_a_plain_module() -> None:
+    peft = pytest.importorskip("peft")
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+
+    bare = Net()
+    init_(bare, seed=SEED)
+    model = peft.get_peft_model(Net(), peft.LoraConfig(r=2, target_modules=["first"], init_lora_weights="gaussian"))
+    init_(model, seed=SEED)
+    layer = model.base_model.model.first
+    assert torch.equal(layer.base_layer.weight, bare.first.weight)
+    assert not layer.lora_B["default"].weight.any()
+    assert torch.equal(layer.lora_A["default"].weight, expected("first.lora_A.default.weight", Normal(0.5), (2, 4)))
+
+
+# --------------------------------------------------------------------------- what was zeroed, buffers, odd tensors
+
+
+def test_zeros_of_a_constructor_are_kept() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    for parameter in net[1].parameters():
+        nn.init.zeros_(parameter)
+    report = init_(net, seed=SEED)
+    assert not net[1].weight.any()
+    assert not net[1].bias.any()
+    assert net[0].weight.any()
+    assert {row.name: row.rule for row in report.filled}["1.weight"] == "zero before"
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    init_(net, seed=SEED)  # a module of zeros says nothing
+    assert net[1].weight.any()
+
+
+class Rotary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(2, 2)
+        self.register_buffer("table", torch.arange(4.0), persistent=False)
+
+
+def test_buffers_after_to_empty_are_refused_or_named_by_rules() -> None:
+    net = nn.Sequential(Rotary())
+    assert init_(net, seed=SEED).left == ["0.table"]
+    net = nn.Sequential(Rotary().to("meta")).to_empty(device="cpu")
+    with pytest.raises(RuntimeError, match=r"buffer '0.table' may hold memory that nobody has written"):
+        init_(net, seed=SEED)
+    assert init_(net, {"*.table": "unset"}, seed=SEED).left == ["0.table"]
+    init_(net, {"*.table": "arange"}, seed=SEED)
+    assert net[0].table.tolist() == [0, 1, 2, 3]
+    init_(net, {"*": 1, "*.table": "unset"}, seed=SEED)
+    assert net[0].table.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fnuz, torch.float8_e8m0fnu, torch.complex64])
+def test_weights_of_other_dtypes_are_refused_or_left(dtype: Any) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+    values = torch.ones(2, 2).to(dtype)
+    net[1].weight = nn.Parameter(values.clone(), requires_grad=False)
+    before = copy.deepcopy(net[0].weight)
+    with pytest.raises(TypeError, match=r"parameter '1.weight' .*\"unset\""):
+        init_(net, seed=SEED)
+    assert torch.equal(net[0].weight, before)
+    report = init_(net, {"1.weight": "unset"}, seed=SEED)
+    assert report.left == ["1.weight"]
+    assert net[1].weight.to(torch.complex64).eq(1).all()
+
+
+def test_tensor_subclasses_are_refused_or_left() -> None:
+    class Packed(torch.Tensor):
+        pass
+
+    net = nn.Sequential(nn.Linear(2, 2))
+    net[0].weight = nn.Parameter(torch.ones(2, 2).as_subclass(Packed))
+    with pytest.raises(TypeError, match=r"parameter '0.weight' .*Packed.*\"unset\""):
+        init_(net, seed=SEED)
+    assert init_(net, {"0.weight": "unset"}, seed=SEED).left == ["0.weight"]
+
+
+class Breaks(Initializer):
+    def _initialize(self, arr: Any) -> None:
+        arr[...] = 5
+        raise ZeroDivisionError("in the middle")
+
+
+def test_nothing_is_written_when_an_initializer_raises() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    before = copy.deepcopy(net)
+    with pytest.raises(RuntimeError, match=r"parameter '1.weight' gets Breaks\(\): ZeroDivisionError: in the middle"):
+        init_(net, {"1.weight": Breaks()}, seed=SEED)
+    assert all(map(torch.equal, net.parameters(), before.parameters()))
+
+
+def test_uniform_is_the_default_of_linear() -> None:
+    layer = nn.Linear(4, 3)
+    init_(layer, seed=SEED)
+    np.testing.assert_array_equal(layer.weight.detach(), expected("weight", Uniform(0.5), (3, 4)))
