@@ -10,15 +10,18 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import DeviceMesh, Replicate, Shard, distribute_tensor, init_device_mesh, zeros
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from numparam.torch import drawing, init_
+from numparam.indexing.region import Region
+from numparam.initializer import Normal
+from numparam.torch import drawing, fill_, grow_, init_
 
 SEED = 11
 SIZE = int(sys.argv[1])
@@ -151,6 +154,32 @@ def parts_of_sharded_parameters() -> None:
         assert communication.get_total_counts() == 0
         assert (report.left, report.uncaught) == ([], [])
         same_modules(model, full, f"axis {axis}")
+
+
+@case
+def rows_of_sharded_tensors() -> None:
+    """Fill, and add, rows of a table on the rank that holds them; refuse to fill a copy."""
+    full = fill_(torch.empty(10, 8), Normal(), "w", SEED)
+    rows = Region.full((10, 8))[4:, 1:7:2]
+    for placement in (Shard(0), Shard(1), Replicate()):
+        table = zeros(10, 8, device_mesh=world(SIZE), placements=[placement])
+        fill_(table, Normal(), "w", SEED, region=rows)
+        expected = torch.zeros(10, 8)
+        expected[4:, 1:7:2] = full[4:, 1:7:2]
+        assert torch.equal(table.full_tensor(), expected), placement
+        part = nn.Parameter(table)[4:]
+        if placement == Shard(0) and SIZE > 1:
+            with pytest.raises(RuntimeError, match="would be filled and lost"):
+                fill_(part, Normal(), "w", SEED)
+        layer = nn.Embedding(6, 8)
+        layer.weight = nn.Parameter(distribute_tensor(full[:6], world(SIZE), [placement]))
+        grown = grow_(layer, "weight", 10, Normal(), SEED)
+        assert layer.weight is grown
+        assert layer.num_embeddings == 10
+        alone = nn.Embedding(6, 8)
+        alone.weight.data.copy_(full[:6])
+        assert torch.equal(grown.full_tensor(), grow_(alone, "weight", 10, Normal(), SEED)), placement
+        assert torch.equal(grown.full_tensor()[:6], full[:6])
 
 
 @case

@@ -1,5 +1,6 @@
 """Initializers: what the values of a new parameter are."""
 
+from numparam.initializer.axes import Axes
 from numparam.initializer.base import Initializer
 from numparam.initializer.constants import Constant, One, Zero
 from numparam.initializer.entry import (
@@ -24,6 +25,7 @@ from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
 from numparam.initializer.unset import Unset
 
 __all__ = [
+    "Axes",
     "Constant",
     "CorrectedTruncatedNormal",
     "Dirac",

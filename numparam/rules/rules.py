@@ -12,6 +12,12 @@ A file of rules is TOML, tried from top to bottom; the first rule that matches a
     init = "truncated_normal"       # any alias of numparam.initializer, or one of the buffers below
     sigma = 0.006                   # every other key is an argument of the initializer
 
+    [[rules]]
+    glob = "*.experts.*"
+    init = "he_uniform"
+    batch_axis = 0                  # several weights in one, as for numparam.initializer.Axes: batch_axis, in_axis,
+                                    # out_axis, splits
+
 The rules of `numparam.default_rules` follow, unless the file has ``defaults = false`` at its top: norms one, biases
 zero, embeddings and matrices normal with sigma 0.02, convolutions He normal. They guess no further: a parameter that no
 rule matches is an error that names it.
@@ -31,13 +37,14 @@ from typing import Any
 
 from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, NumparamError
-from numparam.initializer import Initializer, by_name
+from numparam.initializer import Axes, Initializer, by_name
 from numparam.initializer.buffers import BUFFERS
 from numparam.rules.defaults import DEFAULT_RULES
 from numparam.rules.globs import Glob, Regex
 from numparam.text import printable, shown
 
 MAX_RULES = 1000
+_AXES = ("batch_axis", "in_axis", "out_axis", "splits")
 _OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")
 
 
@@ -77,7 +84,8 @@ class Rule:
         for key in ("min_ndim", "max_ndim"):
             if type(content.get(key, 0)) is not int:
                 raise RuleError(f"{where}: {key} must be an integer, found {shown(content[key])}")
-        arguments = {key: value for key, value in content.items() if key not in _OWN_KEYS}
+        arguments = {key: value for key, value in content.items() if key not in _OWN_KEYS + _AXES}
+        axes = {key: content[key] for key in _AXES if key in content}
         alias = content["init"]
         try:
             pattern = _pattern(content)
@@ -89,6 +97,8 @@ class Rule:
             for key in arguments.keys() - known.keys():
                 raise RuleError(f"{shown(alias)} takes {', '.join(known) or 'no arguments'}, not {shown(key)}")
             initializer = kind(**arguments)
+            if axes:
+                initializer = Axes(initializer, **axes)
         except (NumparamError, TypeError) as error:
             raise RuleError(f"{where}: {error}") from None
         return cls(content, pattern, initializer)

@@ -25,8 +25,9 @@ if find_spec("torch") is None:
 
 from numparam.torch.drawing import drawing
 from numparam.torch.filling import fill_
+from numparam.torch.growing import grow_
 from numparam.torch.modules import init_
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
 
-__all__ = ["PaddedNormal", "Report", "drawing", "fill_", "init_"]
+__all__ = ["PaddedNormal", "Report", "drawing", "fill_", "grow_", "init_"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 
@@ -15,7 +15,7 @@ from numparam.initializer.entry import as_initializer
 from numparam.stream.seed import as_seed, choose_seed, current_seed, get_seed
 from numparam.tensor import Recipe
 from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
-from numparam.torch.shards import held_part
+from numparam.torch.shards import held_part, narrowed
 
 _CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def fill_(
         From 0 to 2**64 - 1; by default that of `numparam.set_seed`.
     region : Region, optional
         What an ordinary tensor holds of a full parameter, for shards that are not a ``DTensor``; of the shape of the
-        tensor. By default the tensor is the full parameter.
+        tensor. Of a ``DTensor``, the part to fill; what is not in it is left alone. By default the full tensor.
 
     Returns
     -------
@@ -133,14 +133,37 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
         if tensor.layout != torch.strided:
             raise ArgumentTypeError(f"a dense tensor is filled, found {tensor.layout}")
         local, held = held_part(tensor)
-        if region is not None:
-            if local is not tensor or region.shape != held.shape:
+        full_shape = held.full_shape
+        if local is not tensor:
+            _check_memory(tensor, local)
+        if region is not None and local is not tensor:
+            if region.full_shape != full_shape:
+                raise ShapeError(f"the tensor of shape {full_shape} has no region {region}")
+            local, held, _ = narrowed(local, held, region)
+        elif region is not None:
+            if region.shape != held.shape:
                 raise ShapeError(f"an ordinary tensor of shape {region.shape} holds {region}, found {held.shape}")
-            held = region
-        init.check(held.full_shape, dtype_of(tensor))
+            held, full_shape = region, region.full_shape
+        init.check(full_shape, dtype_of(tensor))
     except NumparamError as error:
         raise type(error)(f"parameter {name!r} gets {init!r}: {error}") from None
     return Fill(name, tensor, local, held, init, seed)
+
+
+def _check_memory(tensor: torch.Tensor, local: torch.Tensor) -> None:
+    """Raise if a DTensor that an operation returned does not share the memory of the one it was made of.
+
+    Raises
+    ------
+    StateError
+        Values that are written to it would be lost.
+    """
+    base: Any = tensor._base
+    if base is not None and base.to_local().untyped_storage().data_ptr() != local.untyped_storage().data_ptr():
+        raise StateError(
+            f"a part of a DTensor of shape {tuple(base.shape)}, which is a copy, would be filled and lost: give the "
+            "DTensor itself and region=Region.full(shape)[rows]"
+        )
 
 
 def fill_all(fills: Sequence[Fill]) -> None:

@@ -104,3 +104,43 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
         first, last = cut(stop - start, mesh[dimension], place[dimension])
         bounds[axis] = start + first, start + last
     return Region.full(shape)[tuple(slice(*pair) for pair in bounds)]
+
+
+def narrowed(local: torch.Tensor, held: Region, region: Region) -> tuple[torch.Tensor, Region, Region]:
+    """Return the memory of this rank for a region of a tensor of which it holds another one.
+
+    Parameters
+    ----------
+    local : torch.Tensor
+        What the rank holds.
+    held, region : Region
+        What this is of the full tensor, in steps of one, and the region that is asked for.
+
+    Returns
+    -------
+    tuple of (torch.Tensor, Region, Region)
+        A view of `local`, and what it is of the full tensor and of the region.
+
+    Examples
+    --------
+    >>> full = Region.full((8, 3))
+    >>> narrowed(torch.zeros(4, 3), full[4:], full[3:6])
+    (tensor([[0., 0., 0.],
+            [0., 0., 0.]]), Region((8, 3): range(4, 6), range(0, 3)), Region((3, 3): range(1, 3), range(0, 3)))
+    """
+    index: list[slice] = []
+    inner: list[slice] = []
+    for wanted, mine in zip(region.ranges, held.ranges, strict=True):
+        first = max(0, -(-(mine.start - wanted.start) // wanted.step))
+        last = max(first, min(len(wanted), -(-(mine.stop - wanted.start) // wanted.step)))
+        begin = wanted.start + first * wanted.step - mine.start
+        index.append(slice(begin, begin + (last - first) * wanted.step, wanted.step) if last > first else slice(0, 0))
+        inner.append(slice(first, last))
+    if any(part.start == part.stop for part in inner):
+        return local.new_empty((0,)), Region.full((0,)), Region.full((0,))
+    is_kept = [isinstance(pick, range) for _, pick in region._picks]
+    out = local[tuple(index)]
+    for axis in reversed([axis for axis, kept in enumerate(is_kept) if not kept]):
+        out = out.select(axis, 0)
+    kept_inner = tuple([part for part, kept in zip(inner, is_kept, strict=True) if kept])
+    return out, region[kept_inner], Region.full(region.shape)[kept_inner]

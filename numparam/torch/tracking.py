@@ -10,47 +10,10 @@ from typing import Any
 import torch
 
 from numparam.indexing.region import Region
+from numparam.indexing.strided import Strided
 from numparam.initializer import Initializer
-from numparam.torch.shards import held_part
+from numparam.torch.shards import held_part, narrowed
 from numparam.torch.walk import Place
-
-
-class Strided(Region):
-    """Describe a view of a tensor that indexing alone does not give, such as a transposed or a flattened one.
-
-    Parameters
-    ----------
-    full_shape, shape : tuple of int
-        Of the tensor, and of the view.
-    base : int
-        The flat index of the first element.
-    steps : tuple of int
-        Of the flat index, along each axis of the view.
-
-    Examples
-    --------
-    >>> Strided((3, 4), (4, 3), 0, (1, 4)).span()
-    (0, (1, 4))
-    """
-
-    __slots__ = ("_span",)
-
-    def __init__(self, full_shape: tuple[int, ...], shape: tuple[int, ...], base: int, steps: tuple[int, ...]) -> None:
-        self.full_shape, self.shape = full_shape, shape
-        self._chosen = ()  # not the full tensor in its own order
-        self._span = base, steps
-
-    @property
-    def whole(self) -> bool:
-        """Say that the view is not the tensor itself."""
-        return False
-
-    def span(self) -> tuple[int, tuple[int, ...]]:
-        """Locate the view in the row-major order of the tensor."""
-        return self._span
-
-    def __repr__(self) -> str:
-        return f"Strided({self.full_shape}: {self.shape}, {self._span})"
 
 
 @dataclass(eq=False)
@@ -271,26 +234,7 @@ def _strided(item: Tracked, view: torch.Tensor) -> Region | None:
 
 def _part_of_shard(item: Tracked, region: Region) -> Part:
     """Return what this rank holds of a region of a sharded tensor."""
-    local: list[slice] = []
-    inner: list[slice] = []
-    for wanted, held in zip(region.ranges, item.region.ranges, strict=True):
-        first = max(0, -(-(held.start - wanted.start) // wanted.step))
-        last = max(first, min(len(wanted), -(-(held.stop - wanted.start) // wanted.step)))
-        begin = wanted.start + first * wanted.step - held.start
-        local.append(slice(begin, begin + (last - first) * wanted.step, wanted.step) if last > first else slice(0, 0))
-        inner.append(slice(first, last))
-    kept = [axis for axis, pick in region._picks if isinstance(pick, range)]
-    dropped = [axis for axis, pick in region._picks if not isinstance(pick, range)]
-    is_empty = any(part.start == part.stop for part in inner)
-    relative = Region.full(region.shape)[tuple(inner[axis] for axis in kept)]
-    held_region = region[tuple(inner[axis] for axis in kept)]
     base, steps = region.span()
     stop = base + 1 + sum(step * (length - 1) for step, length in zip(steps, region.shape, strict=True))
-    if is_empty:
-        out = item.local.new_empty((0,))
-        return Part(item, region.shape, out, Region.full((0,)), Region.full((0,)), base, stop)
-    out = item.local[tuple(local)]
-    for axis in reversed(dropped):
-        out = out.select(axis, 0)
-    whole = region.whole
-    return Part(item, region.shape, out, held_region, relative, base, stop, whole=whole)
+    out, held, inner = narrowed(item.local, item.region, region)
+    return Part(item, region.shape, out, held, inner, base, stop, whole=region.whole)

@@ -1,0 +1,120 @@
+"""Add rows to a table, such as an embedding whose vocabulary grows."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex
+
+import torch
+
+from numparam.checks import as_int
+from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError
+from numparam.indexing.region import Region
+from numparam.initializer import Initializer
+from numparam.initializer.entry import as_initializer
+from numparam.torch import layers
+from numparam.torch.filling import fill_
+from numparam.torch.memory import dtype_of
+from numparam.torch.shards import held_part
+from numparam.torch.walk import modules, places
+
+_SIZES = {"Embedding": "num_embeddings", "EmbeddingBag": "num_embeddings", "Linear": "out_features"}
+
+
+def grow_(
+    module: torch.nn.Module,
+    name: str,
+    rows: int,
+    init: Initializer | str | float | None = None,
+    seed: SupportsIndex | None = None,
+) -> torch.nn.Parameter:
+    """Add rows to a parameter of a module: row i has the value that it has in a parameter of any number of rows.
+
+    The rows that are there stay as they are. A ``DTensor`` keeps its mesh and placements, and its rows move between the
+    ranks, which all call this; each then fills its part of the new ones. Layers that share the parameter share the
+    grown one, and ``num_embeddings`` and ``out_features`` follow.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Not wrapped by FSDP, which knows its parameters by identity: grow it before.
+    name : str
+        Of the parameter in the module, such as ``"embed_tokens.weight"``.
+    rows : int
+        The new length of the first axis.
+    init : Initializer, str or number, optional
+        One whose values do not depend on the shape, such as `Normal`; by default that of the layer.
+    seed : int, optional
+        By default that of `numparam.set_seed`.
+
+    Returns
+    -------
+    torch.nn.Parameter
+        The new parameter.
+
+    Raises
+    ------
+    KeyError
+        If the module has no parameter of this name.
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If there are more rows already, or the values of the initializer depend on the shape.
+
+    Examples
+    --------
+    >>> from numparam.torch import init_
+    >>> small, large = (torch.nn.Sequential(torch.nn.Embedding(rows, 4)) for rows in (10, 12))
+    >>> report = init_(small, seed=7), init_(large, seed=7)
+    >>> torch.equal(grow_(small, "0.weight", 12, seed=7), large[0].weight)
+    True
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise ArgumentTypeError(f"a parameter of a torch.nn.Module grows, found {type(module).__name__}")
+    place = next((found for found in places(module) if found.path == name and found.is_parameter), None)
+    if place is None:
+        raise MissingNameError(f"the module has no parameter {name!r}")
+    old: Any = place.current
+    count = as_int("rows", rows)
+    if not old.ndim or count < old.shape[0]:
+        raise ArgumentValueError(f"parameter {name!r} of shape {tuple(old.shape)} cannot grow to {count} rows")
+    default = layers.default(place)
+    if init is None and default is None:
+        raise ArgumentValueError(f"nothing says how the new rows of {name!r} start: give an initializer")
+    how = as_initializer(init) if init is not None else default[0]  # type: ignore[index]
+    if how.reads != "nothing" or how.needs_full:
+        raise ArgumentValueError(f"the values of {how!r} depend on the number of rows: give another for {name!r}")
+    shape = (count, *old.shape[1:])
+    how.check(shape, dtype_of(old))
+    with torch.no_grad():
+        values = _grown(old, shape, how, name, seed)
+    new = torch.nn.Parameter(values, requires_grad=old.requires_grad)
+    for _, part, _ in modules(module):
+        for key, parameter in part._parameters.items():
+            if parameter is old:
+                part._parameters[key] = new
+                for kind, size in _SIZES.items():
+                    if key == "weight" and any(base.__name__ == kind for base in type(part).__mro__):
+                        setattr(part, size, count)
+    return new
+
+
+def _grown(old: Any, shape: tuple[int, ...], how: Initializer, name: str, seed: SupportsIndex | None) -> torch.Tensor:
+    held = old.shape[0]
+    if not hasattr(old, "device_mesh"):
+        new = old.new_empty(shape)
+        new[:held] = old
+        fill_(new[held:], how, name, seed, region=Region.full(shape)[held:])
+        return new
+    from torch.distributed.tensor import empty
+
+    sharded: Any = empty(*shape, dtype=old.dtype, device_mesh=old.device_mesh, placements=old.placements)
+    fill_(sharded, how, name, seed)
+    full = old.full_tensor()
+    local, region = held_part(sharded)
+    if region.size:
+        mine = region.ranges[0]
+        before = range(mine.start, min(mine.stop, held))
+        if before:
+            index = (slice(before.start, before.stop), *region.slices()[1:])
+            local[: len(before)] = full[index]
+    return sharded
