@@ -58,12 +58,14 @@ def test_integer_and_unary_operators() -> None:
     assert [part.tolist() for part in divmod(bits, 4)] == [[0, 1], [1, 2]]
 
 
-def test_an_operator_in_place_leaves_the_parameter() -> None:
+def test_an_operator_in_place_changes_a_parameter_and_no_other_tensor() -> None:
     parameter = kept = Parameter([1.0, 2.0], name="w")
     parameter += 1
-    assert type(parameter) is Tensor
-    assert parameter.tolist() == [2, 3]
-    assert kept.tolist() == [1, 2]
+    assert parameter is kept
+    assert kept.tolist() == [2, 3]
+    tensor = old = Tensor([1.0, 2.0])
+    tensor += 1
+    assert (tensor.tolist(), old.tolist()) == ([2, 3], [1, 2])
 
 
 @pytest.mark.parametrize("other", [None, "a", {}, object()], ids=lambda other: type(other).__name__)
