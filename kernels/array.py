@@ -20,7 +20,6 @@ from numparam.kernels.machine import driver as _driver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numparam.kernels.fill import Span
 
 STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
@@ -286,66 +285,14 @@ class DeviceArray:
         return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DeviceArray:
-        return self.copy_to(self.device)
+        self._require_row_major()
+        twin = DeviceArray.empty(self.shape, self.dtype, self.device)
+        if self.nbytes:
+            _driver.get_driver().copy(self.device, twin.address, self.address, self.nbytes)
+        return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DeviceArray.from_host, (self.to_host(), self.device)
-
-    # The uses of `copy` and `rows` that follow go as soon as their callers use those.
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        """Write a value to what a basic index selects."""
-        from numparam.kernels.copy import copy
-
-        copy(self[index], np.asarray(value))
-
-    def _span(self, shape: tuple[int, ...], span: Span) -> DeviceArray:
-        steps = tuple([step * self.itemsize for step in span.strides])
-        return self._view(self.dtype, shape, steps, span.base * self.itemsize)
-
-    def read_slice(self, shape: tuple[int, ...], span: Span) -> DeviceArray:
-        """Return a copy of a slice of the array."""
-        from numparam.kernels.copy import duplicate
-
-        return duplicate(self._span(shape, span))
-
-    def write_slice(self, values: DeviceArray, shape: tuple[int, ...], span: Span) -> None:
-        """Copy another array on the device, broadcast to `shape` and converted, into a slice of this one."""
-        from numparam.kernels.copy import copy
-
-        while values.ndim > len(shape) and values.shape[0] == 1:
-            values = values[0]
-        copy(self._span(shape, span), values)
-
-    def gather(self, indices: np.ndarray[Any, Any]) -> DeviceArray:
-        """Return a copy of the rows at indices, which count from the first row and are not checked."""
-        from numparam.kernels.rows import gather
-
-        part = DeviceArray.empty((indices.size, *self.shape[1:]), self.dtype, self.device)
-        gather(part, self, indices)
-        return part
-
-    def scatter(self, indices: np.ndarray[Any, Any], values: DeviceArray) -> None:
-        """Copy the rows of another array on the device to those at indices; of the same ones the last stays."""
-        from numparam.kernels.rows import scatter
-
-        scatter(self, indices, values)
-
-    def astype(self, dtype: np.dtype[Any]) -> DeviceArray:
-        """Return a copy of another dtype."""
-        from numparam.kernels.copy import copy
-
-        converted = DeviceArray.empty(self.shape, np.dtype(dtype), self.device)
-        copy(converted, self)
-        return converted
-
-    def copy_to(self, device: int) -> DeviceArray:
-        """Return a copy on a device, this one or another."""
-        from numparam.kernels.copy import copy
-
-        moved = DeviceArray.empty(self.shape, self.dtype, device)
-        copy(moved, self)
-        return moved
 
     # ---------------------------------------------------------------- protocols
 

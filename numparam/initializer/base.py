@@ -43,7 +43,7 @@ class Initializer:
     Attributes
     ----------
     on_device : bool
-        Whether ``fill`` also takes device arrays, because it only draws with its source and assigns constants. By
+        Whether ``fill`` also takes device arrays, because it only draws with its source and fills with `Constant`. By
         default the values are generated on the host and copied.
     needs_full : bool
         Whether every part costs as much as the full tensor, which is then generated once and sliced.

@@ -3,6 +3,7 @@
 from numparam.errors import ArgumentValueError
 from numparam.indexing.region import Region
 from numparam.initializer.base import RandomInitializer, real
+from numparam.initializer.constants import Constant
 from numparam.stream.source import Buffer, Source
 
 # The standard deviation of the standard normal distribution restricted to [-2, 2].
@@ -105,7 +106,7 @@ class TruncatedNormal(RandomInitializer):
 
     def fill(self, out: Buffer, region: Region, source: Source) -> None:
         if self.sigma == 0:
-            out[...] = min(max(self.mean, self.a), self.b)
+            Constant(min(max(self.mean, self.a), self.b)).fill(out, region, source)
         else:
             source.truncated_normal(out, region, self.mean, self.sigma, self.a, self.b)
 
@@ -149,6 +150,6 @@ def draw_corrected(out: Buffer, region: Region, source: Source, mean: float, sig
     """Fill `out` from the normal distribution truncated at two sigmas, corrected to the standard deviation `sigma`."""
     parent = sigma / TRUNCATED_SIGMA
     if parent == 0:
-        out[...] = mean
+        Constant(mean).fill(out, region, source)
     else:
         source.truncated_normal(out, region, mean, parent, mean - 2 * parent, mean + 2 * parent)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numparam.errors import ShapeError
 from numparam.indexing.region import Region, as_slice
-from numparam.initializer import Normal
+from numparam.initializer import Normal, Zero
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,4 +60,4 @@ class PaddedNormal(Normal):
         for others in (slice(0, at), slice(at + 1, len(rows))):
             if values[others].size:
                 super().fill(values[others], held[others], source)
-        values[at : at + 1][...] = 0
+        Zero().fill(values[at : at + 1], held[at : at + 1], source)
