@@ -57,6 +57,10 @@ class MissingFileError(CheckpointFileError, FileNotFoundError):
     """Report a file or a directory that does not exist."""
 
 
+class FolderError(CheckpointFileError, IsADirectoryError):
+    """Report a folder where a checkpoint file is needed."""
+
+
 class StateError(NumparamError, RuntimeError):
     """Report something that cannot be done in the present state, though the arguments are sound."""
 

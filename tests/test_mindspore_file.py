@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numparam import load_checkpoint
+from numparam import Cell, Parameter, Tensor, load_checkpoint, save_checkpoint
 from numparam.checkpoint.mindspore_file import read
 from numparam.errors import CheckpointError
+from numparam.initializer import initializer
 
 RECORDED = Path(__file__).parent / "data" / "mindspore_2_10.ckpt"
 """Written by ``save_checkpoint`` with ``append_dict={"epoch": 3, "lr": 0.1, "note": "hällo"}, crc_check=True``."""
@@ -72,6 +73,47 @@ def test_keys_of_an_embedding_cache(tmp_path: Path) -> None:
     found = load_checkpoint(path)
     assert list(found) == ["table"]
     assert (found["table"].cache_enable, found["table"].key) == (True, 7)
+
+
+def test_what_is_written_is_what_mindspore_writes(tmp_path: Path) -> None:
+    path = tmp_path / "again.ckpt"
+    loaded = load_checkpoint(RECORDED)
+    save_checkpoint(loaded, path, crc_check=True)
+    assert path.read_bytes() == RECORDED.read_bytes()
+
+
+def test_round_trip_through_a_ckpt(tmp_path: Path) -> None:
+    net = Cell()
+    net.lazy = Parameter(initializer("normal", (300, 400)))
+    net.half = Parameter(initializer("normal", (5,), "bfloat16"))
+    net.scalar = Parameter(2.5)
+    net.empty = Parameter(np.zeros((0, 3), np.int8))
+    net.table = Parameter([1.0])
+    net.table.cache_enable, net.table.key = True, 7
+    assert save_checkpoint(net, tmp_path / "n.ckpt", append_dict={"note": "hällo", "empty note": "", "step": 3}) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["n.ckpt"]
+    assert net.lazy.has_init
+    found = load_checkpoint(tmp_path / "n.ckpt")
+    assert (found.pop("note"), found.pop("empty note"), found.pop("step").item()) == ("hällo", "", 3)
+    for name, value in found.items():
+        np.testing.assert_array_equal(value.asnumpy(), getattr(net, name).asnumpy())
+    assert (found["table"].cache_enable, found["table"].key) == (True, 7)
+
+
+def test_a_large_tensor_is_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numparam.checkpoint.mindspore_file._PIECE_BYTES", 16 * 2**20)
+    path = tmp_path / "f.ckpt"
+    large = Parameter(initializer("normal", (10, 2**20)), name="w")
+    save_checkpoint({"w": large, "v": np.ones(1)}, path, crc_check=True)
+    assert path.read_bytes().count(b"Float32") == 3
+    np.testing.assert_array_equal(load_checkpoint(path, crc_check=True)["w"].asnumpy(), large.asnumpy())
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "float8_e5m2"])
+def test_dtypes_that_mindspore_does_not_read_are_refused(dtype: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f".ckpt files do not hold {dtype}, the dtype of parameter 'w'; convert it"):
+        save_checkpoint({"w": Tensor([1.0]).astype(dtype)}, tmp_path / "w.ckpt")
+    assert list(tmp_path.iterdir()) == []
 
 
 GOOD = entry("w", [2], "Float32", bytes(8))

@@ -304,8 +304,23 @@ def test_what_cannot_be_saved(given: Any, error: type[Exception], words: str, tm
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="the name of a checkpoint is a str or a path, found 5"):
         save_checkpoint({}, 5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="written as 'safetensors', found format 'ckpt'"):
-        save_checkpoint({}, tmp_path / "w", format="ckpt")
+    with pytest.raises(ValueError, match="format of a checkpoint is 'ckpt' or 'safetensors', found 'npz'"):
+        save_checkpoint({}, tmp_path / "w", format="npz")
+    for folder in (".", "..", f"{tmp_path}/"):
+        with pytest.raises(IsADirectoryError, match="a checkpoint is a file, found the folder"):
+            save_checkpoint({}, folder)
+    for name, options, words in (
+        ("w", {"enc_key": b"k"}, "checkpoints are not encrypted: enc_key is None, found bytes"),
+        ("w", {"crc_check": True}, "only .ckpt files have a checksum"),
+        ("w.ckpt", {"recipes": True}, "only safetensors files have recipes and shards"),
+        ("w.ckpt", {"max_shard_bytes": 9}, "only safetensors files have recipes and shards"),
+        ("w", {"async_save": "later"}, "async_save is a bool, 'thread' or 'process', found 'later'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            save_checkpoint({"w": np.ones(1)}, tmp_path / name, **options)  # type: ignore[arg-type]
+    for flag in ("integrated_save", "crc_check", "remove_redundancy"):
+        with pytest.raises(TypeError, match=f"{flag} is True or False, found 1"):
+            save_checkpoint({}, tmp_path / "w", **{flag: 1})  # type: ignore[arg-type]
     for wrong, error in ((0, ValueError), (True, TypeError), (1.5, TypeError)):
         with pytest.raises(error, match=r"max_shard_bytes is (an int|at least 1), found"):
             save_checkpoint({}, tmp_path / "w", max_shard_bytes=wrong)  # type: ignore[arg-type]
@@ -375,8 +390,11 @@ def test_loose_loading_reports_what_it_left_out_and_why(caplog: pytest.LogCaptur
     net = Cell()
     net.a, net.b, net.c = Parameter(np.zeros((3, 2))), Parameter([1, 2]), Parameter([0.0])
     given = {"a": Tensor(np.ones((2, 3))), "b": Tensor([1.5, 2.5]), "c": Tensor(np.ones(1)), "d": Tensor([1.0])}
+    with pytest.raises(RuntimeError, match=r"(?s)'a': expected shape.*'b': expected dtype.*set ignore_mismatched"):
+        load_param_into_net(net, given)
+    assert net.c.asnumpy().tolist() == [0]
     with caplog.at_level(logging.WARNING, "numparam"):
-        report = load_param_into_net(net, given)
+        report = load_param_into_net(net, given, ignore_mismatched=True)
     param_not_load, ckpt_not_load = report
     assert (param_not_load, ckpt_not_load) == (["a", "b"], ["a", "b", "d"])
     for twin in (copy.deepcopy(report), pickle.loads(pickle.dumps(report))):
@@ -389,6 +407,62 @@ def test_loose_loading_reports_what_it_left_out_and_why(caplog: pytest.LogCaptur
     assert "3 names were left out when loading" in caplog.text
     assert net.c.asnumpy().tolist() == [1]
     assert net.c.origin == "set_data"
+
+
+@pytest.mark.parametrize(
+    "there, given, expected",
+    [
+        (["weight", "bias"], ["network.weight", "network.bias"], {"weight": "network.weight", "bias": "network.bias"}),
+        (["w", "b"], ["net.w", "net.b", "moment.net.w", "moment.net.b"], {"w": "net.w", "b": "net.b"}),
+        (["layers.0.weight", "layers.1.weight"], ["0.weight", "1.weight"], {"layers.1.weight": "1.weight"}),
+        (["a.0.w", "b.0.w"], ["0.w"], {}),
+        (["w"], ["a.w", "b.w"], {}),
+        (["weight"], ["overweight"], {}),
+    ],
+    ids=str,
+)
+def test_names_are_matched_by_their_ends(there: list[str], given: list[str], expected: dict[str, str]) -> None:
+    net = Cell()
+    for number, name in enumerate(there):
+        net.insert_param_to_cell(f"p{number}", Parameter([0.0], name=name))
+    values = {name: Parameter([number + 1.0]) for number, name in enumerate(given)}
+    report = load_param_into_net(net, values)
+    assert report.renamed.items() >= expected.items()
+    assert set(report.renamed) | set(report.param_not_load) == set(there)
+    for name, original in report.renamed.items():
+        assert net.parameters_dict()[name].asnumpy() == values[original].asnumpy()
+        assert f"{name}: loaded from {original!r}" in str(report)
+    with pytest.raises(RuntimeError, match="no values were given for it"):
+        load_param_into_net(net, values, strict_load=True)
+
+
+def test_saving_in_the_background_keeps_the_values_of_the_call(tmp_path: Path) -> None:
+    net = Net()
+    before = {name: value.copy() for name, value in values(net).items()}
+    saving = save_checkpoint(net, tmp_path / "n", async_save=True)
+    assert saving is not None
+    for parameter in net.get_parameters():
+        parameter[...] = 0
+    saving.join()
+    assert saving.done
+    for name, value in load_checkpoint(tmp_path / "n.safetensors").items():
+        np.testing.assert_array_equal(value.asnumpy(), before[name])
+
+
+@pytest.mark.parametrize("how", ["join", "save", "load"])
+def test_errors_of_the_background_are_raised_once(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saving = save_checkpoint({"w": np.ones(1)}, tmp_path / "nowhere" / "w", async_save="thread")
+    assert saving is not None
+    later = {
+        "join": saving.join,
+        "save": lambda: save_checkpoint({"w": np.ones(1)}, tmp_path / "v"),
+        "load": lambda: load_checkpoint(tmp_path / "v.safetensors"),
+    }
+    with pytest.raises(FileNotFoundError, match="cannot write"):
+        later[how]()
+    saving.join()
+    save_checkpoint({"w": np.ones(1)}, tmp_path / "v")
+    assert "in the background failed" in caplog.text
 
 
 def test_wrong_things_to_load() -> None:

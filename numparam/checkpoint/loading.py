@@ -5,36 +5,41 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from numparam import dtypes
 from numparam.cell import Cell
 from numparam.cell.state import put
+from numparam.checkpoint import background, mindspore_file, recipes
 from numparam.checkpoint import header as headers
-from numparam.checkpoint import mindspore_file, recipes
-from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, SUFFIX, as_path
+from numparam.checkpoint.fitting import LoadReport, is_cut, match_ends, misfit
+from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, SUFFIX, as_path, file_path
 from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.checkpoint.piece import read_record
-from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, RECIPES, STREAM, TEXTS, region_of
+from numparam.checkpoint.saving import (
+    FLAG_NAMES,
+    FLAGS,
+    RECIPES,
+    STREAM,
+    TEXTS,
+    refuse_encryption,
+    refuse_redundancy,
+    region_of,
+)
 from numparam.checkpoint.stored import Stored
 from numparam.checks import as_bool
 from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
-from numparam.indexing.region import Region
 from numparam.parameter import Parameter
 from numparam.progress import Progress, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
-from numparam.text import printable, shown
+from numparam.text import shown
 
 _LOGGER = logging.getLogger("numparam")
-_SHOWN = 100
 _TRIES = 10
-_CACHE_MARK = ".__param_key__"
 
 
 def load_checkpoint(
@@ -42,10 +47,14 @@ def load_checkpoint(
     net: Cell | None = None,
     strict_load: bool = False,
     filter_prefix: str | Iterable[str] | None = None,
-    *,
+    dec_key: None = None,
+    dec_mode: str = "AES-GCM",  # noqa: ARG001
     specify_prefix: str | Iterable[str] | None = None,
     choice_func: Callable[[str], bool] | None = None,
     crc_check: bool = False,
+    remove_redundancy: bool = False,
+    format: str | None = None,  # noqa: A002
+    *,
     progress: Progress = None,
 ) -> dict[str, Any]:
     """Open a checkpoint: its parameters by name, mapped into memory and read when they are touched.
@@ -67,12 +76,18 @@ def load_checkpoint(
         See `load_param_into_net`.
     filter_prefix : str or list of str, optional
         Leave out the names that begin so.
+    dec_key, dec_mode
+        Encryption, which numparam does not have: `dec_key` is None.
     specify_prefix : str or list of str, optional
         Take only the names that begin so.
     choice_func : callable, optional
         Receives a name and returns whether to take it; ignored if a prefix is given.
     crc_check : bool
         Whether to compare the checksum at the end of a ``.ckpt`` file.
+    remove_redundancy : bool
+        See `save_checkpoint`.
+    format : str, optional
+        ``"safetensors"`` or ``"ckpt"``; by default the name decides.
     progress : bool or callable
         See `load_param_into_net`.
 
@@ -100,8 +115,13 @@ def load_checkpoint(
     >>> load_checkpoint(path)["w"][1, ::2].asnumpy()
     array([4, 6])
     """
+    background.finish()
     path = as_path(ckpt_file_name)
     as_bool("strict_load", strict_load)
+    refuse_encryption("dec_key", dec_key)
+    refuse_redundancy(remove_redundancy)
+    if format is not None and file_path(path, format) != path and not path.name.endswith(INDEX_SUFFIX):
+        raise ArgumentValueError(f"{path}: a file of format {format!r} has another suffix")
     if net is not None and not isinstance(net, Cell):
         raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
     wanted = _selection(_prefixes("filter_prefix", filter_prefix), _prefixes("specify_prefix", specify_prefix))
@@ -173,53 +193,13 @@ def load_distributed_checkpoint(
     raise CheckpointError(f"{path}: it was replaced {_TRIES} times while it was loaded")
 
 
-class LoadReport(tuple[list[str], list[str]]):
-    """Hold what a load left out: ``(param_not_load, ckpt_not_load)``, as MindSpore gives it, and why.
-
-    Attributes
-    ----------
-    param_not_load : list of str
-        The parameters that got no values.
-    ckpt_not_load : list of str
-        The values that went nowhere.
-    skipped : dict of str to str
-        The reason for each name in either.
-    """
-
-    skipped: dict[str, str]
-
-    def __new__(cls, param_not_load: list[str], ckpt_not_load: list[str], skipped: dict[str, str]) -> LoadReport:
-        """Make the pair."""
-        report = super().__new__(cls, (param_not_load, ckpt_not_load))
-        report.skipped = skipped
-        return report
-
-    def __getnewargs__(self) -> tuple[list[str], list[str], dict[str, str]]:
-        return *self, self.skipped
-
-    @property
-    def param_not_load(self) -> list[str]:
-        """Return the parameters that got no values."""
-        return self[0]
-
-    @property
-    def ckpt_not_load(self) -> list[str]:
-        """Return the values that went nowhere."""
-        return self[1]
-
-    def __str__(self) -> str:
-        if not self.skipped:
-            return "everything was loaded"
-        lines = [printable(f"{name}: {reason}", 300) for name, reason in islice(self.skipped.items(), _SHOWN)]
-        more = len(self.skipped) - _SHOWN
-        return "\n".join(lines if more <= 0 else [*lines, f"and {more} more"])
-
-
 def load_param_into_net(
     net: Cell,
     parameter_dict: Mapping[str, Any],
     strict_load: bool = False,
+    remove_redundancy: bool = False,
     *,
+    ignore_mismatched: bool = False,
     progress: Progress = None,
 ) -> LoadReport:
     """Copy values into the parameters of a cell by their names, and into its persistent buffers by their paths.
@@ -228,6 +208,9 @@ def load_param_into_net(
     parameter takes only that region of full values, and only that is read. Recipes leave a lazy parameter lazy.
     Floating dtypes are converted to the parameter's, and so are integers.
 
+    Names that are left on both sides are compared by their ends: a prefix that all values share is dropped, and a value
+    goes to the only parameter whose path ends with its name, such as ``layers.0.weight`` with ``0.weight``.
+
     Parameters
     ----------
     net : Cell
@@ -235,6 +218,10 @@ def load_param_into_net(
         Texts in it are passed over.
     strict_load : bool
         Whether every name must be on both sides, with the same shape and dtype.
+    remove_redundancy : bool
+        See `save_checkpoint`.
+    ignore_mismatched : bool
+        Whether values of a wrong shape or kind are left out instead of refused.
     progress : bool or callable
         True shows a bar if the standard error is a terminal; a function receives the bytes copied since its last call.
 
@@ -249,7 +236,8 @@ def load_param_into_net(
     TypeError
         If an argument, or something in the dict, is of another kind.
     RuntimeError
-        If `strict_load` is set and anything does not fit. The message names each parameter, both shapes and the file.
+        If values have another shape than their parameter, or another kind of dtype, such as integers for floats; with
+        `strict_load`, if anything does not fit. The message names each parameter, both shapes and the file.
     ValueError
         If two parameters of `net` have the same name, or an integer does not fit its dtype.
 
@@ -259,12 +247,15 @@ def load_param_into_net(
     >>> net = Cell()
     >>> net.w = Parameter([0.0, 0.0])
     >>> net.b = Parameter([0.0])
-    >>> report = load_param_into_net(net, {"w": Parameter([1.0, 2.0]), "v": Parameter(0.0)})
+    >>> report = load_param_into_net(net, {"model.w": Parameter([1.0, 2.0]), "v": Parameter(0.0)})
     >>> print(report)
+    w: loaded from 'model.w'
     b: no values were given for it
     v: the Cell has no such parameter
     """
     as_bool("strict_load", strict_load)
+    as_bool("ignore_mismatched", ignore_mismatched)
+    refuse_redundancy(remove_redundancy)
     if not isinstance(net, Cell):
         raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
     if not isinstance(parameter_dict, Mapping):
@@ -284,13 +275,18 @@ def load_param_into_net(
         elif not isinstance(value, str):
             raise ArgumentTypeError(f"parameter {name!r}: expected a Tensor, found {type(value).__name__}")
 
-    misfits = {name: why for name in there if name in given and (why := _misfit(same[name], given[name], strict_load))}
+    renamed = {} if strict_load else match_ends(there, given)
+    given = {renamed.get(name, name): value for name, value in given.items()}
+    misfits = {name: why for name in there if name in given and (why := misfit(same[name], given[name], strict_load))}
     missing = {name: "no values were given for it" for name in there if name not in given}
     surplus = {name: f"the {net.cls_name} has no such parameter" for name in given if name not in there}
     skipped = misfits | missing | surplus
-    if skipped and strict_load:
-        listed = "\n".join(f"  parameter {name!r}: {why}" for name, why in skipped.items())
-        raise MismatchError(f"strict loading into the {net.cls_name} is not possible:\n{listed}")
+    refused = skipped if strict_load else {} if ignore_mismatched else misfits
+    if refused:
+        listed = "\n".join(f"  parameter {name!r}: {why}" for name, why in refused.items())
+        how = "strict loading" if strict_load else "loading"
+        hint = "" if strict_load else "\nset ignore_mismatched to leave them out"
+        raise MismatchError(f"{how} into the {net.cls_name} is not possible:\n{listed}{hint}")
     fitting = [name for name in there if name in given and name not in misfits]
     nbytes = {name: there[name].size * given[name].dtype.itemsize for name in fitting}
     with telling(progress, "loading", sum(nbytes.values())) as tell:
@@ -301,46 +297,14 @@ def load_param_into_net(
                 tell(nbytes[name])
     if skipped:
         _LOGGER.warning("%d names were left out when loading:\n%s", len(skipped), LoadReport([], [], skipped))
-    return LoadReport([name for name in there if name in skipped], [*misfits, *surplus], skipped)
-
-
-def _misfit(holders: Iterable[Tensor], value: Tensor, strict: bool) -> str | None:
-    """Return why values cannot go into parameters of one name; None if they can."""
-    return next(filter(None, (_misfit_of(held, value, strict) for held in holders)), None)
-
-
-def _misfit_of(held: Tensor, value: Tensor, strict: bool) -> str | None:
-    file = value.origin_file if isinstance(value, Parameter) else None
-    source = f"{file} has" if file else "found"
-    region = region_of(held)
-    if not _is_cut(held, value) and held.shape != value.shape:
-        part = "" if region.whole else f", or {region.full_shape} to take {region} of"
-        return f"expected shape {held.shape}{part}, {source} shape {value.shape}"
-    if not (region.whole or region_of(value).whole or _same(region, region_of(value))):
-        return f"expected {region}, {source} {region_of(value)}"
-    kinds = [_kind(held.dtype), _kind(value.dtype)]
-    if held.dtype != value.dtype and (strict or kinds[0] != kinds[1]):
-        return f"expected dtype {held.dtype}, {source} dtype {value.dtype}"
-    return None
-
-
-def _kind(dtype: np.dtype[Any]) -> str:
-    return "f" if dtypes.is_floating(dtype) else "i" if dtype.kind in "iu" else dtype.kind
-
-
-def _is_cut(held: Tensor, value: Tensor) -> bool:
-    """Return whether a value is the full parameter of which another holds a region."""
-    region = region_of(held)
-    return not region.whole and region_of(value).whole and value.shape == region.full_shape
-
-
-def _same(one: Region, other: Region) -> bool:
-    return (one.full_shape, one.slices()) == (other.full_shape, other.slices())
+    originals = {name: original for original, name in renamed.items()}
+    left = [name for name in there if name in skipped], [originals.get(name, name) for name in (*misfits, *surplus)]
+    return LoadReport(*left, skipped, {name: original for name, original in originals.items() if name in fitting})
 
 
 def _copy_into(name: str, held: Tensor, value: Tensor) -> None:
     part = value
-    if _is_cut(held, value):
+    if is_cut(held, value):
         index = region_of(held).slices()
         # Of mapped values a view, so that they are copied once.
         part = value[index] if value.has_init or value.device != "cpu" else value.alias(index)
@@ -419,7 +383,7 @@ def _set_flags(path: Path, found: dict[str, Any], record: dict[str, Any]) -> Non
 def _read_mindspore(path: Path, wanted: Callable[[str], bool], crc_check: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for tag, value in mindspore_file.read(path, crc_check).items():
-        name, mark, key = tag.partition(_CACHE_MARK)
+        name, mark, key = tag.partition(mindspore_file.CACHE_MARK)
         if not wanted(name):
             continue
         if isinstance(value, str):

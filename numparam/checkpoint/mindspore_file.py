@@ -1,4 +1,4 @@
-"""Read the ``.ckpt`` files of MindSpore.
+"""Read and write the ``.ckpt`` files of MindSpore.
 
 They are Protocol Buffers messages (https://protobuf.dev/programming-guides/encoding): a file is a sequence of values,
 each a field 1 with a tag (field 1, the name) and a tensor (field 2) of dims (field 1), type (field 2, such as
@@ -8,7 +8,7 @@ end with the bytes ``crc_num`` and ten more, the CRC-32 of all before them, big-
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from numparam import dtypes
 from numparam.checkpoint.header import opened
 from numparam.checkpoint.limits import MAX_FIELDS, MAX_FILE_BYTES, MAX_NAME
 from numparam.checkpoint.mapped_file import MappedFile
-from numparam.errors import CheckpointError
+from numparam.checkpoint.writing import Part, write_parts
+from numparam.entry import Block, Entry
+from numparam.errors import CheckpointError, DtypeError
 from numparam.indexing.region import MAX_AXES
 from numparam.text import shown
 
 _MARK, _TAIL = b"crc_num", 17
+CACHE_MARK = ".__param_key__"  # between the name of a parameter with cache_enable and its key
 _LENGTH_DELIMITED = 2
 _TEXT = "str"
+_PIECE_BYTES = 2**29  # of a large tensor: no message of Protocol Buffers has more than 2 GiB
 _SCALAR = (0,)  # how MindSpore writes the shape of text, and reads that of a scalar
 
 
@@ -126,6 +130,7 @@ def _tensor(mapping: MappedFile, name: str, value: _Value) -> np.ndarray[Any, np
 
 
 _DTYPES = {names.type_name: name for name, names in dtypes.TABLE.items()}
+_READ_BY_MINDSPORE = {name for name in dtypes.TABLE if not name.startswith(("complex", "float8"))}
 _VARINT = -1
 
 
@@ -189,3 +194,77 @@ class _Reader:
             return bytes(self.bytes[begin:end]).decode()
         except UnicodeDecodeError:
             raise self.error(begin, "a name is not UTF-8") from None
+
+
+def check_dtypes(entries: Iterable[Entry]) -> None:
+    """Raise if there are values that MindSpore 2.10 does not read.
+
+    Raises
+    ------
+    DtypeError
+        If they have a dtype that its files do not hold. It is also a TypeError.
+    """
+    for entry in entries:
+        if entry.dtype.name not in _READ_BY_MINDSPORE:
+            raise DtypeError(
+                f".ckpt files do not hold {entry.dtype}, the dtype of parameter {shown(entry.name)}; convert it, or "
+                "save to a .safetensors file"
+            )
+
+
+def write(
+    path: Path,
+    entries: Iterable[Entry],
+    texts: Mapping[str, str],
+    blocks: Callable[[Entry], Iterable[Block]],
+    progress: Callable[[int], None] | None = None,
+    crc_check: bool = False,
+) -> int:
+    """Write a ``.ckpt`` file, complete or not at all, as `writing.write_checkpoint` does; return its bytes."""
+    listed = list(entries)
+
+    def parts() -> Iterator[Part]:
+        for entry in listed:
+            for nbytes, piece in _pieces(entry, blocks(entry)):
+                yield _head(entry.name, entry.shape, dtypes.type_name(entry.dtype), nbytes)
+                yield entry.dtype, piece
+        for name, text in texts.items():
+            content = text.encode("utf-32-le")
+            yield _head(name, _SCALAR, _TEXT, len(content)) + content
+
+    tail = (lambda checksum: _MARK + checksum.to_bytes(10, "big")) if crc_check else None
+    return write_parts(path, sum(entry.nbytes for entry in listed), parts(), progress, tail=tail)
+
+
+def _pieces(entry: Entry, blocks: Iterable[Block]) -> Iterator[tuple[int, list[Block]]]:
+    """Gather blocks into values of a file, with their bytes; a tensor without values has one."""
+    piece: list[Block] = []
+    nbytes = 0
+    for block in blocks:
+        size = math.prod(block.shape) * entry.dtype.itemsize
+        if piece and nbytes + size > _PIECE_BYTES:
+            yield nbytes, piece
+            piece, nbytes = [], 0
+        piece.append(block)
+        nbytes += size
+    yield nbytes, piece
+
+
+def _head(name: str, dims: Iterable[int], tensor_type: str, nbytes: int) -> bytes:
+    """Return a value up to its content."""
+    tag = _field(1, name.encode())
+    tensor = b"".join(_varint(1 << 3) + _varint(length) for length in dims) + _field(2, tensor_type.encode())
+    tensor += _varint(3 << 3 | _LENGTH_DELIMITED) + _varint(nbytes)
+    tensor_length = len(tensor) + nbytes
+    start = tag + _varint(2 << 3 | _LENGTH_DELIMITED) + _varint(tensor_length)
+    return _varint(1 << 3 | _LENGTH_DELIMITED) + _varint(len(start) + tensor_length) + start + tensor
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Return seven bits a byte, the low ones first."""
+    digits = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([digit | 128 for digit in digits[:-1]] + digits[-1:])

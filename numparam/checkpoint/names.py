@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, FolderError
 
 SUFFIX, INDEX_SUFFIX, MINDSPORE_SUFFIX = ".safetensors", ".safetensors.index.json", ".ckpt"
+_SUFFIXES = {None: SUFFIX, "safetensors": SUFFIX, "ckpt": MINDSPORE_SUFFIX}
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 
 
 def as_path(name: Any) -> Path:
@@ -27,10 +29,25 @@ def as_path(name: Any) -> Path:
     return Path(text)
 
 
-def file_path(name: Any) -> Path:
-    """Return the path of the single file that a user means; the suffix is optional."""
-    path = as_path(name)
-    return path if path.name.endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
+def file_path(name: Any, format: str | None = None) -> Path:  # noqa: A002
+    """Return the path of the single file that a user means, whose suffix is optional.
+
+    Raises
+    ------
+    ArgumentValueError
+        If the format is not ``"safetensors"``, ``"ckpt"`` or None, which the suffix decides.
+    FolderError
+        If the name is that of a folder.
+    """
+    if format not in _SUFFIXES:
+        raise ArgumentValueError(f"the format of a checkpoint is 'ckpt' or 'safetensors', found {format!r:.80}")
+    path, suffix = as_path(name), _SUFFIXES[format]
+    if path.name in ("", "..") or os.fspath(name).endswith(_SEPARATORS):
+        raise FolderError(
+            f"a checkpoint is a file, found the folder {os.fspath(name)!r:.200}; add the name of the file"
+        )
+    known = (suffix, MINDSPORE_SUFFIX) if format is None else suffix
+    return path if path.name.endswith(known) else path.with_name(path.name + suffix)
 
 
 def index_path(name: Any) -> Path:

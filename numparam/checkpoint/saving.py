@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from numparam.cell import Cell
+from numparam.checkpoint import background, mindspore_file
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.atomic_file import replacing
@@ -25,11 +26,13 @@ from numparam.checkpoint.attempt import (
     save_number,
     write_content,
 )
+from numparam.checkpoint.background import Saving
 from numparam.checkpoint.limits import MAX_NAME
 from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, file_path, stem_of
 from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.writing import check_space, write_checkpoint
-from numparam.checks import as_int
+from numparam.checks import as_bool, as_int
+from numparam.context import get_auto_parallel_context
 from numparam.entry import Block, Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region
@@ -47,21 +50,26 @@ FLAG_NAMES = tuple(name for name, value in vars(Parameter).items() if isinstance
 def save_checkpoint(
     save_obj: Cell | list[Any] | Mapping[str, Any],
     ckpt_file_name: str | os.PathLike[str],
-    *,
+    integrated_save: bool = True,
+    async_save: bool | str = False,
     append_dict: Mapping[str, Any] | None = None,
+    enc_key: None = None,
+    enc_mode: str = "AES-GCM",  # noqa: ARG001
     choice_func: Callable[[str], bool] | None = None,
+    crc_check: bool = False,
+    format: str | None = None,  # noqa: A002
+    *,
     recipes: bool = False,
     max_shard_bytes: int | None = None,
     progress: Progress = None,
-    integrated_save: bool = True,  # noqa: ARG001
-    format: str = "safetensors",  # noqa: A002
-) -> None:
-    """Save parameters to a safetensors file, or to several with an index as Hugging Face writes them.
+    remove_redundancy: bool | None = None,
+) -> Saving | None:
+    """Save parameters to a safetensors file, to several with an index as Hugging Face writes them, or to a ``.ckpt``.
 
     The values go to the disk block by block: lazy parameters are generated on the way and stay lazy, so the memory does
     not grow with the checkpoint. A file appears complete or not at all, and so does a checkpoint of several: until the
-    index is replaced, the files of the old one stay. For a parameter that holds a region of a full one, the file
-    records which.
+    index is replaced, the files of the old one stay. For a parameter that holds a region of a full one, a
+    safetensors file records which. A ``.ckpt`` file is one that MindSpore reads, with values and texts only.
 
     Parameters
     ----------
@@ -69,30 +77,46 @@ def save_checkpoint(
         A cell with its parameters, by name, and persistent buffers, by path; a list of parameters or of dicts with the
         keys ``name`` and ``data``; or a dict from names to tensors, arrays or texts.
     ckpt_file_name : str or path
-        ``.safetensors`` is appended if it is missing.
+        Ends with ``.safetensors``, which is added if the name ends with neither, or ``.ckpt``.
+    integrated_save : bool
+        Accepted for programs written for MindSpore.
+    async_save : bool or str
+        Whether to copy the values and write them in a thread; ``"thread"`` and ``"process"`` are the same. An error is
+        raised by the next call of `save_checkpoint` or `load_checkpoint`, which wait for the file, or by
+        `Saving.join`, and is logged by the logger ``numparam`` at once. The end of the program waits too.
     append_dict : dict, optional
         More to save: names to ints, floats, bools, texts or tensors.
+    enc_key, enc_mode
+        Encryption, which numparam does not have: `enc_key` is None.
     choice_func : callable, optional
         Receives a name and returns whether to save it.
+    crc_check : bool
+        Whether a ``.ckpt`` file ends with a checksum.
+    format : str, optional
+        ``"safetensors"`` or ``"ckpt"``; by default the name decides.
     recipes : bool
-        Save the recipes of lazy parameters instead of the values. Only numparam reads these, and gives back
-        every bit. Initializers of your own are saved with their values all the same.
+        Save the recipes of lazy parameters instead of the values. Only numparam reads these, and gives
+        back every bit. Initializers of your own are saved with their values all the same.
     max_shard_bytes : int, optional
         Start another file when one would hold more bytes of values.
     progress : bool or callable
         True shows a bar if the standard error is a terminal; a function receives the bytes of values written since its
         last call.
-    integrated_save : bool
-        Accepted for scripts written for MindSpore.
-    format : str
-        ``"safetensors"``.
+    remove_redundancy : bool, optional
+        True is for a job of one rank; of several, `save_distributed_checkpoint` writes every value once.
+
+    Returns
+    -------
+    Saving or None
+        The save under way if `async_save` is set.
 
     Raises
     ------
     TypeError
         If `save_obj` or something in it is of another kind.
     ValueError
-        If a name is a duplicate or cannot be in a file, the format is another one, or a file cannot be written.
+        If a name is a duplicate or cannot be in a file, an option is one that the format does not have, or a file
+        cannot be written. If that is the fault of the file system, it is also an OSError.
     RuntimeError
         If a parameter still holds nothing.
 
@@ -110,9 +134,18 @@ def save_checkpoint(
     >>> bool((loaded["huge"][5, :9].asnumpy() == huge[5, :9].asnumpy()).all()), loaded["step"].asnumpy()
     (True, array(3))
     """
-    if format != "safetensors":
-        raise ArgumentValueError(f"checkpoints are written as 'safetensors', found format {format!r}")
-    path = file_path(ckpt_file_name)
+    background.finish()
+    as_bool("integrated_save", integrated_save)
+    path = file_path(ckpt_file_name, format)
+    native = path.name.endswith(SUFFIX)
+    refuse_encryption("enc_key", enc_key)
+    refuse_redundancy(remove_redundancy)
+    if as_bool("crc_check", crc_check) and native:
+        raise ArgumentValueError(f"cannot write {path}: only .ckpt files have a checksum; leave crc_check out")
+    if not native and (recipes or max_shard_bytes is not None):
+        raise ArgumentValueError(f"cannot write {path}: only safetensors files have recipes and shards; use {SUFFIX}")
+    if not isinstance(async_save, bool) and async_save not in ("thread", "process"):
+        raise ArgumentValueError(f"async_save is a bool, 'thread' or 'process', found {async_save!r:.80}")
     texts, tensors = contents(save_obj, append_dict, choice_func)
     described = {name: recipe_text.encode(tensor) for name, tensor in tensors.items()} if recipes else {}
     known = {name: content for name, content in described.items() if content is not None}
@@ -123,14 +156,54 @@ def save_checkpoint(
     }
     metadata = record(texts, known, tensors) | write_record(pieces)
 
-    whole = {name: tensor for name, tensor in tensors.items() if name not in known}
-    entries = [Entry(name, tensor.shape, tensor.dtype) for name, tensor in whole.items()]
+    held = {name: tensor for name, tensor in tensors.items() if name not in known}
+    if not native:
+        held = {_cached(name, tensor): tensor for name, tensor in held.items()}
+    if async_save:
+        held = {name: Tensor(tensor) for name, tensor in held.items()}
+    entries = [Entry(name, tensor.shape, tensor.dtype) for name, tensor in held.items()]
     groups = _groups(entries, max_shard_bytes)
-    with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
-        if len(groups) == 1:
-            write_checkpoint(path, entries, metadata, lambda entry: whole[entry.name].blocks(), tell)
-        else:
-            _write_shards(path, groups, metadata, whole, tell)
+    if not native:
+        mindspore_file.check_dtypes(entries)
+
+    def blocks(entry: Entry) -> Iterable[Block]:
+        return held[entry.name].blocks()
+
+    def write() -> None:
+        with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
+            if not native:
+                mindspore_file.write(path, entries, texts, blocks, tell, crc_check)
+            elif len(groups) == 1:
+                write_checkpoint(path, entries, metadata, blocks, tell)
+            else:
+                _write_shards(path, groups, metadata, held, tell)
+
+    if async_save:
+        return background.start(path, write)
+    write()
+    return None
+
+
+def refuse_encryption(argument: str, key: Any) -> None:
+    """Raise if a file is to be encrypted, or was."""
+    if key is not None:
+        raise ArgumentValueError(f"checkpoints are not encrypted: {argument} is None, found {type(key).__name__}")
+
+
+def refuse_redundancy(remove: bool | None) -> None:
+    """Raise if values are to be in the file of one rank of several only."""
+    if remove is not None and as_bool("remove_redundancy", remove) and get_auto_parallel_context("device_num") > 1:
+        raise ArgumentValueError(
+            "remove_redundancy is for a job of one rank; use save_distributed_checkpoint and "
+            "load_distributed_checkpoint, which write every value once"
+        )
+
+
+def _cached(name: str, tensor: Tensor) -> str:
+    """Return the tag of a tensor in a ``.ckpt`` file."""
+    if isinstance(tensor, Parameter) and tensor.cache_enable:
+        return f"{name}{mindspore_file.CACHE_MARK}{tensor.key}"
+    return name
 
 
 def contents(
