@@ -244,3 +244,66 @@ def test_uniform_is_the_default_of_linear() -> None:
     layer = nn.Linear(4, 3)
     init_(layer, seed=SEED)
     np.testing.assert_array_equal(layer.weight.detach(), expected("weight", Uniform(0.5), (3, 4)))
+
+
+# --------------------------------------------------------------------------- parts and layouts
+
+
+class ColumnParallel(nn.Module):
+    """Hold a plain local shard with attributes such as Megatron's."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(12 // size, 4))
+        self.weight.partition_dim, self.weight.rank, self.weight.size_of_group = 0, rank, size
+        self.norm = nn.LayerNorm(4)
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_normal_(self.weight)
+
+
+def megatron(_: str, tensor: Any) -> Any:
+    if not hasattr(tensor, "partition_dim"):
+        return None
+    length = tensor.shape[tensor.partition_dim]
+    first = length * tensor.rank
+    return (length * tensor.size_of_group, *tensor.shape[1:]), np.s_[first : first + length], tensor
+
+
+@pytest.mark.parametrize("rules", [None, {"weight": "he_normal"}, {"weight": "orthogonal"}])
+def test_plain_local_shards_hold_their_part(rules: Any) -> None:
+    full = ColumnParallel(0, 1)
+    init_(full, rules, seed=SEED)
+    for rank in range(3):
+        part = ColumnParallel(rank, 3)
+        init_(part, rules, seed=SEED, where=megatron)
+        assert torch.equal(part.weight, full.weight[4 * rank : 4 * rank + 4])
+        assert (part.norm.weight == 1).all()
+
+
+def test_where_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"where\('weight'\) says that a tensor of shape \(4, 4\) holds"):
+        init_(ColumnParallel(0, 3), {"weight": 1}, seed=SEED, where=lambda _, t: ((12, 4), np.s_[:3], t))
+    with pytest.raises(ValueError, match=r"is a part of a full one.*give a rule"):
+        init_(nn.Linear(4, 4), seed=SEED, where=lambda _, t: ((2 * t.shape[0], *t.shape[1:]), np.s_[:4], t))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rules_read_the_weights_of_transformers_as_they_are_stored() -> None:
+    pytest.importorskip("transformers")
+    from torch_models import MODELS
+
+    with torch.device("meta"):
+        model = MODELS["GPT2LMHeadModel"]()
+    init_(model, {"*c_*.weight": "xavier_uniform"}, seed=SEED, device="cpu")
+    block = model.transformer.h[0]
+    assert block.attn.c_attn.weight.abs().max().item() == pytest.approx((6 / 96) ** 0.5, rel=0.02)
+    init_(model, {"*c_*.weight": "he_uniform"}, seed=SEED)
+    assert block.mlp.c_proj.weight.abs().max().item() == pytest.approx((6 / block.mlp.c_proj.nx) ** 0.5, rel=0.02)
+    for name in ("MixtralForCausalLM", "GptOssForCausalLM"):
+        with torch.device("meta"):
+            model = MODELS[name]()
+        init_(model, {"*gate_up_proj": "xavier_uniform", "*down_proj": "he_uniform"}, seed=SEED, device="cpu")
+        experts = model.model.layers[0].mlp.experts
+        assert experts.gate_up_proj.abs().max().item() == pytest.approx((6 / (48 + 96)) ** 0.5, rel=0.02), name
+        assert experts.down_proj.abs().max().item() == pytest.approx((6 / 96) ** 0.5, rel=0.02), name

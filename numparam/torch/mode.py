@@ -17,7 +17,7 @@ from numparam.initializer import Initializer, Normal
 from numparam.torch import draws
 from numparam.torch.filling import Fill
 from numparam.torch.memory import dtype_of
-from numparam.torch.seeing import arguments
+from numparam.torch.seeing import arguments, seeing
 from numparam.torch.shards import held_part
 from numparam.torch.tracking import Part, Tracked, Tracker, full, tracked
 from numparam.torch.walk import Place, places
@@ -276,7 +276,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             return
         before, self.protected = self.protected, True
         try:
-            with self:
+            with seeing(self, self.uncaught):
                 start(self)
         finally:
             self.protected = before

@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
+from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer, Unset, Zero
 from numparam.rules import RuleError, Rules
 from numparam.torch import layers, parametrized
@@ -26,6 +27,7 @@ from numparam.torch.seeing import seeing
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import Place, is_of, places
 
+Where = Callable[[str, torch.Tensor], tuple[Any, Any, torch.Tensor] | None]
 _KINDS = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
 
 
@@ -38,6 +40,7 @@ def init_(
     prefix: str = "",
     rename: Rename | None = None,
     same_as: Mapping[str, str] | None = None,
+    where: Where | None = None,
 ) -> Report:
     """Fill all parameters of a module in place, with the values of a `Parameter` of the same seed and name.
 
@@ -82,6 +85,11 @@ def init_(
         From the name of a parameter to that of another one whose values it gets, also on a rank that has only one of
         the two: ``{"lm_head.weight": "embed_tokens.weight"}``. Ties that a model of transformers declares are known.
 
+    where : callable, optional
+        For engines whose parameters are plain local shards: from a name and a tensor to the shape of the full
+        parameter, what the tensor holds of it, as a `Region` or an index such as ``(slice(0, 8), slice(None))``, and
+        the tensor or a view of it that holds this. None for a full parameter.
+
     Returns
     -------
     Report
@@ -120,7 +128,7 @@ def init_(
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     ties = tied(module, prefix)
     same = ties | dict(same_as or {})
-    return _Init(module, prefix, number, own, _moved(renaming(rename), same), ties, same).run(device)
+    return _Init(module, prefix, number, own, _moved(renaming(rename), same), ties, same, where).run(device)
 
 
 def _moved(rename: Callable[[str], str], same: Mapping[str, str]) -> Callable[[str], str]:
@@ -145,9 +153,10 @@ class _Init:
         moved: Callable[[str], str],
         ties: Mapping[str, str],
         same: Mapping[str, str],
+        where: Where | None,
     ) -> None:
         self.module, self.prefix, self.seed, self.own, self.moved = module, prefix, seed, own, moved
-        self.ties, self.same = ties, same
+        self.ties, self.same, self.where = ties, same, where
         self.starts, self.adapters = starts(module, prefix) if own.layers else ([], [])
         self.chosen: list[tuple[Place, Initializer, str]] = []
         self.left: list[Place] = []
@@ -275,7 +284,39 @@ class _Init:
         return choice is not None
 
     def _plan(self) -> list[Fill]:
-        return [_planned(place, init, self.seed) for place, init, _ in self.chosen]
+        return [self._planned(place, init, rule) for place, init, rule in self.chosen]
+
+    def _planned(self, place: Place, init: Initializer, rule: str) -> Fill:
+        tensor = place.current
+        try:
+            if type(tensor) not in _KINDS and not hasattr(tensor, "device_mesh"):
+                raise ArgumentTypeError(
+                    f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor"
+                )
+            view, region = self._held(place)
+            if region is not None and not region.whole and rule.startswith("torch.nn.") and is_random(init):
+                raise RuleError(
+                    f"parameter {place.name!r} is a part of a full one, whose layer torch knows only the part of: give "
+                    f'a rule for it, such as rules={{"{place.name}": Normal(0.02)}}'
+                )
+            return plan(place.name, view, init, self.seed, region)
+        except ArgumentTypeError as error:
+            raise type(error)(f'{error}; the rule {{"{place.name}": "unset"}} leaves it as it is') from None
+
+    def _held(self, place: Place) -> tuple[torch.Tensor, Region | None]:
+        """Return the memory of a parameter, and what it holds of the full one where the caller says so."""
+        tensor = place.current
+        answer = None if self.where is None or not place.is_parameter else self.where(place.name, tensor)
+        if answer is None:
+            return tensor, None
+        shape, part, view = answer
+        region = part if isinstance(part, Region) else Region.full(as_shape(shape))[part]
+        if region.shape != tuple(view.shape) or region.full_shape != tuple(shape):
+            raise ShapeError(
+                f"where({place.name!r}) says that a tensor of shape {tuple(view.shape)} holds {region} "
+                f"of shape {tuple(shape)}"
+            )
+        return view, region
 
     def _run_own(self, undo: ExitStack, was_meta: set[int]) -> Drawing | None:
         """Run the code of the model that starts what no rule and no layer does."""
@@ -295,10 +336,10 @@ class _Init:
             for start in [*self.starts, *self.adapters]:
                 if id(start.module) in needed:
                     start.run(mode)
-            self._as_constructed(mode)
-            for item in items:
-                if not item.locked:
-                    mode.ensure(item)
+        self._as_constructed(mode)
+        for item in items:
+            if not item.locked:
+                mode.ensure(item)
         return mode
 
     def _as_constructed(self, mode: Drawing) -> None:
@@ -322,6 +363,9 @@ class _Init:
         except (NumparamError, RuntimeError, NotImplementedError):  # a tensor whose memory nobody can follow
             return None
         item.place = place
+        view, region = self._held(place)
+        if region is not None:
+            item.local, item.region = view, region
         computed = parametrized.start_of(place)
         if computed is not None:
             item.start = computed.run
@@ -368,16 +412,6 @@ class _Init:
                 target.copy_(values)
                 if is_tied and not hasattr(target, "device_mesh") and not hasattr(values, "device_mesh"):
                     place.owner._parameters[place.key] = values
-
-
-def _planned(place: Place, init: Initializer, seed: int) -> Fill:
-    tensor = place.current
-    try:
-        if type(tensor) not in _KINDS and not hasattr(tensor, "device_mesh"):
-            raise ArgumentTypeError(f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor")
-        return plan(place.name, tensor, init, seed)
-    except ArgumentTypeError as error:
-        raise type(error)(f'{error}; the rule {{"{place.name}": "unset"}} leaves it as it is') from None
 
 
 def _is_zeroed(place: Place, init: Initializer) -> bool:

@@ -19,6 +19,7 @@ from numparam.initializer.entry import as_initializer
 from numparam.rules import Rule, Rules
 from numparam.torch.draws import by_torch
 from numparam.torch.memory import dtype_of
+from numparam.torch.stored import as_stored
 from numparam.torch.walk import Place
 
 Choice = Callable[[str, torch.nn.Module, torch.nn.Parameter], Initializer | str | float | None]
@@ -80,7 +81,7 @@ class OwnRules:
             init = choose(place)
             if init is not None:
                 self._used.add(text)
-                return init, text
+                return as_stored(init, place), text
         return None
 
     @property
