@@ -22,5 +22,6 @@ Files
 ``copy/``      copies and conversions between any strides, dtypes and devices
     ``entry``, ``walk`` a copy without its arrays; ``cpu``, ``runs``, ``transposes``, ``convert`` on a CPU; ``cuda``,
     ``cuda_rows``, ``cuda_tiles``, ``cuda_convert`` on a device
+``digest/``    sums over bits and places: ``entry``, ``key``, ``words``, ``formulas``, ``cpu``, ``cuda``
 ``rows/``      gather and scatter of rows: ``entry``, ``cpu``, ``cuda``
 """

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
     from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
     from numparam.checkpoint.saving import save_checkpoint
+    from numparam.fingerprints import Fingerprint, Fingerprints, View, fingerprint
     from numparam.layout.automatic import automatic_layouts
     from numparam.rules import Rules
 
@@ -66,6 +67,8 @@ __all__ = [
     "CellDict",
     "CellList",
     "Device",
+    "Fingerprint",
+    "Fingerprints",
     "Layout",
     "ParallelMode",
     "Parameter",
@@ -75,6 +78,7 @@ __all__ = [
     "SequentialCell",
     "Source",
     "Tensor",
+    "View",
     "automatic_layouts",
     "bfloat16",
     "bool_",
@@ -84,6 +88,7 @@ __all__ = [
     "devices",
     "dtypes",
     "errors",
+    "fingerprint",
     "float8_e4m3fn",
     "float8_e5m2",
     "float16",
@@ -118,8 +123,12 @@ __all__ = [
 if not TYPE_CHECKING:
     _PACKAGES = ("communication", "jax", "parallel", "torch")
     _IN_MODULES = {
+        "Fingerprint": "numparam.fingerprints",
+        "Fingerprints": "numparam.fingerprints",
         "Rules": "numparam.rules",
+        "View": "numparam.fingerprints",
         "automatic_layouts": "numparam.layout.automatic",
+        "fingerprint": "numparam.fingerprints",
         "load_checkpoint": "numparam.checkpoint.loading",
         "load_distributed_checkpoint": "numparam.checkpoint.loading",
         "load_param_into_net": "numparam.checkpoint.loading",

@@ -23,7 +23,7 @@ ROOMS = """
     kernels.array kernels.dispatch kernels.launch kernels.batch
     kernels.fill
     kernels.copy
-    kernels.rows
+    kernels.rows kernels.digest
     errors text
     dtypes entry checks threads device context progress
     indexing
@@ -37,6 +37,7 @@ ROOMS = """
     communication
     checkpoint
     model
+    fingerprints
     parallel
     torch jax mindspore
     cli

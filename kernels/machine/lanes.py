@@ -380,6 +380,8 @@ def _half(part: int, doc: str) -> Any:
     @lower_builtin(operation, Lanes)  # type: ignore[untyped-decorator]
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         width = signature.return_type.width
+        if width == 1:
+            return builder.extract_element(args[0], ir.Constant(I32, part))
         return builder.shuffle_vector(args[0], args[0], constant_indices(list(range(part * width, (part + 1) * width))))
 
     return operation

@@ -1,0 +1,8 @@
+"""Check that weights arrived: fingerprints of parameters that add up over shards, and what they are compared with."""
+
+from numparam.fingerprints.measure import fingerprint
+from numparam.fingerprints.table import Difference, Fingerprints
+from numparam.fingerprints.value import Fingerprint
+from numparam.fingerprints.view import View
+
+__all__ = ["Difference", "Fingerprint", "Fingerprints", "View", "fingerprint"]

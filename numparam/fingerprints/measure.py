@@ -1,0 +1,206 @@
+"""Compute fingerprints: of arrays, tensors, cells and files."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam import dtypes
+from numparam.cell import Cell
+from numparam.checkpoint import mindspore_file
+from numparam.checkpoint.opening import open_checkpoint
+from numparam.entry import BUFFER_BYTES
+from numparam.errors import ArgumentTypeError, MissingNameError, NumparamError, ShapeError
+from numparam.fingerprints.boxes import box_of
+from numparam.fingerprints.table import Fingerprints
+from numparam.fingerprints.value import MODULUS, Fingerprint
+from numparam.fingerprints.view import View
+from numparam.indexing.region import Region
+from numparam.tensor import Tensor
+from numparam.text import amount, shown
+
+Views = Mapping[str, View]
+
+
+def fingerprint(
+    x: Any, key: str | bytes | None = None, *, region: Region | None = None, view: Views | None = None
+) -> Any:
+    """Return 128 bits that change with every bit and every position of a parameter, or of all of a model.
+
+    The bits are equal for every device, number of threads, layout in memory and partition into shards. Lazy parameters
+    stay lazy, and arrays of any strides are read where they are, with less than 1 MiB of extra memory.
+
+    Parameters
+    ----------
+    x : Tensor, Parameter, ndarray, DeviceArray, Cell, mapping or path
+        A mapping has names and any of the first four. A path is a safetensors file, an index of such files, or a
+        MindSpore ``.ckpt``. `numparam.torch.fingerprint` and `numparam.jax.fingerprint` take modules and trees.
+    key : str or bytes, optional
+        A secret, which makes the fingerprint a universal hash; without it, it is an error check that anybody can
+        compute, and forge.
+    region : Region, optional
+        What an array holds of the full parameter; all of it by default.
+    view : mapping of str to View, optional
+        Canonical parameters that are parts of stored ones. The names of `x` that views refer to are left out.
+
+    Returns
+    -------
+    Fingerprint or Fingerprints
+        Of one array or tensor the former, else a table by name.
+
+    Raises
+    ------
+    TypeError
+        If `x` is of another kind, or its dtype has no bits that can be read.
+    ValueError
+        If `region` has another shape, or a file is damaged.
+    KeyError
+        If a view refers to an array that is not there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(fingerprint(np.arange(6, dtype=np.float32)))
+    1a98bee8d10691bc0a24b9d0b73397bf
+    """
+    if isinstance(x, str | PathLike):
+        return _of_file(Path(x), key, view or {})
+    if isinstance(x, Cell):
+        x = dict(x.parameters_and_names())
+    if isinstance(x, Mapping):
+        if region is not None:
+            raise ArgumentTypeError("a region belongs to one array, found a table of them; add the tables of regions")
+        return _of_mapping(x, key, view or {})
+    if view is not None:
+        raise ArgumentTypeError(f"a view finds arrays by name in a mapping, a cell or a file, found {shown(x)}")
+    return of_array(x, key, region)
+
+
+def of_array(x: Any, key: str | bytes | None = None, region: Region | None = None, name: str = "") -> Fingerprint:
+    """Return the fingerprint of one tensor or array, which holds a region of a parameter."""
+    where = f"parameter {name!r}: " if name else ""
+    if isinstance(x, Tensor):
+        if x.has_init and region is None:
+            return _of_blocks(x, key, name or getattr(x, "name", ""))
+        name = name or getattr(x, "name", "")
+        x = x._settle().array
+    elif not isinstance(x, np.ndarray) and not hasattr(x, "address"):
+        raise ArgumentTypeError(
+            f"{where}a fingerprint is that of a tensor, an array, a Cell, a mapping or a path, found {shown(x)}; "
+            "numparam.torch.fingerprint and numparam.jax.fingerprint take modules and trees"
+        )
+    held = Region.full(tuple(x.shape)) if region is None else region
+    if held.shape != tuple(x.shape):
+        raise ShapeError(f"{where}an array of shape {held.shape} holds {held}, found {tuple(x.shape)}")
+    dtype = dtypes.as_dtype(x.dtype)
+    if x.dtype != dtype:
+        x = x.astype(dtype)  # from the other byte order
+    from numparam.kernels import digest, fill
+
+    sums = digest.digest(x, _key(key), fill.Span(*held.span()))
+    return Fingerprint(held.full_shape, dtype.name, sums, (box_of(held),), _mark(key), name)
+
+
+def _of_blocks(tensor: Tensor, key: str | bytes | None, name: str) -> Fingerprint:
+    from numparam.kernels import digest, fill
+
+    sums, done = (0, 0), 0
+    buffer = np.empty(min(tensor.size, BUFFER_BYTES // tensor.dtype.itemsize), tensor.dtype)
+    for block in tensor.blocks():
+        values = buffer[: int(np.prod(block.shape, dtype=np.int64))]
+        block.fill(values.reshape(block.shape))
+        first, second = digest.digest(values, _key(key), fill.Span(done, (1,)))
+        sums = (sums[0] + first) % MODULUS, (sums[1] + second) % MODULUS
+        done += values.size
+    return Fingerprint(tensor.shape, tensor.dtype.name, sums, None, _mark(key), name)
+
+
+def _of_mapping(arrays: Mapping[str, Any], key: str | bytes | None, views: Views) -> Fingerprints:
+    found = {}
+    for name, source in canonical_names(arrays, views):
+        if isinstance(source, str):
+            found[name] = of_array(arrays[source], key, None, name)
+        else:
+            array = arrays[source.source]
+            if isinstance(array, Tensor):
+                array = array._settle().array
+            found[name] = _viewed(name, source, array, key)
+    return Fingerprints(found)
+
+
+def canonical_names(names: Mapping[str, Any], views: Views) -> Iterator[tuple[str, str | View]]:
+    """Yield the name of each canonical parameter with the name of its array, or its view.
+
+    Raises
+    ------
+    KeyError
+        If a view refers to a name that is not there.
+    """
+    used = {each.source for each in views.values()}
+    for name, each in views.items():
+        if each.source not in names:
+            raise MissingNameError(
+                f"the view {name!r} is a part of {each.source!r}, which is not among {amount(len(names), 'name')}"
+            )
+    yield from ((name, name) for name in names if name not in used)
+    yield from views.items()
+
+
+def _viewed(name: str, view: View, array: Any, key: str | bytes | None) -> Fingerprint:
+    try:
+        part = view.of(array, Region.full(tuple(array.shape)))
+    except NumparamError as error:
+        raise type(error)(f"parameter {name!r}: {error}") from None
+    if part is None:
+        raise ShapeError(f"parameter {name!r}: {view} selects nothing of shape {tuple(array.shape)}")
+    return of_array(part[0], key, part[1], name)
+
+
+def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
+    if path.suffix == ".ckpt":
+        tensors = {name: value for name, value in mindspore_file.read(path).items() if not isinstance(value, str)}
+        return _of_mapping(tensors, key, views)
+    from numparam.kernels import digest, fill
+
+    checkpoint = open_checkpoint(path)
+    buffer = np.empty(BUFFER_BYTES, np.uint8)
+    found = {}
+    for name, source in canonical_names(checkpoint.entries, views):
+        if not isinstance(source, str):
+            found[name] = _viewed(name, source, checkpoint[source.source], key)
+            continue
+        entry = checkpoint.entries[name]
+        block, sums = buffer.view(entry.dtype), (0, 0)
+        with checkpoint.reading(name) as read:
+            for start in range(0, entry.size, block.size):
+                values = block[: entry.size - start]
+                read(values)
+                first, second = digest.digest(values, _key(key), fill.Span(start, (1,)))
+                sums = (sums[0] + first) % MODULUS, (sums[1] + second) % MODULUS
+        found[name] = Fingerprint(entry.shape, dtypes.as_dtype(entry.dtype).name, sums, None, _mark(key), name)
+    return Fingerprints(found)
+
+
+# --------------------------------------------------------------------------- keys
+
+
+def _secret(key: str | bytes | None) -> bytes:
+    if key is not None and not isinstance(key, str | bytes):
+        raise ArgumentTypeError(f"a key is a str or bytes, found {type(key).__name__}")
+    return b"" if key is None else hashlib.blake2b(key.encode() if isinstance(key, str) else key).digest()
+
+
+@cache
+def _key(key: str | bytes | None) -> Any:
+    from numparam.kernels.digest import DigestKey
+
+    return DigestKey.from_secret(_secret(key))
+
+
+def _mark(key: str | bytes | None) -> str:
+    """Return what tells fingerprints of different keys apart, and lets nobody guess a good key."""
+    return "" if key is None else hashlib.blake2b(_secret(key), digest_size=4, person=b"numparam keymark").hexdigest()

@@ -1,0 +1,77 @@
+"""Parameters inside others: a part of a fused, stacked or transposed array that has a name of its own."""
+
+from typing import Any, NamedTuple
+
+from numparam.errors import RegionError
+from numparam.indexing.region import Region
+
+
+class View(NamedTuple):
+    """Say where in a stored array a canonical parameter is.
+
+    Parameters
+    ----------
+    source : str
+        The name of the stored array.
+    index : basic index, optional
+        Selects the part of it: integers, slices with positive steps and ``...``; all of it by default.
+    axes : tuple of int, optional
+        The order of the selected axes in the canonical parameter; ``(1, 0)`` for a transposed matrix.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numparam
+    >>> q, k = np.ones((4, 2), np.float32), np.zeros((2, 2), np.float32)
+    >>> stored = {"qk": np.concatenate([q, k]).T.copy()}
+    >>> views = {
+    ...     "q": View("qk", np.s_[:, :4], (1, 0)),
+    ...     "k": View("qk", np.s_[:, 4:], (1, 0)),
+    ... }
+    >>> numparam.fingerprint(stored, view=views) == numparam.fingerprint({"q": q, "k": k})
+    True
+    """
+
+    source: str
+    index: Any = ...
+    axes: tuple[int, ...] | None = None
+
+    def of(self, array: Any, local: Region) -> tuple[Any, Region] | None:
+        """Return the values in a local array and their region of the canonical parameter, None if it has none.
+
+        Parameters
+        ----------
+        array : ndarray or DeviceArray
+        local : Region
+            What the array holds of the stored one: consecutive indices along each axis.
+
+        Raises
+        ------
+        RegionError
+            If the index does not suit the stored array.
+        """
+        chosen = Region.full(local.full_shape)[self.index]
+        if len(chosen._picks) != len(local.full_shape):
+            raise RegionError(f"a view of {self.source!r} takes integers, slices and ..., found {self.index!r}")
+        index: list[Any] = []
+        region: list[slice] = []
+        for (_, pick), have in zip(chosen._picks, local.ranges, strict=True):
+            if isinstance(pick, int):
+                if pick not in have:
+                    return None
+                index.append(pick - have.start)
+                continue
+            if pick.step < 0 or have.step != 1:
+                raise RegionError(f"a view of {self.source!r} has positive steps, found {self.index!r}")
+            first = max(0, -((pick.start - have.start) // pick.step))
+            stop = min(len(pick), -((pick.start - have.stop) // pick.step))
+            if stop <= first:
+                return None
+            start = pick.start + first * pick.step - have.start
+            index.append(slice(start, start + (stop - first) * pick.step, pick.step))
+            region.append(slice(first, stop))
+        part = array[(*index, ...)]
+        if self.axes is None:
+            return part, Region.full(chosen.shape)[tuple(region)]
+        shape = tuple(chosen.shape[axis] for axis in self.axes)
+        return part.transpose(*self.axes), Region.full(shape)[tuple(region[axis] for axis in self.axes)]
