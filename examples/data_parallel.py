@@ -40,7 +40,7 @@ def main() -> None:
         parallel_optimizer_config={"parallel_optimizer_threshold": 0},
     )
     model = Model(8, 64)
-    optimizer = ParallelOptimizer(model, Momentum(0.02, 0.9))
+    optimizer = ParallelOptimizer(Momentum(model, 0.02, 0.9))
     check_agreement(model)
 
     rng = np.random.default_rng(1)

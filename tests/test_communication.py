@@ -149,7 +149,7 @@ def test_a_single_process_needs_no_mpi() -> None:
         "    parallel_optimizer_config={'parallel_optimizer_threshold': 0})\n"
         "broadcast_parameters(weights); check_agreement(weights); sum_shared_gradients(weights, weights)\n"
         "DistributedGradReducer(weights)([np.ones((4, 2), np.float32)])\n"
-        "ParallelOptimizer(weights, Momentum(0.5))([np.ones((4, 2), np.float32)])\n"
+        "ParallelOptimizer(Momentum(weights, 0.5, 0.9))([np.ones((4, 2), np.float32)])\n"
         "print(comm_func.all_reduce(weights[0].asnumpy()).sum())"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -23,7 +23,7 @@ ROOMS = """
     kernels.array kernels.dispatch kernels.launch kernels.batch
     kernels.fill
     kernels.copy
-    kernels.rows kernels.digest
+    kernels.rows kernels.digest kernels.update
     errors text
     dtypes entry checks threads device context progress
     indexing
@@ -37,7 +37,7 @@ ROOMS = """
     communication
     checkpoint
     model
-    fingerprints
+    fingerprints optim
     parallel
     torch jax mindspore
     cli

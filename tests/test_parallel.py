@@ -86,13 +86,13 @@ def test_a_single_process_has_nothing_to_send() -> None:
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: broadcast_parameters(Parameter(1.0)), TypeError, "a Cell or parameters are needed, found Parameter"),
-        (lambda: check_agreement([1.0]), TypeError, "a Cell or parameters are needed, found float at 0"),
-        (lambda: DistributedGradReducer([1.0]), TypeError, "a Cell or parameters are needed, found float at 0"),
+        (lambda: broadcast_parameters(Parameter(1.0)), TypeError, "expected a Cell or parameters, found Parameter"),
+        (lambda: check_agreement([1.0]), TypeError, "expected a Cell or parameters, found float at 0"),
+        (lambda: DistributedGradReducer([1.0]), TypeError, "expected a Cell or parameters, found float at 0"),
         (lambda: DistributedGradReducer([], mean=1), TypeError, "mean is True or False, found 1"),
         (lambda: DistributedGradReducer([], degree=0), ValueError, "degree is at least 1, found 0"),
         (lambda: DistributedGradReducer([], group="x"), ValueError, "this rank is not in a group 'x'"),
-        (lambda: reduce([]), ValueError, "1 parameters have as many gradients, found 0"),
+        (lambda: reduce([]), ValueError, "expected a gradient for each of 1 parameters, found 0"),
         (lambda: reduce([np.ones(2)]), ValueError, "Parameter 'w': expected a gradient of shape .3,., found .2,."),
         (lambda: reduce([[1.0] * 3]), TypeError, "Parameter 'w': a gradient is a Tensor or a NumPy array, found list"),
         (lambda: reduce([np.broadcast_to(1.0, 3)]), ValueError, "Parameter 'w': its gradient is read-only"),

@@ -40,7 +40,7 @@ def test_two_ranks(case: str) -> None:
 
 def test_a_single_process_updates_all_by_itself() -> None:
     weight = Parameter([1.0, 2.0], name="w")
-    optimizer = ParallelOptimizer([weight], Momentum(0.5, 0.5))
+    optimizer = ParallelOptimizer(Momentum([weight], 0.5, 0.5))
     for _ in range(2):
         optimizer([np.ones(2, np.float32)])
     assert weight.asnumpy().tolist() == [1 - 0.5 - 0.75, 2 - 0.5 - 0.75]
@@ -55,24 +55,24 @@ def elsewhere() -> Parameter:
 
 
 def optimize(gradients: list) -> None:
-    ParallelOptimizer([Parameter(np.zeros(3), name="w")], Momentum(0.1))(gradients)
+    ParallelOptimizer(Momentum([Parameter(np.zeros(3), name="w")], 0.1, 0.9))(gradients)
 
 
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: ParallelOptimizer([1.0], Momentum(0.1)), TypeError, "a Cell or parameters are needed, found float"),
+        (lambda: ParallelOptimizer([1.0]), TypeError, "expected an optimizer of numparam.optim, found list"),
         (
-            lambda: ParallelOptimizer([Parameter(1.0, name="w"), Parameter(1.0, name="w")], Momentum(0.1)),
+            lambda: Momentum([Parameter(1.0, name="w"), Parameter(1.0, name="w")], 0.1, 0.9),
             ValueError,
             "its name 'w' already exists",
         ),
         (
-            lambda: ParallelOptimizer([elsewhere()], Momentum(0.1)),
+            lambda: ParallelOptimizer(Momentum([elsewhere()], 0.1, 0.9)),
             ValueError,
-            "'w' is on cuda:0; updates run on the CPU",
+            "'w' is on cuda:0; ParallelOptimizer needs the CPU",
         ),
-        (lambda: optimize([]), ValueError, "1 parameters have as many gradients, found 0"),
+        (lambda: optimize([]), ValueError, "expected a gradient for each of 1 parameters, found 0"),
         (lambda: optimize([np.ones(2)]), ValueError, "Parameter 'w': expected a gradient of shape .3,., found .2,."),
         (lambda: optimize([None]), TypeError, "Parameter 'w': a gradient is a Tensor or a NumPy array, found NoneType"),
     ],

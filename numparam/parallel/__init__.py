@@ -3,11 +3,12 @@
 All of it also runs in a single process, where there is nothing to send. See `numparam.communication` for the ranks.
 """
 
+from numparam.optim import Momentum
 from numparam.parallel.agreement import check_agreement
 from numparam.parallel.broadcasting import broadcast_parameters
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
 from numparam.parallel.gradients import DistributedGradReducer
-from numparam.parallel.optimizer import Momentum, ParallelOptimizer
+from numparam.parallel.optimizer import ParallelOptimizer
 from numparam.parallel.pipeline import (
     init_stage,
     parameters_here,

@@ -15,7 +15,7 @@ from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP, Group, named
 from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
-from numparam.parallel.storage import is_shared, parameters_of
+from numparam.optim.memory import is_shared, parameters_of
 from numparam.parameter import Parameter
 
 

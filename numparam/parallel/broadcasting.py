@@ -8,8 +8,8 @@ from numparam.communication import collectives
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
+from numparam.optim.memory import as_bytes, parameters_of, writable
 from numparam.parallel.agreement import not_surely_same
-from numparam.parallel.storage import as_bytes, parameters_of, writable
 
 
 def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:

@@ -14,8 +14,8 @@ from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
+from numparam.optim.memory import Array, check_count, gradient_array, parameters_of
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
-from numparam.parallel.storage import Array, check_count, gradient_array, parameters_of
 from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 

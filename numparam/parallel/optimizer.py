@@ -1,11 +1,10 @@
-"""Share the work and the states of an optimizer out among ranks that hold the same parameters."""
+"""Shard the work and the states of an optimizer over ranks that hold the same parameters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,45 +15,12 @@ from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import create_group, get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
-from numparam.errors import ArgumentValueError
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.optim.gradients import check_gradient
+from numparam.optim.memory import Array, check_count, gradient_array, is_on_host, keep_rows, writable
+from numparam.optim.optimizer import Optimizer
 from numparam.parallel.gradients import DistributedGradReducer
-from numparam.parallel.storage import Array, check_count, gradient_array, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
-from numparam.parameter.tuple import check_members
-
-Update = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class Momentum:
-    """Update values by stochastic gradient descent with momentum: ``v = momentum * v + g``, ``w = w - rate * v``.
-
-    An update is any callable with ``states``, the names of the arrays that it keeps for a parameter, which begin with
-    zeros. It is called with values, gradients and those arrays, all flat and of one size, and writes in place. What it
-    writes may depend on what stands at the same place alone. A callable without ``states`` keeps nothing.
-
-    Parameters
-    ----------
-    learning_rate : float
-    momentum : float
-
-    Examples
-    --------
-    >>> value, moments = np.ones(2, np.float32), np.zeros(2, np.float32)
-    >>> Momentum(0.5, 0.9)(value, np.ones(2, np.float32), moments)
-    >>> value
-    array([0.5, 0.5], dtype=float32)
-    """
-
-    learning_rate: float
-    momentum: float = 0.9
-    states = ("moments",)
-
-    def __call__(self, value: Array, gradient: Array, moments: Array) -> None:
-        """Write the new values and moments in place."""
-        moments *= moments.dtype.type(self.momentum)
-        moments += gradient
-        value -= value.dtype.type(self.learning_rate) * moments
 
 
 class Shard:
@@ -103,74 +69,78 @@ class Shard:
 
 
 class ParallelOptimizer:
-    """Update parameters that all ranks of a group hold, each rank a part of them.
+    """Run an optimizer on parameters that all ranks of a group hold, each rank on a part of them.
 
-    With ``enable_parallel_optimizer`` in the parallel context, a parameter is cut along axis 0, if its
+    With ``enable_parallel_optimizer`` in the parallel context, a parameter is sharded along axis 0, if its
     ``parallel_optimizer`` is True, it has at least ``parallel_optimizer_threshold`` KB, and its axis 0 divides. The
     ranks reduce its gradient so that each gets its rows, each updates its rows and has states for these alone, and then
     the rows of all are gathered. All other parameters are updated by every rank, with gradients that
-    `DistributedGradReducer` reduces; those with ``layerwise_parallel`` with the rank's own gradients. The values are
-    bit for bit those of an update that is not shared out.
+    `DistributedGradReducer` reduces; parameters with ``layerwise_parallel`` with the rank's own gradients. The values
+    have the bits of an update that is not sharded.
 
-    Parameters with ``parallel_optimizer_comm_recompute`` are not gathered after a step: between steps a rank holds its
-    rows of them and no more, from the start, and a lazy one never makes the others. `gathered` has the whole of
-    them for a time.
+    Parameters with ``parallel_optimizer_comm_recompute`` are not gathered after a step: between steps a rank holds only
+    its rows of them, from the start, and a lazy one never materialises the others. `gathered` brings them together for
+    a time.
 
-    ``optimizer_weight_shard_size`` of the context is the number of ranks that share a parameter out, if it divides the
-    size of the group; neighbours then form such a group, and gradients are reduced over all ranks first.
+    ``optimizer_weight_shard_size`` of the context is the number of ranks that share a parameter, if it divides the size
+    of the group; neighbours then form such a group, and gradients are reduced over all ranks first.
 
     Parameters
     ----------
-    parameters : Cell or iterable of Parameter
-        On the CPU.
-    update : callable
-        See `Momentum`.
+    optimizer : Optimizer
+        Of `numparam.optim`, with parameters on the CPU.
     mean : bool, optional
-        Whether gradients are divided by the number of ranks; ``gradients_mean`` of the context if not given.
+        Whether gradients are divided by the number of ranks; ``gradients_mean`` of the context by default.
     group : str
         Ranks that hold the same parameters.
 
     Attributes
     ----------
     states : tuple of Parameter
-        What the update keeps: ``moments.w`` for the ``moments`` of ``w``. Those of a parameter that is cut are slices,
-        whose `Parameter.region` says where they belong.
+        What must be saved to continue. The states of a sharded parameter are slices, whose `Parameter.region` tells
+        where they belong.
 
     Raises
     ------
     TypeError
-        If `parameters` holds something else.
+        If `optimizer` is something else.
     ValueError
-        If two have the same name, one is not on the CPU, or this rank knows no such group.
+        If a parameter is not on the CPU, or this rank is not in such a group.
 
     Examples
     --------
+    >>> from numparam.optim import Momentum
     >>> weight = Parameter([1.0, 2.0], name="w")
-    >>> optimizer = ParallelOptimizer([weight], Momentum(0.5))
+    >>> optimizer = ParallelOptimizer(Momentum([weight], 0.5, 0.9))
     >>> optimizer([np.ones(2, np.float32)])
     >>> weight.asnumpy(), optimizer.states[0].name
     (array([0.5, 1.5], dtype=float32), 'moments.w')
     """
 
-    def __init__(
-        self, parameters: Any, update: Update, *, mean: bool | None = None, group: str = WORLD_COMM_GROUP
-    ) -> None:
-        self.parameters, self.update = parameters_of(parameters), update
-        check_members(self.parameters, "a ParallelOptimizer")
-        if away := [parameter for parameter in self.parameters if parameter.device != "cpu"]:
-            raise ArgumentValueError(f"Parameter {away[0].name!r} is on {away[0].device}; updates run on the CPU")
+    def __init__(self, optimizer: Optimizer, *, mean: bool | None = None, group: str = WORLD_COMM_GROUP) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentTypeError(f"expected an optimizer of numparam.optim, found {type(optimizer).__name__}")
+        self.optimizer, self.parameters = optimizer, optimizer.parameters
+        if away := [parameter for parameter in self.parameters if not is_on_host(parameter)]:
+            where = f"Parameter {away[0].name!r} is on {away[0].device}"
+            raise ArgumentValueError(f"{where}; ParallelOptimizer needs the CPU")
         self.group = get_group(group)
         self.shard_group = _shard_group(self.group)
         self.shards = {
             place: Shard(parameter, self._rows(parameter))
             for place, parameter in enumerate(self.parameters)
-            if self._is_cut(parameter)
+            if self._is_sharded(parameter)
         }
+        for place, shard in self.shards.items():
+            optimizer.shard(place, shard.rows)
         self._rest = [place for place in range(len(self.parameters)) if place not in self.shards]
         self._reduce_rest = DistributedGradReducer([self.parameters[place] for place in self._rest], mean, group=group)
-        self._states = [self._new_states(place) for place in range(len(self.parameters))]
-        self.states = tuple(state for states in self._states for state in states)
         self.release()
+
+    @property
+    def states(self) -> tuple[Parameter, ...]:
+        """Return what must be saved to continue."""
+        return self.optimizer.states
 
     def __call__(self, gradients: Sequence[Any]) -> None:
         """Update the parameters by one step.
@@ -178,38 +148,44 @@ class ParallelOptimizer:
         Parameters
         ----------
         gradients : sequence of Tensor or numpy.ndarray
-            One for each parameter, writable, of the shape of its whole. They hold nothing of use afterwards.
+            One for each parameter, writable, of its full shape. Their values are undefined afterwards.
 
         Raises
         ------
         TypeError
-            If one is neither a tensor nor an array.
+            If one is neither a tensor nor an array, or its dtype does not suit the parameter.
         ValueError
             If their number or a shape is another, or one is read-only.
         RuntimeError
-            If another rank does not come, or comes to something else.
+            If another rank is late, or calls another operation.
         """
         check_count(self.parameters, gradients)
         self.release()
-        self._reduce_rest([gradients[place] for place in self._rest])
-        for place in self._rest:
-            parameter = self.parameters[place]
-            gradient = gradient_array(parameter, gradients[place], parameter.shape)
-            self._apply(place, writable(parameter), gradient.reshape(-1))
+        taken: list[Any] = []
+        for place, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
+            shape = self.shards[place].shape if place in self.shards else parameter.shape
+            taken.append(gradient_array(parameter, gradient, shape))
+            check_gradient(parameter, taken[-1])
+        self._reduce_rest([taken[place] for place in self._rest])
+        rows = [np.asarray(array, order="C").reshape(-1) for array in taken]
         for place, shard in self.shards.items():
-            gradient = gradient_array(shard.parameter, gradients[place], shard.shape)
-            self._apply(place, shard.own(), self._reduced(shard, np.asarray(gradient, order="C").reshape(-1)))
+            rows[place] = self._reduced(shard, rows[place])
+        values = [
+            self.shards[place].own() if place in self.shards else writable(parameter)
+            for place, parameter in enumerate(self.parameters)
+        ]
+        self.optimizer.apply(values, rows, self._gather_sums)
         for shard in self.shards.values():
             if not shard.is_dropped:
                 shard.gather(self.shard_group)
 
     def gather(self) -> None:
-        """Bring together the parameters of which this rank holds its rows alone; see `gathered`.
+        """Bring together the parameters of which this rank holds only its rows; see `gathered`.
 
         Raises
         ------
         RuntimeError
-            If another rank does not come, or comes to something else.
+            If another rank is late, or calls another operation.
         """
         for shard in self.shards.values():
             if shard.is_dropped:
@@ -223,11 +199,12 @@ class ParallelOptimizer:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Have the whole of all parameters inside a ``with`` block, where a model computes.
+        """Hold all parameters in full inside a ``with`` block, where a model computes.
 
         Examples
         --------
-        >>> optimizer = ParallelOptimizer([Parameter([1.0], name="w")], Momentum(0.5))
+        >>> from numparam.optim import Momentum
+        >>> optimizer = ParallelOptimizer(Momentum([Parameter([1.0], name="w")], 0.5, 0.9))
         >>> with optimizer.gathered():
         ...     optimizer.parameters[0].shape
         (1,)
@@ -238,7 +215,7 @@ class ParallelOptimizer:
         finally:
             self.release()
 
-    def _is_cut(self, parameter: Parameter) -> bool:
+    def _is_sharded(self, parameter: Parameter) -> bool:
         threshold = get_auto_parallel_context("parallel_optimizer_config")["parallel_optimizer_threshold"] << 10
         return bool(
             get_auto_parallel_context("enable_parallel_optimizer")
@@ -254,21 +231,18 @@ class ParallelOptimizer:
         step = parameter.shape[0] // self.shard_group.size
         return slice(self.shard_group.rank * step, (self.shard_group.rank + 1) * step)
 
-    def _new_states(self, place: int) -> list[Parameter]:
-        parameter, shard = self.parameters[place], self.shards.get(place)
-        made = []
-        for name in getattr(self.update, "states", ()):
-            state = parameter.clone("zeros")
-            state.name = f"{name}.{parameter.name}"
-            state.requires_grad = False
-            if shard is not None:
-                keep_rows(state, shard.rows)
-            made.append(state)
-        return made
-
-    def _apply(self, place: int, value: Any, gradient: Array) -> None:
-        with np.errstate(all="ignore"):
-            self.update(value, gradient, *(writable(state) for state in self._states[place]))
+    def _gather_sums(self, place: int, sums: Array, of_all: bool) -> Array:
+        """Return the sums of all rows of a parameter; of parameters that ranks have for themselves only for a total."""
+        parameter, group = self.parameters[place], self.shard_group
+        if place not in self.shards:
+            if not (of_all and parameter.layerwise_parallel):
+                return sums
+            sums, group = np.array([sums.sum()]), self.group
+        operation = f"sums of {parameter.name!r:.120}"
+        arrive(group, operation)
+        out = np.empty(sums.size * group.size)
+        collectives.all_gather(group, operation, sums, out)
+        return out
 
     def _reduced(self, shard: Shard, gradient: Array) -> Array:
         """Return the own rows of a gradient, reduced over all ranks."""

@@ -17,8 +17,8 @@ from numparam.communication.exchange import world
 from numparam.communication.management import create_group
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentValueError
+from numparam.optim.memory import check_count, parameters_of
 from numparam.parallel.gradients import DistributedGradReducer
-from numparam.parallel.storage import check_count, parameters_of
 from numparam.parameter import Parameter
 
 

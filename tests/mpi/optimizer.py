@@ -10,7 +10,8 @@ from numparam import Parameter
 from numparam.communication import collectives, comm_func, get_group_size, get_rank, init
 from numparam.indexing.region import Region
 from numparam.initializer import initializer
-from numparam.parallel import DistributedGradReducer, Momentum, ParallelOptimizer, check_agreement
+from numparam.optim import SGD, Adagrad, AdamW, Lamb, Momentum, Optimizer
+from numparam.parallel import DistributedGradReducer, ParallelOptimizer, check_agreement
 
 STEPS = 3
 SHAPES = {
@@ -24,16 +25,13 @@ SHAPES = {
 }
 
 
-class Adam:
-    """Update by Adam, with the number of steps as a state."""
-
-    states = ("first", "second", "steps")
-
-    def __call__(self, value, gradient, first, second, steps) -> None:  # type: ignore[no-untyped-def]
-        steps += 1
-        first += (gradient - first) * value.dtype.type(0.1)
-        second += (gradient * gradient - second) * value.dtype.type(0.001)
-        value -= value.dtype.type(0.01) * first / (np.sqrt(second) + value.dtype.type(1e-3)) / steps
+MAKERS: list[Callable[..., Optimizer]] = [
+    lambda weights: Momentum(weights, 0.1, 0.9),
+    lambda weights: SGD(weights, 0.1, rounding="stochastic", seed=5),
+    lambda weights: AdamW(weights, 0.1, rounding="master"),
+    lambda weights: Lamb(weights, 0.1, weight_decay=0.1),
+    lambda weights: Adagrad([weight for weight in weights if weight.name != "own"], clip_norm=0.1),
+]
 
 
 def parameters(dtype: str = "float32") -> list[Parameter]:
@@ -55,16 +53,13 @@ def gradients(step: int, rank: int, like: list[Parameter]) -> list[np.ndarray]:
     ]
 
 
-def unshared(update: Callable[..., None], dtype: str) -> list[Parameter]:
-    """Update whole parameters, in the plain way."""
-    plain = parameters(dtype)
-    states = [[np.zeros_like(each.asnumpy()).reshape(-1) for _ in getattr(update, "states", ())] for each in plain]
-    reduce = DistributedGradReducer(plain, mean=True)
+def unshared(make: Callable[..., Optimizer], dtype: str) -> list[Parameter]:
+    """Update full parameters, in the plain way."""
+    optimizer = make(parameters(dtype))
+    reduce = DistributedGradReducer(optimizer.parameters, mean=True)
     for step in range(STEPS):
-        reduced = reduce(gradients(step, get_rank(), plain))
-        for parameter, gradient, state in zip(plain, reduced, states, strict=True):
-            update(parameter.asnumpy().reshape(-1), gradient.reshape(-1), *state)
-    return plain
+        optimizer(reduce(gradients(step, get_rank(), optimizer.parameters)))
+    return optimizer.parameters
 
 
 def bits(parameter: Parameter) -> bytes:
@@ -74,17 +69,17 @@ def bits(parameter: Parameter) -> bytes:
 def equals_an_update_that_is_not_shared_out() -> None:
     for shard_size in (-1, 2, 5):
         for dtype in ("float32", "float16"):
-            for update in (Momentum(0.1, 0.9), Adam(), lambda value, gradient: np.subtract(value, gradient, out=value)):
+            for place, make in enumerate(MAKERS):
                 share(shard_size)
-                shared = parameters(dtype)
-                optimizer = ParallelOptimizer(shared, update, mean=True)
+                optimizer = ParallelOptimizer(make(parameters(dtype)), mean=True)
+                shared = optimizer.parameters
                 for step in range(STEPS):
                     with optimizer.gathered():
                         assert all(each.shape == SHAPES[each.name] for each in shared)
                     optimizer(gradients(step, get_rank(), shared))
                 optimizer.gather()
-                for mine, plain in zip(shared, unshared(update, dtype), strict=True):
-                    assert bits(mine) == bits(plain), (shard_size, dtype, mine.name)
+                for mine, plain in zip(shared, unshared(make, dtype), strict=True):
+                    assert bits(mine) == bits(plain), (shard_size, dtype, place, mine.name)
                 check_agreement(shared)
 
 
@@ -100,21 +95,22 @@ def share(shard_size: int = -1, threshold: int = 0) -> None:
 
 def cuts_what_it_may() -> None:
     everything = parameters()
-    assert not ParallelOptimizer(everything, Momentum(0.1)).shards
+    assert not ParallelOptimizer(Momentum(everything, 0.1, 0.9)).shards
     share()
-    names = [shard.parameter.name for shard in ParallelOptimizer(parameters(), Momentum(0.1)).shards.values()]
+    names = [shard.parameter.name for shard in ParallelOptimizer(Momentum(parameters(), 0.1, 0.9)).shards.values()]
     assert names == ["a", "small", "again"]
     share(threshold=1)
     large = Parameter(np.zeros((64, 4), np.float32), name="large")  # 1 KB
     less = Parameter(np.zeros((63 // get_group_size() * get_group_size(), 4), np.float32), name="less")
-    assert [shard.parameter for shard in ParallelOptimizer([large, less], Momentum(0.1)).shards.values()] == [large]
+    optimizer = ParallelOptimizer(Momentum([large, less], 0.1, 0.9))
+    assert [shard.parameter for shard in optimizer.shards.values()] == [large]
 
 
 def keeps_states_for_its_rows_alone() -> None:
     share()
-    optimizer = ParallelOptimizer(parameters(), Momentum(0.1))
+    optimizer = ParallelOptimizer(Momentum(parameters(), 0.1, 0.9))
     states = {state.name: state for state in optimizer.states}
-    assert list(states) == [f"moments.{name}" for name in SHAPES]
+    assert list(states) == [*(f"moments.{name}" for name in SHAPES), "global_step"]
     rows = 24 // get_group_size()
     first = get_rank() * rows
     assert states["moments.a"].shape == (rows, 5)
@@ -132,7 +128,7 @@ def drops_what_is_gathered_again() -> None:
     again, values = everything[-1], everything[-1].asnumpy().copy()
     rows = 48 // get_group_size()
     own = slice(get_rank() * rows, (get_rank() + 1) * rows)
-    optimizer = ParallelOptimizer(everything, Momentum(0.1))
+    optimizer = ParallelOptimizer(Momentum(everything, 0.1, 0.9))
     assert again.shape == (rows, 2)
     assert again.sliced
     assert again.region.slices() == Region.full((48, 2))[own].slices()
@@ -153,7 +149,7 @@ def makes_only_its_rows() -> None:
     ranks = get_group_size()
     huge = Parameter(initializer("ones", (ranks, 2**50)), name="huge")  # far more than there is
     huge.parallel_optimizer_comm_recompute = True
-    ParallelOptimizer([huge], Momentum(0.1))
+    ParallelOptimizer(Momentum([huge], 0.1, 0.9))
     assert huge.has_init
     assert huge.shape == (1, 2**50)
 
@@ -161,9 +157,9 @@ def makes_only_its_rows() -> None:
 def leaves_16_bit_sums_to_float32() -> None:
     share()
     weight = Parameter(np.zeros((get_group_size(), 4), np.float16), name="w")
-    optimizer = ParallelOptimizer([weight], np.copyto, mean=True)
-    optimizer([np.full((get_group_size(), 4), 60000, np.float16)])  # the sum is no float16, the mean is
-    assert (weight.asnumpy() == np.float16(60000)).all()
+    optimizer = ParallelOptimizer(SGD([weight], 1.0), mean=True)
+    optimizer([np.full((get_group_size(), 4), 60000, np.float16)])  # the sum is not a float16, the mean is
+    assert (weight.asnumpy() == np.float16(-60000)).all()
 
 
 if __name__ == "__main__":

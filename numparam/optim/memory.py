@@ -1,4 +1,4 @@
-"""The memory that holds tensors, as flat arrays that ranks send from and receive into."""
+"""The memory of parameters and gradients, as arrays that are read and written in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def parameters_of(cell_or_parameters: Any) -> list[Parameter]:
-    """Return the parameters of a cell, or those that are given, each once.
+    """Return the parameters of a cell, or of an iterable, each once.
 
     Raises
     ------
@@ -29,23 +29,28 @@ def parameters_of(cell_or_parameters: Any) -> list[Parameter]:
     if isinstance(cell_or_parameters, Cell):
         return list(cell_or_parameters.get_parameters())
     if isinstance(cell_or_parameters, Tensor) or not isinstance(cell_or_parameters, Iterable):
-        raise ArgumentTypeError(f"a Cell or parameters are needed, found {type(cell_or_parameters).__name__}")
+        raise ArgumentTypeError(f"expected a Cell or parameters, found {type(cell_or_parameters).__name__}")
     found = list({id(parameter): parameter for parameter in cell_or_parameters}.values())
     for place, parameter in enumerate(found):
         if not isinstance(parameter, Parameter):
-            raise ArgumentTypeError(f"a Cell or parameters are needed, found {type(parameter).__name__} at {place}")
+            raise ArgumentTypeError(f"expected a Cell or parameters, found {type(parameter).__name__} at {place}")
     return found
 
 
 def is_shared(parameter: Parameter) -> bool:
-    """Say whether all ranks should hold the same values: the whole parameter, which no rank has for itself."""
+    """Return whether all ranks should hold the same values: a full parameter that is not a rank's own."""
     return not (parameter.layerwise_parallel or parameter.sliced or not parameter.region.whole)
 
 
-def writable(parameter: Parameter) -> Array | DeviceArray:
-    """Return the memory of a parameter, flat; the values of a lazy one are made first.
+def is_on_host(tensor: Tensor) -> bool:
+    """Return whether the values of a tensor are, or will be, in the memory of the host."""
+    return tensor.device == "cpu"
 
-    Values that cannot be written to, or do not lie in order, are copied and the parameter keeps the copy.
+
+def writable(parameter: Parameter) -> Array | DeviceArray:
+    """Return the memory of a parameter, flat; a lazy one is materialised first.
+
+    Values that are read-only or not C-contiguous are copied, and the parameter keeps the copy.
     """
     memory: Array | DeviceArray = parameter._settle().array
     if isinstance(memory, np.ndarray) and not (memory.flags.c_contiguous and memory.flags.writeable):
@@ -64,7 +69,7 @@ def as_bytes(memory: Array | DeviceArray) -> Array | DeviceArray:
 
 
 def keep_rows(parameter: Parameter, rows: slice) -> None:
-    """Let a parameter hold some rows of what it holds; a lazy one stays lazy."""
+    """Shrink a parameter to some of its rows; a lazy one stays lazy."""
     region = parameter.region[rows]
     parameter._values = parameter._values.read(rows)
     parameter._region = region
@@ -72,7 +77,7 @@ def keep_rows(parameter: Parameter, rows: slice) -> None:
 
 
 def check_count(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> None:
-    """Raise unless there is a gradient for each parameter.
+    """Check that there is a gradient for each parameter.
 
     Raises
     ------
@@ -80,16 +85,18 @@ def check_count(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> No
         If there is not.
     """
     if len(gradients) != len(parameters):
-        raise ArgumentValueError(f"{len(parameters)} parameters have as many gradients, found {len(gradients)}")
+        raise ArgumentValueError(
+            f"expected a gradient for each of {len(parameters)} parameters, found {len(gradients)}"
+        )
 
 
 def gradient_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Array:
-    """Return the array of a gradient on the host, which is written to.
+    """Return the array of a gradient on the host, which is reduced in place.
 
     Raises
     ------
     ArgumentTypeError
-        If it is no tensor and no array.
+        If it is neither a tensor nor an array.
     ArgumentValueError
         If it is of another shape, or read-only.
     """

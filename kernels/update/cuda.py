@@ -1,0 +1,160 @@
+"""Optimizer steps by CUDA threads: the rules of the CPU, an element a thread at a time, the same bits.
+
+A row of a sum is one thread's, which keeps the order of its additions.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import types
+
+from numparam.kernels import launch as _launch
+from numparam.kernels.array import DeviceArray
+from numparam.kernels.formula.formats import FORMATS, unchanged
+from numparam.kernels.machine.compile import CudaKernel, formula
+from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, thread, threads
+from numparam.kernels.machine.lanes import float16_bits, widened
+from numparam.kernels.update.rules import RULES
+from numparam.kernels.update.step import Access, make_step, make_term, per_item, state_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Dtype = np.dtype[Any]
+
+_ROW, _SUM = np.uint64(0), np.float64(0)
+
+
+def _access(dtype: Dtype) -> Access:
+    if dtype == np.uint32:
+        item: Any = np.uint32(0)
+        widen, shorten = unchanged, unchanged
+    else:
+        form = FORMATS[dtype]
+        item = np.uint16(0) if form.element == "u32" else dtype.type(0)
+        widen, shorten = form.widen, float16_bits if dtype == np.float16 else form.shorten
+    return Access(
+        formula(lambda address: widen(load_item(address, item))),
+        formula(lambda address, kept: store_item(address, kept, item)),
+        shorten,
+    )
+
+
+def _numbers(rule: str, value: Dtype) -> Any:
+    kind = types.float64 if value == np.float64 else types.float32
+    return types.UniTuple(kind, len(RULES[rule].numbers) + 1)
+
+
+@cache
+def make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> CudaKernel:
+    """Make the kernel for rows of elements: those that follow each other, or those whose numbers are given."""
+    step, count = make_step(rule, value, gradient, mode, _access), RULES[rule].states
+    size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
+    shifted = per_item(formula(lambda address: address), count)
+
+    def update(
+        value: Any, gradient: Any, states: Any, extra: Any, chosen: Any, rows: Any, length: Any, numbers: Any
+    ) -> None:
+        row = thread(1)
+        while holds(row < rows):
+            place = widened(row)
+            if holds(lane(chosen) != 0):
+                place = load_item(lane(chosen) + widened(row) * 8, _ROW)
+            place = place * widened(lane(length))
+            here = lane(value) + place * size
+            given = lane(gradient) + widened(row) * widened(lane(length)) * gradient_size
+            kept = shifted(states, place * state_size)
+            column = thread(0)
+            while holds(column < length):
+                step(here, given, kept, lane(extra), widened(column), numbers)
+                column = column + threads(0)
+            row = row + threads(1)
+
+    word, short = types.uint64, types.uint32
+    signature = word, word, types.UniTuple(word, count), word, word, short, short, _numbers(rule, value)
+    return CudaKernel(f"update_{rule}_{value}_{gradient}_{mode}", update, signature)
+
+
+@cache
+def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
+    """Make the kernel that sums the squares of each row, in the order of the CPU."""
+    term = make_term(dtypes, _access)
+
+    @formula
+    def square(arrays: Any, at: Any, numbers: Any) -> Any:
+        x = term(arrays, at, numbers)
+        return x * x
+
+    def row_sums(out: Any, arrays: Any, rows: Any, length: Any, numbers: Any) -> None:
+        row = thread(0)
+        while holds(row < rows):
+            at = widened(row) * widened(lane(length))
+            end = at + widened(lane(length))
+            zero = lane(_SUM)
+            a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+            while holds(at + 8 <= end):
+                a = a + square(arrays, at, numbers)
+                b = b + square(arrays, at + 1, numbers)
+                c = c + square(arrays, at + 2, numbers)
+                d = d + square(arrays, at + 3, numbers)
+                e = e + square(arrays, at + 4, numbers)
+                f = f + square(arrays, at + 5, numbers)
+                g = g + square(arrays, at + 6, numbers)
+                h = h + square(arrays, at + 7, numbers)
+                at = at + 8
+            total = ((a + e) + (c + g)) + ((b + f) + (d + h))
+            while holds(at < end):
+                total = total + square(arrays, at, numbers)
+                at = at + 1
+            store_item(lane(out) + widened(row) * 8, total, _SUM)
+            row = row + threads(0)
+
+    word, short = types.uint64, types.uint32
+    numbers = _numbers("lamb", dtypes[0]) if len(dtypes) > 1 else types.UniTuple(types.float32, 0)
+    name = f"row_sums_{'_'.join(map(str, dtypes))}"
+    return CudaKernel(name, row_sums, (word, types.UniTuple(word, len(dtypes)), short, short, numbers))
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def update(
+    rule: str, value: Any, gradient: Any, states: Sequence[Any], numbers: tuple[Any, ...], mode: str, extra: Any
+) -> None:
+    """Update all elements; see the entries of `update`."""
+    arrays = [value, gradient, *states, *([] if extra is None else [extra])]
+    flat = [array.reshape((array.size,)) for array in arrays]
+    for start in range(0, value.size, LAUNCH_LIMIT):
+        part = [array[start : start + LAUNCH_LIMIT] for array in flat]
+        given = part.pop() if extra is not None else None
+        _launch_update(rule, part, numbers, mode, given, 0, 1, part[0].size)
+
+
+def update_rows(
+    rule: str, value: Any, rows: Any, gradient: Any, states: Sequence[Any], numbers: tuple[Any, ...]
+) -> None:
+    """Update some rows along axis 0."""
+    length = gradient.size // rows.size
+    _launch_update(rule, [value, gradient, *states], numbers, "nearest", None, rows.address, rows.size, length)
+
+
+def _launch_update(
+    rule: str, arrays: list[Any], numbers: tuple[Any, ...], mode: str, extra: Any, chosen: int, rows: int, length: int
+) -> None:
+    value, gradient, *states = arrays
+    kernel = make_update(rule, value.dtype, gradient.dtype, mode)
+    extra_address = 0 if extra is None else extra.address
+    words = value.address, gradient.address, *(state.address for state in states), extra_address, chosen, rows, length
+    _launch.launch(value.device, kernel, length, rows, (*words, *numbers))
+
+
+def row_sums(arrays: Sequence[Any], rows: int, numbers: tuple[Any, ...]) -> np.ndarray[Any, Dtype]:
+    """Return the sums of squares of rows on the host."""
+    out = DeviceArray.empty((rows,), np.dtype(np.float64), arrays[0].device)
+    words = out.address, *(array.address for array in arrays), rows, arrays[0].size // rows
+    kernel = make_row_sums(tuple(array.dtype for array in arrays))
+    _launch.launch(out.device, kernel, rows, 1, (*words, *numbers))
+    return out.to_host()

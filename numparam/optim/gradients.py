@@ -1,0 +1,101 @@
+"""Gradients as a user has them: NumPy arrays, tensors, arrays of torch and JAX, or rows of a large table."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
+from numparam.optim.memory import is_on_host
+from numparam.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numparam.kernels.array import DeviceArray
+    from numparam.parameter import Parameter
+
+    Memory = np.ndarray[Any, np.dtype[Any]] | DeviceArray
+
+_SHORT = tuple(np.dtype(kind) for kind in (np.float32, np.float16, ml_dtypes.bfloat16))
+_FLOAT64 = np.dtype(np.float64)
+
+
+class SparseRows(NamedTuple):
+    """Hold the gradient of some rows of a parameter; the gradient of all others is zero.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Of integers, shape (n,). Gradients of a repeated row are summed in their order.
+    values : numpy.ndarray
+        Of shape (n, ...), the rest of the shape as the parameter's.
+
+    Examples
+    --------
+    >>> SparseRows(np.array([2, 0]), np.ones((2, 3), np.float32)).summed().rows
+    array([0, 2])
+    """
+
+    rows: Any
+    values: Any
+
+    def summed(self) -> SparseRows:
+        """Return the same gradient with distinct rows in ascending order."""
+        rows, places = np.unique(self.rows, return_inverse=True)
+        values = np.asarray(self.values)
+        if rows.size == len(self.rows) and (rows == self.rows).all():
+            return SparseRows(rows.astype(np.int64), np.ascontiguousarray(values))
+        wide = np.zeros((rows.size, *values.shape[1:]), np.float64 if values.dtype == np.float64 else np.float32)
+        np.add.at(wide, places, values.astype(wide.dtype))
+        return SparseRows(rows.astype(np.int64), wide)
+
+
+def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Memory:
+    """Return the memory of a gradient, without a copy where it is C-contiguous.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is not an array.
+    ShapeError
+        If it has another shape.
+    """
+    where = f"Parameter {parameter.name!r}"
+    if isinstance(gradient, Tensor):
+        tensor = gradient
+    elif isinstance(gradient, np.ndarray):
+        tensor = Tensor.from_numpy(gradient)
+    elif str(getattr(gradient, "dtype", "")) == "torch.bfloat16" and not gradient.is_cuda:  # not in NumPy
+        words = gradient.detach().view(sys.modules["torch"].int16)
+        tensor = Tensor.from_numpy(np.from_dlpack(words).view(ml_dtypes.bfloat16))
+    elif hasattr(gradient, "__dlpack__"):
+        tensor = Tensor.from_dlpack(gradient.detach() if hasattr(gradient, "detach") else gradient)
+    else:
+        raise ArgumentTypeError(f"{where}: expected a Tensor or an array as gradient, found {type(gradient).__name__}")
+    if tensor.shape != shape:
+        raise ShapeError(f"{where}: expected a gradient of shape {shape}, found {tensor.shape}")
+    memory: Memory = tensor._settle().array
+    return np.asarray(memory, order="C") if isinstance(memory, np.ndarray) else memory
+
+
+def check_gradient(parameter: Parameter, gradient: Memory) -> None:
+    """Check that a parameter can be updated by a gradient.
+
+    Raises
+    ------
+    DtypeError
+        If the dtypes do not suit each other.
+    ArgumentValueError
+        If they are on different devices.
+    """
+    where, found = f"Parameter {parameter.name!r}", gradient.dtype
+    allowed = (_FLOAT64,) if parameter.dtype == _FLOAT64 else _SHORT
+    if parameter.dtype not in (_FLOAT64, *_SHORT):
+        raise DtypeError(f"{where}: optimizers update floats of 16 bits or more, found {parameter.dtype}")
+    if found not in allowed:
+        names = ", ".join(map(str, allowed))
+        raise DtypeError(f"{where} of dtype {parameter.dtype} takes gradients of {names}, found {found}")
+    if isinstance(gradient, np.ndarray) != is_on_host(parameter):
+        raise ArgumentValueError(f"{where} is on {parameter.device}, but its gradient is not; move one of them")

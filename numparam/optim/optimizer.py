@@ -1,0 +1,345 @@
+"""What all optimizers share: groups, schedules, scales, states, and the order of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from numparam.checks import as_bool
+from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError, ShapeError
+from numparam.optim.gradients import SparseRows, as_array, check_gradient
+from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
+from numparam.parameter import Parameter
+from numparam.parameter.tuple import check_members
+from numparam.stream.seed import current_seed
+from numparam.stream.source import Source
+
+Options = dict[str, Any]
+Sums = Callable[[int, np.ndarray[Any, Any], bool], np.ndarray[Any, Any]]
+
+ROUNDINGS = ("nearest", "stochastic", "master")
+_TORCH = {"lr": ("learning_rate",), "betas": ("beta1", "beta2"), "amsgrad": ("use_amsgrad",)}
+
+
+class Optimizer:
+    """Update parameters in place from gradients.
+
+    Parameters
+    ----------
+    params : Cell, iterable of Parameter, or list of dict
+        A dict is a group: ``{"params": [...], "learning_rate": 0.1, "weight_decay": 0.0}``, with any of the options of
+        the optimizer in place of its defaults.
+    options : dict
+        The defaults, by name. A ``learning_rate`` is a number or a function from the number of steps done to one.
+    loss_scale : float
+        Gradients are divided by it.
+    clip_norm : float, optional
+        Gradients are scaled down so that their norm, over all parameters, is at most this.
+    check_finite : bool
+        Whether a gradient with NaN or infinity is an error, before anything is updated.
+    rounding : str
+        How parameters of 16 bits are kept: rounded to ``"nearest"`` even; ``"stochastic"``, up or down by the words of
+        the stream of (seed, name, step); or as copies of float32 ``"master"`` weights, which are states.
+    seed : int, optional
+        Of stochastic rounding; the global seed by default.
+
+    Attributes
+    ----------
+    parameters : list of Parameter
+    states : tuple of Parameter
+        What must be saved to continue: the states of each parameter, named as ``moment1.w``, and ``global_step``. They
+        are lazy until the first step.
+
+    Raises
+    ------
+    TypeError
+        If `params` holds something else, or an option is of another type.
+    ValueError
+        If two parameters have one name, or an option is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        options: Options,
+        *,
+        loss_scale: float = 1.0,
+        clip_norm: float | None = None,
+        check_finite: bool = False,
+        rounding: str = "nearest",
+        seed: int | None = None,
+    ) -> None:
+        self.loss_scale = positive("loss_scale", loss_scale)
+        self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self.check_finite = as_bool("check_finite", check_finite)
+        if rounding not in ROUNDINGS:
+            raise ArgumentValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, found {rounding!r}")
+        self.rounding, self._seed = rounding, seed
+        self.defaults = self._checked(options)
+        self.parameters: list[Parameter] = []
+        self._options: list[Options] = []
+        for group in _groups(params):
+            named = {key: value for key, value in group.items() if key != "params"}
+            chosen = self._checked({**self.defaults, **mindspore_names(named, self.defaults)})
+            members = parameters_of(group["params"])
+            self.parameters += members
+            self._options += [chosen] * len(members)
+        check_members(self.parameters, type(self).__name__)
+        if len({id(parameter) for parameter in self.parameters}) < len(self.parameters):
+            raise ArgumentValueError(f"{type(self).__name__}: a parameter is in two groups; leave it in one")
+        self._states = [self._new_states(place) for place in range(len(self.parameters))]
+        self._regions = [parameter.region for parameter in self.parameters]
+        self.global_step = Parameter(np.zeros((), np.int64), name="global_step", requires_grad=False)
+
+    @property
+    def states(self) -> tuple[Parameter, ...]:
+        """Return what must be saved to continue."""
+        return (*(state for states in self._states for state in states), self.global_step)
+
+    def __call__(self, gradients: Sequence[Any]) -> None:
+        """Update all parameters by one step, or none if a gradient does not suit its parameter.
+
+        Parameters
+        ----------
+        gradients : sequence
+            One for each of `parameters`, of its shape: a Tensor or any array with DLPack, of NumPy, torch or JAX, read
+            without a copy. float64 for parameters of float64, else float32, float16 or bfloat16.
+
+        Raises
+        ------
+        TypeError
+            If one is not an array, or its dtype does not suit the parameter.
+        ValueError
+            If their number or a shape does not match, a device differs, or `check_finite` finds NaN or infinity.
+        """
+        check_count(self.parameters, gradients)
+        pairs = zip(self.parameters, gradients, strict=True)
+        taken = [self._taken(parameter, gradient) for parameter, gradient in pairs]
+        for parameter, gradient in zip(self.parameters, taken, strict=True):
+            check_gradient(parameter, gradient.values if isinstance(gradient, SparseRows) else gradient)
+        self.apply([writable(parameter) for parameter in self.parameters], taken)
+
+    step = __call__
+
+    def load_states(self, values: Mapping[str, Any]) -> None:
+        """Take the states of an optimizer of the same kind, as `numparam.load_checkpoint` returns them.
+
+        Parameters
+        ----------
+        values : mapping of str to Tensor
+            By the names of `states`; others are ignored.
+
+        Raises
+        ------
+        ValueError
+            If a state is missing or of another shape; nothing is taken then.
+        """
+        for state in self.states:
+            if state.name not in values:
+                raise ArgumentValueError(
+                    f"{type(self).__name__}: no state {state.name!r}; the states of another optimizer do not suit it"
+                )
+            if values[state.name].shape != state.shape:
+                raise ShapeError(f"state {state.name!r}: expected {state.shape}, found {values[state.name].shape}")
+        for state in self.states:
+            state.set_data(values[state.name])
+
+    def apply(self, values: Sequence[Any], gradients: Sequence[Any], gather: Sums | None = None) -> None:
+        """Update memory that is checked: the rows that this rank updates, all of them by default.
+
+        Parameters
+        ----------
+        values, gradients : sequence of ndarray or DeviceArray
+            For each parameter, C-contiguous and of one size.
+        gather : callable, optional
+            From the place of a parameter, the sums of its rows here, and whether a total over all parameters is wanted,
+            to the sums of all its rows.
+        """
+        scale = 1.0 / self.loss_scale
+        if self.clip_norm is not None or self.check_finite:
+            norm = self._norm(gradients, gather) * scale
+            if self.clip_norm is not None:
+                scale *= min(1.0, self.clip_norm / (norm + 1e-6))
+        done = int(self.global_step.asnumpy())
+        now = [_at_step(options, done) for options in self._options]
+        for place, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
+            self._update(place, value, gradient, scale, now[place], done + 1, gather)
+        self.global_step.set_data(np.asarray(done + 1, np.int64))
+
+    def shard(self, place: int, rows: slice) -> None:
+        """Keep only some rows of the states of a parameter, the rows that `apply` is given from now on."""
+        self._regions[place] = self.parameters[place].region[rows]
+        for state in self._states[place]:
+            keep_rows(state, rows)
+
+    def numbers(self, options: Options, step: int) -> tuple[float, ...]:
+        """Return the numbers of the rule after the scale, from a parameter's options and the number of the step."""
+        raise NotImplementedError
+
+    def rule(self, options: Options) -> str:
+        """Return the name of the kernel of a step; see `numparam.kernels.update`."""
+        raise NotImplementedError
+
+    def kept(self, options: Options) -> dict[str, str | float]:
+        """Return the names of the states of a parameter, and what they begin with."""
+        raise NotImplementedError
+
+    def check(self, options: Options) -> None:
+        """Check the options that only this optimizer has."""
+
+    # ------------------------------------------------------------------ the parts of a step
+
+    def _taken(self, parameter: Parameter, gradient: Any) -> Any:
+        if isinstance(gradient, SparseRows):
+            raise ArgumentTypeError(
+                f"Parameter {parameter.name!r}: {type(self).__name__} takes dense gradients, found SparseRows; "
+                "LazyAdam takes them"
+            )
+        return as_array(parameter, gradient, parameter.shape)
+
+    def _update(
+        self,
+        place: int,
+        value: Any,
+        gradient: Any,
+        scale: float,
+        options: Options,
+        step: int,
+        gather: Sums | None,  # noqa: ARG002
+    ) -> None:
+        from numparam.kernels.update import update
+
+        states, mode, extra = self._memory(place, value, step)
+        numbers = (scale, *self.numbers(options, step))
+        flat = gradient.reshape((gradient.size,))
+        update(self.rule(options), value, flat, states, numbers, mode, extra)
+
+    def _memory(self, place: int, value: Any, step: int) -> tuple[list[Any], str, Any]:
+        """Return the memory of the states of a parameter, how it is rounded, and what that takes."""
+        parameter, states = self.parameters[place], [writable(state) for state in self._states[place]]
+        mode = self.rounding if parameter.dtype.itemsize < 4 else "nearest"
+        if mode == "master":
+            return states[:-1], mode, states[-1]
+        return states, mode, self._words(place, value, step) if mode == "stochastic" else None
+
+    def _words(self, place: int, value: Any, step: int) -> Any:
+        """Return the random words of the elements that this rank updates, in this step."""
+        from numparam.kernels.array import DeviceArray
+
+        region = self._regions[place]
+        words: Any = np.empty(region.shape, np.uint32)
+        if not isinstance(value, np.ndarray):
+            words = DeviceArray.empty(region.shape, words.dtype, value.device)
+        seed = current_seed() if self._seed is None else self._seed
+        Source(seed, self.parameters[place].name).bits(words, region, f"u{step:x}")
+        return words.reshape((value.size,))
+
+    def _norm(self, gradients: Sequence[Any], gather: Sums | None) -> float:
+        """Return the norm of all gradients; the same bits however they are sharded along axis 0."""
+        total = 0.0
+        for place, gradient in enumerate(gradients):
+            array = gradient.values if isinstance(gradient, SparseRows) else gradient
+            part = float(self.row_sums(place, [array], gather, of_all=True).sum())
+            if self.check_finite and not math.isfinite(part):
+                raise ArgumentValueError(
+                    f"Parameter {self.parameters[place].name!r}: the gradient holds NaN or infinity; nothing is updated"
+                )
+            total += part
+        return math.sqrt(total)
+
+    def row_sums(
+        self,
+        place: int,
+        arrays: Sequence[Any],
+        gather: Sums | None,
+        numbers: tuple[float, ...] = (),
+        of_all: bool = False,
+    ) -> np.ndarray[Any, Any]:
+        """Return the sums of squares of the rows of a parameter, on all ranks."""
+        from numparam.kernels.update import row_sums
+
+        parameter = self.parameters[place]
+        row = math.prod(parameter.shape[1:])
+        sums = row_sums(arrays, arrays[0].size // row if row else 0, numbers)
+        return sums if gather is None else gather(place, sums, of_all)
+
+    # ------------------------------------------------------------------ options and states
+
+    def _checked(self, options: Options) -> Options:
+        rate = options["learning_rate"]
+        if not callable(rate):
+            options = {**options, "learning_rate": not_negative("learning_rate", rate)}
+        for name in ("weight_decay", "eps"):
+            if name in options:
+                options[name] = not_negative(name, options[name])
+        for name in ("beta1", "beta2"):
+            if name in options and not 0.0 <= options[name] < 1.0:
+                raise ArgumentValueError(f"{name} must be at least 0 and below 1, found {options[name]!r}")
+        self.check(options)
+        return options
+
+    def _new_states(self, place: int) -> list[Parameter]:
+        parameter, made = self.parameters[place], []
+        wide = "float64" if parameter.dtype == np.float64 else "float32"
+        pairs = list(self.kept(self._options[place]).items())
+        if self.rounding == "master" and parameter.dtype.itemsize < 4:
+            pairs.append(("master", "same"))
+        for name, initial in pairs:
+            state = parameter.clone(initial).set_dtype(wide)
+            state.name = f"{name}.{parameter.name}"
+            state.requires_grad = False
+            made.append(state)
+        return made
+
+
+def _groups(params: Any) -> list[Mapping[str, Any]]:
+    if isinstance(params, Iterable) and not isinstance(params, Parameter):
+        listed = list(params)
+        if listed and isinstance(listed[0], Mapping):
+            for place, group in enumerate(listed):
+                if not isinstance(group, Mapping) or "params" not in group:
+                    raise ArgumentTypeError(f"group {place} must be a dict with 'params', found {group!r:.80}")
+            return listed
+        params = listed
+    return [{"params": params}]
+
+
+def _at_step(options: Options, done: int) -> Options:
+    rate = options["learning_rate"]
+    return {**options, "learning_rate": not_negative("learning_rate", rate(done))} if callable(rate) else options
+
+
+def mindspore_names(options: Options, known: Iterable[str]) -> Options:
+    """Return options with torch's spellings replaced.
+
+    Raises
+    ------
+    OptionError
+        If one is unknown.
+    """
+    found: Options = {}
+    for name, value in options.items():
+        names = _TORCH.get(name, (name,))
+        found.update(zip(names, value if len(names) > 1 else (value,), strict=True))
+    if unknown := sorted(set(found) - set(known)):
+        raise OptionError(f"unknown option {unknown[0]!r}; choose from {', '.join(known)}")
+    return found
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Return a finite number, at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ArgumentTypeError(f"{name} must be a number, found {value!r:.80}")
+    if not 0.0 <= value < math.inf:
+        raise ArgumentValueError(f"{name} must be at least 0 and finite, found {value!r}")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number above 0."""
+    if not_negative(name, value) == 0.0:
+        raise ArgumentValueError(f"{name} must be above 0, found {value!r}")
+    return float(value)

@@ -1,0 +1,422 @@
+"""The optimizers, with MindSpore's class and argument names; torch's ``lr`` and ``betas`` are accepted too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from numparam.checks import as_bool
+from numparam.errors import ArgumentValueError, ShapeError
+from numparam.optim.gradients import SparseRows, as_array
+from numparam.optim.memory import is_on_host
+from numparam.optim.optimizer import Optimizer, Options, Sums, mindspore_names, not_negative
+from numparam.parameter import Parameter
+
+Rate = float | Callable[[int], float]
+
+_COMMON = ("loss_scale", "clip_norm", "check_finite", "rounding", "seed")
+
+
+class _Named(Optimizer):
+    """Tell options, in either spelling, from what every optimizer takes."""
+
+    def __init__(self, params: Any, options: Options, others: Options) -> None:
+        common = {name: others.pop(name) for name in _COMMON if name in others}
+        super().__init__(params, {**options, **mindspore_names(others, options)}, **common)
+
+
+class SGD(_Named):
+    """Stochastic gradient descent: ``v = momentum * v + (1 - dampening) * g``, ``w = w - rate * v``.
+
+    Parameters
+    ----------
+    params : Cell, iterable of Parameter, or list of dict
+    learning_rate : float or callable
+    momentum, dampening, weight_decay : float
+        The gradient is ``g + weight_decay * w``. The first step is not dampened.
+    nesterov : bool
+        Whether the step is ``g + momentum * v``.
+    **others
+        See `Optimizer`.
+
+    Examples
+    --------
+    >>> weight = Parameter([1.0, 2.0], name="w")
+    >>> SGD([weight], learning_rate=0.5)([np.ones(2, np.float32)])
+    >>> weight.asnumpy()
+    array([0.5, 1.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Rate = 0.1,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        **others: Any,
+    ) -> None:
+        options = {"learning_rate": learning_rate, "momentum": momentum, "dampening": dampening}
+        super().__init__(params, {**options, "weight_decay": weight_decay, "nesterov": nesterov}, others)
+
+    def check(self, options: Options) -> None:
+        """Check momentum and dampening."""
+        options["momentum"] = not_negative("momentum", options["momentum"])
+        options["dampening"] = not_negative("dampening", options["dampening"])
+        if as_bool("nesterov", options["nesterov"]) and (not options["momentum"] or options["dampening"]):
+            raise ArgumentValueError("nesterov needs a momentum and no dampening")
+
+    def rule(self, options: Options) -> str:
+        """Return the name of the kernel."""
+        return "nesterov" if options["nesterov"] else "momentum" if options["momentum"] else "sgd"
+
+    def kept(self, options: Options) -> dict[str, str | float]:
+        """Return the states."""
+        return {"moments": "zeros"} if options["momentum"] else {}
+
+    def numbers(self, options: Options, step: int) -> tuple[float, ...]:
+        """Return the numbers of the rule."""
+        both = options["weight_decay"], options["learning_rate"]
+        undamped = 1.0 if step == 1 else 1.0 - options["dampening"]
+        return (*both, options["momentum"], undamped) if options["momentum"] else both
+
+
+class Momentum(SGD):
+    """`SGD` with the argument order of MindSpore's ``nn.Momentum``; ``use_nesterov`` is ``nesterov`` there.
+
+    Examples
+    --------
+    >>> weight = Parameter([1.0], name="w")
+    >>> optimizer = Momentum([weight], 0.5, 0.9)
+    >>> optimizer([np.ones(1, np.float32)])
+    >>> weight.asnumpy(), optimizer.states[0].name
+    (array([0.5], dtype=float32), 'moments.w')
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Rate,
+        momentum: float,
+        weight_decay: float = 0.0,
+        loss_scale: float = 1.0,
+        use_nesterov: bool = False,
+        **others: Any,
+    ) -> None:
+        super().__init__(
+            params, learning_rate, momentum, 0.0, weight_decay, use_nesterov, loss_scale=loss_scale, **others
+        )
+
+
+class Adam(_Named):
+    """Adam with bias correction, ``w = w - rate * m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps)``.
+
+    Parameters
+    ----------
+    params : Cell, iterable of Parameter, or list of dict
+    learning_rate : float or callable
+    beta1, beta2, eps, weight_decay : float
+        The gradient is ``g + weight_decay * w``. `eps` is outside of the corrected root, as in torch.
+    use_amsgrad : bool
+        Whether the largest ``v`` so far is used.
+    **others
+        See `Optimizer`.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization" (2015).
+    """
+
+    decoupled = False
+    corrected = True
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        use_amsgrad: bool = False,
+        **others: Any,
+    ) -> None:
+        options = {"learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "eps": eps}
+        super().__init__(params, {**options, "weight_decay": weight_decay, "use_amsgrad": use_amsgrad}, others)
+
+    def check(self, options: Options) -> None:
+        """Check use_amsgrad."""
+        as_bool("use_amsgrad", options["use_amsgrad"])
+
+    def rule(self, options: Options) -> str:
+        """Return the name of the kernel."""
+        return "amsgrad" if options["use_amsgrad"] else "adam"
+
+    def kept(self, options: Options) -> dict[str, str | float]:
+        """Return the states."""
+        names = ("moment1", "moment2", "vhat") if options["use_amsgrad"] else ("moment1", "moment2")
+        return dict.fromkeys(names, "zeros")
+
+    def numbers(self, options: Options, step: int) -> tuple[float, ...]:
+        """Return the numbers of the rule."""
+        beta1, beta2, rate, decay = (options[name] for name in ("beta1", "beta2", "learning_rate", "weight_decay"))
+        correction = 1.0 - beta1**step if self.corrected else 1.0
+        root_correction = math.sqrt(1.0 - beta2**step) if self.corrected else 1.0
+        coupled, keep = (0.0, 1.0 - rate * decay) if self.decoupled else (decay, 1.0)
+        return coupled, rate / correction, keep, 1.0 - beta1, beta2, 1.0 - beta2, root_correction, options["eps"]
+
+
+class AdamW(Adam):
+    """`Adam` with decoupled weight decay: ``w`` is first multiplied by ``1 - rate * weight_decay``.
+
+    Parameters as of `Adam`; the decay is 0.01 by default, as in torch.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization" (2019).
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        **others: Any,
+    ) -> None:
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **others)
+
+
+class AdamWeightDecay(AdamW):
+    """`AdamW` without bias correction, as MindSpore's class of this name and BERT's optimizer."""
+
+    corrected = False
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        **others: Any,
+    ) -> None:
+        super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **others)
+
+
+class LazyAdam(Adam):
+    """`Adam` whose gradients may be `SparseRows`: rows without a gradient, and their states, stay as they are.
+
+    Examples
+    --------
+    >>> table = Parameter(np.zeros((4, 2), np.float32), name="table")
+    >>> LazyAdam([table], 0.1)([SparseRows(np.array([2]), np.ones((1, 2), np.float32))])
+    >>> table.asnumpy()[:, 0].round(4)
+    array([ 0. ,  0. , -0.1,  0. ], dtype=float32)
+    """
+
+    def _taken(self, parameter: Parameter, gradient: Any) -> Any:
+        if not isinstance(gradient, SparseRows):
+            return super()._taken(parameter, gradient)
+        where, rows = f"Parameter {parameter.name!r}", np.asarray(gradient.rows)
+        if self.rounding != "nearest" and parameter.dtype.itemsize < 4:
+            raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {self.rounding!r}")
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not parameter.ndim:
+            raise ShapeError(f"{where}: rows must be a vector of integers, found {rows.dtype} of shape {rows.shape}")
+        if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < parameter.shape[0]:
+            raise ArgumentValueError(f"{where}: rows must be from 0 to {parameter.shape[0] - 1}, found {rows!r:.80}")
+        values = as_array(parameter, gradient.values, (rows.size, *parameter.shape[1:]))
+        if not isinstance(values, np.ndarray):
+            raise ArgumentValueError(f"{where}: SparseRows are taken from the host, found values on {values.device}")
+        summed = SparseRows(rows, values).summed()
+        if is_on_host(parameter):
+            return summed
+        from numparam.kernels.array import DeviceArray
+
+        number = parameter._settle().array.device
+        return SparseRows(*(DeviceArray.from_host(array, number) for array in summed))
+
+    def _update(
+        self, place: int, value: Any, gradient: Any, scale: float, options: Options, step: int, gather: Sums | None
+    ) -> None:
+        if not isinstance(gradient, SparseRows):
+            super()._update(place, value, gradient, scale, options, step, gather)
+            return
+        from numparam.kernels.update import update_rows
+
+        states, _, _ = self._memory(place, value, step)
+        numbers = (scale, *self.numbers(options, step))
+        update_rows(self.rule(options), value, gradient.rows, gradient.values, states, numbers)
+
+
+class Adagrad(_Named):
+    """Adagrad: ``a = a + g**2``, ``w = w - rate * g / (sqrt(a) + eps)``.
+
+    Parameters
+    ----------
+    params : Cell, iterable of Parameter, or list of dict
+    accum : float
+        What ``a`` begins with.
+    learning_rate : float or callable
+    weight_decay, eps : float
+        The gradient is ``g + weight_decay * w``.
+    **others
+        See `Optimizer`.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive subgradient methods" (2011).
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        accum: float = 0.1,
+        learning_rate: Rate = 1e-3,
+        weight_decay: float = 0.0,
+        eps: float = 1e-10,
+        **others: Any,
+    ) -> None:
+        options = {"accum": accum, "learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
+        super().__init__(params, options, others)
+
+    def check(self, options: Options) -> None:
+        """Check accum."""
+        options["accum"] = not_negative("accum", options["accum"])
+
+    def rule(self, options: Options) -> str:  # noqa: ARG002
+        """Return the name of the kernel."""
+        return "adagrad"
+
+    def kept(self, options: Options) -> dict[str, str | float]:
+        """Return the states."""
+        return {"accum": options["accum"]}
+
+    def numbers(self, options: Options, step: int) -> tuple[float, ...]:  # noqa: ARG002
+        """Return the numbers of the rule."""
+        return options["weight_decay"], options["learning_rate"], options["eps"]
+
+
+class FTRL(_Named):
+    """Follow the regularized leader, with the learning rate power -1/2: weights that the gradients do not need are 0.
+
+    Parameters
+    ----------
+    params : Cell, iterable of Parameter, or list of dict
+    initial_accum : float
+        What the sum of squares begins with.
+    learning_rate : float or callable
+    lr_power : float
+        -0.5, the only one.
+    l1, l2, weight_decay : float
+    **others
+        See `Optimizer`.
+
+    References
+    ----------
+    McMahan et al., "Ad click prediction: a view from the trenches" (2013).
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        initial_accum: float = 0.1,
+        learning_rate: Rate = 1e-3,
+        lr_power: float = -0.5,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        weight_decay: float = 0.0,
+        **others: Any,
+    ) -> None:
+        if lr_power != -0.5:
+            raise ArgumentValueError(f"lr_power must be -0.5, found {lr_power!r}")
+        options = {"initial_accum": initial_accum, "learning_rate": learning_rate, "l1": l1, "l2": l2}
+        super().__init__(params, {**options, "weight_decay": weight_decay}, others)
+
+    def check(self, options: Options) -> None:
+        """Check the penalties."""
+        for name in ("initial_accum", "l1", "l2"):
+            options[name] = not_negative(name, options[name])
+        if options["learning_rate"] == 0.0:
+            raise ArgumentValueError("learning_rate must be above 0 in FTRL, found 0.0")
+
+    def rule(self, options: Options) -> str:  # noqa: ARG002
+        """Return the name of the kernel."""
+        return "ftrl"
+
+    def kept(self, options: Options) -> dict[str, str | float]:
+        """Return the states."""
+        return {"accum": options["initial_accum"], "linear": "zeros"}
+
+    def numbers(self, options: Options, step: int) -> tuple[float, ...]:  # noqa: ARG002
+        """Return the numbers of the rule."""
+        return options["weight_decay"], options["learning_rate"], options["l1"], 2.0 * options["l2"]
+
+
+class Lamb(_Named):
+    """LAMB: Adam's direction plus decay, scaled for each parameter by the norm of its weights over the direction's.
+
+    The norms are sums over rows in a fixed order: the bits are the same for every thread count and shard along axis 0.
+
+    Parameters
+    ----------
+    params : Cell, iterable of Parameter, or list of dict
+    learning_rate : float or callable
+    beta1, beta2, eps, weight_decay : float
+    **others
+        See `Optimizer`.
+
+    References
+    ----------
+    You et al., "Large batch optimization for deep learning: training BERT in 76 minutes" (2020).
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Rate,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        **others: Any,
+    ) -> None:
+        options = {"learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "eps": eps}
+        super().__init__(params, {**options, "weight_decay": weight_decay}, others)
+
+    def rule(self, options: Options) -> str:  # noqa: ARG002
+        """Return the name of the kernel."""
+        return "lamb"
+
+    def kept(self, options: Options) -> dict[str, str | float]:  # noqa: ARG002
+        """Return the states."""
+        return {"moment1": "zeros", "moment2": "zeros"}
+
+    def numbers(self, options: Options, step: int) -> tuple[float, ...]:
+        """Return the numbers of the rule but for the last one, the length of the step."""
+        correction, root = 1.0 - options["beta1"] ** step, math.sqrt(1.0 - options["beta2"] ** step)
+        return correction, root, options["eps"], options["weight_decay"]
+
+    def _update(
+        self, place: int, value: Any, gradient: Any, scale: float, options: Options, step: int, gather: Sums | None
+    ) -> None:
+        from numparam.kernels.update import update
+
+        states, mode, extra = self._memory(place, value, step)
+        flat, (beta1, beta2) = gradient.reshape((gradient.size,)), (options["beta1"], options["beta2"])
+        update("moments", value, flat, states, (scale, 1.0 - beta1, beta2, 1.0 - beta2))
+        weights = extra if mode == "master" else value
+        numbers = (1.0, *self.numbers(options, step))
+        length = math.sqrt(self.row_sums(place, [weights], gather).sum())
+        direction = math.sqrt(self.row_sums(place, [weights, *states], gather, numbers).sum())
+        ratio = length / direction if length > 0.0 and direction > 0.0 else 1.0
+        update("lamb", value, flat, states, (*numbers, options["learning_rate"] * ratio), mode, extra)

@@ -1,0 +1,122 @@
+"""Every CUDA kernel of an optimizer step has the bits of the CPU, by interpreting its PTX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from interpreted_device import InterpretedDriver, interpreted, needs_compiler
+from numparam.kernels.array import DeviceArray
+from numparam.kernels.update import RULES, row_sums, update, update_rows
+
+pytestmark = needs_compiler
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FORMS = [
+    (np.dtype(np.float32), np.dtype(np.float32), "nearest"),
+    (np.dtype(np.float64), np.dtype(np.float64), "nearest"),
+    (BFLOAT16, BFLOAT16, "nearest"),
+    (np.dtype(np.float16), np.dtype(np.float32), "nearest"),
+    (BFLOAT16, np.dtype(np.float32), "stochastic"),
+    (np.dtype(np.float16), np.dtype(np.float16), "stochastic"),
+    (BFLOAT16, BFLOAT16, "master"),
+]
+SIZE = 331
+NUMBERS = {
+    "sgd": (0.5, 0.01, 0.1),
+    "momentum": (0.5, 0.01, 0.1, 0.9, 1.0),
+    "nesterov": (0.5, 0.01, 0.1, 0.9, 0.7),
+    "adam": (0.5, 0.01, 0.1, 0.999, 0.1, 0.999, 0.001, 0.7, 1e-8),
+    "amsgrad": (0.5, 0.01, 0.1, 1.0, 0.1, 0.999, 0.001, 0.7, 1e-8),
+    "adagrad": (0.5, 0.01, 0.1, 1e-10),
+    "ftrl": (0.5, 0.01, 0.1, 0.05, 0.02),
+    "moments": (0.5, 0.1, 0.999, 0.001),
+    "lamb": (1.0, 0.1, 0.7, 1e-6, 0.01, 0.1),
+}
+
+
+@pytest.fixture
+def driver() -> Iterator[InterpretedDriver]:
+    with interpreted() as driver:
+        yield driver
+
+
+def arrays_for(rule: str, value: Any, gradient: Any, mode: str) -> tuple[list[Any], Any]:
+    """Return weights, gradients and states with every kind of number, and what the mode needs."""
+    random = np.random.default_rng(5)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-30, -1e-40, 1e30, 6e-8, 65504.0, -3e-5], np.float32)
+
+    def numbers() -> np.ndarray[Any, Any]:
+        scaled = random.standard_normal(SIZE) * 10.0 ** random.integers(-6, 4, SIZE)
+        scaled[random.integers(0, SIZE, 40)] = random.choice(special, 40)
+        return scaled
+
+    state = np.float64 if value == np.float64 else np.float32
+    with np.errstate(all="ignore"):
+        states = [numbers().astype(state) if rule in ("momentum", "nesterov") else abs(numbers()).astype(state)
+                  for _ in range(RULES[rule].states)]  # fmt: skip
+        arrays = [numbers().astype(value), numbers().astype(gradient), *states]
+        extra = random.integers(0, 2**32, SIZE, np.uint32) if mode == "stochastic" else numbers().astype(np.float32)
+    return arrays, None if mode == "nearest" else extra
+
+
+def same(found: Any, expected: Any) -> None:
+    """Compare bits; of NaN no more than that it is one."""
+    found, expected = found.reshape(-1), expected.reshape(-1)
+    is_nan = np.isnan(expected.astype(np.float64))
+    np.testing.assert_array_equal(np.isnan(found.astype(np.float64)), is_nan)
+    kind = f"u{expected.itemsize}"
+    np.testing.assert_array_equal(found[~is_nan].view(kind), expected[~is_nan].view(kind))
+
+
+CASES = [(rule, *FORMS[0]) for rule in RULES] + [("adam", *form) for form in FORMS[1:]]
+
+
+@pytest.mark.parametrize("rule, value, gradient, mode", CASES, ids=str)
+def test_updates_have_the_bits_of_the_cpu(
+    driver: InterpretedDriver, rule: str, value: Any, gradient: Any, mode: str
+) -> None:
+    (w, g, *states), extra = arrays_for(rule, value, gradient, mode)
+    given = [w, g, *states] + ([] if extra is None else [extra])
+    there = [DeviceArray.from_host(array, 0) for array in given]
+    update(rule, w, g, states, NUMBERS[rule], mode, extra)
+    count = 2 + len(states)
+    update(rule, there[0], there[1], there[2:count], NUMBERS[rule], mode, there[count] if extra is not None else None)
+    for found, expected in zip(there, given, strict=True):
+        same(found.to_host(), expected)
+    assert driver.launches == [(f"update_{rule}_{value}_{gradient}_{mode}", 0)]
+
+
+@pytest.mark.parametrize("rule", ["adam", "adagrad", "sgd"])
+def test_rows_have_the_bits_of_the_cpu(driver: InterpretedDriver, rule: str) -> None:
+    (w, _, *states), _ = arrays_for(rule, np.float32, np.float32, "nearest")
+    table = [array[:330].reshape(22, 15) for array in (w, *states)]
+    rows = np.array([3, 0, 21, 7], np.int64)
+    g = np.random.default_rng(1).standard_normal((4, 15)).astype(np.float32)
+    there = [DeviceArray.from_host(array, 0) for array in (*table, g, rows)]
+    before = table[0].copy()
+    update_rows(rule, table[0], rows, g, table[1:], NUMBERS[rule])
+    update_rows(rule, there[0], there[-1], there[-2], there[1:-2], NUMBERS[rule])
+    for found, expected in zip(there, table, strict=False):
+        same(found.to_host(), expected)
+    assert driver.launches
+    others = np.delete(np.arange(22), rows)
+    same(table[0][others], before[others])
+
+
+@pytest.mark.parametrize("dtypes", [("f4",), ("f8",), (BFLOAT16,), ("f4",) * 3, (BFLOAT16, "f4", "f4")], ids=str)
+@pytest.mark.parametrize("shape", [(1, 3), (13, 25), (40, 8)])
+def test_row_sums_have_the_bits_of_the_cpu(driver: InterpretedDriver, dtypes: Any, shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(2)
+    arrays = [abs(random.standard_normal(shape)).astype(dtype) for dtype in dtypes]
+    numbers = NUMBERS["lamb"][:-1] if len(dtypes) == 3 else ()
+    expected = row_sums(arrays, shape[0], numbers)
+    found = row_sums([DeviceArray.from_host(array, 0) for array in arrays], shape[0], numbers)
+    same(found, expected)
+    if not numbers:
+        np.testing.assert_allclose(expected, (arrays[0].astype(float) ** 2).sum(1), rtol=1e-14)
+    assert driver.launches
