@@ -17,7 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-SIGMA = 0.02
+from comparison import SIGMA, draws
+
 CALLS = 20  # between two synchronisations, so that waiting costs nothing
 Call = Callable[[], object]
 FILLS = (
@@ -61,11 +62,11 @@ def memset(draw: str, dtype: str, elements: int) -> Call:
 
 
 def numparam(draw: str, dtype: str, elements: int) -> Call:
-    from benchmarks.common import DRAWS, DTYPES
+    from numparam.dtypes import as_dtype
     from numparam.kernels.array import DeviceArray
 
-    out = DeviceArray.empty((elements,), DTYPES[dtype], 0)
-    return lambda: DRAWS[draw](out)  # type: ignore[arg-type]
+    fill, out = draws()[draw], DeviceArray.empty((elements,), as_dtype(dtype), 0)
+    return lambda: fill(out)
 
 
 def torch(draw: str, dtype: str, elements: int) -> Call | None:
@@ -123,13 +124,12 @@ def memcpy(view: str, source: str, target: str, side: int) -> Call:
 
 
 def numparam_copy(view: str, source: str, target: str, side: int) -> Call:
-
-    from benchmarks.common import DTYPES
+    from numparam.dtypes import as_dtype
     from numparam.kernels.array import DeviceArray
     from numparam.kernels.copy import copy
 
-    seen = DeviceArray.empty((side, side), DTYPES[source], 0).arranged(VIEWS[view])
-    to = DeviceArray.empty(seen.shape, DTYPES[target], 0)
+    seen = DeviceArray.empty((side, side), as_dtype(source), 0).arranged(VIEWS[view])
+    to = DeviceArray.empty(seen.shape, as_dtype(target), 0)
     return lambda: copy(to, seen)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from comparison import machine, markdown
+from comparison import machine, markdown, record
 
 LAYERS = 5_000
 WIDTH = 64
@@ -113,6 +113,11 @@ def main() -> None:
         [name, f"{make * 1e3:.0f}", f"{walk * 1e3:.1f}", f"{(make + walk) / own:.2f}×"]
         for name, (make, walk) in times.items()
     ]
+    speeds = {name: 1 / (make + walk) for name, (make, walk) in times.items()}
+    libraries = [name for name in ("numparam", "torch", "mindspore") if importlib.util.find_spec(name)]
+    record(
+        "peer_cells", "trees/s", libraries, [{"work": "a tree of 10,000 parameters", "threads": 1, "speeds": speeds}]
+    )
     print(f"{machine()}; {', '.join(versions)}.")
     print(markdown([["10,000 parameters", "make and name, ms", "walk, ms", "both, of numparam"], *rows]))
 

@@ -1,7 +1,8 @@
 """Compare numparam's copies, conversions and slices with memcpy, NumPy and torch, all in one run.
 
 `python asv_bench/peer_copies.py --targets` prints Markdown tables in GB/s, bytes read and written, warm, the best of
-several rounds. The contenders of a row are called in turn, as in `peers.py`, and share its arrays.
+several rounds. The contenders of a row are called in turn, as in `peers.py`, and share its arrays. ``asv_bench/latest``
+keeps the run for `standing.py`.
 """
 
 import argparse
@@ -12,7 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from comparison import Array, Call, best_seconds, heading, in_parts, judged, machine, markdown, on_cores, present
+from comparison import (
+    Array,
+    Call,
+    best_seconds,
+    heading,
+    in_parts,
+    judged,
+    machine,
+    markdown,
+    on_cores,
+    present,
+    record,
+)
 
 # For one thread. "memcpy" is libc's on 256 MiB, counted in bytes as the row is.
 TARGETS: Mapping[str, Mapping[str, float]] = {
@@ -77,7 +90,7 @@ def measure(threads: int, rounds: int, names: Iterable[str], peers: Iterable[str
     measured = {}
     for name in names:
         print(f"{name}, {threads} threads", file=sys.stderr)
-        target, source = (copying.LAYOUTS | slicing.SLICES)[name]()
+        target, source = (copying.LAYOUTS | slicing.SLICES)[name](2)
         calls: dict[str, Call | None] = {
             "memcpy": memcpy,
             "numparam": lambda: copy.copy(target, source),  # noqa: B023
@@ -110,12 +123,12 @@ def small_copies() -> str:
     """Measure what a small copy costs over NumPy's."""
     from benchmarks import copying, slicing
 
-    copies = copying.Small()
+    copies, index = copying.Small(), slicing.Index()
     copies.setup()
-    tensors = slicing.SmallTensor()
-    tensors.setup()
+    index.setup("integer")
     calls = {"numparam": copies.time_numparam, "numpy": copies.time_numpy}
-    seconds = best_seconds(calls | {"read": tensors.time_read, "write": tensors.time_write}, 20_000)
+    calls |= {"read": lambda: index.time_read("integer"), "write": lambda: index.time_write("integer")}
+    seconds = best_seconds(calls, 20_000)
     over = seconds["numparam"] - seconds["numpy"]
     return (
         f"A copy of 1 KiB takes {over * 1e6:.2f} µs more than NumPy's {seconds['numpy'] * 1e6:.2f} µs (target: 3); "
@@ -144,6 +157,17 @@ def main() -> None:
     )
     print(table(measured, peers, arguments.targets), end="\n\n")
     print(small_copies())
+    rows = [
+        {
+            "work": name,
+            "threads": threads,
+            "speeds": speeds | {"limit": speeds["memcpy"]},
+            "targets": dict(TARGETS[name] if threads == 1 else TWO_THREADS.get(name, {})),
+        }
+        for threads, found in measured.items()
+        for name, speeds in found.items()
+    ]
+    record("peer_copies", "bytes/s", ["numparam", "numba", *peers], rows)
 
 
 if __name__ == "__main__":

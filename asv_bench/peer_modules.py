@@ -6,7 +6,7 @@
 import argparse
 from typing import Any
 
-from comparison import best_seconds, heading, machine, markdown, on_cores
+from comparison import best_seconds, heading, machine, markdown, on_cores, record
 
 
 def module() -> Any:
@@ -47,6 +47,15 @@ def main() -> None:
         for threads, (_, times) in measured.items()
     ]
     print(markdown([["threads", "numparam", "torch"], *rows]))
+    found = [
+        {
+            "work": "init_ of eight transformer layers",
+            "threads": threads,
+            "speeds": {who: 1 / took for who, took in times.items()},
+        }
+        for threads, (_, times) in measured.items()
+    ]
+    record("peer_modules", "modules/s", ["numparam", "numba", "torch"], found)
 
 
 if __name__ == "__main__":

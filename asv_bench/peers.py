@@ -3,11 +3,11 @@
 `python asv_bench/peers.py --targets` prints Markdown tables in G (10**9) elements per second, warm, the best of several
 rounds. In each round, every contender of a row is called once, in turn, so a slower machine affects all of them.
 All fill the same array (except JAX, which returns a new one). Each thread count runs in its own process, restricted to
-that many cores. Libraries that are not installed are skipped and named.
+that many cores. Libraries that are not installed are skipped and named. The limit is the faster of libc's memset and a
+fill with stores that bypass the caches. The run is recorded in ``asv_bench/latest`` for `standing.py`.
 """
 
 import argparse
-import ctypes
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from comparison import (
+    LIMITS,
+    SIGMA,
     Array,
     Call,
     best_seconds,
+    draws,
     heading,
     in_parts,
     judged,
@@ -27,9 +30,11 @@ from comparison import (
     markdown,
     on_cores,
     present,
+    record,
+    seconds_in_fresh_process,
+    with_limit,
 )
 
-SIGMA = 0.02
 IN_BRACKETS = "in brackets: numparam is so many times as fast."
 
 
@@ -44,30 +49,25 @@ class Row:
 
 # "float32" stands for numparam's own float32 fill in the same draw.
 ROWS = (
-    Row("uniform", "float32", {"memset": 0.40, "torch": 6}),
-    Row("normal", "float32", {"memset": 0.18, "numpy": 9, "torch": 4, "jax": 20, "mindspore": 20}),
+    Row("uniform", "float32", {"limit": 0.40, "torch": 6}),
+    Row("normal", "float32", {"limit": 0.18, "numpy": 9, "torch": 4, "jax": 20, "mindspore": 20}),
     Row("normal", "bfloat16", {"float32": 0.95}),
     Row("normal", "float16", {"float32": 0.95}),
-    Row("truncated normal", "float32", {"memset": 0.12, "torch": 40}),
-    Row("constant", "float32", {"memset": 0.95}),
+    Row("truncated normal", "float32", {"limit": 0.12, "torch": 40}),
+    Row("constant", "float32", {"limit": 0.95}),
 )
 TWO_THREADS = {"one thread": 1.95}
 
 
-def memset(row: Row, out: Array, threads: int) -> Call:
-    libc_memset = ctypes.CDLL(None).memset
-    libc_memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
-    return in_parts(lambda _, part: libc_memset(part.ctypes.data, 1, part.nbytes), out, threads)
-
-
 def numparam(row: Row, out: Array, threads: int) -> Call:
-    from benchmarks.common import DRAWS
     from numparam.kernels.machine.pool import get_num_threads, set_num_threads
+
+    fill = draws()[row.draw]
 
     def call() -> None:
         if get_num_threads() != threads:
             set_num_threads(threads)
-        DRAWS[row.draw](out)
+        fill(out)
 
     return call
 
@@ -146,27 +146,28 @@ def measure(threads: int, elements: int, rounds: int, peers: Iterable[str]) -> l
     measured = []
     for row in ROWS:
         print(f"{row.draw} {row.dtype}, {threads} threads", file=sys.stderr)
-        out = touched(row.dtype, elements)
+        out = touched(elements, row.dtype)
         calls: dict[str, Call | None] = {name: PEERS[name](row, out, threads) for name in peers}
-        calls |= {"memset": memset(row, out, threads), "numparam": numparam(row, out, threads)}
+        calls |= {name: write(out, threads) for name, write in LIMITS.items()}
+        calls["numparam"] = numparam(row, out, threads)
         if "float32" in row.targets:
-            calls["float32"] = numparam(row, touched("float32", elements), threads)
+            calls["float32"] = numparam(row, touched(elements), threads)
         if threads == 2:
             calls["one thread"] = numparam(row, out, 1)
         seconds = best_seconds({name: call for name, call in calls.items() if call}, rounds)
-        measured.append({name: elements / time for name, time in seconds.items()})
+        measured.append(with_limit({name: elements / time for name, time in seconds.items()}))
     return measured
 
 
 def speed_table(measured: Mapping[int, list[dict[str, float]]], peers: list[str], with_targets: bool) -> str:
-    header = ["fill", "threads", "numparam", "of one thread", "of memset", *peers] + ["targets"] * with_targets
+    header = ["fill", "threads", "numparam", "of one thread", "of limit", *peers] + ["targets"] * with_targets
     lines = []
     for threads, rows in measured.items():
         for row, speed in zip(ROWS, rows, strict=True):
             own = speed["numparam"]
             scaling = f"{own / speed['one thread']:.2f}×" if threads > 1 else "–"
             line = [f"{row.draw} {row.dtype}", str(threads), f"{own / 1e9:.3g}", scaling]
-            line += [f"{own / speed['memset']:.0%}"]
+            line += [f"{own / speed['limit']:.0%}"]
             line += [f"{speed[p] / 1e9:.2g} ({own / speed[p]:.3g}×)" if p in speed else "–" for p in peers]
             if with_targets:
                 line.append(judged(speed, row.targets if threads == 1 else TWO_THREADS))
@@ -176,21 +177,20 @@ def speed_table(measured: Mapping[int, list[dict[str, float]]], peers: list[str]
 
 def process_table(with_torch: bool) -> str:
     """Measure the start-up of a process and the memory that a fill takes in addition to its array."""
-    from benchmarks import common, parameters
+    from benchmarks import common, imports
 
-    code = {name: common.seconds_of(f"import {name}") for name in ("numpy", "numparam", "torch")}
-    code["first"] = common.seconds_of(common.FIRST_NORMAL)
+    code = {name: f"import {name}" for name in ("numpy", "numparam", "torch")} | {"first": imports.NORMAL}
     if not with_torch:
         del code["torch"]
     seconds = dict.fromkeys(code, float("inf"))
     for _ in range(8):
         for name, text in code.items():
-            seconds[name] = min(seconds[name], common.in_fresh_process(text))
+            seconds[name] = min(seconds[name], seconds_in_fresh_process(text))
 
-    out = common.touched("float32")
+    out = common.touched(2**26)
     common.DRAWS["normal"](out)
     extra = common.extra_memory(lambda: common.DRAWS["normal"](out))
-    huge = parameters.lazy((2**20, 2**20), "w")
+    huge = common.lazy((2**20, 2**20))
 
     def read() -> None:
         huge[777_777, 12_345].asnumpy()
@@ -260,6 +260,17 @@ def main() -> None:
         )
     )
     print(speed_table(measured, peers, arguments.targets), end="\n\n")
+    rows = [
+        {
+            "work": f"{row.draw} {row.dtype}",
+            "threads": threads,
+            "speeds": speeds,
+            "targets": dict(row.targets if threads == 1 else TWO_THREADS),
+        }
+        for threads, found in measured.items()
+        for row, speeds in zip(ROWS, found, strict=True)
+    ]
+    record("peers", "elements/s", ["numparam", "numba", *peers], rows)
     print(process_table(with_torch="torch" in peers))
 
 

@@ -1,8 +1,7 @@
-"""Shared by the benchmarks: the draws, the arrays they fill, peak memory and clean processes."""
+"""Shared by the benchmarks: sizes, dtypes, arrays in memory, statistics, and reasons to skip."""
 
+import importlib.util
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,36 +9,66 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from numparam.kernels import fill
-from numparam.kernels.fill import constant
+import numparam
+from numparam.initializer import Initializer, Normal, TruncatedNormal, Uniform, initializer
+from numparam.kernels import fill  # noqa: F401 # imports Numba before asv forks, so that no benchmark pays for it
 
-ELEMENTS = 2**26
-"""Enough that every dtype of four bytes or two is far larger than any cache: 256 or 128 MiB."""
+Array = np.ndarray[Any, Any]
 
-DTYPES = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype(np.float16),
-    "float64": np.dtype(np.float64),
-    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
-}
+ELEMENTS = 2**24
+"""Enough that every dtype of two bytes or more is at least as large as the last level of most caches."""
 
 SIGMA = 0.02
-KEY = fill.Key(seed=7, stream=1, refinement=2)
-
-DRAWS: dict[str, Callable[[np.ndarray[Any, Any]], None]] = {
-    "uniform": lambda out: fill.uniform(out, KEY, -1.0, 1.0),
-    "normal": lambda out: fill.normal(out, KEY, 0.0, SIGMA),
-    "truncated normal": lambda out: fill.truncated_normal(out, KEY, 0.0, SIGMA, -2 * SIGMA, 2 * SIGMA),
-    "constant": lambda out: constant.fill(out, 1.5),
+DTYPES = ("float32", "bfloat16", "float16", "float64", "float8_e4m3fn")
+DRAWS: dict[str, Initializer] = {
+    "uniform": Uniform(1.0),
+    "normal": Normal(SIGMA),
+    "truncated normal": TruncatedNormal(SIGMA, 0.0, -2 * SIGMA, 2 * SIGMA),
+    "constant": numparam.initializer.Constant(1.5),
 }
 
 
-def touched(dtype: str, elements: int = ELEMENTS) -> np.ndarray[Any, Any]:
-    """Return an array whose pages are in memory, so that a fill pays for no page fault."""
-    out = np.empty(elements, DTYPES[dtype])
-    out.view(np.uint8)[:] = 1
-    return out
+class Warm:
+    """Many short samples over several processes: what differs by chance from one process to the next is seen as such.
+
+    `asv continuous` compares the samples with a rank test, which needs at least seven on each side.
+    """
+
+    rounds = 4
+    repeat = (3, 10, 0.5)
+    sample_time = 0.02
+    warmup_time = 0.05
+    timeout = 120
+
+
+class Fresh:
+    """One sample is one new process."""
+
+    rounds = 2
+    number = 1
+    repeat = (4, 8, 4.0)
+    warmup_time = 0
+    timeout = 300
+
+
+def dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
+def touched(shape: int | tuple[int, ...], of: str = "float32") -> Array:
+    """Return an array of ones whose pages are in memory, so that no benchmark pays for page faults."""
+    return np.ones(shape, dtype(of))
+
+
+def lazy(shape: tuple[int, ...], name: str = "w") -> numparam.Parameter:
+    return numparam.Parameter(initializer(Normal(SIGMA), shape, numparam.float32), name=name)
+
+
+def needs(*libraries: str) -> None:
+    """Skip a benchmark, from its setup, where a library is absent; asv prints the reason with ``--show-stderr``."""
+    absent = [library for library in libraries if importlib.util.find_spec(library) is None]
+    if absent:
+        raise NotImplementedError(f"skipped: {', '.join(absent)} is not installed")
 
 
 def _resident(field: str) -> int:
@@ -55,21 +84,3 @@ def extra_memory(call: Callable[[], object]) -> int:
     before = _resident("VmRSS")
     call()
     return max(0, _resident("VmHWM") - before)
-
-
-def in_fresh_process(code: str) -> float:
-    """Run `code` in a new interpreter and return the number it prints."""
-    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(ran.stdout)
-
-
-def seconds_of(statements: str) -> str:
-    """Return code that prints how many seconds `statements` take, the interpreter's own start left out."""
-    return f"from time import perf_counter\nstart = perf_counter()\n{statements}\nprint(perf_counter() - start)"
-
-
-FIRST_NORMAL = """
-import numparam
-from numparam.initializer import Normal, initializer
-numparam.Parameter(initializer(Normal(0.02), (1024, 1024), numparam.float32), name="w").asnumpy()
-"""

@@ -1,35 +1,73 @@
-"""Fills of full arrays: every draw, dtype and thread count, and the memory used in addition to the array."""
+"""Fills of full arrays: every draw with every dtype, and every initializer."""
 
-from numparam.kernels.machine import pool
+import numparam
+from numparam import initializer as init
 
-from . import common
-
-
-class Fill:
-    params = (list(common.DRAWS), list(common.DTYPES), [1, 2])
-    param_names = ("draw", "dtype", "threads")
-
-    def setup(self, draw: str, dtype: str, thread_count: int) -> None:
-        pool.set_num_threads(thread_count)
-        self.fill = common.DRAWS[draw]
-        self.out = common.touched(dtype)
-        self.fill(self.out)
-
-    def time_warm(self, draw: str, dtype: str, thread_count: int) -> None:
-        self.fill(self.out)
+from .common import DRAWS, DTYPES, ELEMENTS, SIGMA, Warm, touched
 
 
-class ExtraMemory:
-    params = (list(common.DRAWS), ["float32", "bfloat16"])
+class Fill(Warm):
+    """One thread, which other programs disturb least."""
+
+    params = (tuple(DRAWS), DTYPES)
     param_names = ("draw", "dtype")
+    threads = 1
 
     def setup(self, draw: str, dtype: str) -> None:
-        pool.set_num_threads(2)
-        self.fill = common.DRAWS[draw]
-        self.out = common.touched(dtype)
+        numparam.set_num_threads(self.threads)
+        self.fill, self.out = DRAWS[draw], touched(ELEMENTS, dtype)
         self.fill(self.out)
 
-    def track_bytes(self, draw: str, dtype: str) -> int:
-        return common.extra_memory(lambda: self.fill(self.out))
+    def time_warm(self, draw: str, dtype: str) -> None:
+        self.fill(self.out)
 
-    track_bytes.unit = "bytes"
+
+class FillWithTwoThreads(Fill):
+    params = (tuple(DRAWS), DTYPES[:2])
+    threads = 2
+
+
+SQUARE = (2048, 2048)
+INITIALIZERS = {
+    "Zero": (init.Zero(), SQUARE),
+    "One": (init.One(), SQUARE),
+    "CorrectedTruncatedNormal": (init.CorrectedTruncatedNormal(SIGMA), SQUARE),
+    "XavierNormal": (init.XavierNormal(), SQUARE),
+    "XavierUniform": (init.XavierUniform(), SQUARE),
+    "HeNormal": (init.HeNormal(), SQUARE),
+    "HeUniform": (init.HeUniform(), SQUARE),
+    "LecunNormal": (init.LecunNormal(), SQUARE),
+    "LecunUniform": (init.LecunUniform(), SQUARE),
+    "VarianceScaling": (init.VarianceScaling(), SQUARE),
+    "Identity": (init.Identity(), SQUARE),
+    "Dirac": (init.Dirac(), (512, 512, 3, 3)),
+    "Sparse": (init.Sparse(0.1), SQUARE),
+    "Orthogonal": (init.Orthogonal(), (512, 512)),
+}
+
+
+class Initializers(Warm):
+    """Those that `Fill` leaves out, on matrices of layers: what they add to the plain draws."""
+
+    params = tuple(INITIALIZERS)
+    param_names = ("initializer",)
+
+    def setup(self, name: str) -> None:
+        numparam.set_num_threads(2)
+        self.fill, shape = INITIALIZERS[name]
+        self.out = touched(shape)
+        self.fill(self.out)
+
+    def time_warm(self, name: str) -> None:
+        self.fill(self.out)
+
+
+class SmallFill(Warm):
+    """Sixteen values: the cost of a call."""
+
+    def setup(self) -> None:
+        self.fill, self.out = DRAWS["normal"], touched(16)
+        self.fill(self.out)
+
+    def time_call(self) -> None:
+        self.fill(self.out)

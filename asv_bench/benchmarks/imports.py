@@ -1,45 +1,59 @@
-"""The time and memory that a process spends on numparam before its first value."""
+"""What a process spends before its first value: the import, and the first use of a kernel, its cache full or empty."""
 
-from . import common
+from .common import Fresh, needs
 
-RSS_GROWTH = """
-from pathlib import Path
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-start = resident()
-{statements}
-print(resident() - start)
+NORMAL = """
+import numparam
+from numparam.initializer import Normal, initializer
+numparam.Parameter(initializer(Normal(0.02), (1024, 1024), numparam.float32), name="w").asnumpy()
 """
+SLICE = """
+import numpy as np
+import numparam
+numparam.Tensor(np.ones((64, 4096), np.float32))[:, 7:99].asnumpy()
+"""
+CAST = """
+import numpy as np
+import numparam
+numparam.Tensor(np.ones(2**20, np.float32)).astype(numparam.bfloat16).asnumpy()
+"""
+USES = {"normal": NORMAL, "slice": SLICE, "cast": CAST}
+EMPTY_CACHE = "import os, tempfile\nos.environ['NUMBA_CACHE_DIR'] = tempfile.mkdtemp()"
 
 
-class Import:
-    """Import alone, in a fresh interpreter, compared with NumPy, which it needs."""
+class Import(Fresh):
+    """NumPy, which numparam needs, is the limit."""
 
-    params = ("numparam", "numpy")
+    params = ("numparam", "numpy", "numparam.torch", "numparam.jax")
     param_names = ("module",)
-    timeout = 120
+    repeat = (8, 20, 4.0)
 
-    def track_seconds(self, module: str) -> float:
-        code = common.seconds_of(f"import {module}")
-        return min(common.in_fresh_process(code) for _ in range(7))
+    def setup(self, module: str) -> None:
+        needs(module.rpartition(".")[2])
 
-    def track_memory(self, module: str) -> float:
-        return common.in_fresh_process(RSS_GROWTH.format(statements=f"import {module}"))
-
-    track_seconds.unit = "seconds"
-    track_memory.unit = "bytes"
+    def timeraw_import(self, module: str) -> str:
+        return f"import {module}"
 
 
-class FirstNormal:
-    """From a fresh interpreter to 2**20 normal values, the kernels already in the disk cache."""
+class FirstUse(Fresh):
+    """From the import to the first values, 2**20 of them or fewer, the kernels already in the disk cache."""
 
-    timeout = 120
+    params = tuple(USES)
+    param_names = ("use",)
 
-    def setup(self) -> None:
-        common.in_fresh_process(common.seconds_of(common.FIRST_NORMAL))
+    def setup(self, use: str) -> None:
+        exec(USES[use], {})  # fills the cache
 
-    def track_seconds(self) -> float:
-        code = common.seconds_of(common.FIRST_NORMAL)
-        return min(common.in_fresh_process(code) for _ in range(5))
+    def timeraw_warm_cache(self, use: str) -> str:
+        return USES[use]
 
-    track_seconds.unit = "seconds"
+
+class FirstCompile(Fresh):
+    """The same with an empty cache: the time of the compiler."""
+
+    params = tuple(USES)
+    param_names = ("use",)
+    repeat = (2, 4, 20.0)
+
+    def timeraw_cold_cache(self, use: str) -> tuple[str, str]:
+        return USES[use], EMPTY_CACHE

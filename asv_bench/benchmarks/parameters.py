@@ -1,44 +1,10 @@
-"""Lazy parameters: creating many of them, and reading slices of one far larger than any memory."""
+"""Parameters and cells: made, named, walked, copied and given values."""
 
 import numparam
 from numparam import Cell, CellList, Parameter
-from numparam.initializer import Normal, initializer
+from numparam.initializer import initializer
 
-
-def lazy(shape: tuple[int, ...], name: str) -> numparam.Parameter:
-    return numparam.Parameter(initializer(Normal(0.02), shape, numparam.float32), name=name)
-
-
-class Make:
-    """Ten thousand lazy parameters: only names, shapes and dtypes are kept."""
-
-    def time_ten_thousand(self) -> None:
-        for layer in range(10_000):
-            lazy((4096, 4096), f"layers.{layer}.weight")
-
-
-SLICES = {
-    "element": (777_777, 12_345),
-    "row": (777_777, slice(None)),
-    "rows": slice(500_000, 500_016),
-    "every fourth column": (slice(0, 64), slice(0, 2**20, 4)),
-    "block": (slice(1_000, 5_096), slice(3_000, 7_096)),
-}
-
-
-class Slice:
-    """Slices of a parameter of 2**40 elements, 4 TiB if it were materialised."""
-
-    params = tuple(SLICES)
-    param_names = ("slice",)
-
-    def setup(self, name: str) -> None:
-        self.parameter = lazy((2**20, 2**20), "w")
-        self.index = SLICES[name]
-        self.parameter[self.index].asnumpy()
-
-    def time_read(self, name: str) -> None:
-        self.parameter[self.index].asnumpy()
+from .common import Warm, lazy, touched
 
 
 class Layer(Cell):
@@ -54,14 +20,35 @@ class Model(Cell):
         self.layers = CellList([Layer() for _ in range(layers)])
 
 
-class Tree:
-    """A cell tree of ten thousand lazy parameters; `peer_cells.py` compares with other libraries."""
+class Make(Warm):
+    """One lazy parameter: only its name, shape and dtype are kept."""
 
     def setup(self) -> None:
-        self.model = Model(5_000)
+        self.values = touched((64, 64))
+        self.parameter = lazy((64, 64))
+
+    def time_lazy(self) -> None:
+        lazy((4096, 4096), "layers.0.weight")
+
+    def time_from_array(self) -> None:
+        Parameter(self.values, name="w")
+
+    def time_clone(self) -> None:
+        self.parameter.clone()
+
+    def time_materialise(self) -> None:
+        lazy((64, 64)).init_data()
+
+
+class Tree(Warm):
+    """A cell tree of a thousand lazy parameters; `peer_cells.py` compares with other libraries."""
+
+    def setup(self) -> None:
+        numparam.set_num_threads(2)
+        self.model = Model(500)
 
     def time_make(self) -> None:
-        Model(5_000)
+        Model(500)
 
     def time_name(self) -> None:
         self.model.update_parameters_name()
@@ -69,3 +56,6 @@ class Tree:
     def time_walk(self) -> None:
         for _ in self.model.parameters_and_names():
             pass
+
+    def time_init_data(self) -> None:
+        Model(500).init_parameters_data()
