@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     __version__: str
     from numparam import communication as communication
     from numparam import jax as jax
+    from numparam import mindspore as mindspore
     from numparam import optim as optim
     from numparam import parallel as parallel
     from numparam import torch as torch
@@ -122,7 +123,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _PACKAGES = ("communication", "jax", "optim", "parallel", "torch")
+    _PACKAGES = ("communication", "jax", "mindspore", "optim", "parallel", "torch")
     _IN_MODULES = {
         "Fingerprint": "numparam.fingerprints",
         "Fingerprints": "numparam.fingerprints",

@@ -1,0 +1,44 @@
+"""MindSpore's names under MindSpore's module paths: replace ``mindspore`` by ``numparam.mindspore`` in the imports.
+
+The objects are numparam's own, under other names. There are no layers, operators and optimizers: what is here is the
+parameters, initializers, cells, contexts and checkpoints. ``docs/mindspore.md`` has every name: which is the same,
+which differs and how, and which is absent.
+
+>>> import numparam.mindspore as ms
+>>> from numparam.mindspore import nn
+>>> from numparam.mindspore.common.initializer import Normal, initializer
+>>> class Net(nn.Cell):
+...     def __init__(self):
+...         super().__init__()
+...         self.weight = ms.Parameter(initializer(Normal(0.02), (2, 3), ms.float32))
+>>> Net().trainable_params()
+[Parameter (name=weight, shape=(2, 3), dtype=Float32, requires_grad=True)]
+"""
+
+from numparam.context import ParallelMode
+from numparam.layout import Layout
+from numparam.mindspore import common, communication, context, nn, ops, parallel, train
+from numparam.mindspore.common import *  # noqa: F403
+from numparam.mindspore.common import __all__ as _common
+from numparam.mindspore.common import dtype
+from numparam.mindspore.context import *  # noqa: F403
+from numparam.mindspore.context import __all__ as _context
+from numparam.mindspore.train import load_checkpoint, load_param_into_net, save_checkpoint
+
+__all__ = [  # noqa: PLE0604
+    *_common,
+    *_context,
+    "Layout",
+    "ParallelMode",
+    "common",
+    "communication",
+    "context",
+    "dtype",
+    "load_checkpoint",
+    "load_param_into_net",
+    "nn",
+    "ops",
+    "parallel",
+    "save_checkpoint",
+    "train",
+]

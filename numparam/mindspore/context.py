@@ -1,0 +1,177 @@
+"""Contexts under the names of ``mindspore.context``.
+
+The options of `set_context` choose how MindSpore compiles and runs, which does not concern parameters: they are
+checked, kept and given back, and none acts. `numparam.set_default_device` chooses where values are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numparam.checks import as_bool, as_int
+from numparam.context import (
+    ParallelMode,
+    get_auto_parallel_context,
+    reset_auto_parallel_context,
+    set_auto_parallel_context,
+)
+from numparam.errors import ArgumentTypeError, ArgumentValueError
+
+__all__ = [
+    "COMPATIBLE",
+    "GRAPH_MODE",
+    "LAX",
+    "PYNATIVE_MODE",
+    "STRICT",
+    "ParallelMode",
+    "get_auto_parallel_context",
+    "get_context",
+    "get_ps_context",
+    "reset_auto_parallel_context",
+    "reset_ps_context",
+    "set_auto_parallel_context",
+    "set_context",
+    "set_device",
+    "set_ps_context",
+]
+
+GRAPH_MODE, PYNATIVE_MODE = 0, 1
+STRICT, COMPATIBLE, LAX = 0, 1, 2
+
+Check = Callable[[str, Any], Any]
+
+
+def _of_type(kind: type) -> Check:
+    def check(key: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ArgumentTypeError(f"{key} is a {kind.__name__}, found {value!r:.80}")
+        return value
+
+    return check
+
+
+_text, _dict = _of_type(str), _of_type(dict)
+
+
+def _count(low: int, high: int | None = None) -> Check:
+    return lambda key, value: as_int(key, value, low, high)
+
+
+def _one_of(*choices: Any) -> Check:
+    def check(key: str, value: Any) -> Any:
+        number = as_int(key, value) if isinstance(choices[0], int) else _text(key, value)
+        if number not in choices:
+            raise ArgumentValueError(f"{key} is one of {', '.join(map(str, choices))}; found {value!r:.80}")
+        return value
+
+    return check
+
+
+def _graphs(key: str, value: Any) -> int:
+    return int(value) if isinstance(value, bool) else as_int(key, value, 0, 3)
+
+
+def _memory(key: str, value: Any) -> str:
+    number = _text(key, value).removesuffix("GB")
+    if number == value or not number.replace(".", "", 1).isdecimal() or float(number) == 0:
+        raise ArgumentValueError(f"{key} is a number of GB such as '8GB', found {value!r:.80}")
+    return str(value)
+
+
+_OPTIONS: dict[str, tuple[Any, Check]] = {
+    "mode": (PYNATIVE_MODE, _one_of(GRAPH_MODE, PYNATIVE_MODE)),
+    "device_target": ("CPU", _one_of("CPU", "GPU", "Ascend")),
+    "device_id": (0, _count(0, 4095)),
+    "deterministic": ("OFF", _one_of("ON", "OFF")),
+    "max_call_depth": (1000, _count(1)),
+    "max_device_memory": ("1024GB", _memory),
+    "mempool_block_size": ("1GB", _memory),
+    "memory_optimize_level": ("O0", _one_of("O0", "O1")),
+    "variable_memory_max_size": ("0", _text),
+    "save_graphs": (0, _graphs),
+    "save_graphs_path": (".", _text),
+    "jit_syntax_level": (LAX, _one_of(STRICT, COMPATIBLE, LAX)),
+    "jit_config": ({}, _dict),
+    "ascend_config": ({}, _dict),
+    "gpu_config": ({}, _dict),
+    "pynative_synchronize": (False, as_bool),
+    "enable_graph_kernel": (False, as_bool),
+    "graph_kernel_flags": ("", _text),
+    "enable_reduce_precision": (True, as_bool),
+    "enable_compile_cache": (None, as_bool),
+    "compile_cache_path": ("", _text),
+    "enable_profiling": (False, as_bool),
+    "check_bprop": (False, as_bool),
+    "reserve_class_name_in_scope": (True, as_bool),
+    "support_binary": (False, as_bool),
+    "inter_op_parallel_num": (0, _count(0)),
+    "runtime_num_threads": (30, _count(0)),
+    "op_timeout": (900, _count(0)),
+    "print_file_path": ("", _text),
+    "env_config_path": ("", _text),
+    "exec_order": ("bfs", _one_of("bfs", "dfs", "gpto")),
+    "debug_level": (0, _one_of(0, 1)),
+    "hccl_watchdog": (True, as_bool),
+}
+_SERVER_OPTIONS: dict[str, tuple[Any, Check]] = {
+    "enable_ps": (False, as_bool),
+    "config_file_path": ("", _text),
+    "enable_ssl": (False, as_bool),
+}
+_context: dict[str, Any] = {}
+_server: dict[str, Any] = {}
+
+
+def set_context(**options: Any) -> None:
+    """Keep options of MindSpore's runtime; all of them or none.
+
+    Parameters
+    ----------
+    **options
+        ``mode`` is `GRAPH_MODE` or `PYNATIVE_MODE`, ``device_target`` ``"CPU"``, ``"GPU"`` or ``"Ascend"``; and so on.
+
+    Raises
+    ------
+    TypeError
+        If a value is of another kind.
+    ValueError
+        If there is no such option, or a value is not accepted.
+
+    Examples
+    --------
+    >>> set_context(mode=GRAPH_MODE)
+    >>> get_context("mode")
+    0
+    >>> set_context(mode=PYNATIVE_MODE)
+    """
+    _context.update({key: _option(_OPTIONS, key)[1](key, value) for key, value in options.items()})
+
+
+def get_context(attr_key: str) -> Any:
+    """Return an option of `set_context`; a ValueError if there is no such option."""
+    return _context.get(attr_key, _option(_OPTIONS, attr_key)[0])
+
+
+def set_device(device_target: str, device_id: int | None = None) -> None:
+    """Keep the device of MindSpore's runtime; see `set_context`."""
+    set_context(device_target=device_target, **({} if device_id is None else {"device_id": device_id}))
+
+
+def set_ps_context(**options: Any) -> None:
+    """Keep options of a parameter server, which numparam does not have."""
+    _server.update({key: _option(_SERVER_OPTIONS, key)[1](key, value) for key, value in options.items()})
+
+
+def get_ps_context(attr_key: str) -> Any:
+    """Return an option of `set_ps_context`; a ValueError if there is no such option."""
+    return _server.get(attr_key, _option(_SERVER_OPTIONS, attr_key)[0])
+
+
+def reset_ps_context() -> None:
+    """Set every option of `set_ps_context` to its default."""
+    _server.clear()
+
+
+def _option(options: dict[str, tuple[Any, Check]], key: str) -> tuple[Any, Check]:
+    if key not in options:
+        raise ArgumentValueError(f"the context has no option {key!r:.80}; known: {', '.join(options)}")
+    return options[key]

@@ -1,0 +1,6 @@
+"""Cells under the names of ``mindspore.nn``; its layers are not here."""
+
+from numparam.cell import CellDict, CellList, SequentialCell
+from numparam.mindspore.nn.cell import Cell
+
+__all__ = ["Cell", "CellDict", "CellList", "SequentialCell"]

@@ -1,0 +1,5 @@
+"""Checkpoints under the names of ``mindspore.train``."""
+
+from numparam.mindspore.train.serialization import load_checkpoint, load_param_into_net, save_checkpoint
+
+__all__ = ["load_checkpoint", "load_param_into_net", "save_checkpoint"]

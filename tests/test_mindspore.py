@@ -1,0 +1,143 @@
+"""Programs written for MindSpore run with the import renamed and print what MindSpore printed."""
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+import numparam.mindspore as ms
+from numparam.mindspore.common import initializer as initializers
+from numparam.mindspore.nn.utils import no_init_parameters
+
+HERE = Path(__file__).parent
+PROGRAMS = sorted((HERE / "mindspore_programs").glob("*.py"))
+PAGE = HERE.parent / "docs" / "mindspore.md"
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_programs_print_what_mindspore_2_10_prints(program: Path, tmp_path: Path) -> None:
+    renamed, count = re.subn(
+        r"^(from|import) mindspore\b", r"\1 numparam.mindspore", program.read_text(), flags=re.MULTILINE
+    )
+    assert count > 3
+    script = tmp_path / program.name
+    script.write_text(renamed)
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, cwd=HERE.parent)
+    assert found.stdout == (HERE / "data" / "mindspore_programs" / f"{program.stem}.txt").read_text()
+
+
+def modules() -> list[str]:
+    return ["numparam.mindspore", *(item.name for item in pkgutil.walk_packages(ms.__path__, "numparam.mindspore."))]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_name_is_there_and_on_the_page(module: str) -> None:
+    importlib.import_module(module)
+    found = sys.modules[module]  # common.tensor is a function too
+    page = PAGE.read_text()
+    assert f"`{module.removeprefix('numparam.')}`" in page
+    for name in found.__all__:
+        assert isinstance(getattr(found, name), ModuleType) or f"`{name}`" in page
+
+
+def test_names_that_the_page_calls_absent_are_absent() -> None:
+    rows = re.findall(r"^\| `(mindspore[\w.]*)`.*\|([^|]*)\|$", PAGE.read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for module, absent in rows:
+        importlib.import_module(f"numparam.{module}")
+        assert not set(re.findall(r"`(\w+)`", absent)) & set(sys.modules[f"numparam.{module}"].__all__), module
+
+
+def test_the_core_does_not_import_it() -> None:
+    code = "import numparam, sys; assert 'mindspore' in dir(numparam); print('numparam.mindspore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert numparam.mindspore is ms
+
+
+def test_contexts_are_kept_and_given_back() -> None:
+    before = {key: ms.get_context(key) for key in ("mode", "device_target", "save_graphs", "jit_config")}
+    assert before == {"mode": ms.PYNATIVE_MODE, "device_target": "CPU", "save_graphs": 0, "jit_config": {}}
+    try:
+        ms.set_context(mode=ms.GRAPH_MODE, save_graphs=True, max_device_memory="8.5GB")
+        ms.set_device("Ascend", 3)
+        assert [ms.get_context(key) for key in ("mode", "save_graphs", "device_target", "device_id")] == [
+            0, 1, "Ascend", 3,
+        ]  # fmt: skip
+    finally:
+        ms.set_context(**before, device_id=0, max_device_memory="1024GB")
+    ms.set_ps_context(enable_ps=True)
+    assert ms.get_ps_context("enable_ps")
+    ms.reset_ps_context()
+    assert not ms.get_ps_context("enable_ps")
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"mode": 5}, ValueError),
+        ({"mode": "x"}, TypeError),
+        ({"device_target": "TPU"}, ValueError),
+        ({"device_target": 5}, TypeError),
+        ({"device_id": 4096}, ValueError),
+        ({"device_id": "a"}, TypeError),
+        ({"nope": 1}, ValueError),
+        ({"save_graphs": 5}, ValueError),
+        ({"save_graphs": "yes"}, TypeError),
+        ({"deterministic": "X"}, ValueError),
+        ({"max_call_depth": 0}, ValueError),
+        ({"max_device_memory": 5}, TypeError),
+        ({"max_device_memory": "8"}, ValueError),
+        ({"enable_graph_kernel": 1}, TypeError),
+        ({"jit_config": 5}, TypeError),
+    ],
+    ids=str,
+)
+def test_wrong_contexts_change_nothing(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ms.set_context(**{"mode": ms.GRAPH_MODE, "max_call_depth": 7} | options)
+    assert (ms.get_context("mode"), ms.get_context("max_call_depth")) == (ms.PYNATIVE_MODE, 1000)
+
+
+def test_small_functions() -> None:
+    array = np.zeros(3, np.float32)
+    shared = ms.from_numpy(array)
+    array[0] = 5
+    assert shared.tolist() == [5, 0, 0]
+    assert (ms.is_tensor(shared), ms.is_tensor(array)) == (True, False)
+    assert (ms.tensor([1.0]).dtype, ms.tensor(3).dtype) == (ms.float32, ms.int64)
+    assert ms.dtype_to_nptype(ms.float32) is np.float32
+    assert (ms.dtype_to_pytype(ms.bfloat16), ms.dtype_to_pytype(ms.uint8)) == (float, int)
+    assert (ms.pytype_to_dtype(bool), ms.pytype_to_dtype(np.float16)) == (ms.bool_, ms.float16)
+    with pytest.raises(TypeError, match="found <class 'str'>"):
+        ms.pytype_to_dtype(str)
+    assert initializers._calculate_fan_in_and_fan_out((3, 4, 5, 5)) == (100, 75)
+    assert [initializers._calculate_correct_fan((3, 4), mode) for mode in ("fan_in", "FAN_OUT")] == [4, 3]
+    with pytest.raises(ValueError, match="two axes or more"):
+        initializers._calculate_fan_in_and_fan_out((3,))
+    with pytest.raises(ValueError, match="mode is one of fan_in, fan_out"):
+        initializers._calculate_correct_fan((3, 4), "fan")
+    with no_init_parameters():
+        assert ms.Parameter(initializers.initializer("normal", (2,))).has_init
+
+
+def test_operators_that_are_here() -> None:
+    ops = ms.ops
+    one, two = ms.Tensor([[1.0, 2.0]]), ops.ones((1, 2))
+    assert ops.matmul(one, ops.transpose(two, (1, 0))).tolist() == [[3]]
+    assert ops.concat([one, two], 1).tolist() == [[1, 2, 1, 1]]
+    assert ops.stack([one, two]).shape == (2, 1, 2)
+    assert ops.reshape(ops.zeros((2, 3), ms.int8), (3, -1)).dtype == ms.int8
+    assert ops.cast(one, ms.float16).dtype == ms.float16
+
+
+def test_a_checkpoint_has_the_suffix_of_mindspore(tmp_path: Path) -> None:
+    ms.save_checkpoint({"w": np.ones(1)}, str(tmp_path / "net"))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.ckpt"]
