@@ -181,6 +181,17 @@ def test_zeros_of_a_constructor_are_kept() -> None:
     assert net[1].weight.any()
 
 
+def test_what_a_constructor_wrote_on_meta_is_not_forgotten() -> None:
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Embedding(5, 3, padding_idx=1), nn.Linear(3, 3), nn.MultiheadAttention(4, 2))
+        init_(copy.deepcopy(net), seed=SEED, device="cpu")
+        nn.init.zeros_(net[1].weight)
+    with pytest.raises(ValueError, match=r"parameter '1.weight' was written to on the meta device .*: give it a rule"):
+        init_(net, seed=SEED, device="cpu")
+    init_(net, {"1.weight": "zeros"}, seed=SEED, device="cpu")
+    assert not net[1].weight.any()
+
+
 class Rotary(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +228,9 @@ def test_weights_of_other_dtypes_are_refused_or_left(dtype: Any) -> None:
 
 def test_tensor_subclasses_are_refused_or_left() -> None:
     class Packed(torch.Tensor):
-        pass
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return super().__torch_function__(func, types, args, kwargs or {})
 
     net = nn.Sequential(nn.Linear(2, 2))
     net[0].weight = nn.Parameter(torch.ones(2, 2).as_subclass(Packed))

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,15 +54,22 @@ def default(place: Place) -> tuple[Initializer, str] | None:
     [(Uniform(scale=0.5), 'torch.nn.Linear'), (Uniform(scale=0.5), 'torch.nn.Linear')]
     """
     for prefix, module in place.around:
-        rule = _rule(type(module))
+        kind: Any = type(module)
+        rule = _rule(kind)
         init = None if rule is None else rule(module, place.path.removeprefix(prefix), place.tensor)
         if init is not None:
-            layer = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn."))
-            return init, f"torch.nn.{layer.__name__}"
+            return init, _called(kind)
     return None
 
 
-def _rule(kind: type) -> LayerRule | None:
+@lru_cache(maxsize=1024)  # models have thousands of layers of a few classes
+def _called(kind: Any) -> str:
+    layer = next(base for base in kind.__mro__ if base.__module__.startswith("torch.nn."))
+    return f"torch.nn.{layer.__name__}"
+
+
+@lru_cache(maxsize=1024)
+def _rule(kind: Any) -> LayerRule | None:
     """Return the rule for layers of a class, or None."""
     for base in kind.__mro__:
         if base in _RULES:
@@ -71,6 +79,7 @@ def _rule(kind: type) -> LayerRule | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def _uniform(inputs: int) -> Initializer:
     return Uniform(1.0 / math.sqrt(inputs)) if inputs else Zero()
 

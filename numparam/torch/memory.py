@@ -17,6 +17,7 @@ from numparam.errors import DeviceError
 if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray
 
+_EXTENSIONS = {as_dtype(name) for name in EXTENSIONS}  # the name of a dtype is computed each time
 _BITS = {1: torch.uint8, 2: torch.uint16}
 
 
@@ -33,7 +34,12 @@ def dtype_of(tensor: torch.Tensor) -> np.dtype[Any]:
     >>> dtype_of(torch.empty(0, dtype=torch.bfloat16))
     dtype(bfloat16)
     """
-    return as_dtype(str(tensor.dtype).removeprefix("torch."))
+    return _dtype(tensor.dtype)
+
+
+@cache
+def _dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    return as_dtype(str(dtype).removeprefix("torch."))
 
 
 @cache  # asking the driver takes 0.1 ms, and models have thousands of parameters
@@ -64,7 +70,7 @@ def shared(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]] | DeviceArray
         from numparam.kernels.array import DeviceArray
 
         return DeviceArray(tuple(bare.shape), dtype, bare.device.index, bare.data_ptr(), bare)
-    if dtype.name in EXTENSIONS:  # torch converts only their bits to NumPy
+    if dtype in _EXTENSIONS:  # torch converts only their bits to NumPy
         bare = bare.view(_BITS[dtype.itemsize])
     array: np.ndarray[Any, np.dtype[Any]] = bare.numpy()
     return array.view(dtype)

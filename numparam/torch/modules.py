@@ -24,11 +24,11 @@ from numparam.torch.own import Start, start_of, starts
 from numparam.torch.report import Report, row
 from numparam.torch.rules import Choice, OwnRules
 from numparam.torch.seeing import seeing
+from numparam.torch.state import give_memory, is_overwritten, is_packed, is_raw, is_zeroed
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import Place, is_of, places
 
 Where = Callable[[str, torch.Tensor], tuple[Any, Any, torch.Tensor] | None]
-_KINDS = {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
 
 
 def init_(
@@ -197,7 +197,13 @@ class _Init:
             raise RuleError(_unknown(unknown))
         self._keep_zeros()
         names = {place.path for place in self.order}
-        for place, _, rule in self.chosen:
+        for place, init, rule in self.chosen:
+            if rule.startswith("torch.nn.") and is_random(init) and is_overwritten(place):
+                raise RuleError(
+                    f"parameter {place.name!r} was written to on the meta device after its layer had started it, and "
+                    "what was written is lost: give it a rule, such as "
+                    f'rules={{"{place.name}": "zeros"}}, or build the module on the CPU'
+                )
             source = self.same.get(place.path)
             if source is not None and source not in names and rule.startswith("torch.nn."):
                 raise RuleError(
@@ -208,9 +214,9 @@ class _Init:
     def _keep_zeros(self) -> None:
         """Keep the zeros of weights that a constructor has overwritten, unless all weights are zero."""
         zero = {
-            id(place) for place, init, rule in self.chosen if rule.startswith("torch.nn.") and _is_zeroed(place, init)
+            id(place) for place, init, rule in self.chosen if rule.startswith("torch.nn.") and is_zeroed(place, init)
         }
-        if zero and any(is_random(init) and not _is_zeroed(place, init) for place, init, _ in self.chosen):
+        if zero and any(is_random(init) and not is_zeroed(place, init) for place, init, _ in self.chosen):
             self.chosen = [
                 (place, Zero(), "zero before") if id(place) in zero else (place, init, rule)
                 for place, init, rule in self.chosen
@@ -238,7 +244,7 @@ class _Init:
         with ExitStack() as undo:
             was_meta = [place for place in self.order if place.tensor.is_meta]
             if device is not None:
-                undo.callback(_give_memory(self.module, device))
+                undo.callback(give_memory(self.module, device))
                 fills = self._plan()
             mode = self._run_own(undo, {id(place) for place in was_meta})
             self._check_left(mode, {id(place) for place in was_meta})
@@ -289,7 +295,7 @@ class _Init:
     def _planned(self, place: Place, init: Initializer, rule: str) -> Fill:
         tensor = place.current
         try:
-            if type(tensor) not in _KINDS and not hasattr(tensor, "device_mesh"):
+            if not hasattr(tensor, "device_mesh") and is_packed(tensor):
                 raise ArgumentTypeError(
                     f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor"
                 )
@@ -391,12 +397,11 @@ class _Init:
         unknown = [place for place in missing if place.is_parameter]
         if unknown:
             raise RuleError(_unknown(unknown))
-        raw = any(_is_raw(place) for place in self.order if place.is_parameter)
-        for place in [
-            *missing,
-            *[place for place in self.left if not place.is_parameter and not self._is_unset(place)],
-        ]:
-            if id(place) in was_meta or (raw and not place.tensor._version):
+        own = [place for place in self.left if not place.is_parameter and not self._is_unset(place)]
+        suspect = [place for place in [*missing, *own] if id(place) in was_meta or not place.tensor._version]
+        is_raw = any(is_raw(place) for place in self.order if place.is_parameter) if suspect else False
+        for place in suspect:
+            if id(place) in was_meta or is_raw:
                 raise StateError(
                     f"{_what(place)} may hold memory that nobody has written, as after to_empty: neither the code of "
                     "the model nor a layer of torch says its values; give it a rule, or the rule "
@@ -414,14 +419,6 @@ class _Init:
                     place.owner._parameters[place.key] = values
 
 
-def _is_zeroed(place: Place, init: Initializer) -> bool:
-    """Say whether somebody has overwritten a random start with zeros, after the layer's own constructor."""
-    tensor = place.current
-    if tensor.is_meta or tensor._version < 2 or not is_random(init) or hasattr(tensor, "device_mesh"):
-        return False
-    return tensor.numel() > 0 and not tensor.detach().flatten()[0].item() and not tensor.detach().any().item()
-
-
 def _unknown(unknown: list[Place]) -> str:
     place = unknown[0]
     more = f" (and {len(unknown) - 1} more, {unknown[1].name!r} next)" if unknown[1:] else ""
@@ -431,11 +428,6 @@ def _unknown(unknown: list[Place]) -> str:
         "neither a layer of torch nor declares an initialisation that writes it, such as init_weights or "
         f'reset_parameters; give a rule, such as rules={{"{place.name}": Normal(0.02)}}'
     )
-
-
-def _is_raw(place: Place) -> bool:
-    """Say whether nobody has written to a parameter that the constructor of its layer writes to."""
-    return layers.default(place) is not None and place.tensor._version == 0
 
 
 def _values(fill: Fill) -> torch.Tensor | None:
@@ -453,27 +445,3 @@ def _values(fill: Fill) -> torch.Tensor | None:
 
 def _what(place: Place) -> str:
     return f"{'parameter' if place.is_parameter else 'buffer'} {place.name!r}"
-
-
-def _give_memory(module: torch.nn.Module, device: Any) -> Callable[[], None]:
-    """Move what is on the meta device to another one, and keep shared what is shared; return how to undo it."""
-    before = [
-        (part, state, key, tensor)
-        for part in module.modules()
-        for state in (part._parameters, part._buffers)
-        for key, tensor in state.items()
-        if tensor is not None
-    ]
-    module._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
-    first: dict[int, Any] = {}
-    for part, state, key, tensor in before:
-        now = state[key]
-        if first.setdefault(id(tensor), now) is not now:
-            setattr(part, key, first[id(tensor)])
-
-    def undo() -> None:
-        for _, state, key, tensor in before:
-            if not hasattr(tensor, "device_mesh"):  # FSDP knows its parameters by identity
-                state[key] = tensor
-
-    return undo

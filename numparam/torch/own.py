@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -60,15 +60,12 @@ def starts(module: torch.nn.Module, prefix: str = "") -> tuple[list[Start], list
 
 def start_of(module: torch.nn.Module) -> Start | None:
     """Return the start that the class of a module declares, None if it is a layer of torch or declares none."""
-    kind = type(module)
+    kind: Any = type(module)
     if is_of(module, "PreTrainedModel", "transformers"):
         return Start(module, lambda _: _transformers(module), f"{kind.__qualname__}._init_weights")
     if is_of(module, "ModelMixin", "diffusers"):
         return Start(module, lambda _: None, f"{kind.__qualname__}.__init__")
-    for name in METHODS:
-        owner = next((base for base in kind.__mro__ if name in vars(base)), None)
-        if owner is None or owner.__module__.split(".")[0] == "torch":
-            continue
+    for name in _declared(kind):
         method = getattr(module, name)
         needed = [
             argument
@@ -82,6 +79,13 @@ def start_of(module: torch.nn.Module) -> Start | None:
         if len(needed) == 1 and (needed[0].name in ("module", "m", "layer") or "Module" in str(needed[0].annotation)):
             return Start(module, _without_mode(partial(module.apply, method)), rule)
     return None
+
+
+@lru_cache(maxsize=1024)  # models have thousands of modules of a few classes
+def _declared(kind: Any) -> tuple[str, ...]:
+    """Return the methods that a class declares itself, and not only torch."""
+    owners = {name: next((base for base in kind.__mro__ if name in vars(base)), None) for name in METHODS}
+    return tuple([name for name, owner in owners.items() if owner and owner.__module__.split(".")[0] != "torch"])
 
 
 def _without_mode(method: Callable[[], Any]) -> Callable[[Drawing], Any]:

@@ -38,6 +38,8 @@ def start_of(place: Place) -> Start | None:
         around = place.around[: inside - 1]
         return Start(parameters, lambda mode: _parametrize(mode, layer, key, around), f"{_rule(layer)}.{key}")
     layer = place.owner
+    if not layer._forward_pre_hooks:
+        return None
     hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, WeightNorm | SpectralNorm)]
     hook = next((hook for hook in hooks if place.key.startswith(f"{hook.name}_")), None)
     if hook is None:
