@@ -399,9 +399,9 @@ class _Init:
             raise RuleError(_unknown(unknown))
         own = [place for place in self.left if not place.is_parameter and not self._is_unset(place)]
         suspect = [place for place in [*missing, *own] if id(place) in was_meta or not place.tensor._version]
-        is_raw = any(is_raw(place) for place in self.order if place.is_parameter) if suspect else False
+        has_raw = any(is_raw(place) for place in self.order if place.is_parameter) if suspect else False
         for place in suspect:
-            if id(place) in was_meta or is_raw:
+            if id(place) in was_meta or has_raw:
                 raise StateError(
                     f"{_what(place)} may hold memory that nobody has written, as after to_empty: neither the code of "
                     "the model nor a layer of torch says its values; give it a rule, or the rule "
