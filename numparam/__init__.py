@@ -28,7 +28,6 @@ from numparam.parameter.tuple import ParameterTuple
 from numparam.stream.seed import get_seed, set_seed
 from numparam.stream.source import Source
 from numparam.tensor import Tensor
-from numparam.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     bfloat16: np.dtype[Any]
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from numparam.fingerprints import Fingerprint, Fingerprints, View, fingerprint
     from numparam.layout.automatic import automatic_layouts
     from numparam.rules import Rules
+    from numparam.threads import get_num_threads, set_num_threads
 
 bool_ = np.dtype("bool")
 int8 = np.dtype("int8")
@@ -131,11 +131,13 @@ if not TYPE_CHECKING:
         "View": "numparam.fingerprints",
         "automatic_layouts": "numparam.layout.automatic",
         "fingerprint": "numparam.fingerprints",
+        "get_num_threads": "numparam.threads",
         "load_checkpoint": "numparam.checkpoint.loading",
         "load_distributed_checkpoint": "numparam.checkpoint.loading",
         "load_param_into_net": "numparam.checkpoint.loading",
         "save_checkpoint": "numparam.checkpoint.saving",
         "save_distributed_checkpoint": "numparam.checkpoint.distributed_saving",
+        "set_num_threads": "numparam.threads",
         "write_index": "numparam.checkpoint.distributed_index",
     }
 

@@ -1,9 +1,8 @@
 """The parallel context: the mode, the place of this rank, and the options of sharded parameters."""
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from numparam.checks import as_bool, as_int, as_mesh
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
@@ -199,22 +198,14 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
 }
 
 
-class _View(NamedTuple):
-    """An option that is another one in an older form: how to check it, and to get from one to the other."""
-
-    option: str
-    check: Check
-    to_option: Callable[[Any], Any]
-    from_option: Callable[[Any], Any]
+def _entry(option: str, key: str, check: Check) -> tuple[str, Check, Callable[[Any], Any], Callable[[Any], Any]]:
+    return option, check, lambda value: {key: value}, lambda config: config[key]
 
 
-def _entry(option: str, key: str, check: Check) -> _View:
-    return _View(option, check, lambda value: {key: value}, lambda config: config[key])
-
-
-_VIEWS = {
-    "auto_parallel_search_mode": _View("search_mode", _OPTIONS["search_mode"][1], str, str),
-    "full_batch": _View(
+# Options that are others in an older form: which one, the check, and the conversions to it and from it.
+_VIEWS: dict[str, tuple[str, Check, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "auto_parallel_search_mode": ("search_mode", _OPTIONS["search_mode"][1], str, str),
+    "full_batch": (
         "dataset_strategy",
         as_bool,
         lambda value: "full_batch" if value else "data_parallel",
@@ -278,8 +269,8 @@ def set_auto_parallel_context(**options: Any) -> None:
     draft = dict(_context)
     for key, value in options.items():
         if key in _VIEWS:
-            view = _VIEWS[key]
-            name, checked = view.option, view.to_option(view.check(key, value))
+            name, check, to_option, _ = _VIEWS[key]
+            checked = to_option(check(key, value))
         else:
             name, checked = key, _option(key)[1](key, value)
         draft[name] = draft[name] | checked if name in _MERGED else checked
@@ -288,6 +279,8 @@ def set_auto_parallel_context(**options: Any) -> None:
         fused = checked.get("allreduce", {}) if key == "comm_fusion" else {}
         if fused.get("mode") == "index" and "all_reduce_fusion_config" not in options:
             draft["all_reduce_fusion_config"] = fused["config"]
+    from copy import deepcopy  # a third of a millisecond, which `import numparam` need not pay
+
     _context.update(deepcopy(draft))
 
 
@@ -303,8 +296,11 @@ def _settle_level(given: Mapping[str, Any], merged: dict[str, Any]) -> None:
 def get_auto_parallel_context(key: str) -> Any:
     """Return an option of the parallel context; a ValueError if there is no such option."""
     if key in _VIEWS:
-        return _VIEWS[key].from_option(_context[_VIEWS[key].option])
+        option, _, _, from_option = _VIEWS[key]
+        return from_option(_context[option])
     _option(key)
+    from copy import deepcopy
+
     return deepcopy(_context[key])
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
 
+KINDS = frozenset({"cpu", "cuda"})
+"""What the name of a device begins with."""
+
 
 class Device(str):
     """Name a device: ``"cpu"``, or ``"cuda:N"`` for the CUDA device of that number.

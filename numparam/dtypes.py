@@ -4,43 +4,37 @@ A dtype is a NumPy dtype; those that NumPy lacks come from ``ml_dtypes``, which 
 asked for. ``numparam.float32``, ``numparam.bfloat16`` and friends are these objects.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from numparam.errors import DtypeError
 
-
-class Names(NamedTuple):
-    """Hold the names of one dtype."""
-
-    tag: str | None
-    type_name: str
-
-
-TABLE: dict[str, Names] = {
-    "bool": Names("BOOL", "Bool"),
-    "int8": Names("I8", "Int8"),
-    "int16": Names("I16", "Int16"),
-    "int32": Names("I32", "Int32"),
-    "int64": Names("I64", "Int64"),
-    "uint8": Names("U8", "UInt8"),
-    "uint16": Names("U16", "UInt16"),
-    "uint32": Names("U32", "UInt32"),
-    "uint64": Names("U64", "UInt64"),
-    "float16": Names("F16", "Float16"),
-    "float32": Names("F32", "Float32"),
-    "float64": Names("F64", "Float64"),
-    "bfloat16": Names("BF16", "BFloat16"),
-    "float8_e4m3fn": Names("F8_E4M3", "Float8E4M3FN"),
-    "float8_e5m2": Names("F8_E5M2", "Float8E5M2"),
-    "complex64": Names("C64", "Complex64"),
-    "complex128": Names(None, "Complex128"),
+TABLE: dict[str, tuple[str | None, str]] = {
+    "bool": ("BOOL", "Bool"),
+    "int8": ("I8", "Int8"),
+    "int16": ("I16", "Int16"),
+    "int32": ("I32", "Int32"),
+    "int64": ("I64", "Int64"),
+    "uint8": ("U8", "UInt8"),
+    "uint16": ("U16", "UInt16"),
+    "uint32": ("U32", "UInt32"),
+    "uint64": ("U64", "UInt64"),
+    "float16": ("F16", "Float16"),
+    "float32": ("F32", "Float32"),
+    "float64": ("F64", "Float64"),
+    "bfloat16": ("BF16", "BFloat16"),
+    "float8_e4m3fn": ("F8_E4M3", "Float8E4M3FN"),
+    "float8_e5m2": ("F8_E5M2", "Float8E5M2"),
+    "complex64": ("C64", "Complex64"),
+    "complex128": (None, "Complex128"),
 }
+"""The tag of safetensors and MindSpore's spelling, by the name of the dtype."""
+
 EXTENSIONS = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 _NATIVE_BY_NAME = {name: np.dtype(name) for name in TABLE if name not in EXTENSIONS}
 _NATIVE = frozenset(_NATIVE_BY_NAME.values())
-_NAMES_BY_TAG = {names.tag: name for name, names in TABLE.items() if names.tag is not None}
+_NAMES_BY_TAG = {tag: name for name, (tag, _) in TABLE.items() if tag is not None}
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -102,7 +96,7 @@ def tag(dtype: np.dtype[Any]) -> str:
     >>> tag(as_dtype("bfloat16"))
     'BF16'
     """
-    found = TABLE[as_dtype(dtype).name].tag
+    found = TABLE[as_dtype(dtype).name][0]
     if found is None:
         raise DtypeError(f"safetensors files cannot hold {dtype}; convert it first")
     return found
@@ -134,7 +128,7 @@ def type_name(dtype: np.dtype[Any]) -> str:
     >>> type_name(as_dtype("float32"))
     'Float32'
     """
-    return TABLE[dtype.name].type_name
+    return TABLE[dtype.name][1]
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

@@ -444,7 +444,7 @@ def test_arrays_of_any_layout_are_staged_in_pieces(driver: InterpretedDriver, mo
 def test_saved_pieces_are_read_from_the_device_one_at_a_time(
     driver: InterpretedDriver, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("numparam.tensor.values.BUFFER_BYTES", 4096)
+    monkeypatch.setattr("numparam.entry.BUFFER_BYTES", 4096)
     values = np.random.default_rng(7).standard_normal((300, 7))
     parameter = Parameter(values, name="w", device="cuda")
     driver.read = []

@@ -26,7 +26,7 @@ def test_top_level_attribute_is_the_dtype(name: str) -> None:
     assert found == dtypes.as_dtype(name)
 
 
-@pytest.mark.parametrize("name", [name for name, names in dtypes.TABLE.items() if names.tag])
+@pytest.mark.parametrize("name", [name for name, (tag, _) in dtypes.TABLE.items() if tag])
 def test_tag_round_trip(name: str) -> None:
     assert dtypes.from_tag(dtypes.tag(dtypes.as_dtype(name))).name == name
 

@@ -280,7 +280,7 @@ def test_a_wrapped_initializer_that_needs_the_full_tensor_is_decomposed_once_whe
 ) -> None:
     decompose, calls = np.linalg.qr, []
     monkeypatch.setattr(np.linalg, "qr", lambda matrix: calls.append(matrix.shape) or decompose(matrix))
-    monkeypatch.setattr("numparam.tensor.values.BUFFER_BYTES", 1024)
+    monkeypatch.setattr("numparam.entry.BUFFER_BYTES", 1024)
     lazy = numparam.Parameter(initializers.initializer(Kernel(Orthogonal()), (3, 64, 48)), name="w")
     numparam.save_checkpoint({"w": lazy}, tmp_path / "w.safetensors")
     assert calls == [(192, 48)]

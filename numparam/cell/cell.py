@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
 from numparam import dtypes
-from numparam.cell import assign, hooks, settings, state, values
+from numparam.cell import assign, hooks, settings, state
 from numparam.cell.state import IncompatibleKeys
-from numparam.cell.summary import Summary
 from numparam.cell.tree import Tree, shadowable
 from numparam.checks import as_int
+from numparam.device import KINDS
 from numparam.device import device as device_of
 from numparam.errors import ArgumentTypeError
 from numparam.parameter import Parameter
 from numparam.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numparam.cell.summary import Summary
 
 
 class Cell(Tree):
@@ -235,10 +238,12 @@ class Cell(Tree):
         >>> cell.to("bfloat16").w.dtype
         dtype(bfloat16)
         """
-        if device is None and isinstance(dtype, str) and dtype.partition(":")[0].lower() in ("cpu", "cuda"):
+        if device is None and isinstance(dtype, str) and dtype.partition(":")[0].lower() in KINDS:
             dtype, device = None, dtype
         if dtype is None and device is None:
             raise ArgumentTypeError("a cell is converted to a dtype, moved to a device, or both; found neither")
+        from numparam.cell import values
+
         if device is not None:
             values.move(self, device_of(device))
         if dtype is not None:
@@ -275,6 +280,8 @@ class Cell(Tree):
             If a layout does not suit its parameter, there is no parameter of that name, or the memory is too small for
             any layouts.
         """
+        from numparam.cell import values
+
         return values.materialise(self, self._layouts, auto_parallel_mode)
 
     @property
@@ -370,6 +377,8 @@ class Cell(Tree):
         w          (2,)   float32  cpu       8 B  made    yes        input
         1 parameter, 2 values, 8 B; trainable 2 values; lazy 0 B
         """
+        from numparam.cell.summary import Summary
+
         return Summary(self)
 
     def extend_repr(self) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from numparam.cell.tree import Tree
 from numparam.text import amount, printable, size
 
@@ -70,6 +68,8 @@ class Summary:
         return "\n".join([*lines, self.total])
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         head = "".join(f"<th style='text-align:left'>{column}</th>" for column in _COLUMNS)
         body = "".join(
             "<tr>"

@@ -17,8 +17,6 @@ _PARTS = _TABLES[:3]
 Member = TypeVar("Member")
 Part = TypeVar("Part")
 
-_PREFIX = re.compile(r"\w*[0-9a-zA-Z_.-]*")
-
 
 class _Shadowable:
     """Give way to a part of the same name."""
@@ -267,7 +265,7 @@ class Tree:
         """
         if not isinstance(prefix, str):
             raise ArgumentTypeError(f"a prefix is a str, found {prefix!r}")
-        if not _PREFIX.fullmatch(prefix):
+        if not re.fullmatch(r"\w*[0-9a-zA-Z_.-]*", prefix):
             raise ArgumentValueError(f"a prefix has letters, digits, underscores, dots and hyphens, found {prefix!r}")
         for path, parameter in self._walk_parameters(deep=recurse):
             parameter.name = prefix + path

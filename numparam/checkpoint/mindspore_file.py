@@ -129,7 +129,7 @@ def _tensor(mapping: MappedFile, name: str, value: _Value) -> np.ndarray[Any, np
     return joined.view(item).reshape(shape)
 
 
-_DTYPES = {names.type_name: name for name, names in dtypes.TABLE.items()}
+_DTYPES = {kind: name for name, (_, kind) in dtypes.TABLE.items()}
 _READ_BY_MINDSPORE = {name for name in dtypes.TABLE if not name.startswith(("complex", "float8"))}
 _VARINT = -1
 

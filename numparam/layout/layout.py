@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numparam.layout import mindspore_tuple, picture
+from numparam.layout import mindspore_tuple
 from numparam.layout.partition import Axes, Partition
 
 
@@ -140,7 +140,9 @@ class Layout(Partition):
         │ 4:8 │ 1, 3 │
         └─────┴──────┘
         """
-        return picture.picture(self, shape, axes)
+        from numparam.layout.picture import picture
+
+        return picture(self, shape, axes)
 
     def plot(self, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Any:
         """Draw to scale which ranks hold which block of a parameter, as `picture` does; needs matplotlib.
@@ -155,4 +157,6 @@ class Layout(Partition):
         ModuleNotFoundError
             If matplotlib is not installed.
         """
-        return picture.figure(self, shape, axes)
+        from numparam.layout.picture import figure
+
+        return figure(self, shape, axes)

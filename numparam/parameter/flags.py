@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from numparam.errors import ArgumentTypeError
 Value = TypeVar("Value")
 
 
-class Named(Protocol):
-    """A parameter, for the message of an error."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
+    class Named(Protocol):
+        """A parameter, for the message of an error."""
+
+        @property
+        def name(self) -> str: ...  # noqa: D102
 
 
 class Flag(Generic[Value]):

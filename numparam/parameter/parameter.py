@@ -18,7 +18,7 @@ from numparam.layout import Layout
 from numparam.parameter.flags import anything, integer, lengths, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
-from numparam.tensor import Array, State, Tensor, Values
+from numparam.tensor import Array, State, Tensor
 from numparam.text import printable
 
 _MAX_NAME = 1024
@@ -157,8 +157,9 @@ class Parameter(Tensor):
         if region is not None and not region.whole:
             self._region = region
 
-    def _named(self) -> Values:
-        return self._values if self._name_is_generated else self._values.named(self._name)
+    @property
+    def _own_name(self) -> str | None:  # type: ignore[override]
+        return None if self._name_is_generated else self._name
 
     @property
     def name(self) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from numparam.entry import BUFFER_BYTES, Block
 from numparam.indexing.region import Region, row_major
 from numparam.stream.seed import choose_seed
 from numparam.stream.source import Source
@@ -12,27 +11,28 @@ from numparam.tensor.values import CPU, HOLDERS, Host, Lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Protocol
 
     import numpy as np
 
     from numparam.device import Device
+    from numparam.entry import Block
 
+    class Generator(Protocol):
+        """List what a recipe asks of an initializer; `numparam.initializer.Initializer` documents it."""
 
-class Generator(Protocol):
-    """List what a recipe asks of an initializer; `numparam.initializer.Initializer` documents it."""
+        @property
+        def seed(self) -> int | None: ...
 
-    @property
-    def seed(self) -> int | None: ...
+        @property
+        def on_device(self) -> bool: ...
 
-    @property
-    def on_device(self) -> bool: ...
+        @property
+        def needs_full(self) -> bool: ...
 
-    @property
-    def needs_full(self) -> bool: ...
+        def fill(self, out: Any, region: Region, source: Source) -> None: ...
 
-    def fill(self, out: Any, region: Region, source: Source) -> None: ...
-
-    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None: ...
+        def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None: ...
 
 
 class Recipe(Lazy):
@@ -111,8 +111,10 @@ class Recipe(Lazy):
             selected = self.region if region is None else self.region[region.slices()]
             self.init.fill(out, selected, Source(self.seed, self.name))
 
-    def read(self, index: Any) -> Recipe:  # half of the time of `replace`, and lazy tensors are sliced often
-        return Recipe(self.init, self.seed, self.name, self.region[index], self.dtype, self.device)
+    def read(self, index: Any, name: str | None = None) -> Recipe:
+        # Half of the time of `named` and `replace`, and lazy tensors are sliced often.
+        name_of_part = self.name if name is None or isinstance(self.name, str) else name
+        return Recipe(self.init, self.seed, name_of_part, self.region[index], self.dtype, self.device)
 
     def convert(
         self,
@@ -128,6 +130,8 @@ class Recipe(Lazy):
         An initializer with `needs_full` generates them once. A CUDA device generates each block in new memory,
         one block ahead of the blocks that were taken; the bytes are the same.
         """
+        from numparam.entry import BUFFER_BYTES, Block
+
         if self.init.needs_full:
             yield from self.replace(device=CPU).settle().blocks()
             return

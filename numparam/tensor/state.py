@@ -29,6 +29,8 @@ class State:
 
     _values: Values
     """The full state. It is only ever replaced, so that a thread that reads it finds one state or the other."""
+    _own_name: str | None = None
+    """The name of a parameter, which decides lazy values that have no name yet."""
 
     def _hold(self, array: Array) -> None:
         """Adopt an array on the CPU."""
@@ -74,8 +76,9 @@ class State:
         return twin
 
     def _named(self) -> Values:
-        """Return the values under the name that decides them; a parameter has its own."""
-        return self._values
+        """Return the values under the name that decides them."""
+        name = self._own_name
+        return self._values if name is None else self._values.named(name)
 
     def _settle(self) -> Values:
         """Return the values in memory, materialised first if the tensor is lazy."""

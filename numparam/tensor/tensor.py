@@ -170,8 +170,7 @@ class Tensor(Arithmetic):
         IndexError
             If the index does not fit.
         """
-        values = self._values
-        return Tensor._of((values if values.in_memory else self._named()).read(index))
+        return Tensor._of(self._values.read(index, self._own_name))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write values in place; the values of a lazy tensor are materialised first.

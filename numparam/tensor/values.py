@@ -10,15 +10,14 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.device import Device, device
-from numparam.entry import BUFFER_BYTES, Block
 from numparam.errors import ArgumentValueError, DeviceOutOfMemoryError, ShapeError
 from numparam.indexing import arrays
 from numparam.indexing.region import Region, row_major
-from numparam.indexing.rows import select_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from numparam.entry import Block
     from numparam.kernels.array import DeviceArray
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -85,8 +84,8 @@ class Values:
         """Write the values of a region, or all, into a C-contiguous array on the host."""
         raise NotImplementedError
 
-    def read(self, index: Any) -> Values:
-        """Return a copy of the part at an index; of a description, the description of the part."""
+    def read(self, index: Any, name: str | None = None) -> Values:
+        """Return a copy of the part at an index; of a description, the description of the part, see `named`."""
         raise NotImplementedError
 
     def write(self, index: Any, value: Any) -> None:
@@ -123,6 +122,8 @@ class Values:
 
     def blocks(self) -> Iterator[Block]:
         """Split the values into blocks of at most `BUFFER_BYTES`, in row-major order."""
+        from numparam.entry import BUFFER_BYTES, Block
+
         for index in row_major(self.shape, BUFFER_BYTES // self.dtype.itemsize):
             part = Region.full(self.shape)[index]
             yield Block(part.shape, partial(self.fill_into, region=part))
@@ -136,11 +137,6 @@ class Host(Values):
 
     def __init__(self, array: Array) -> None:
         self.array = array
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], target: Device) -> Host:  # noqa: ARG003
-        """Allocate memory on the CPU."""
-        return cls(np.empty(shape, dtype))
 
     @classmethod
     def from_host(cls, array: Array, target: Device) -> Host:  # noqa: ARG003
@@ -176,7 +172,7 @@ class Host(Values):
     def fill_into(self, out: Any, region: Region | None = None) -> None:
         arrays.overwrite(out, self.array if region is None else region.take(self.array))
 
-    def read(self, index: Any) -> Host:
+    def read(self, index: Any, name: str | None = None) -> Host:  # noqa: ARG002
         return Host(arrays.read(self.array, index))
 
     def write(self, index: Any, value: Any) -> None:
@@ -279,12 +275,14 @@ class OnDevice(Values):
     def fill_into(self, out: Any, region: Region | None = None) -> None:
         (self if region is None else self.read(region.slices())).array.read(out)
 
-    def read(self, index: Any) -> OnDevice:
+    def read(self, index: Any, name: str | None = None) -> OnDevice:  # noqa: ARG002
         from numparam.kernels import rows
 
         own = self.array
         if arrays.is_basic(index):
             return self._copied(own[Region.full(own.shape)[index].slices()])
+        from numparam.indexing.rows import select_rows
+
         selected = select_rows(own.shape, index)
         numbers = selected.numbers.reshape(-1)
         part = OnDevice.empty((numbers.size, *selected.row), own.dtype, self.device).array
@@ -300,6 +298,8 @@ class OnDevice(Values):
         if arrays.is_basic(index):
             _overwrite(own[Region.full(own.shape)[index].slices()], self._operand(value))
             return
+        from numparam.indexing.rows import select_rows
+
         selected, values = select_rows(own.shape, index), self._operand(value)
         if (values.shape, values.dtype) != (selected.shape, own.dtype):
             full = OnDevice.empty(selected.shape, own.dtype, self.device).array
@@ -379,13 +379,16 @@ class Lazy(Values):
         return twin
 
     def settle(self) -> Values:
-        # The name of a device is split to find its kind, which takes as long as all else here.
-        holder = Host if self.device is CPU or not self.on_device else HOLDERS[self.device.kind]
-        values = holder.empty(self.region.shape, self.dtype, self.device)
+        # The CPU first: the name of a device is split to find its kind, which takes as long as all else here.
+        if self.device is CPU or not self.on_device or HOLDERS[self.device.kind] is Host:
+            array = np.empty(self.region.shape, self.dtype)
+            self.fill_into(array)
+            return Host(array).move(self.device)
+        values = OnDevice.empty(self.region.shape, self.dtype, self.device)
         self.fill_into(values.array)
-        return values.move(self.device)
+        return values
 
-    def read(self, index: Any) -> Self:
+    def read(self, index: Any, name: str | None = None) -> Self:  # noqa: ARG002
         return self.replace(region=self.region[index])
 
     def duplicate(self) -> Self:
