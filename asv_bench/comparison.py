@@ -148,7 +148,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 def version_of(name: str) -> str:
     """Return the version of an installed module, whatever its distribution is called."""
-    names = importlib.metadata.packages_distributions().get(name, [])
+    names = ["mkl"] if name == "mkl" else importlib.metadata.packages_distributions().get(name, [])
     return importlib.metadata.version(names[0]) if names else "of the checkout"
 
 

@@ -1,4 +1,4 @@
-"""Compare numparam's copies, conversions and slices with memcpy, NumPy and torch, all in one run.
+"""Compare numparam's copies, conversions and slices with memcpy, NumPy, torch and oneMKL, all in one run.
 
 `python asv_bench/peer_copies.py --targets` prints Markdown tables in GB/s, bytes read and written, warm, the best of
 several rounds. The contenders of a row are called in turn, as in `peers.py`, and share its arrays. ``asv_bench/latest``
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import onemkl
 from comparison import (
     Array,
     Call,
@@ -99,6 +100,8 @@ def measure(threads: int, rounds: int, names: Iterable[str], peers: Iterable[str
             calls["numpy"] = lambda: np.copyto(target, source, casting="unsafe")  # noqa: B023
         if "torch" in peers:
             calls["torch"] = torch_copy(target, source)
+        if threads == 1 and "mkl" in peers:
+            calls["mkl"] = onemkl.transpose(target, source)
         seconds = best_seconds({who: call for who, call in calls.items() if call}, rounds)
         moved = target.size * (target.itemsize + source.itemsize)
         measured[name] = {who: (2 * fresh.nbytes if who == "memcpy" else moved) / time for who, time in seconds.items()}
@@ -145,6 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     peers, absent = present(PEERS)
+    (peers if onemkl.library() else absent).append("mkl")
     measured = on_cores(arguments.threads, measure, arguments.rounds, arguments.rows, peers)
     print(
         heading(

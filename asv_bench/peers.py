@@ -3,8 +3,9 @@
 `python asv_bench/peers.py --targets` prints Markdown tables in G (10**9) elements per second, warm, the best of several
 rounds. In each round, every contender of a row is called once, in turn, so a slower machine affects all of them.
 All fill the same array (except JAX, which returns a new one). Each thread count runs in its own process, restricted to
-that many cores. Libraries that are not installed are skipped and named. The limit is the faster of libc's memset and a
-fill with stores that bypass the caches. The run is recorded in ``asv_bench/latest`` for `standing.py`.
+that many cores. Libraries that are not installed are skipped and named; of oneMKL's generators and methods, which use
+one core, the table has the fastest. The limit is the faster of libc's memset and a fill with stores that bypass the
+caches. The run is recorded in ``asv_bench/latest`` for `standing.py`.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import onemkl
 from comparison import (
     LIMITS,
     SIGMA,
@@ -147,15 +149,20 @@ def measure(threads: int, elements: int, rounds: int, peers: Iterable[str]) -> l
     for row in ROWS:
         print(f"{row.draw} {row.dtype}, {threads} threads", file=sys.stderr)
         out = touched(elements, row.dtype)
-        calls: dict[str, Call | None] = {name: PEERS[name](row, out, threads) for name in peers}
+        calls: dict[str, Call | None] = {name: PEERS[name](row, out, threads) for name in peers if name in PEERS}
         calls |= {name: write(out, threads) for name, write in LIMITS.items()}
         calls["numparam"] = numparam(row, out, threads)
         if "float32" in row.targets:
             calls["float32"] = numparam(row, touched(elements), threads)
         if threads == 2:
             calls["one thread"] = numparam(row, out, 1)
+        if threads == 1 and "mkl" in peers:
+            calls |= onemkl.fills(row.draw, out, SIGMA)
         seconds = best_seconds({name: call for name, call in calls.items() if call}, rounds)
-        measured.append(with_limit({name: elements / time for name, time in seconds.items()}))
+        speeds = {name: elements / time for name, time in seconds.items()}
+        if ways := [speed for name, speed in speeds.items() if name.startswith("mkl ")]:
+            speeds["mkl"] = max(ways)
+        measured.append(with_limit(speeds))
     return measured
 
 
@@ -240,7 +247,8 @@ def main() -> None:
     parser.add_argument("--elements", type=int, help="array length; by default 2**26, on a GPU 2**28")
     parser.add_argument("--rounds", type=int, default=5, help="warm rounds, of which the best counts, 5 by default")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], choices=[1, 2])
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    names = [*PEERS, "mkl"]
+    parser.add_argument("--peers", nargs="+", default=names, choices=names)
     parser.add_argument("--targets", action="store_true", help="add a column that judges each row by its targets")
     arguments = parser.parse_args()
 
@@ -248,7 +256,9 @@ def main() -> None:
         compare_on_gpu(arguments.elements or 2**28, arguments.rounds, arguments.peers)
         return
     elements = arguments.elements or 2**26
-    peers, absent = present(arguments.peers)
+    peers, absent = present([name for name in arguments.peers if name != "mkl"])
+    if "mkl" in arguments.peers:
+        (peers if onemkl.library() else absent).append("mkl")
     measured = on_cores(arguments.threads, measure, elements, arguments.rounds, peers)
     print(
         heading(
