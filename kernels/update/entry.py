@@ -100,17 +100,18 @@ def _make_row_sums(dtypes: tuple[Dtype, ...]) -> Any:
         partial = np.empty(_PARTIAL)
         address = partial.ctypes.data
         for row in range(start, stop):
-            at, end = row * length, (row + 1) * length
-            for k in range(_PARTIAL):
-                partial[k] = 0.0
-            sums = load_many(address)
-            while at + _PARTIAL <= end:
-                x = many(arrays, at, numbers)
-                sums = sums + x * x
-                at += _PARTIAL
-            store_many(address, sums)
-            even = (partial[0] + partial[4]) + (partial[2] + partial[6])
-            total = even + ((partial[1] + partial[5]) + (partial[3] + partial[7]))
+            at, end, total = row * length, (row + 1) * length, 0.0
+            if length >= _PARTIAL:
+                for k in range(_PARTIAL):
+                    partial[k] = 0.0
+                sums = load_many(address)
+                while at + _PARTIAL <= end:
+                    x = many(arrays, at, numbers)
+                    sums = sums + x * x
+                    at += _PARTIAL
+                store_many(address, sums)
+                even = (partial[0] + partial[4]) + (partial[2] + partial[6])
+                total = even + ((partial[1] + partial[5]) + (partial[3] + partial[7]))
             while at < end:
                 x_one = one(arrays, at, numbers)
                 store_one(address, x_one * x_one)
