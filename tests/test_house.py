@@ -23,7 +23,7 @@ ROOMS = """
     kernels.array kernels.dispatch kernels.launch kernels.batch
     kernels.fill
     kernels.copy
-    kernels.rows kernels.digest kernels.update
+    kernels.rows kernels.digest kernels.update kernels.orthogonal
     errors text
     dtypes entry checks threads device context progress
     indexing

@@ -159,10 +159,9 @@ class Orthogonal(RandomInitializer):
 
     Notes
     -----
-    A slice costs as much as the full matrix, which is drawn, decomposed by LAPACK in float64, rounded and sliced. Of an
-    m by n matrix with m >= n this takes about ``4 * m * n**2`` operations and ``24 * m * n`` bytes. LAPACK builds
-    differ in the last bits of float64; after rounding to a narrower dtype hardly any difference is left, but equality
-    is not promised.
+    A slice costs as much as the full matrix, which is drawn, decomposed in float64, rounded and sliced. Of an m by n
+    matrix with m >= n this takes about ``4 * m * n**2`` operations and ``24 * m * n`` bytes. The bits do not depend on
+    the processor, the number of threads or a library of linear algebra.
 
     Parameters
     ----------
@@ -192,14 +191,17 @@ class Orthogonal(RandomInitializer):
         check_rank(self, shape, 2)
 
     def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        from numparam.kernels.orthogonal import orthogonalise
+
         shape = region.full_shape
         draw = np.empty(shape, np.float64 if out.dtype == np.float64 else np.float32)
         source.normal(draw, Region.full(shape), 0.0, 1.0)
-        matrix = draw.reshape(shape[0], -1).astype(np.float64)
+        matrix = draw.reshape(shape[0], -1)
         wide = matrix.shape[0] < matrix.shape[1]
-        q, r = np.linalg.qr(matrix.T if wide else matrix)
-        q *= np.where(np.diagonal(r) < 0, -self.gain, self.gain)
-        out[...] = region.take((q.T if wide else q).reshape(shape))
+        factor = np.array(matrix.T if wide else matrix, np.float64, order="C")
+        orthogonalise(factor)
+        factor *= self.gain
+        out[...] = region.take((factor.T if wide else factor).reshape(shape))
 
 
 def _mark_channels(out: Buffer, region: Region, channels: int) -> None:
