@@ -1,9 +1,10 @@
 """`asv continuous` reports nothing between equal commits, and a slowdown of 20 %: about ten minutes on a quiet machine.
 
-``python -m pytest -n0 tests/long/benchmark_statistics.py`` runs it, the default command does not: its name does not
-begin with ``test_``. It needs the dependency group ``bench``, and pip installs NumPy and Numba in an environment that
-asv makes. The benchmarks run in a temporary clone, whose last commit either changes nothing or waits in a fill, in a
-write of a slice and in the import until 1.2 times as long has passed.
+``python -m pytest -n0 -m "" tests/long/benchmark_statistics.py`` runs it; the default command leaves it out, because
+its name does not begin with ``test_``. It needs the dependency group ``bench``, and pip installs NumPy and Numba in an
+environment that asv makes. The benchmarks run in a temporary clone, whose last commit either changes nothing or waits
+in a fill, in a write of a slice and in the import until 1.2 times as long has passed. ``NUMPARAM_REPEATS=10`` does all
+of this ten times. Nothing else may use the machine.
 """
 
 from __future__ import annotations
