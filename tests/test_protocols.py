@@ -36,7 +36,7 @@ def same(tensor: Any, expected: Any) -> bool:
 @pytest.mark.parametrize("other", [2, 1.5, np.float32(2), ARRAY[0], [1.0, 2.0, 3.0], Tensor(ARRAY[1])], ids=type)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_binary_operators(make: Any, operation: Any, other: Any) -> None:
-    plain = other.asnumpy() if isinstance(other, Tensor) else other
+    plain = other.asnumpy() if isinstance(other, Tensor) else np.float32(other) if isinstance(other, list) else other
     assert same(operation(make(ARRAY), other), np.asarray(operation(ARRAY, plain))) or operation is operator.pow
     if not isinstance(other, list):
         assert operation(other, make(ARRAY)).shape == (2, 3)
@@ -86,7 +86,7 @@ def test_ufuncs() -> None:
     assert same(np.exp(tensor), np.exp(ARRAY))
     assert same(np.add.reduce(tensor, axis=1), ARRAY.sum(axis=1))
     assert same(np.sum(tensor), ARRAY.sum())
-    assert same(np.multiply.outer(tensor, Tensor([1, 2])), np.multiply.outer(ARRAY, [1, 2]))
+    assert same(np.multiply.outer(tensor, Tensor([1, 2])), np.multiply.outer(ARRAY, np.float32([1, 2])))
     assert [same(*pair) for pair in zip(np.frexp(tensor), np.frexp(ARRAY), strict=True)] == [True, True]
     out = Tensor(np.zeros((2, 3), np.float32))
     assert np.add(tensor, 1, out=out, where=tensor > 0) is out

@@ -56,6 +56,11 @@ def main() -> None:
     assert isinstance(first, Tensor)
     parts = sharded((8, 3), Normal(0.02), 4)
     assert [part.shape for part in parts] == [(2, 3)] * 4
+    weight = Parameter([[1.0, 2.0], [3.0, 4.0]], name="w")
+    scaled: Tensor = (2 * weight + 1) @ weight - weight / 3
+    above: Tensor = (scaled > 0) & (scaled != weight)
+    total: Tensor = (-above[0, ...]).sum() if above.ndim == 0 else above.sum(axis=0)
+    assert isinstance(total, Tensor)
     narrow: Tensor = parts[0].astype(numparam.bfloat16)
     assert narrow.dtype == numparam.bfloat16
 

@@ -300,7 +300,7 @@ def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
         raise ArgumentValueError(f"a safetensors file cannot hold the text {name!r}: it has half a surrogate pair")
     if isinstance(value, np.ndarray) and value.dtype.isnative and value.dtype.kind != "O":
         value = Tensor.from_numpy(value)  # no copy of what may be most of the memory
-    elif isinstance(value, np.ndarray | np.generic):
+    elif hasattr(value, "__array__") and not isinstance(value, Tensor):
         value = Tensor(value)
     if not isinstance(value, Tensor | str):
         raise ArgumentTypeError(f"parameter {name!r}: a tensor, array or text can be saved, found {value!r:.80}")

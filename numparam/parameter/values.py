@@ -16,7 +16,7 @@ def as_values(name: str, given: Any) -> Array:
     """Copy the values that a parameter was given, of the kinds that it takes."""
     if isinstance(given, bool | np.bool_):
         raise ArgumentValueError(f"Parameter {name!r}: the input cannot be a bool; use an array of dtype bool")
-    if not isinstance(given, int | float | list | np.ndarray | np.generic):
+    if not isinstance(given, int | float | list) and not hasattr(given, "__array__"):
         raise ArgumentTypeError(
             f"Parameter {name!r}: the input is a Tensor, int, float, ndarray or list, found {type(given).__name__}"
         )

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
+from numparam.indexing.region import Region
 from numparam.tensor.state import State
 
 
 class Arithmetic(State):
     """Take part in NumPy's arithmetic.
 
-    Dtypes are promoted as NumPy does: a Python number takes the dtype of the other operand where it can. ``w += 1``
-    changes a `numparam.Parameter` in place; of a tensor that is not one it creates a new tensor.
+    Dtypes are promoted as by torch, JAX and MindSpore, see `numparam.tensor.promotion`: integers with a float32 give
+    float32, and a Python number takes the dtype of the other operand where it can. ``w += 1`` changes a
+    `numparam.Parameter` in place; of a tensor that is not one it creates a new tensor.
 
     NumPy computes on the CPU. The values of tensors on CUDA devices are copied to the host, and the result goes to the
     device of the first tensor. A library that computes on a GPU can share a tensor's memory instead, through DLPack.
@@ -37,6 +40,27 @@ class Arithmetic(State):
     def nbytes(self) -> int:
         """Count the bytes of the values, materialised or not."""
         return self.size * self.dtype.itemsize
+
+    @property
+    def itemsize(self) -> int:
+        """Count the bytes of one element."""
+        return self.dtype.itemsize
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Return the bytes from one element to the next along each axis; those of a row-major array if it is lazy."""
+        held = getattr(self._values, "array", None)
+        if isinstance(held, np.ndarray):
+            return held.strides
+        return tuple([step * self.itemsize for step in Region.full(self.shape).span()[1]])
+
+    def numel(self) -> int:
+        """Count the elements."""
+        return self.size
+
+    def dim(self) -> int:
+        """Count the axes."""
+        return self.ndim
 
     def __len__(self) -> int:
         if not self.shape:
@@ -76,6 +100,9 @@ class Arithmetic(State):
         """
         return self.asnumpy().tolist()
 
+    def __format__(self, specification: str) -> str:
+        return format(self.item(), specification) if specification else str(self)
+
     def __bool__(self) -> bool:
         return bool(self.item())
 
@@ -96,6 +123,20 @@ class Arithmetic(State):
 
     __hash__ = object.__hash__
 
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        name = _NAMES.get(function)
+        if name and isinstance(inputs[0], Arithmetic) and len(inputs) < 3 and "out" not in options:
+            return getattr(inputs[0], name)(*inputs[1:], **options)
+        result = function(*_each(plain, inputs), **_each(plain, options))
+        return _each(self._wrapped, result)
+
+    def _wrapped(self, result: Any) -> Any:
+        known = isinstance(result, np.ndarray | np.generic) and result.dtype.name in dtypes.TABLE
+        return self._made(np.array(result, order="C")) if known else result  # it may be a view of a storage
+
+    def _made(self, array: np.ndarray[Any, np.dtype[Any]]) -> Any:
+        raise NotImplementedError
+
 
 def takes_part(value: Any) -> bool:
     """Say whether an operand is one that NumPy computes with."""
@@ -105,6 +146,19 @@ def takes_part(value: Any) -> bool:
 def plain(value: Any) -> Any:
     """Return the array of a tensor, and anything else itself."""
     return value.asnumpy() if isinstance(value, Arithmetic) else value
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return nested lists, tuples and dicts with their other items changed."""
+    if isinstance(value, dict):
+        return {name: _each(change, item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)([_each(change, item) for item in value])
+    return change(value)
+
+
+def _conversion(dtype: str) -> Callable[[Any], Any]:
+    return lambda self: self.to(dtype)
 
 
 def _binary(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
@@ -132,3 +186,49 @@ for _name, _ufunc in {
     setattr(Arithmetic, f"__{_name}__", _binary(_ufunc))
 for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
     setattr(Arithmetic, f"__{_name}__", _unary(_ufunc))
+
+
+def _reduction(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def reduction(self: Arithmetic, axis: Any = None, *, keepdims: bool = False, **options: Any) -> Any:
+        array = self.asnumpy()
+        own = array.dtype
+        if dtypes.is_floating(own) and own.itemsize < 4:
+            array = array.astype(np.float32)
+        result = np.asarray(function(array, axis=axis, keepdims=keepdims, **options))
+        if options.get("dtype") is not None:
+            pass
+        elif dtypes.is_floating(own) and result.dtype.kind == "f":
+            result = result.astype(own)
+        elif own.kind in "biu" and result.dtype.kind == "f":
+            result = result.astype(np.float32)
+        return self._made(result)
+
+    reduction.__name__, reduction.__qualname__ = name, f"Tensor.{name}"
+    reduction.__doc__ = (
+        f"Return the {_REDUCTIONS[name][1]} of all elements or along axes, as ``numpy.{name}``.\n\n"
+        "Floats keep their dtype and are added up in float32 at least; a float that comes from integers is a float32.\n"
+    )
+    return reduction
+
+
+_REDUCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
+    "sum": (np.sum, "sum"),
+    "prod": (np.prod, "product"),
+    "mean": (np.mean, "mean"),
+    "std": (np.std, "standard deviation"),
+    "var": (np.var, "variance"),
+    "norm": (np.linalg.norm, "Euclidean norm"),
+    "min": (np.min, "least"),
+    "max": (np.max, "greatest"),
+    "argmin": (np.argmin, "index of the least"),
+    "argmax": (np.argmax, "index of the greatest"),
+    "all": (np.all, "conjunction"),
+    "any": (np.any, "disjunction"),
+}
+for _name, (_function, _) in _REDUCTIONS.items():
+    setattr(Arithmetic, _name, _reduction(_name, _function))
+for _name, _dtype in {
+    "bool": "bool", "int": "int32", "long": "int64", "half": "float16", "float": "float32", "double": "float64",
+}.items():  # fmt: skip
+    setattr(Arithmetic, _name, _conversion(_dtype))
+_NAMES = {function: name for name, (function, _) in _REDUCTIONS.items()}

@@ -1,5 +1,6 @@
 """What a tensor is given: values as an array, and buffers to write into."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     ValueError
         If a value does not fit the dtype.
     """
+    data = _from_torch(data)
     if isinstance(data, list | tuple):
         data = [item.asnumpy() if hasattr(item, "asnumpy") else item for item in data]
     try:
@@ -39,8 +41,22 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     with np.errstate(all="ignore"):
         converted = array.astype(target)
     if target.kind in "biu" and not np.array_equal(converted, array):
-        raise ArgumentValueError(f"a value of {data!r:.80} is not exactly representable in {target}")
+        what = f"a value of {data!r:.80} is not exactly representable in {target}"
+        raise ArgumentValueError(f"{what}; Tensor(values).astype({str(target)!r}) truncates")
     return converted
+
+
+def _from_torch(data: Any) -> Any:
+    """Return the values of a tensor of torch as an array, and anything else itself."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(data, torch.Tensor):
+        return data
+    held = data.detach().cpu()
+    name = str(held.dtype).removeprefix("torch.")
+    if name not in dtypes.EXTENSIONS:
+        return held.numpy()
+    bits = held.contiguous().view(torch.uint8 if held.dtype.itemsize == 1 else torch.int16)
+    return bits.numpy().view(dtypes.as_dtype(name))
 
 
 def check_buffer(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 import numpy as np
 
 from numparam import dtypes
+from numparam.device import Device
 from numparam.device import device as as_device
 from numparam.errors import ArgumentTypeError, DtypeError, RegionError, ShapeError
 from numparam.indexing import arrays
@@ -16,8 +17,9 @@ from numparam.indexing.region import Region, Shape, as_shape
 from numparam.stream.seed import next_number
 from numparam.tensor.arithmetic import Arithmetic, plain, takes_part
 from numparam.tensor.convert import as_array
+from numparam.tensor.promotion import promoted
 from numparam.tensor.recipe import Recipe
-from numparam.tensor.values import CPU, Array, Host, OnDevice, Values
+from numparam.tensor.values import CPU, HOLDERS, Array, Host, OnDevice, Values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +70,60 @@ class Tensor(Arithmetic):
     >>> huge.nbytes, huge[-1, ::2].shape
     (2199023255552, (524288,))
     """
+
+    if TYPE_CHECKING:  # see `Arithmetic`
+
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __floordiv__(self, other: Any) -> Tensor: ...
+        def __rfloordiv__(self, other: Any) -> Tensor: ...
+        def __mod__(self, other: Any) -> Tensor: ...
+        def __rmod__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __rand__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...
+        def __ror__(self, other: Any) -> Tensor: ...
+        def __xor__(self, other: Any) -> Tensor: ...
+        def __rxor__(self, other: Any) -> Tensor: ...
+        def __lshift__(self, other: Any) -> Tensor: ...
+        def __rlshift__(self, other: Any) -> Tensor: ...
+        def __rshift__(self, other: Any) -> Tensor: ...
+        def __rrshift__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __neg__(self) -> Tensor: ...
+        def __pos__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+
+        sum: Callable[..., Tensor]
+        prod: Callable[..., Tensor]
+        mean: Callable[..., Tensor]
+        std: Callable[..., Tensor]
+        var: Callable[..., Tensor]
+        norm: Callable[..., Tensor]
+        min: Callable[..., Tensor]
+        max: Callable[..., Tensor]
+        argmin: Callable[..., Tensor]
+        argmax: Callable[..., Tensor]
+        all: Callable[..., Tensor]
+        any: Callable[..., Tensor]
+
+    __hash__ = Arithmetic.__hash__
 
     def __init__(
         self,
@@ -254,6 +310,10 @@ class Tensor(Arithmetic):
         """Return a new tensor with the same values, lazy if this one is."""
         return Tensor(self)
 
+    def clone(self) -> Tensor:
+        """Return a new tensor with the same values, lazy if this one is."""
+        return self.copy()
+
     def contiguous(self) -> Tensor:
         """Return this tensor if its values are in row-major order, as they are unless it is a view, else a copy."""
         return self if self._values.is_row_major else self.copy()
@@ -289,27 +349,34 @@ class Tensor(Arithmetic):
         """Return a tensor with one axis."""
         return self.reshape(-1)
 
-    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
-        """Return a tensor without its axes of length 1, all or some.
+    def expand_dims(self, axis: int) -> Tensor:
+        """Return a tensor with another axis of length 1; a ValueError if its place does not exist."""
+        try:
+            return self._rearranged(lambda array: np.expand_dims(array, axis))
+        except ValueError as error:
+            raise ShapeError(f"a tensor of shape {self.shape} has no place {axis} for an axis: {error}") from None
 
-        Raises
-        ------
-        ValueError
-            If a named axis does not exist or is longer.
-        """
+    def expand_as(self, other: Tensor) -> Tensor:
+        """Return a tensor that is broadcast to the shape of another; a ValueError if it cannot be."""
+        try:
+            return self._rearranged(lambda array: np.broadcast_to(array, other.shape))
+        except ValueError as error:
+            raise ShapeError(str(error)) from None
+
+    def fill(self, value: float) -> Self:
+        """Write a number to every element, in place, and return this tensor."""
+        self[...] = value
+        return self
+
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Return a tensor without its axes of length 1, all or some; a ValueError if an axis is longer."""
         try:
             return self._rearranged(lambda array: array.squeeze(axis))
         except ValueError as error:
             raise ShapeError(f"a tensor of shape {self.shape} cannot be squeezed along {axis}: {error}") from None
 
     def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
-        """Return a tensor with the axes in another order, reversed if none are given.
-
-        Raises
-        ------
-        ValueError
-            If `axes` does not name each axis once.
-        """
+        """Return a tensor with the axes in another order, reversed by default; a ValueError if one is missing."""
         order: Any = axes[0] if len(axes) == 1 else axes or None
         try:
             return self._rearranged(lambda array: array.transpose(order))
@@ -344,24 +411,25 @@ class Tensor(Arithmetic):
         """
         return Tensor._of(self._settle().convert(dtypes.as_dtype(dtype)))
 
-    def to(self, name: Any) -> Self:
-        """Return the tensor on a device.
+    def to(self, target: Any) -> Any:
+        """Return the tensor on a device, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, or in another dtype, see `astype`.
 
-        It is this tensor if it is there already, else another one with the same values. A lazy tensor stays lazy, and
-        its values are the same bits on every device.
-
-        Parameters
-        ----------
-        name : str or Device
-            ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        It is this tensor if nothing changes. On another device a lazy tensor stays lazy, and its values are the same
+        bits on every device.
 
         Raises
         ------
         DeviceError
             If there is no such device, or it is out of memory.
-
+        TypeError
+            If there is no such dtype.
         """
-        target = as_device(name)
+        if isinstance(target, Device) or (isinstance(target, str) and target.partition(":")[0].lower() in HOLDERS):
+            return self._on(as_device(target))
+        dtype = dtypes.as_dtype(target)
+        return self if dtype == self.dtype else self.astype(dtype)
+
+    def _on(self, target: Device) -> Self:
         if target == self.device:
             return self
         moved = self._sibling()
@@ -370,11 +438,11 @@ class Tensor(Arithmetic):
 
     def cpu(self) -> Self:
         """Return the tensor on the CPU; see `to`."""
-        return self.to(CPU)
+        return self._on(CPU)
 
     def cuda(self, index: int = 0) -> Self:
         """Return the tensor on a CUDA device; see `to`."""
-        return self.to(f"cuda:{index}")
+        return self._on(as_device(f"cuda:{index}"))
 
     def __iter__(self) -> Iterator[Tensor]:
         return map(self.__getitem__, range(len(self)))
@@ -384,7 +452,10 @@ class Tensor(Arithmetic):
             return NotImplemented
         if out is not None:
             options["out"] = tuple([plain(array) for array in out])
-        results = getattr(ufunc, method)(*map(plain, inputs), **{name: plain(x) for name, x in options.items()})
+        operands = [plain(value) for value in inputs]
+        if method in ("__call__", "outer") and options.get("dtype") is None:
+            operands = promoted(ufunc, operands)
+        results = getattr(ufunc, method)(*operands, **{name: plain(x) for name, x in options.items()})
         if out is not None:
             for target, array in zip(out, options["out"], strict=True):
                 if isinstance(target, Tensor) and target._settle().array is not array:  # a copy, of a CUDA device

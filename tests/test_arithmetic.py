@@ -1,0 +1,182 @@
+"""Operators, reductions and NumPy's functions on tensors give the dtypes that torch, JAX and MindSpore give."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from numparam import Parameter, Tensor
+from numparam.initializer import initializer
+
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+]
+
+
+@pytest.mark.parametrize("one", DTYPES)
+def test_mixed_dtypes_are_those_of_torch(one: str) -> None:
+    torch = pytest.importorskip("torch")
+    for other in DTYPES:
+        expected = torch.promote_types(getattr(torch, one), getattr(torch, other))
+        result = np.multiply(Tensor([1, 0]).astype(one), Parameter(Tensor([1, 1]).astype(other)))
+        assert isinstance(result, Tensor)
+        assert f"torch.{result.dtype}" == str(expected), (one, other)
+        assert result.astype("complex64").tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("number", [True, 2, 1.5, 1j, np.float64(1.5)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_python_numbers_are_weak(dtype: str, number: Any) -> None:
+    torch = pytest.importorskip("torch")
+    if (dtype, number) == ("float16", 1j):
+        pytest.skip("torch has complex numbers of two halves")
+    tensor = Tensor([1, 0]).astype(dtype)
+    expected = torch.ones(2, dtype=getattr(torch, dtype)) * (number if type(number) is not np.float64 else 1.5)
+    for result in (tensor * number, number * tensor):
+        assert isinstance(result, Tensor)
+        assert f"torch.{result.dtype}" == str(expected.dtype)
+
+
+@pytest.mark.parametrize(
+    "make, dtype",
+    [
+        (lambda t: t / 2, "float32"),
+        (lambda t: t / t, "float32"),
+        (lambda t: t // 2, "int32"),
+        (lambda t: t**2, "int32"),
+        (np.sqrt, "float32"),
+        (np.exp, "float32"),
+        (lambda t: np.add(t, [1.5, 2.5]), "float32"),
+        (lambda t: t + np.ones(2), "float64"),
+        (lambda t: t > 0.5, "bool"),
+        (lambda t: t & True, "int32"),
+        (lambda t: t << 1, "int32"),
+        (lambda t: t @ Tensor([1.0, 2.0]), "float32"),
+        (lambda t: np.multiply.outer(t, Tensor([0.5])), "float32"),
+        (lambda t: np.ldexp(Tensor([1.0, 1.0]), t), "float32"),
+        (lambda t: np.add(t, 1, dtype=np.float64), "float64"),
+    ],
+)
+def test_results_of_integers(make: Any, dtype: str) -> None:
+    for tensor in (Tensor([1, 2], "int32"), Parameter(Tensor([1, 2], "int32"))):
+        result = make(tensor)
+        assert (type(result), result.dtype.name) == (Tensor, dtype)
+
+
+def test_small_floats_have_a_common_dtype() -> None:
+    one, two = (Tensor([1.5]).astype(dtype) for dtype in ("float8_e4m3fn", "float8_e5m2"))
+    assert (one + two).dtype == numparam.float32
+    assert (one * 2.0).dtype == one.dtype
+    assert (one + Tensor([1], "int64")).dtype == one.dtype
+    assert (one + one).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    "name", ["sum", "prod", "mean", "std", "var", "norm", "min", "max", "argmin", "argmax", "all", "any"]
+)
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float16", "bfloat16", "float32", "float64"])
+def test_reductions(name: str, dtype: str) -> None:
+    tensor = Tensor([[0, 2, 3], [4, 5, 6]]).astype(dtype)
+    array = tensor.asnumpy().astype("float64")
+    function = np.linalg.norm if name == "norm" else getattr(np, name)
+    for axis in (None, 0, -1):
+        for keepdims in (False, True):
+            result = getattr(tensor, name)(axis=axis, keepdims=keepdims)
+            assert type(result) is Tensor
+            np.testing.assert_allclose(
+                result.asnumpy().astype("float64"), function(array, axis=axis, keepdims=keepdims), 1e-2
+            )
+            if name in ("all", "any"):
+                assert result.dtype == bool
+            elif name in ("argmin", "argmax") or (name in ("sum", "prod") and dtype in ("bool", "int32")):
+                assert result.dtype == "int64"
+            elif name in ("min", "max") or tensor.dtype.kind not in "bi":
+                assert result.dtype == tensor.dtype
+            else:
+                assert result.dtype == "float32"
+    by_numpy = function(tensor, axis=1)
+    assert (type(by_numpy), by_numpy.dtype) == (Tensor, getattr(tensor, name)(1).dtype)
+
+
+def test_narrow_floats_are_added_up_in_float32() -> None:
+    assert Tensor(np.ones(4096, np.float16)).sum().item() == 4096
+    assert Tensor(np.ones(4096, np.float32)).astype("bfloat16").mean().item() == 1
+
+
+def test_functions_of_numpy_return_tensors() -> None:
+    tensor = Parameter([[1.0, 2.0], [3.0, 4.0]])
+    results = {
+        "sum": np.sum(tensor), "mean": np.mean(tensor, axis=0), "where": np.where(tensor > 2, tensor, 0.0),
+        "dot": np.dot(tensor, tensor), "concatenate": np.concatenate([tensor, tensor]),
+        "percentile": np.percentile(tensor, 50),
+        "exp": np.exp(tensor), "linalg": np.linalg.inv(tensor), "split": np.split(tensor, 2)[0],
+    }  # fmt: skip
+    assert {name: type(result) for name, result in results.items()} == dict.fromkeys(results, Tensor)
+    assert results["dot"].tolist() == [[7, 10], [15, 22]]
+    assert np.allclose(tensor, tensor) is True
+    assert np.shape(tensor) == (2, 2)
+
+
+def test_queries_and_conversions() -> None:
+    tensor = Tensor([[1.5, 2.5, 3.5]])
+    assert (tensor.numel(), tensor.dim(), tensor.itemsize, tensor.strides) == (3, 2, 4, (12, 4))
+    lazy = initializer("normal", (2**20, 2**10, 3), "float16")
+    assert (lazy.strides, lazy.has_init) == ((6144, 6, 2), True)
+    assert tensor.expand_dims(0).shape == (1, 1, 3)
+    assert tensor.expand_as(Tensor(np.zeros((2, 3)))).tolist() == [[1.5, 2.5, 3.5]] * 2
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        tensor.expand_as(Tensor(np.zeros((2, 2))))
+    with pytest.raises(ValueError, match="has no place 5"):
+        tensor.expand_dims(5)
+    assert tensor.clone().fill(2).tolist() == [[2, 2, 2]]
+    for name, dtype in {"float": "float32", "half": "float16", "int": "int32", "long": "int64", "bool": "bool"}.items():
+        assert getattr(tensor, name)().dtype == dtype
+    assert tensor.to(numparam.float16).dtype == "float16"
+    assert tensor.to("float32") is tensor.to("cpu") is tensor
+    with pytest.raises(TypeError, match="no dtype 'gpu'"):
+        tensor.to("gpu")
+
+
+def test_format_specifications() -> None:
+    parameter = Parameter([[1.5, 2.25]])
+    assert f"{parameter[0, 1]:.3f} {Parameter(7):03d}" == "2.250 007"
+    assert f"{parameter}" == str(parameter)
+    with pytest.raises(ValueError, match="one element is needed"):
+        f"{parameter:.3f}"
+
+
+def test_lossy_conversions_name_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"not exactly representable in int32; Tensor\(values\).astype\('int32'\)"):
+        Tensor([1.5], "int32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int64"])
+def test_tensors_of_torch(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    given = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).to(getattr(torch, dtype)).T.requires_grad_(dtype == "float32")
+    for made in (Tensor(given), Parameter(given, name="w")):
+        assert (made.dtype.name, made.astype("float32").tolist()) == (dtype, [[1, 3], [2, 4]])
+
+
+def test_state_of_a_torch_module_and_arrays_of_jax(tmp_path: Any) -> None:
+    torch = pytest.importorskip("torch")
+    jnp = pytest.importorskip("jax.numpy")
+    module = torch.nn.Linear(2, 3).to(torch.bfloat16)
+    numparam.save_checkpoint(module.state_dict(), tmp_path / "m", append_dict={"x": jnp.ones(2, jnp.bfloat16)})
+    found = numparam.load_checkpoint(tmp_path / "m.safetensors")
+    assert {name: value.dtype.name for name, value in found.items()} == dict.fromkeys(
+        ("weight", "bias", "x"), "bfloat16"
+    )
+    assert found["weight"].astype("float32").tolist() == module.weight.float().tolist()
+    assert Parameter(jnp.ones((2, 3)), name="w").shape == (2, 3)
