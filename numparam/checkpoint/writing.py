@@ -111,11 +111,15 @@ def check_space(path: Path, nbytes: int) -> None:
     Raises
     ------
     CheckpointError
-        If it has less.
+        If it has less, or the path has characters that no path can have.
     OSError
         If the folder does not exist.
     """
-    free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+    try:
+        folder = Path(os.path.realpath(path)).parent
+    except ValueError as error:  # half a surrogate pair
+        raise CheckpointError(f"cannot write {path}: {error}") from None
+    free = shutil.disk_usage(folder).free
     if free < nbytes:
         raise CheckpointError(f"cannot write {path}: it takes {nbytes} bytes and the disk has {free} left")
 

@@ -64,7 +64,7 @@ def select(array: Array, index: Any) -> Array:
     whole = index if isinstance(index, tuple) else (index,)
     try:
         view: Array = array[whole if Ellipsis in whole else (*whole, ...)]
-    except IndexError as error:
+    except (IndexError, OverflowError) as error:  # an integer beyond 64 bits overflows
         raise RegionError(f"{error}, in a tensor of shape {array.shape}") from None
     return view
 

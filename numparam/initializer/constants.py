@@ -109,12 +109,11 @@ def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         try:
-            scalar = dtype.type(value)
+            scalar = dtype.type(float(value) if dtypes.is_floating(dtype) else value)
+            fits = bool(scalar == value)
         except (OverflowError, ValueError):  # an integer that is too large, an infinity or a NaN
-            scalar = None
-    if scalar is None or not dtypes.is_floating(dtype):
-        fits = scalar is not None and scalar == value
-    else:
+            scalar, fits = None, False
+    if scalar is not None and dtypes.is_floating(dtype):
         fits = math.isnan(value) or (math.isinf(value) == np.isinf(scalar) and not np.isnan(scalar))
     if not fits:
         raise ArgumentValueError(f"dtype {dtype} cannot hold the value {value!r:.80}")

@@ -170,7 +170,7 @@ class Orthogonal(RandomInitializer):
     Raises
     ------
     ValueError
-        When a tensor is made of fewer than two axes.
+        When a tensor is made of fewer than two axes, or of a dtype that cannot hold the gain.
 
     Examples
     --------
@@ -189,6 +189,7 @@ class Orthogonal(RandomInitializer):
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().check(shape, dtype)
         check_rank(self, shape, 2)
+        as_scalar(self.gain, dtype)  # no value is larger
 
     def fill(self, out: Buffer, region: Region, source: Source) -> None:
         from numparam.kernels.orthogonal import orthogonalise

@@ -64,6 +64,7 @@ from itertools import count
 from typing import SupportsIndex
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
+from numparam.text import shown
 
 STREAM_VERSION = 1
 
@@ -187,9 +188,9 @@ def as_seed(seed: SupportsIndex) -> int:
     except TypeError:
         number = None
     if number is None:
-        raise ArgumentTypeError(f"a seed is an int from 0 to 2**64 - 1, found {seed!r} of {type(seed)}")
+        raise ArgumentTypeError(f"a seed is an int from 0 to 2**64 - 1, found {shown(seed)} of {type(seed)}")
     if not 0 <= number < 2**64:
-        raise ArgumentValueError(f"a seed is an int from 0 to 2**64 - 1, found {number}")
+        raise ArgumentValueError(f"a seed is an int from 0 to 2**64 - 1, found {shown(number)}")
     return number
 
 

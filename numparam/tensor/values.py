@@ -381,7 +381,11 @@ class Lazy(Values):
     def settle(self) -> Values:
         # The CPU first: the name of a device is split to find its kind, which takes as long as all else here.
         if self.device is CPU or not self.on_device or HOLDERS[self.device.kind] is Host:
-            array = np.empty(self.region.shape, self.dtype)
+            try:
+                array = np.empty(self.region.shape, self.dtype)
+            except ValueError:  # beyond the address space, which NumPy tells before it asks for memory
+                asked = f"an array of shape {self.region.shape} and dtype {self.dtype}"
+                raise ShapeError(f"{asked} is too large; read a slice") from None
             self.fill_into(array)
             return Host(array).move(self.device)
         values = OnDevice.empty(self.region.shape, self.dtype, self.device)

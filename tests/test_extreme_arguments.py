@@ -1,0 +1,67 @@
+"""Arguments beyond what arrays and paths can be: errors of numparam's classes, before anything is written."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numparam
+from numparam.errors import ArgumentValueError, CheckpointError, RegionError, ShapeError
+from numparam.initializer import Constant, Orthogonal, initializer
+
+NARROW = [numparam.float16, numparam.bfloat16, numparam.float8_e4m3fn, numparam.float8_e5m2]
+
+
+@pytest.mark.parametrize("index", [2**63, -(2**63) - 1, 10**400, (0, 2**64), np.uint64(2**63)])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_an_index_beyond_64_bits_is_refused(index: Any, lazy: bool) -> None:
+    tensor = initializer("normal", (4, 3)) if lazy else numparam.Tensor(np.zeros((4, 3)))
+    with pytest.raises(RegionError):
+        tensor[index].asnumpy()
+
+
+def test_more_axes_than_an_array_can_have_are_refused() -> None:
+    with pytest.raises(ShapeError, match="at most 64 axes"):
+        initializer("zeros", (1,) * 72)
+
+
+@pytest.mark.parametrize("shape", [(2**62,), (2**62, 2**62, 0)])
+def test_an_array_beyond_the_address_space_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="is too large; read a slice"):
+        initializer("normal", shape).asnumpy()
+
+
+@pytest.mark.parametrize("dtype", [*NARROW, numparam.float32, numparam.float64])
+def test_a_fraction_is_a_constant_of_every_floating_dtype(dtype: Any) -> None:
+    third = initializer(Constant(Fraction(1, 3)), (2,), dtype).asnumpy()
+    assert np.array_equal(third, np.array([1 / 3, 1 / 3], dtype=third.dtype))
+
+
+@pytest.mark.parametrize("value", [10**400, Fraction(10**400, 3)])
+@pytest.mark.parametrize("dtype", [*NARROW, numparam.float64, numparam.int32, numparam.bool_])
+def test_a_constant_beyond_a_dtype_is_refused(value: Any, dtype: Any) -> None:
+    with pytest.raises(ArgumentValueError, match="cannot hold the value"):
+        initializer(Constant(value), (2,), dtype)
+
+
+@pytest.mark.parametrize("dtype", [*NARROW, numparam.float32])
+def test_a_gain_beyond_a_dtype_is_refused(dtype: Any) -> None:
+    with pytest.raises(ArgumentValueError, match="cannot hold the value"):
+        initializer(Orthogonal(1e300), (2, 2), dtype)
+
+
+def test_a_seed_of_many_digits_is_refused_briefly() -> None:
+    with pytest.raises(ArgumentValueError, match="a seed is an int") as caught:
+        numparam.set_seed(10**5000)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    parameter = numparam.Parameter(initializer("normal", (2,)), name="w")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        numparam.save_checkpoint([parameter], tmp_path / "half\ud800.safetensors")
+    assert list(tmp_path.iterdir()) == []
