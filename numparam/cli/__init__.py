@@ -1,6 +1,6 @@
-"""The command line: ``numparam init``, ``inspect``, ``verify`` and ``plan``.
+"""The command line: ``numparam init``, ``inspect``, ``verify``, ``plan``, ``fingerprint`` and ``compare``.
 
-Every command ends with status 0 when all is well, 1 when ``verify`` finds a difference, 2 when something cannot be done
+Every command ends with status 0 when all is well, 1 when ``verify`` or ``compare`` finds a difference, 2 when something cannot be done
 (one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it. A standard
 stream that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a status of
 2.
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from numparam.cli import init, inspect, plan, verify
+from numparam.cli import fingerprint, init, inspect, plan, verify
 from numparam.errors import NumparamError
 from numparam.text import printable
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="numparam", description="Initial values of model parameters: a function of seed, name, index.")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (init, inspect, verify, plan):
+    for command in (init, inspect, verify, plan, fingerprint):
         command.add_to(commands)
     try:
         with _stopping_orderly():

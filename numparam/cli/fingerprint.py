@@ -1,0 +1,80 @@
+"""``numparam fingerprint`` and ``numparam compare``: check that the values of files are those that were sent."""
+
+import argparse
+from pathlib import Path
+
+from numparam.cli.arguments import Commands
+from numparam.errors import CheckpointError, NumparamError
+from numparam.fingerprints import Fingerprints, fingerprint
+
+_SHOWN = 20
+_FINGERPRINT = """\
+Print 128 bits for each parameter of a file, which change with every bit and every position, or write them to a JSON
+file. The exit status is 0, or 2 if the file cannot be read.
+"""
+_COMPARE = """\
+Compare the parameters of two files by name. Each is a safetensors file or index, a MindSpore .ckpt, or a JSON file that
+numparam fingerprint wrote. The exit status is 0 if all are equal, 1 if not, and 2 if a file cannot be read.
+"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands to the parser."""
+    parser = commands.add_parser("fingerprint", help="print 128 bits for each parameter", description=_FINGERPRINT)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file, an index, or a MindSpore .ckpt")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write a JSON file for compare instead of a table")
+    _add_key(parser)
+    parser.set_defaults(run=run)
+    parser = commands.add_parser("compare", help="compare the parameters of two files", description=_COMPARE)
+    parser.add_argument("sent", type=Path, metavar="A", help="what is expected: a file, or its fingerprints in JSON")
+    parser.add_argument("arrived", type=Path, metavar="B", help="what is compared with it")
+    _add_key(parser)
+    parser.set_defaults(run=compare)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--key-file", type=Path, metavar="KEY", help="a file with the secret key; none by default")
+
+
+def _key(arguments: argparse.Namespace) -> bytes | None:
+    return None if arguments.key_file is None else arguments.key_file.read_bytes()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run ``numparam fingerprint``."""
+    from numparam.cli.console import print_line, print_table
+
+    found = fingerprint(arguments.file, _key(arguments))
+    if arguments.json is not None:
+        found.save(arguments.json)
+        print_line(f"{arguments.json}: {len(found)} fingerprints")
+        return 0
+    rows = [(name, str(each.shape), each.dtype, str(each)) for name, each in found.items()]
+    print_table(("parameter", "shape", "dtype", "fingerprint"), rows)
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Run ``numparam compare``."""
+    from numparam.cli.console import print_line
+    from numparam.text import amount
+
+    sent, arrived = (_table(path, _key(arguments)) for path in (arguments.sent, arguments.arrived))
+    try:
+        differences = sent.compare(arrived)
+    except NumparamError as error:
+        raise CheckpointError(f"{arguments.sent} and {arguments.arrived}: {error}") from None
+    for difference in differences[:_SHOWN]:
+        print_line(str(difference))
+    count = amount(len(sent), "parameter")
+    if differences:
+        print_line(f"{len(differences)} of {count} differ")
+        return 1
+    print_line(f"{count}: all are equal")
+    return 0
+
+
+def _table(path: Path, key: bytes | None) -> Fingerprints:
+    is_table = path.suffix == ".json" and not path.name.endswith(".index.json")
+    found: Fingerprints = Fingerprints.load(path) if is_table else fingerprint(path, key)
+    return found

@@ -1,0 +1,55 @@
+"""``numparam fingerprint`` and ``numparam compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from numparam.__main__ import main
+from numparam.fingerprints import fingerprint
+
+ARRAYS = {"up": np.arange(6, dtype=np.float32).reshape(2, 3), "gate": np.zeros((2, 3), np.float32)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save_file(ARRAYS, "a.safetensors")
+    return tmp_path
+
+
+def test_a_file_is_printed_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fingerprint", "a.safetensors"]) == 0
+    assert capsys.readouterr().out == str(fingerprint(folder / "a.safetensors")) + "\n"
+
+
+def test_equal_files_and_tables_are_equal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "key").write_bytes(b"secret")
+    for key in ([], ["--key-file", "key"]):
+        assert main(["fingerprint", "a.safetensors", "--json", "a.json", *key]) == 0
+        assert main(["compare", "a.json", "a.safetensors", *key]) == 0
+        assert capsys.readouterr().out == "a.json: 2 fingerprints\n2 parameters: all are equal\n"
+    assert main(["compare", "a.json", "a.safetensors"]) == 2
+    assert "fingerprints of one key are compared, found 2 different keys" in capsys.readouterr().err
+
+
+def test_a_difference_is_named_and_gives_status_1(
+    folder: Path,  # noqa: ARG001
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_file({"up": ARRAYS["gate"], "gate": ARRAYS["up"]}, "b.safetensors")
+    assert main(["compare", "a.safetensors", "b.safetensors"]) == 1
+    out = capsys.readouterr().out
+    assert "parameter 'up': its values differ, and are those of 'gate'\n" in out
+    assert out.endswith("2 of 2 parameters differ\n")
+
+
+@pytest.mark.parametrize("name", ["gone.safetensors", "gone.json", "wrong.json", "wrong.ckpt"])
+def test_what_cannot_be_read_gives_status_2(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("wrong.json", "wrong.ckpt"):
+        (folder / wrong).write_text("{}")
+    assert main(["compare", "a.safetensors", name]) == 2
+    assert name in capsys.readouterr().err
