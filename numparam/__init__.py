@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
     from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
     from numparam.checkpoint.saving import save_checkpoint
-    from numparam.fingerprints import Fingerprint, Fingerprints, View, fingerprint
+    from numparam.fingerprints import Fingerprint, Fingerprints, Verification, View, fingerprint, verify
     from numparam.layout.automatic import automatic_layouts
     from numparam.rules import Rules
     from numparam.threads import get_num_threads, set_num_threads
@@ -80,6 +80,7 @@ __all__ = [
     "SequentialCell",
     "Source",
     "Tensor",
+    "Verification",
     "View",
     "automatic_layouts",
     "bfloat16",
@@ -119,6 +120,7 @@ __all__ = [
     "uint16",
     "uint32",
     "uint64",
+    "verify",
     "write_index",
 ]
 
@@ -128,6 +130,7 @@ if not TYPE_CHECKING:
         "Fingerprint": "numparam.fingerprints",
         "Fingerprints": "numparam.fingerprints",
         "Rules": "numparam.rules",
+        "Verification": "numparam.fingerprints",
         "View": "numparam.fingerprints",
         "automatic_layouts": "numparam.layout.automatic",
         "fingerprint": "numparam.fingerprints",
@@ -138,6 +141,7 @@ if not TYPE_CHECKING:
         "save_checkpoint": "numparam.checkpoint.saving",
         "save_distributed_checkpoint": "numparam.checkpoint.distributed_saving",
         "set_num_threads": "numparam.threads",
+        "verify": "numparam.fingerprints",
         "write_index": "numparam.checkpoint.distributed_index",
     }
 

@@ -307,3 +307,41 @@ def test_the_page_gives_the_vectors_of_the_definition() -> None:
     assert len(vectors) >= 4
     for expression, digits in vectors:
         assert of_definition(eval(expression, {"np": np, "ml_dtypes": ml_dtypes})) == digits
+
+
+# --------------------------------------------------------------------------- verification
+
+
+class Net(numparam.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = numparam.Parameter(initializer(Normal(0.02), (700, 300), numparam.bfloat16))
+        self.b = numparam.Parameter(initializer(Normal(0.02), (3, 5), np.dtype("float64")))
+        self.c = numparam.Parameter(initializer("ones", ()))
+
+
+def test_cells_are_verified_against_a_lazy_twin() -> None:
+    numparam.set_seed(7)
+    net = Net()
+    assert numparam.verify(net, Net())
+    assert net.a.has_init
+    net.a[699, 299] = -net.a.asnumpy()[699, 299]
+    net.c[...] = 2.0
+    found = numparam.verify(net, Net())
+    assert [(each.entry.name, each.index) for each in found.differences] == [("a", (699, 299)), ("c", ())]
+    with pytest.raises(MismatchError, match=r"parameter 'a' differs first at index \(699, 299\)"):
+        found.require()
+    numparam.set_seed(8)
+    assert [each.index for each in numparam.verify(net, Net()).differences] == [(0, 0), (0, 0), ()]
+
+
+def test_arrays_are_verified_against_rules() -> None:
+    rules = numparam.Rules.from_toml('[[rules]]\nglob = "*"\ninit = "Normal"\nsigma = 0.5\n')
+    numparam.set_seed(3)
+    arrays = {"w": numparam.Parameter(initializer(Normal(0.5), (40, 30)), name="w").asnumpy()}
+    assert numparam.verify(arrays, rules)
+    assert not numparam.verify(arrays, rules, seed=4)
+    found = numparam.verify(arrays, {"v": numparam.Tensor([1.0])})
+    assert found.unchecked == {"w": "nothing says its values", "v": "it is missing"}
+    found = numparam.verify({"v": np.zeros(2, np.float32)}, {"v": numparam.Tensor([1.0])})
+    assert found.unchecked == {"v": "(1,) of float32 was expected, found (2,) of float32"}

@@ -1,9 +1,9 @@
 """The command line: ``numparam init``, ``inspect``, ``verify``, ``plan``, ``fingerprint`` and ``compare``.
 
-Every command ends with status 0 when all is well, 1 when ``verify`` or ``compare`` finds a difference, 2 when something cannot be done
-(one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it. A standard
-stream that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a status of
-2.
+Every command ends with status 0 when all is well, 1 when ``verify`` or ``compare`` finds a difference, 2 when something
+cannot be done (one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it.
+A standard stream that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a
+status of 2.
 """
 
 import argparse

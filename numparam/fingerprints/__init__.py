@@ -3,6 +3,7 @@
 from numparam.fingerprints.measure import fingerprint
 from numparam.fingerprints.table import Difference, Fingerprints
 from numparam.fingerprints.value import Fingerprint
+from numparam.fingerprints.verifying import Verification, verify
 from numparam.fingerprints.view import View
 
-__all__ = ["Difference", "Fingerprint", "Fingerprints", "View", "fingerprint"]
+__all__ = ["Difference", "Fingerprint", "Fingerprints", "Verification", "View", "fingerprint", "verify"]

@@ -1,0 +1,240 @@
+"""Fingerprints of torch modules, and the comparison of what is in memory with what a seed says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+
+from numparam.entry import Entry
+from numparam.errors import ArgumentTypeError, DisagreementError, NumparamError
+from numparam.fingerprints import Fingerprint, Fingerprints, View
+from numparam.fingerprints.boxes import Box, text
+from numparam.fingerprints.measure import canonical_names, of_array
+from numparam.fingerprints.verifying import Verification, record
+from numparam.indexing.region import Region, as_shape
+from numparam.initializer import Initializer
+from numparam.stream.seed import choose_seed
+from numparam.tensor import Recipe
+from numparam.torch import layers
+from numparam.torch.filling import Fill, common_seed, plan
+from numparam.torch.identity import renaming, tied
+from numparam.torch.memory import dtype_of, is_reachable, shared
+from numparam.torch.modules import Where, _Init, _moved
+from numparam.torch.report import Report
+from numparam.torch.rules import OwnRules
+from numparam.torch.shards import held_part
+from numparam.torch.walk import is_of, places
+
+
+def fingerprint(
+    module: torch.nn.Module,
+    key: str | bytes | None = None,
+    *,
+    view: Mapping[str, View] | None = None,
+    where: Where | None = None,
+    group: Any = None,
+    local: bool = False,
+) -> Fingerprints:
+    """Return the fingerprints of all parameters of a module, whose ranks may hold them in shards.
+
+    Each rank reads what it holds, and the ranks exchange 16 bytes and the region of each part. What several ranks hold
+    is counted once, and must be equal on them.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        With ordinary tensors or ``DTensor``, as FSDP2 and tensor parallelism make them. A parameter that several
+        modules share has its first name.
+    key : str or bytes, optional
+        As `numparam.fingerprint` takes it.
+    view : mapping of str to View, optional
+        Canonical parameters that are parts of those of the module; a rank adds what its shards hold of them.
+    where : callable, optional
+        What ordinary tensors hold of full parameters, as `init_` takes it.
+    group : torch.distributed.ProcessGroup, optional
+        The ranks that have the parameters together; all by default, if ``torch.distributed`` is initialised.
+    local : bool
+        Whether to leave out the exchange, and return the parts of this rank.
+
+    Returns
+    -------
+    Fingerprints
+        Equal on all ranks.
+
+    Raises
+    ------
+    DisagreementError
+        If ranks hold different values of one region; the message names both, the region and the parameter.
+    StateError
+        If regions overlap without being the same, or the placements do not tell what a rank holds.
+
+    Examples
+    --------
+    >>> import numparam
+    >>> layer = torch.nn.Linear(4, 2, bias=False)
+    >>> fingerprint(layer)["weight"] == numparam.fingerprint(layer.weight.detach().numpy())
+    True
+    """
+    _check(module)
+    held = {}
+    for place in places(module):
+        if place.is_parameter:
+            held[place.name] = _held(place.name, place.current, where)
+    found: list[Fingerprint] = []
+    for name, source in canonical_names(held, view or {}):
+        tensor, region = held[source if isinstance(source, str) else source.source]
+        array = _array(tensor)
+        if not isinstance(source, str):
+            part = source.of(array, region)
+            if part is None:
+                continue
+            array, region = part
+        found.append(of_array(array, key, region, name))
+    dist = torch.distributed
+    if local or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
+        return Fingerprints({each.name: each for each in found})
+    ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
+    tables: list[Any] = [None] * len(ranks)
+    dist.all_gather_object(tables, found, group=group)
+    return _joined(dict(zip(ranks, tables, strict=True)))
+
+
+def _check(module: Any) -> None:
+    if not isinstance(module, torch.nn.Module):
+        raise ArgumentTypeError(f"a torch.nn.Module was expected, found {type(module).__name__}")
+    for part in module.modules():
+        if is_of(part, "FSDPModule"):  # FSDP2 may still show the gathered parameters of the last forward pass
+            part.reshard()
+
+
+def _held(name: str, tensor: torch.Tensor, where: Where | None) -> tuple[torch.Tensor, Region]:
+    answer = None if where is None else where(name, tensor)
+    if answer is not None:
+        shape, part, tensor = answer
+        return tensor, part if isinstance(part, Region) else Region.full(as_shape(shape))[part]
+    try:
+        return held_part(tensor)
+    except NumparamError as error:
+        raise type(error)(f"parameter {name!r}: {error}") from None
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """Return an array over the memory of a tensor of any strides, or over a copy where numparam cannot read it."""
+    bare = tensor.detach()
+    if not is_reachable(bare.device):
+        bare = bare.cpu()
+    return shared(bare if bare.device.type == "cpu" else bare.contiguous())
+
+
+def _joined(tables: Mapping[int, list[Fingerprint]]) -> Fingerprints:
+    """Add up the regions of all ranks, each once."""
+    found: dict[str, dict[tuple[Box, ...], tuple[int, Fingerprint]]] = {}
+    for rank, table in tables.items():
+        for each in table:
+            if not all(map(len, each.boxes[0])) and each.shape and not each.complete:
+                continue  # an empty shard
+            parts = found.setdefault(each.name, {})
+            first, known = parts.setdefault(each.boxes, (rank, each))
+            if known != each:
+                where = "" if each.complete else f" of {' '.join(map(text, each.boxes))}"
+                raise DisagreementError(
+                    f"parameter {each.name!r}: ranks {first} and {rank} hold different values{where}: {known!r} and "
+                    f"{each!r}"
+                )
+    joined = {}
+    for name, parts in found.items():
+        total: Fingerprint | None = None
+        for _, each in parts.values():
+            total = each if total is None else total + each
+        assert total is not None
+        joined[name] = total
+    return Fingerprints(joined)
+
+
+def verify(
+    module: torch.nn.Module,
+    seed: SupportsIndex | None = None,
+    rules: Any = None,
+    *,
+    report: Report | None = None,
+    where: Where | None = None,
+) -> Verification:
+    """Compare what a module has in memory with what a seed says, on each rank for its own part.
+
+    Parameters are compared in blocks of 256 KiB, so no second copy is made, except of parameters whose initializer
+    needs the full one, such as `Orthogonal`. Nothing is written, and nothing is communicated.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    seed, rules, where
+        As `init_` took them.
+    report : Report, optional
+        What `init_` returned, in place of `seed` and `rules`: it also knows what the model's own code has drawn.
+
+    Returns
+    -------
+    Verification
+        The first difference of each parameter, and what nothing but the model's own code can say.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `init_` does for its arguments.
+
+    Examples
+    --------
+    >>> from numparam.torch import init_
+    >>> layer = torch.nn.Linear(4, 2)
+    >>> report = init_(layer, seed=7)
+    >>> bool(verify(layer, seed=7))
+    True
+    >>> layer.reset_parameters()  # a loader that initialises again
+    >>> len(verify(layer, report=report).differences)
+    2
+    """
+    _check(module)
+    found = Verification()
+    ties = tied(module)
+    number = common_seed(seed) if report is None else report.seed
+    own = OwnRules(rules if report is None else {row.name: row.init for row in report.filled if _is_known(row.init)})
+    job = _Init(module, "", number, own, _moved(renaming(None), ties), ties, ties, where)
+    for place, init, rule in job.chosen:
+        if rule == "zero before":  # what init_ keeps, a parameter that was never loaded looks like
+            init = (layers.default(place) or (init,))[0]  # noqa: PLW2901
+        if place.is_parameter:
+            view, region = job._held(place)
+            _compare(found, plan(place.name, view, init, number, region))
+    for place, start in job.covered:
+        if place.is_parameter:
+            found.unchecked[place.name] = f"{start.rule} starts it: give the report of init_"
+    for place in job.left:
+        if place.is_parameter:
+            found.unchecked[place.name] = "its rule is unset"
+    if report is not None:
+        for row in report.filled:
+            if not _is_known(row.init) and row.name in found.unchecked:
+                found.unchecked[row.name] = f"{row.rule} computed it"
+    return found
+
+
+def _is_known(init: Initializer | str) -> bool:
+    return not isinstance(init, str)
+
+
+def _compare(found: Verification, fill: Fill) -> None:
+    local, region = fill.local, fill.region
+    if not region.size:
+        return
+    dtype = dtype_of(local)
+    recipe = Recipe(fill.init, choose_seed(fill.init.seed, fill.seed), fill.name, region, dtype)
+
+    def read(index: tuple[int | slice, ...]) -> np.ndarray[Any, np.dtype[Any]]:
+        array: Any = shared(local[(*index, ...)].detach().cpu())
+        return array  # type: ignore[no-any-return]
+
+    entry = Entry(fill.name, region.shape, dtype)
+    record(found, entry, region, read, recipe.fill_into, recipe.init.needs_full)

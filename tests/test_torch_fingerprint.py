@@ -1,0 +1,88 @@
+"""Fingerprints and verification of torch modules, in one process and in several."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+import numparam  # noqa: E402
+from numparam.errors import ArgumentTypeError, MismatchError  # noqa: E402
+from numparam.initializer import Normal, Orthogonal  # noqa: E402
+from numparam.torch import fingerprint, init_, verify  # noqa: E402
+
+
+class Scaled(nn.Linear):
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_all_ranks(size: int, tmp_path: Path) -> None:
+    script = Path(__file__).parent / "torch_fingerprint_ranks.py"
+    command = [sys.executable, str(script), str(size), str(tmp_path / "store")]
+    environment = {**os.environ, "NUMPARAM_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.endswith("passed sharded_stacks_show_their_experts\n")
+
+
+def test_tensors_of_any_dtype_and_strides_have_the_fingerprint_of_their_bits() -> None:
+    module = nn.Module()
+    bits = torch.arange(24, dtype=torch.uint8).reshape(4, 6)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2):
+        module.w = nn.Parameter(bits.to(dtype).T, requires_grad=False)
+        array = np.arange(24).reshape(4, 6).astype(numparam.dtypes.as_dtype(str(dtype).removeprefix("torch.")))
+        assert fingerprint(module)["w"] == numparam.fingerprint(array.T)
+
+
+def test_names_are_those_without_wrappers() -> None:
+    module = nn.Sequential(nn.Linear(2, 3))
+    assert fingerprint(nn.DataParallel(module)) == fingerprint(module)
+    with pytest.raises(ArgumentTypeError, match=r"a torch\.nn\.Module was expected, found int"):
+        fingerprint(3)  # type: ignore[arg-type]
+
+
+def test_what_was_overwritten_or_never_loaded_is_found() -> None:
+    module = nn.Sequential(nn.Embedding(300, 400), nn.Linear(400, 300), nn.LayerNorm(300), nn.Linear(300, 4))
+    rules = {"3.weight": Orthogonal(), "0.weight": Normal(0.02)}
+    report = init_(module, rules, seed=7)
+    before = [parameter.clone() for parameter in module.parameters()]
+    assert verify(module, 7, rules)
+    assert verify(module, report=report)
+    with torch.no_grad():
+        module[0].weight[299, 399] = -module[0].weight[299, 399]
+        module[1].weight.zero_()
+        module[2].reset_parameters()  # the same values
+        module[3].weight[1, 2] += 1
+    for found in (verify(module, 7, rules), verify(module, report=report)):
+        assert [(each.entry.name, each.index) for each in found.differences] == [
+            ("0.weight", (299, 399)), ("1.weight", (0, 0)), ("3.weight", (1, 2)),
+        ]  # fmt: skip
+        assert not found.unchecked
+        with pytest.raises(MismatchError, match=r"parameter '0\.weight' differs first at index \(299, 399\)"):
+            found.require()
+    assert all((a != b).sum() == 0 for a, b in zip(module[2].parameters(), before[3:5], strict=True))
+    assert verify(module, 8, rules).differences[0].entry.name == "0.weight"
+
+
+def test_what_the_code_of_a_model_draws_needs_its_report() -> None:
+    module = nn.Sequential(Scaled(4, 3))
+    report = init_(module, seed=7)
+    assert verify(module, report=report)
+    found = verify(module, 7)
+    assert found.unchecked == dict.fromkeys(
+        ("0.weight", "0.bias"), "Scaled.reset_parameters starts it: give the report of init_"
+    )
+    with pytest.raises(MismatchError, match="was not checked"):
+        found.require()

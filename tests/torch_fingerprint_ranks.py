@@ -1,0 +1,142 @@
+"""The ranks of the tests of fingerprints and verification of torch modules; `test_torch_fingerprint.py` starts them."""
+
+import sys
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from numparam import Fingerprints, Region, View
+from numparam.errors import DisagreementError, StateError
+from numparam.torch import fingerprint, init_, verify
+
+SIZE = int(sys.argv[1])
+
+
+def net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    """Make a module of sizes that 2 and 4 do not divide."""
+    with torch.device("meta"):
+        return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 7)).to(dtype)
+
+
+def expected(dtype: torch.dtype = torch.float32) -> Fingerprints:
+    """Return what one process without shards finds."""
+    module = net(dtype)
+    init_(module, seed=5, device="cpu")
+    return fingerprint(module, local=True)
+
+
+def fsdp2_has_the_fingerprints_of_one_process() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        module = net(dtype)
+        fully_shard(module[0])
+        fully_shard(module)
+        init_(module, seed=5, device="cpu")
+        assert fingerprint(module) == expected(dtype)
+        assert verify(module, seed=5)
+
+
+def tensor_parallelism_has_them_too() -> None:
+    module = net()
+    mesh = init_device_mesh("cpu", (SIZE,))
+    parallelize_module(module, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    init_(module, seed=5, device="cpu")
+    assert fingerprint(module) == expected()
+    assert fingerprint(module, "key") != expected()
+
+
+def plain_local_shards_have_them_with_a_callable() -> None:
+    full, rank = net(), dist.get_rank()
+    init_(full, seed=5, device="cpu")
+    rows = [10 * rank // SIZE, 10 * (rank + 1) // SIZE]
+    local = nn.Sequential(nn.Linear(6, rows[1] - rows[0]), nn.ReLU(), nn.Linear(10, 7))
+    with torch.no_grad():
+        for mine, its in zip(local.parameters(), full.parameters(), strict=True):
+            mine.copy_(its[slice(*rows)] if mine.shape != its.shape else its)
+
+    def where(name: str, tensor: torch.Tensor) -> Any:
+        if not name.startswith("0."):
+            return None
+        shape = (10, *tensor.shape[1:])
+        return shape, Region.full(shape)[slice(*rows)], tensor
+
+    assert fingerprint(local, where=where) == expected()
+    if SIZE > 1:
+        overlap = 4
+
+        def overlapping(name: str, tensor: torch.Tensor) -> Any:
+            found = where(name, tensor)
+            shift = overlap if rank == 0 else 0
+            return found and (found[0], Region.full(found[0])[shift : shift + rows[1] - rows[0]], tensor)
+
+        with pytest.raises(StateError, match=r"parameter '0\.weight' of shape \(10, 6\): .* is covered twice"):
+            fingerprint(local, where=overlapping)
+
+
+def replicas_that_differ_are_named() -> None:
+    module = net()
+    init_(module, seed=5, device="cpu")
+    if dist.get_rank() == SIZE - 1 and SIZE > 1:
+        with torch.no_grad():
+            module[2].weight[3, 4] += 1
+        found = verify(module, seed=5)
+        assert [(each.entry.name, each.index) for each in found.differences] == [("2.weight", (3, 4))]
+    if SIZE > 1:
+        with pytest.raises(DisagreementError, match=f"parameter '2.weight': ranks 0 and {SIZE - 1} hold different"):
+            fingerprint(module)
+
+
+def sharded_stacks_show_their_experts() -> None:
+    experts = torch.arange(5 * 4 * 3, dtype=torch.float32).reshape(5, 4, 3)
+    mesh = init_device_mesh("cpu", (SIZE,))
+    for placement in (Shard(0), Shard(1), Shard(2), Replicate()):
+        module = nn.Module()
+        module.stack = nn.Parameter(distribute_tensor(experts, mesh, [placement]))
+        views = {f"expert.{i}": View("stack", i, (1, 0)) for i in range(5)}
+        found = fingerprint(module, view=views)
+        one = nn.Module()
+        for i in range(5):
+            one.register_parameter(f"expert{i}", nn.Parameter(experts[i].T.contiguous()))
+        canonical = fingerprint(one, local=True)
+        assert [found[f"expert.{i}"] for i in range(5)] == [canonical[f"expert{i}"] for i in range(5)]
+    if SIZE > 1:
+        whole = np.ones((4, 4), np.float32)
+        module = nn.Module()
+        module.w = nn.Parameter(distribute_tensor(torch.from_numpy(whole), mesh, [Shard(0)]))
+        with pytest.raises(StateError, match="covered in part"):
+            fingerprint(module, local=True).compare(fingerprint(module))
+
+
+CASES = (
+    fsdp2_has_the_fingerprints_of_one_process,
+    tensor_parallelism_has_them_too,
+    plain_local_shards_have_them_with_a_callable,
+    replicas_that_differ_are_named,
+    sharded_stacks_show_their_experts,
+)
+
+
+def run(rank: int, store: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=SIZE, timeout=timedelta(seconds=120)
+    )
+    try:
+        for test in CASES:
+            test()
+            if rank == 0:
+                print("passed", test.__name__, flush=True)
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    # A fork spares each rank the import of torch, 2 s of work.
+    torch.multiprocessing.start_processes(run, (sys.argv[2],), nprocs=SIZE, start_method="fork")
