@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
     from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
     from numparam.checkpoint.saving import save_checkpoint
-    from numparam.fingerprints import Fingerprint, Fingerprints, Verification, View, fingerprint, verify
+    from numparam.fingerprints import Fingerprint, Fingerprints, Verification, View, fingerprint, identify, verify
     from numparam.layout.automatic import automatic_layouts
     from numparam.rules import Rules
     from numparam.threads import get_num_threads, set_num_threads
@@ -101,6 +101,7 @@ __all__ = [
     "get_default_device",
     "get_num_threads",
     "get_seed",
+    "identify",
     "initializer",
     "int8",
     "int16",
@@ -134,6 +135,7 @@ if not TYPE_CHECKING:
         "View": "numparam.fingerprints",
         "automatic_layouts": "numparam.layout.automatic",
         "fingerprint": "numparam.fingerprints",
+        "identify": "numparam.fingerprints",
         "get_num_threads": "numparam.threads",
         "load_checkpoint": "numparam.checkpoint.loading",
         "load_distributed_checkpoint": "numparam.checkpoint.loading",

@@ -104,7 +104,7 @@ def verify(
     >>> [difference.index for difference in verify(net, Net()).differences]
     [(2, 3)]
     """
-    arrays = {name: (Entry(name, tuple(each.shape), each.dtype), each) for name, each in _by_name(x).items()}
+    arrays = {name: (Entry(name, tuple(each.shape), each.dtype), each) for name, each in by_name(x).items()}
     wanted: dict[str, tuple[Entry, Callable[..., None]]] = {}
     if isinstance(expected, Rules):
         entries = tuple(entry for entry, _ in arrays.values())
@@ -114,7 +114,7 @@ def verify(
             recipe = Recipe.of(chosen[entry.name].initializer, entry.name, region, entry.dtype, number)
             wanted[entry.name] = entry, recipe.fill_into
     else:
-        for name, each in _by_name(expected).items():
+        for name, each in by_name(expected).items():
             wanted[name] = Entry(name, each.shape, each.dtype), each.fill_into
     found = Verification()
     for name, (entry, each) in arrays.items():
@@ -128,7 +128,8 @@ def verify(
     return found
 
 
-def _by_name(x: Any) -> dict[str, Any]:
+def by_name(x: Any) -> dict[str, Any]:
+    """Return the tensors of a cell or a mapping by name."""
     if isinstance(x, Cell):
         return dict(x.parameters_and_names())
     if not isinstance(x, Mapping):
