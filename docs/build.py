@@ -14,7 +14,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent.resolve()
 SITE = DOCS.parent / "build" / "docs"
-# What a browser fetches by itself; a link that a reader may follow is none of these.
+# What a browser fetches by itself; links that a reader may follow are not included.
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\bsrc=["']?(?:https?:)?//"""
     r"""|<link\b(?=[^>]*\brel=["']?(?:stylesheet|icon|preload|preconnect|dns-prefetch|modulepreload))[^>]*\bhref=["']?(?:https?:)?//"""

@@ -205,7 +205,7 @@ class DeviceArray:
         Raises
         ------
         ValueError
-            If the array is not row-major, or the last axis does not hold whole elements.
+            If the array is not row-major, or the last axis is not a multiple of the new item size.
         """
         self._require_row_major()
         *outer, last = self.shape or (1,)
@@ -334,7 +334,7 @@ def name_dtype(capsule: Any, code: int) -> None:
     """Give the elements of a DLPack capsule that has not been read yet another kind of the same size."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    # Before the kind stand data, device and number of axes; in a versioned capsule also version, owner, deleter, flags.
+    # The kind follows data, device and number of axes; in a versioned capsule also version, owner, deleter, flags.
     versioned = "dltensor_versioned" in repr(capsule)
     address = get(capsule, b"dltensor_versioned" if versioned else b"dltensor") + (32 if versioned else 0) + 20
     ctypes.c_uint8.from_address(address).value = code

@@ -17,7 +17,7 @@ class ParallelMode:
         Every rank holds every parameter in full. `numparam.parallel.broadcast_parameters` gives all of them the values
         of rank 0, except for parameters with ``layerwise_parallel``, which differ between ranks.
     ``SEMI_AUTO_PARALLEL``
-        A rank holds the region that the user's layout gives it: that of `Parameter.init_data`, or the one that
+        A rank holds the region that the user's layout gives it: the layout of `Parameter.init_data`, or the one that
         `Cell.parameter_layout_dict` has for the parameter's name. A parameter without a layout is held in full.
     ``AUTO_PARALLEL``
         The same; and ``Cell.init_parameters_data(auto_parallel_mode=True)`` chooses the layouts that the user did not
@@ -256,7 +256,7 @@ def set_auto_parallel_context(**options: Any) -> None:
     TypeError
         If a value is of the wrong kind.
     ValueError
-        If there is no such option, or its value is out of range. For parts of ``comm_fusion`` that do not exist it is
+        If the option does not exist, or its value is out of range. For parts of ``comm_fusion`` that do not exist it is
         also a KeyError.
 
     Examples
@@ -294,7 +294,7 @@ def _settle_level(given: Mapping[str, Any], merged: dict[str, Any]) -> None:
 
 
 def get_auto_parallel_context(key: str) -> Any:
-    """Return an option of the parallel context; a ValueError if there is no such option."""
+    """Return an option of the parallel context; a ValueError if the option does not exist."""
     if key in _VIEWS:
         option, _, _, from_option = _VIEWS[key]
         return from_option(_context[option])

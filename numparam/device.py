@@ -9,7 +9,7 @@ from typing import Any
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
 
 KINDS = frozenset({"cpu", "cuda"})
-"""What the name of a device begins with."""
+"""The kinds of device; the name of a device begins with one."""
 
 
 class Device(str):
@@ -103,7 +103,7 @@ def device(name: Any) -> Device:
     ValueError
         If it names no kind of device.
     DeviceError
-        If there is no such device here; the message says what was looked for and what to install.
+        If the device does not exist; the message has what was looked for and what to install.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def set_default_device(name: Any) -> None:
     Parameters
     ----------
     name : str or Device
-        As in `device`, which also says what is raised.
+        As in `device`, with the same errors.
     """
     global _default  # noqa: PLW0603
     _default = device(name)

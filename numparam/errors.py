@@ -4,7 +4,7 @@ from numparam.text import printable
 
 
 class NumparamError(Exception):
-    """Stand for everything that numparam refuses; the message is safe to print and of bounded length."""
+    """Base of all errors of numparam; the message is safe to print and of bounded length."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*[printable(item, keep="\n") if isinstance(item, str) else item for item in arguments])

@@ -42,7 +42,7 @@ def test_everything_is_whole_while_there_is_room() -> None:
         assert automatic_layouts(model, MESH, room) == {"a": Layout(MESH, ()), "b": Layout(MESH, ())}
 
 
-def test_the_largest_is_cut_first_over_the_last_axis_and_where_it_is_longest() -> None:
+def test_the_largest_is_sharded_first_over_the_last_axis_and_where_it_is_longest() -> None:
     model = entries(small=(8, 8), large=(16, 64))
     chosen = automatic_layouts(model, MESH, 4 * (16 * 64 + 8 * 8) - 1)
     assert chosen == {"small": Layout(MESH, ()), "large": Layout(MESH, (None, "tp"))}

@@ -122,8 +122,8 @@ def test_the_bytes_do_not_depend_on_how_the_system_writes_them(tmp_path: Path, m
 
 
 BAD_FILES = {
-    "empty": (b"", "not a safetensors file or cut short: a header length takes 8, the file has 0"),
-    "no header": (b"\0" * 7, "not a safetensors file or cut short: a header length takes 8, the file has 7"),
+    "empty": (b"", "not a safetensors file, or truncated: a header length takes 8, the file has 0"),
+    "no header": (b"\0" * 7, "not a safetensors file, or truncated: a header length takes 8, the file has 7"),
     "length beyond the file": (raw({}, length=99), "its header claims 99 bytes, the file has 10"),
     "length of 2**64 - 1": (raw({}, length=2**64 - 1), "its header claims 18446744073709551615 bytes"),
     "not JSON": (raw(b"hello"), "its JSON cannot be read: Expecting value"),
@@ -161,8 +161,8 @@ BAD_FILES = {
         raw({"a": item([1], [0, 4]), "b": item([1], [8, 12])}, b"1" * 12),
         "parameter 'b' leaves a hole before it: it begins at byte 8, not 4",
     ),
-    "cut short": (raw({"a": item([2], [0, 8])}, b"1234"), "cut short: the values need 8 bytes, found 4"),
-    "too long": (raw({"a": item([1], [0, 4])}, b"123456"), "longer than its header says: the values need 4 bytes"),
+    "cut short": (raw({"a": item([2], [0, 8])}, b"1234"), "truncated: the values need 8 bytes, found 4"),
+    "too long": (raw({"a": item([1], [0, 4])}, b"123456"), "longer than its header describes: the values need 4 bytes"),
     "half a pair": (raw(b'{"\\ud800": 1}'), "parameter '\\ud800': expected dtype"),
     "half a pair in a good entry": (
         raw(b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"),
@@ -236,7 +236,7 @@ def test_a_file_that_shrinks_gives_an_error(tmp_path: Path) -> None:
         file.truncate(path.stat().st_size - 4)
     with (
         checkpoint.reading("a") as fill,
-        pytest.raises(CheckpointError, match="cut short while parameter 'a' was read"),
+        pytest.raises(CheckpointError, match="truncated while parameter 'a' was read"),
     ):
         fill(np.empty(1000, np.float32))
 
@@ -276,7 +276,7 @@ def test_an_index_names_only_files_of_its_own_folder(tmp_path: Path, name: str) 
     [
         ({"a": "two.safetensors"}, "'two.safetensors' should hold parameter 'a' and does not"),
         ({"a": "three.safetensors"}, "three.safetensors: No such file"),
-        ({"a": "model.safetensors.index.json"}, "not a safetensors file or cut short"),
+        ({"a": "model.safetensors.index.json"}, "not a safetensors file, or truncated"),
         ({"a": 3}, "an index needs a weight_map from parameter names to file names"),
         ([], "an index needs a weight_map from parameter names to file names"),
     ],

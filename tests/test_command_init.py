@@ -199,7 +199,7 @@ def test_errors_are_one_sentence_and_leave_nothing(
             "--like",
             "gpt3",
         ): "'gpt3' is neither a file nor a model specification; known: gpt2, kimi-k2, llama-3-8b, minilm-l6",
-        ("--like", str(bad)): f"{bad}: not a safetensors file or cut short: its header claims",
+        ("--like", str(bad)): f"{bad}: not a safetensors file, or truncated: its header claims",
         ("--rules", str(bad)): f"{bad}: rule 1: no initializer is called 'nromal'; did you mean 'normal'?",
         ("--rules", str(tmp_path / "none")): f"{tmp_path / 'none'}: No such file or directory",
         ("--rules", str(integers)): "parameter 'position_ids' gets normal(): Normal(sigma=0.01, mean=0.0) draws real",
@@ -210,7 +210,7 @@ def test_errors_are_one_sentence_and_leave_nothing(
         ("--rules", str(tri)): "parameter 'layers.0.norm.weight' gets xavier_uniform(): XavierUniform(gain=1.0) needs",
         ("--seed", "-1"): "a seed is an int from 0 to 2**64 - 1, found -1",
         ("--shard", "4/4"): "ranks count from 0: 0/4 to 3/4; found rank 4",
-        ("--axis", "0"): "--axis says how to split for --shard K/N, which is missing",
+        ("--axis", "0"): "--axis needs --shard K/N, which is missing",
         ("-o", str(tmp_path / "no" / "out")): f"cannot write {tmp_path / 'no' / 'out'}: No such file or directory",
         ("-o", str(tmp_path)): f"cannot write {tmp_path}: it exists and is not a regular file",
     }

@@ -115,7 +115,7 @@ def test_a_plan_of_one_rank_shows_its_exact_slices(capsys: pytest.CaptureFixture
     assert found[-1] == ["rank 2/3: 15.1 MB"]
 
 
-def test_a_plan_of_many_unequal_ranks_is_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_of_many_unequal_ranks_is_shortened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model.safetensors"
     save_file({f"w{n}": np.zeros(n, np.int8) for n in range(200, 300)}, path)
     assert main(["plan", "--like", str(path), "--mesh", "200"]) == 0

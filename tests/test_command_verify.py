@@ -207,7 +207,7 @@ def test_a_record_of_other_shapes_gives_one_sentence(model: Path, capsys: pytest
     rewrite(model, shard="0/2", axes="0", shapes=json.dumps(shapes))
     capsys.readouterr()
     assert main(["verify", str(model)]) == 2
-    assert "parameter 'c.bias' has shape (3,); its record says (2,)" in capsys.readouterr().err
+    assert "parameter 'c.bias' has shape (3,); its record has (2,)" in capsys.readouterr().err
 
 
 def test_files_that_cannot_be_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def test_loaded_parameters_are_whole(writer: str, written: dict[str, Path]) -> N
     loaded = load_checkpoint(written[writer])
     assert list(loaded) == list(SHAPES)
     for name, shape in SHAPES.items():
-        assert loaded[name].region.whole
+        assert loaded[name].region.is_full
         assert not loaded[name].sliced
         np.testing.assert_array_equal(loaded[name][1:, ::-2].asnumpy(), ramp(shape)[1:, ::-2])
         np.testing.assert_array_equal(loaded[name].asnumpy(), ramp(shape))
@@ -288,7 +288,7 @@ def test_merging_gives_the_file_that_one_rank_would_have_written(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["file", "index", "recipes", "tensors"])
-def test_a_whole_checkpoint_is_cut_while_it_is_loaded(kind: str, tmp_path: Path) -> None:
+def test_a_whole_checkpoint_is_sharded_while_it_is_loaded(kind: str, tmp_path: Path) -> None:
     lazy = Parameter(initializer("normal", (7, 5)), name="w")
     values, path = lazy.asnumpy().copy() if kind != "recipes" else None, tmp_path / "w.safetensors"
     if kind == "recipes":

@@ -229,7 +229,7 @@ def test_wrong_indexes(text: str, words: str, tmp_path: Path) -> None:
         load_checkpoint(index)
 
 
-def test_a_file_that_is_cut_after_its_header_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_truncated_after_its_header_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from numparam.checkpoint import loading
 
     path = tmp_path / "f.safetensors"
@@ -237,5 +237,5 @@ def test_a_file_that_is_cut_after_its_header_was_read(tmp_path: Path, monkeypatc
     opened = loading.open_checkpoint(path)
     path.write_bytes(seeds()[0][:-1])
     monkeypatch.setattr(loading, "open_checkpoint", lambda _: opened)
-    with pytest.raises(CheckpointError, match="cut short"):
+    with pytest.raises(CheckpointError, match="truncated"):
         load_checkpoint(path)

@@ -58,7 +58,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="has 16 ranks, found 8 devices"):
         named_sharding(Layout({"dp": 16}, ("dp",)))
     whole: Any = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with pytest.raises(TypeError, match="a layout is made of a NamedSharding, found SingleDeviceSharding"):
+    with pytest.raises(TypeError, match="expected a NamedSharding to make a layout of, found SingleDeviceSharding"):
         layout(whole)
     assert layout(sharding((2, 4), ("a", "b"))).spec == (("a", "b"),)
 

@@ -154,7 +154,7 @@ def test_shapes_may_bring_their_shardings() -> None:
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: {"a": {"table": shape(2)}}, ValueError, r"no rule says how parameter 'a.table' starts; .*'a.table'"),
+        (lambda: {"a": {"table": shape(2)}}, ValueError, r"no rule matches parameter 'a.table'; .*'a.table'"),
         (lambda: {"a": {"kernel": shape(2)}}, ValueError, "parameter 'a.kernel': LecunNormal"),
         (lambda: {"kernel": shape(2, 2, dtype="int8")}, TypeError, "parameter 'kernel': LecunNormal.* dtype int8"),
         (lambda: {"a.bias": shape(2), "a": {"bias": shape(2)}}, ValueError, "2 parameters of the tree .* 'a.bias'"),

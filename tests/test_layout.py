@@ -250,7 +250,7 @@ def test_rank_is_that_of_the_context_unless_given() -> None:
     assert lazy.clone().init_data(layout).region.slices()[0] == slice(6, 8, 1)
     assert lazy.clone().init_data(layout, rank=np.int64(0)).region.slices()[0] == slice(0, 2, 1)
     assert lazy.layout is None
-    assert lazy.region.whole
+    assert lazy.region.is_full
 
 
 @pytest.mark.parametrize(
@@ -292,11 +292,11 @@ def test_layouts_that_do_not_suit_the_parameter(layout: Layout, rank: Any, error
     with pytest.raises(error, match=rf"Parameter 'w' of shape \(8, 6\): .*{words}"):
         lazy.init_data(layout, rank=rank)
     assert lazy.has_init
-    assert lazy.region.whole
+    assert lazy.region.is_full
 
 
 def test_a_scalar_has_nothing_for_the_optimizer_to_cut() -> None:
-    with pytest.raises(ValueError, match=r"Parameter 's' of shape \(\): there is no axis 0"):
+    with pytest.raises(ValueError, match=r"Parameter 's' of shape \(\): a scalar has no axis 0"):
         Parameter(initializer("zeros", ()), name="s").init_data(Layout({"x": 2}, (), "x"), rank=1)
     assert Layout({"x": 2}, ()).region((), 1).shape == ()
 
@@ -335,7 +335,7 @@ def test_new_values_of_the_shape_of_a_shard_keep_its_place() -> None:
     part.set_data(numparam.Tensor(np.ones((4, 2), np.float32)), slice_shape=True)
     assert part.region.slices() == (slice(4, 8, 1), slice(0, 2, 1))
     part.set_data(numparam.Tensor(np.ones((3, 2), np.float32)), slice_shape=True)
-    assert (part.region.whole, part.region.shape, part.layout) == (True, (3, 2), None)
+    assert (part.region.is_full, part.region.shape, part.layout) == (True, (3, 2), None)
 
 
 def test_a_layout_is_made_as_in_mindspore() -> None:

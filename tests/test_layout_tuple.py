@@ -106,7 +106,7 @@ def test_no_uniform_split_allows_slices_of_unequal_size() -> None:
 
 
 def test_no_tensor_map_leaves_the_parameter_whole() -> None:
-    assert Layout.parse(([4], [], None, None, True, None), (8, 6)).whole
+    assert Layout.parse(([4], [], None, None, True, None), (8, 6)).is_full
 
 
 def test_nothing_is_checked_without_a_shape() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from numparam.entry import Entry
 from numparam.errors import ArgumentValueError
-from numparam.layout.partition import cut
+from numparam.layout.partition import split
 from numparam.layout.sharding import Shard, parse_axes, parse_mesh, split_axes
 from numparam.model.plan import Plan, runs
 from numparam.model.specification import load
@@ -50,8 +50,8 @@ def test_the_bytes_are_those_of_the_slices(plan: Plan) -> None:
 
 
 @given(st.integers(0, 10**20), st.integers(1, 50))
-def test_an_axis_is_cut_into_equal_parts_and_a_rest(length: int, parts: int) -> None:
-    bounds = [cut(length, parts, part) for part in range(parts)]
+def test_an_axis_is_split_into_equal_parts_and_a_rest(length: int, parts: int) -> None:
+    bounds = [split(length, parts, part) for part in range(parts)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == length
     assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))

@@ -144,7 +144,7 @@ def test_rows_are_gathered_and_scattered(driver: InterpretedDriver, dtype: str, 
 
 
 @pytest.mark.parametrize("limit", [32, 100])
-def test_what_is_too_long_for_a_launch_is_cut(
+def test_what_is_too_long_for_a_launch_is_split(
     driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     for module in (cuda_rows, cuda_tiles, rows_cuda):

@@ -97,7 +97,7 @@ def test_slices_have_the_bits_of_the_cpu(driver: InterpretedDriver, draw: str, d
 
 
 @pytest.mark.parametrize("shape, launches", [((333,), 7), ((3, 120), 9), ((170, 3), 4), ((60, 7, 2), 9)])
-def test_what_is_too_long_for_a_launch_is_cut(
+def test_what_is_too_long_for_a_launch_is_split(
     driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], launches: int
 ) -> None:
     from numparam.kernels.array import DeviceArray

@@ -45,11 +45,11 @@ def test_region_selects_what_numpy_selects(data: st.DataObject, shape: tuple[int
 @given(SHAPES)
 def test_whole_is_the_whole_in_its_order(shape: tuple[int, ...]) -> None:
     region = Region.full(shape)
-    assert region.whole
-    assert region[...].whole
-    assert not region[None].whole
+    assert region.is_full
+    assert region[...].is_full
+    assert not region[None].is_full
     if any(length > 1 for length in shape) and 0 not in shape:
-        assert not region[tuple([slice(None, None, -1)] * len(shape))].whole
+        assert not region[tuple([slice(None, None, -1)] * len(shape))].is_full
 
 
 def test_integers_of_numpy() -> None:

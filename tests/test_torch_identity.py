@@ -295,7 +295,7 @@ def test_plain_local_shards_hold_their_part(rules: Any) -> None:
 
 
 def test_where_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"where\('weight'\) says that a tensor of shape \(4, 4\) holds"):
+    with pytest.raises(ValueError, match=r"where\('weight'\) returned Region.* for a tensor of shape \(4, 4\)"):
         init_(ColumnParallel(0, 3), {"weight": 1}, seed=SEED, where=lambda _, t: ((12, 4), np.s_[:3], t))
     with pytest.raises(ValueError, match=r"is a part of a full one.*give a rule"):
         init_(nn.Linear(4, 4), seed=SEED, where=lambda _, t: ((2 * t.shape[0], *t.shape[1:]), np.s_[:4], t))

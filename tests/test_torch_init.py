@@ -383,7 +383,7 @@ def test_toml(form: str, tmp_path: Path) -> None:
 
 def test_toml_without_defaults_leaves_nothing_to_the_layers() -> None:
     rules = Rules.from_toml("defaults = false\n" + TOML)
-    with pytest.raises(ValueError, match=r"no rule says how parameter '1.weight' of shape"):
+    with pytest.raises(ValueError, match=r"no rule matches parameter '1.weight' of shape"):
         init_(net(), rules, seed=SEED)
     assert len(init_(net()[0], rules, seed=SEED, prefix="0").filled) == 1
 

@@ -132,7 +132,7 @@ def test_subclasses_start_like_their_class() -> None:
 )
 def test_what_torch_does_not_initialise_needs_a_rule(module: Any, first: str, kind: str) -> None:
     before = [parameter.clone() for parameter in module.parameters()]
-    with pytest.raises(ValueError, match="no rule says how parameter") as caught:
+    with pytest.raises(ValueError, match="no rule matches parameter") as caught:
         init_(module, seed=0)
     message = str(caught.value)
     assert first in message

@@ -212,7 +212,7 @@ def a_seed_of_its_own_for_each_rank_is_refused() -> None:
         init_(nn.Linear(2, 2))
         assert numparam.get_seed() is not None
         return
-    with pytest.raises(RuntimeError, match="each rank would draw a seed of its own"):
+    with pytest.raises(RuntimeError, match="each rank would draw a different seed"):
         init_(nn.Linear(2, 2))
     numparam.set_seed(SEED)
     init_(nn.Linear(2, 2))

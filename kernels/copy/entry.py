@@ -30,7 +30,7 @@ _READ_ONLY = "the target of a copy must be writable, found a read-only array"
 def copy(target: Any, source: Any) -> None:
     """Write the values of `source` into `target`.
 
-    Both may have any strides and byte order, and be on any device. They may overlap: the result is that of copying
+    Both may have any strides and byte order, and be on any device. They may overlap: the result is as of copying
     `source` first. On a CPU extra memory is less than 1 MiB, except where the two overlap and have different strides:
     then it is the size of `source`. On a CUDA device a copy of `source` is made where the two overlap or are on
     different devices, and where the host meets what is not row-major.

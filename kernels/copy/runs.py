@@ -23,7 +23,7 @@ _load_line, _store_line, _stream_line = _ACCESSES[LINE]
 # places. Against one run after the other, runs of 8 KB gain 12 % and casts of float32 10 %. With fewer lines in turn,
 # targets whose runs begin a power of two apart take up to twice as long.
 ABREAST, BURST = 4, 8
-# Longer runs are cut into pieces of this size, to have as many.
+# Longer runs are split into pieces of this size, to have as many.
 CUT_BYTES = 1 << 16
 # Shorter runs are copied by `copy_short_runs`, at half as many bytes a second.
 SHORT = 512
@@ -195,7 +195,7 @@ def copy_runs(
 
 
 def walker(identity: str, target_bytes: int, source_bytes: int, do_runs: Any) -> Any:
-    """Make the loop that calls `do_runs`, such as `each_run` makes, on whole and cut runs.
+    """Make the loop that calls `do_runs`, such as `each_run` makes, on full and split runs.
 
     Its arguments are the addresses of both sides, the flat range of items, the outer axes as `locate` takes them, the
     items of a run and whether to write past the caches.

@@ -228,7 +228,7 @@ def fill_array(
 
 
 def _scalars(params: tuple[Any, ...], wide: bool) -> tuple[Any, ...]:
-    # Not kept: 0.0 would find what was made of -0.0.
+    # Not cached: 0.0 would find the entry of -0.0.
     scalar = np.float64 if wide else np.float32
     return tuple([scalar(value) if type(value) is float else value for value in params])
 

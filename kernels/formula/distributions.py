@@ -204,7 +204,7 @@ def _logit_variable(q: F32) -> F32:
 def _central(v: F32) -> F32:
     """Return z / (1 - 2 q) with P(Z > z) = q from ``v = _logit_variable(q)`` up to ``CENTRAL_LIMIT + LN4``.
 
-    The variable is that of Giles, "Approximating the erfinv function" (2010), the polynomial our own fit.
+    The variable is from Giles, "Approximating the erfinv function" (2010); the polynomial is our own fit.
     """
     c = v - (2.5 + LN4)
     d = c * c

@@ -96,7 +96,7 @@ def log_fraction_64(v: F64) -> F64:
 
 @formula
 def _split_64(x: F64) -> tuple[F64, F64]:
-    # The sum moves sqrt(1/2) to 1, so the exponent field says which power of two to divide by.
+    # The sum moves sqrt(1/2) to 1, so the exponent field is the power of two to divide by.
     shifted = bits64(x) + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
     exponent = float64_of_bits((shifted >> 52) | 0x4330000000000000) - (4503599627370496.0 + 1023.0)
     return exponent, float64_of_bits((shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD) - 1.0

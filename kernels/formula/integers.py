@@ -2,7 +2,7 @@
 
 Integers keep their low bits; on the way to a short floating-point dtype they become float32 first, as in NumPy. A float
 becomes an integer by cutting off its fraction. Where the result does not fit, C leaves it open and NumPy's changes with
-the processor and the length of the array: here it is that of x86-64's scalar instructions; of float8 infinity becomes
+the processor and the length of the array: here it is as x86-64's scalar instructions do; of float8 infinity becomes
 the last integer of its side and NaN zero, as in ml_dtypes.
 """
 
@@ -103,7 +103,7 @@ def of_integer(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
 
 
 def low_bits(convert: Any, target: np.dtype[Any]) -> Any:
-    """Cut what a formula makes down to a short integer: items of a line share words."""
+    """Truncate the result of a formula to a short integer: items of a line share words."""
     mask = (1 << 8 * target.itemsize) - 1
     return formula(lambda x: convert(x) & mask) if target in INTEGERS and target.itemsize < 4 else convert
 

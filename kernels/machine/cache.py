@@ -60,7 +60,7 @@ def directory() -> Path | None:
             raise PermissionError(f"{found} must be a directory that only its owner, this user, can write")
         with tempfile.TemporaryFile(dir=found):
             pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+    except (OSError, RuntimeError) as error:  # RuntimeError: without a home directory
         _LOGGER.warning(
             "compiled kernels are not kept on disk: %s; set NUMBA_CACHE_DIR to a directory of your own", error
         )

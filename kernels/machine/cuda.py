@@ -73,7 +73,7 @@ _lanes.lower_for("cuda", _lanes.sqrt)(_rounded("fsqrt", "dsqrt"))
 
 @_lanes.lower_for("cuda", _lanes.low_half)  # type: ignore[untyped-decorator]
 def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:  # noqa: ARG001
-    """Hide from LLVM that the upper half was cut off: only what was extended goes to the 32-bit multiplier.
+    """Hide from LLVM that the upper half was dropped: only what was extended goes to the 32-bit multiplier.
 
     Each product of Philox would take two instructions instead of one.
     """
@@ -190,7 +190,8 @@ def _shortened(builder: Any, value: Any, item: Any) -> Any:
 def _items_in(space: int) -> tuple[Any, Any]:
     """Make the operations that load and store one item, at an address that is a multiple of its size.
 
-    Short ones are loaded as words, with their sign if any, and bits are cut down to the item size when they are stored.
+    Short ones are loaded as words, with their sign if any, and bits are truncated to the item size when they are
+    stored.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]

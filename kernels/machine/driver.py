@@ -32,7 +32,7 @@ LEGACY_DEFAULT_STREAM = 1
 
 
 class DeviceMissingError(RuntimeError):
-    """Report that a CUDA device cannot be used; the message says what was looked for and what to install."""
+    """Report that a CUDA device cannot be used; the message has what was looked for and what to install."""
 
 
 class DeviceMemoryError(MemoryError):
@@ -45,7 +45,7 @@ def count_devices() -> int:
     Raises
     ------
     DeviceMissingError
-        If there is no driver, it does not start, or a package or library is missing.
+        If the driver is missing or does not start, or a package or library is missing.
     """
     # A question to the driver alone takes 0.1 ms, an import of cuda.core half a second.
     try:

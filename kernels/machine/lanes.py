@@ -320,7 +320,7 @@ def _by(method: str) -> Callable[[Any, Lanes, Any, Any], Any]:
     return lambda builder, _lanes, target, x: getattr(builder, method)(x, target)
 
 
-_CUT = "Return the bits of signed integers, cut off towards zero; they must fit."
+_CUT = "Return the bits of signed integers, rounded towards zero; they must fit."
 
 low_word = _conversion("u64", "u32", "Return the low 32 bits of each lane.", _emit_word(0))
 high_word = _conversion("u64", "u32", "Return the high 32 bits of each lane.", _emit_word(1))

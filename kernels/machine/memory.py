@@ -270,7 +270,7 @@ def store_words(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
-    """Store one item per lane from ``array[index]`` on; lanes of bits are cut down to the item size of the array."""
+    """Store one item per lane from ``array[index]`` on; lanes of bits are truncated to the item size of the array."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, stored = signature.args[0], args[2]

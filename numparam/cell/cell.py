@@ -229,7 +229,7 @@ class Cell(Tree):
         TypeError
             If it is not a floating dtype.
         DeviceError
-            If there is no such device, or not enough memory on it.
+            If the device does not exist, or has too little memory.
 
         Examples
         --------

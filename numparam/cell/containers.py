@@ -98,7 +98,7 @@ class _Numbered(Cell, Generic[C]):
     __iadd__ = extend
 
     def insert(self, index: SupportsIndex, cell: C) -> None:
-        """Add a cell before another one; IndexError if there is no such place."""
+        """Add a cell before another one; IndexError if the place does not exist."""
         members = self._members
         members.insert(self._place(index, room=1), cell)
         self._arrange(members)
@@ -139,7 +139,7 @@ class CellList(_Numbered[C]):
 
 
 class SequentialCell(_Numbered[C]):
-    """Chain cells: each is given the output of the one before it.
+    """Chain cells: each takes the output of the one before it.
 
     Parameters
     ----------

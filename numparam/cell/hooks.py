@@ -41,8 +41,8 @@ def register_forward_pre_hook(
 ) -> HookHandle:
     """Call a function before the cell runs, until its handle removes it.
 
-    It is given the cell and the tuple of its positional inputs, and may return other inputs. With `with_kwargs` it is
-    also given the dict of keyword inputs, and returns both or None. `prepend` lets it run before the earlier hooks.
+    It takes the cell and the tuple of its positional inputs, and may return other inputs. With `with_kwargs` it also
+    takes the dict of keyword inputs, and returns both or None. `prepend` lets it run before the earlier hooks.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def register_state_dict_post_hook(self: Tree, hook: Callable[..., Any]) -> HookH
 def register_load_state_dict_pre_hook(self: Tree, hook: Callable[..., Any]) -> HookHandle:
     """Call a function before `load_state_dict` looks at a copy of the state, which it may change.
 
-    It is given the cell, the state, the prefix of the cell, an empty dict, ``strict``, and the lists of missing
+    It takes the cell, the state, the prefix of the cell, an empty dict, ``strict``, and the lists of missing
     paths, unexpected paths and error messages.
     """
     return _registered(self, Hook("load pre", hook))

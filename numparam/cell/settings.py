@@ -74,7 +74,7 @@ def recompute(self: Tree, **options: Any) -> None:
     """Ask for a second forward pass instead of kept activations.
 
     ``parallel_optimizer_comm_recompute``, a bool, sets that attribute of every parameter. The other options of
-    MindSpore are checked and have no effect: there are no activations here.
+    MindSpore are checked and have no effect, as there are no activations to recompute.
     """
     for option, value in options.items():
         if option in _RECOMPUTE_IGNORED:
@@ -158,11 +158,11 @@ def shard(
 
 
 def set_data_parallel(self: Tree) -> None:
-    """Do nothing: there are no operators here whose strategies could be searched for."""
+    """Do nothing, as there are no operators to search strategies for."""
 
 
 def offload(self: Tree, backward_prefetch: str | int = "Auto") -> None:  # noqa: ARG001
-    """Check when activations would be fetched, ``"Auto"`` or an int from 0; there are no activations here."""
+    """Check when activations would be fetched, ``"Auto"`` or an int from 0; it has no other effect."""
     if not isinstance(backward_prefetch, str):
         as_int("backward_prefetch", backward_prefetch, 0)
     elif backward_prefetch != "Auto":

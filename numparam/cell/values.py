@@ -29,7 +29,7 @@ def materialise(cell: Tree, given: Mapping[str, Any], automatic: bool) -> dict[P
     with launched_together(parameter.device for parameter in parameters):
         for parameter in parameters:
             layout = layouts.get(parameter.name)
-            parameter.init_data(layout, set_sliced=layout is not None and not layout.whole)
+            parameter.init_data(layout, set_sliced=layout is not None and not layout.is_full)
     return {parameter: parameter for parameter in parameters}
 
 

@@ -7,7 +7,7 @@ The order of a replacement, which makes what is reported as written survive a lo
 3. It is renamed to the target: this is the commit. Readers have the old file before and the new file after it.
 4. The folder is synced.
 
-Only after that are files of the former checkpoint removed. What happened is read from the disk, not remembered: an
+Only after that are files of the previous checkpoint removed. What happened is read from the disk, not remembered: an
 exception at any instant removes the hidden file if it is still there, and nothing once it is in place.
 """
 
@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 from numparam.checkpoint.names import digest_of, refuse_twin, stem_of
 from numparam.errors import CheckpointError
 
-# On Windows an open file cannot be removed, which tells the living from the dead just as well as a lock.
+# On Windows an open file cannot be removed, which separates the living from the dead as well as a lock does.
 FCNTL: Any = None if os.name == "nt" else importlib.import_module("fcntl")
 
 _LOGGER = logging.getLogger("numparam")
@@ -48,7 +48,7 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
     path : Path
         The file to create or to replace.
     stem : str, optional
-        The name of the checkpoint that the file belongs to; that of the file by default.
+        The name of the checkpoint that the file belongs to; by default the name of the file.
     part : str
         Which part of it: writers of different parts work at the same time.
 
@@ -160,7 +160,7 @@ def _claim(hidden: Path, path: Path) -> io.FileIO:
             continue
         try:
             _lock(file, wait=True)
-            if is_in_place(file, hidden):  # else another writer took it for that of a dead process, and removed it
+            if is_in_place(file, hidden):  # else another writer took it for the file of a dead process, and removed it
                 return file
         except BaseException:
             _discard(file, hidden)

@@ -1,8 +1,8 @@
 """Which attempt to save a checkpoint wrote a file, and which files it may therefore remove.
 
 Each file of a checkpoint of several has in its metadata ``numparam.checkpoint``, the name of the checkpoint, and
-``numparam.attempt``, a text that this attempt alone has; the index has the latter too. A file is removed only if it
-says that it belongs to this very checkpoint, its name is one that this library gives, and no index in the folder names
+``numparam.attempt``, a text that only this attempt has, which is also in the index. A file is removed only if its
+metadata names this very checkpoint, its name is one that this library gives, and no index in the folder names
 it: never the files of another library, of another checkpoint, or of a user.
 """
 
@@ -29,12 +29,12 @@ def new_attempt() -> str:
 
 
 def check_attempt(head: header.Header, attempt: str | None) -> None:
-    """Refuse a file of another attempt than that of its index, if the index names one.
+    """Refuse a file of an attempt that is not its index's, if the index names one.
 
     Raises
     ------
     CheckpointError
-        If they differ: the values would be of two saves.
+        If they differ: the values would mix two saves.
     """
     if attempt is not None and head.metadata.get(ATTEMPT) != attempt:
         raise CheckpointError(
@@ -54,7 +54,7 @@ def write_content(file: io.FileIO, content: Mapping[str, Any]) -> None:
 
 
 def is_index_of(index: Path, attempt: str) -> bool:
-    """Return whether the index in place may be that of an attempt: it is, or it cannot be read."""
+    """Return whether the index in place may belong to an attempt: it does, or it cannot be read."""
     try:
         metadata = header.read_index(index)[0].get("metadata")
     except MissingFileError:
@@ -109,7 +109,7 @@ def remove_former(index: Path, number: int, keep: Iterable[Path] = ()) -> None:
 
 
 def remove(paths: Iterable[Path], stem: str, attempt: str | None = None) -> None:
-    """Remove those of some files that say they belong to a checkpoint, and to an attempt if one is given."""
+    """Remove the files whose metadata names a checkpoint, and an attempt if one is given."""
     for path in paths:
         try:
             metadata = header.read(path).metadata

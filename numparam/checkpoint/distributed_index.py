@@ -1,6 +1,6 @@
 """The index of a checkpoint that many ranks wrote: which files belong together, and what of which parameter they hold.
 
-A save has a number, one more than that of the save the index describes, and its files are called
+A save has a number, one more than the save that the index describes, and its files are called
 ``model-3-rank-00002-of-00008.safetensors``. They lie next to the files of the previous save, and do not count until the
 index is replaced: at that moment the new checkpoint takes the place of the old one.
 """
@@ -128,7 +128,7 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
     metadata: dict[str, dict[str, Any]] = {FLAGS: {}, RECIPES: {}, TEXTS: {}}
     for each in found:
         for name, part in each.pieces.items():
-            entry = each.entries[name]._replace(shape=part.whole)
+            entry = each.entries[name]._replace(shape=part.full_shape)
             first, path = described.setdefault(name, (entry, each.path))
             if first != entry:
                 raise CheckpointError(

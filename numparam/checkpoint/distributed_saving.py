@@ -48,7 +48,7 @@ def save_distributed_checkpoint(
 
     Every rank calls it and writes its own safetensors file with the regions that it holds. What several ranks hold is
     written by one of them, chosen without communication: the replicas that the layout of a parameter gives,
-    or all ranks of the pipeline stage for a parameter that is whole, each write about the same number of bytes.
+    or all ranks of the pipeline stage for a parameter that is not sharded, each write about the same number of bytes.
 
     With `numparam.communication` the ranks then wait for each other, and rank 0 writes the index; where one fails, all
     raise. Without it, call `write_index` once when all ranks are done. Until then the old checkpoint stays complete.
@@ -63,7 +63,7 @@ def save_distributed_checkpoint(
     rank, ranks : int, optional
         Which of how many ranks this is: ``global_rank`` and ``device_num`` of the parallel context.
     recipes : bool
-        Save what makes the values of lazy parameters instead of the values, once and for the full parameter.
+        Save the recipes of lazy parameters instead of the values, once and for the full parameter.
     attempt : str, optional
         A text that only this attempt to save has, the same on all ranks, such as the step and the number of the job.
         `write_index` joins no files of different attempts, so a rank that died in an earlier attempt cannot leave a
@@ -78,7 +78,7 @@ def save_distributed_checkpoint(
     ------
     TypeError, ValueError, RuntimeError
         As `save_checkpoint`; a ValueError also if a parameter holds a region that is not a block, a parameter with
-        ``layerwise_parallel`` is whole, the index in place is damaged, or another rank failed.
+        ``layerwise_parallel`` is not sharded, the index in place is damaged, or another rank failed.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def _write(
     known = {name: content for name, content in described.items() if content is not None}
     mine = set(_share(tensors, known, rank, ranks))
     pieces = {name: _piece(name, tensor) for name, tensor in tensors.items() if name in mine - known.keys()}
-    written = {name: tensors[name] for name, part in pieces.items() if 0 not in part.shape or 0 in part.whole}
+    written = {name: tensors[name] for name, part in pieces.items() if 0 not in part.shape or 0 in part.full_shape}
     metadata = {
         **record(texts if rank == 0 else {}, {name: known[name] for name in known if name in mine}, tensors),
         **write_record({name: pieces[name] for name in written}),
@@ -176,7 +176,7 @@ def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ran
             replicas = stage
         elif layout is not None:
             replicas = group_of(layout)
-        elif not region_of(tensor).whole:
+        elif not region_of(tensor).is_full:
             replicas = (rank,)  # others may hold the same, who knows; the index takes it once
         elif isinstance(tensor, Parameter) and tensor.layerwise_parallel and ranks > 1:
             raise ArgumentValueError(

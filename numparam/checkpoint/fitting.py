@@ -134,9 +134,9 @@ def _misfit_of(held: Tensor, value: Tensor, strict: bool) -> str | None:
     source = f"{file} has" if file else "found"
     region = region_of(held)
     if not is_cut(held, value) and held.shape != value.shape:
-        part = "" if region.whole else f", or {region.full_shape} to take {region} of"
+        part = "" if region.is_full else f", or {region.full_shape} to take {region} of"
         return f"expected shape {held.shape}{part}, {source} shape {value.shape}"
-    if not (region.whole or region_of(value).whole or _same(region, region_of(value))):
+    if not (region.is_full or region_of(value).is_full or _same(region, region_of(value))):
         return f"expected {region}, {source} {region_of(value)}"
     kinds = [_kind(held.dtype), _kind(value.dtype)]
     if held.dtype != value.dtype and (strict or kinds[0] != kinds[1]):
@@ -151,7 +151,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
 def is_cut(held: Tensor, value: Tensor) -> bool:
     """Say whether values are those of the whole parameter, of which one holds a region."""
     region = region_of(held)
-    return not region.whole and region_of(value).whole and value.shape == region.full_shape
+    return not region.is_full and region_of(value).is_full and value.shape == region.full_shape
 
 
 def _same(one: Region, other: Region) -> bool:

@@ -32,7 +32,7 @@ class Overlap(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Cut a parameter into pieces that leave no gap and do not overlap.
+    """Split a parameter into pieces that leave no gap and do not overlap.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Grid(NamedTuple):
         CheckpointError
             If part of the parameter is in no file, or pieces overlap or do not line up.
         """
-        shape = next(iter(found)).whole
+        shape = next(iter(found)).full_shape
         cuts = []
         for axis, length in enumerate(shape):
             bounds = {(piece.start[axis], piece.stop[axis]): file for piece, file in found.items()}

@@ -136,7 +136,7 @@ def decode(file: MappedFile) -> Header:
     length = int.from_bytes(file.read(0, 8), "little")
     if nbytes < 8 or length > nbytes - 8:
         found = f"its header claims {length} bytes" if nbytes >= 8 else "a header length takes 8"
-        raise CheckpointError(f"{path}: not a safetensors file or cut short: {found}, the file has {nbytes}")
+        raise CheckpointError(f"{path}: not a safetensors file, or truncated: {found}, the file has {nbytes}")
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: its header claims {length} bytes; safetensors allows {MAX_HEADER_BYTES}")
     table = parse_object(file.read(8, length), path)
@@ -154,7 +154,7 @@ def decode(file: MappedFile) -> Header:
             raise CheckpointError(f"{path}: parameter {entry.name!r} {what}: it begins at byte {begin}, not {end}")
         end = stop
     if data + end != nbytes:
-        what = "cut short" if nbytes < data + end else "longer than its header says"
+        what = "truncated" if nbytes < data + end else "longer than its header describes"
         raise CheckpointError(f"{path}: {what}: the values need {end} bytes, found {nbytes - data}")
     return Header(
         entries=tuple(entry for entry, _, _ in spans),

@@ -343,14 +343,14 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
         if checkpoint.metadata.get(STREAM) != str(STREAM_VERSION):
             raise CheckpointError(
                 f"{path}: its recipes are for random stream {shown(checkpoint.metadata.get(STREAM))}; "
-                f"this numparam makes the values of stream {STREAM_VERSION}"
+                f"this numparam generates the values of stream {STREAM_VERSION}"
             )
         if name in checkpoint.entries:
             raise CheckpointError(f"{path}: parameter {name!r} has both values and a recipe")
         if wanted(name):
             found[name] = _loaded(name, recipes.decode(content, f"{path}: parameter {name!r}"), path, "recipe")
     for name, piece in read_record(checkpoint.metadata, checkpoint.entries, str(path)).items():
-        if name in found and piece.whole != piece.shape:
+        if name in found and piece.full_shape != piece.shape:
             found[name]._region = piece.region
     _set_flags(path, found, _record(checkpoint, FLAGS))
     for name, text in _record(checkpoint, TEXTS).items():

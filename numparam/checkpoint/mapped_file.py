@@ -100,7 +100,7 @@ class MappedFile:
         if not nbytes:
             return np.empty(shape, dtype)
         if begin + nbytes > self.content.size:
-            raise CheckpointError(f"{self.path}: cut short: byte {begin + nbytes} was asked for of {self.content.size}")
+            raise CheckpointError(f"{self.path}: truncated: byte {begin + nbytes} was asked for of {self.content.size}")
         part = self.content[begin : begin + nbytes]
         if begin % dtype.alignment:
             part = part.copy()

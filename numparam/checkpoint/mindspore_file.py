@@ -30,7 +30,7 @@ CACHE_MARK = ".__param_key__"  # between the name of a parameter with cache_enab
 _LENGTH_DELIMITED = 2
 _TEXT = "str"
 _PIECE_BYTES = 2**29  # of a large tensor: no message of Protocol Buffers has more than 2 GiB
-_SCALAR = (0,)  # how MindSpore writes the shape of text, and reads that of a scalar
+_SCALAR = (0,)  # how MindSpore writes the shape of text, and reads the shape of a scalar
 
 
 @dataclass

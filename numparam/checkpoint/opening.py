@@ -132,7 +132,7 @@ class Checkpoint:
         def fill(out: np.ndarray[Any, np.dtype[Any]]) -> None:
             nonlocal place
             if file.read_into(out.reshape(-1).view(np.uint8).data, place) < out.nbytes:
-                raise CheckpointError(f"{file.path}: cut short while parameter {shown(name)} was read")
+                raise CheckpointError(f"{file.path}: truncated while parameter {shown(name)} was read")
             place += out.nbytes
 
         yield fill

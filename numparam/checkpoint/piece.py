@@ -1,8 +1,8 @@
 """Pieces of parameters: which block of the full parameter a tensor in a file holds.
 
 The metadata of the file records it. ``numparam.pieces`` is a JSON object from the names of the tensors that are not
-full parameters to ``{"shape": [8, 6], "start": [4, 0]}``: the shape of the whole, and the index of the first value of
-the block along every axis. The block is as long as the tensor.
+full parameters to ``{"shape": [8, 6], "start": [4, 0]}``: the shape of the full parameter, and the index of the first
+value of the block along every axis. The block is as long as the tensor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
 
     Parameters
     ----------
-    whole : tuple of int
+    full_shape : tuple of int
         The shape of the parameter.
     start : tuple of int
         The index of the first value of the block along every axis.
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
     [4:8, 0:3] of shape (8, 6)
     """
 
-    whole: tuple[int, ...]
+    full_shape: tuple[int, ...]
     start: tuple[int, ...]
     shape: tuple[int, ...]
 
@@ -58,19 +58,19 @@ class Piece(NamedTuple):
     @property
     def region(self) -> Region:
         """Return the same as a region."""
-        return Region.full(self.whole)[tuple(map(slice, self.start, self.stop))]
+        return Region.full(self.full_shape)[tuple(map(slice, self.start, self.stop))]
 
     def __str__(self) -> str:
         bounds = ", ".join(f"{start}:{stop}" for start, stop in zip(self.start, self.stop, strict=True))
-        return f"[{bounds}] of shape {self.whole}"
+        return f"[{bounds}] of shape {self.full_shape}"
 
 
 def write_record(pieces: Mapping[str, Piece]) -> dict[str, str]:
     """Return the metadata that describes which tensors are pieces; empty if none is."""
     parts = {
-        name: {"shape": piece.whole, "start": piece.start}
+        name: {"shape": piece.full_shape, "start": piece.start}
         for name, piece in pieces.items()
-        if piece.whole != piece.shape
+        if piece.full_shape != piece.shape
     }
     return {PIECES: json.dumps(parts, ensure_ascii=False, separators=(",", ":"))} if parts else {}
 
@@ -91,9 +91,9 @@ def read_record(metadata: Mapping[str, str], entries: Mapping[str, Entry], path:
         if name not in entries or not isinstance(content, dict) or content.keys() != {"shape", "start"}:
             raise CheckpointError(f"{where}: {PIECES} gives the shape and the start of a tensor, found {content!r:.80}")
         shape = entries[name].shape
-        whole, start = (_naturals(content[key], len(shape), f"{where}: {key}") for key in ("shape", "start"))
-        found[name] = piece = Piece(whole, start, shape)
-        if any(stop > length for stop, length in zip(piece.stop, whole, strict=True)):
+        full_shape, start = (_naturals(content[key], len(shape), f"{where}: {key}") for key in ("shape", "start"))
+        found[name] = piece = Piece(full_shape, start, shape)
+        if any(stop > length for stop, length in zip(piece.stop, full_shape, strict=True)):
             raise CheckpointError(f"{where}: the piece {piece} reaches beyond the parameter")
     return found
 

@@ -62,7 +62,7 @@ def encode(tensor: Tensor) -> dict[str, Any] | None:
         "shape": list(region.full_shape),
         "dtype": tensor.dtype.name,
     }
-    return content if region.whole else content | {"index": index}
+    return content if region.is_full else content | {"index": index}
 
 
 def decode(content: Any, where: str) -> Tensor:
@@ -91,7 +91,7 @@ def decode(content: Any, where: str) -> Tensor:
         init.check(shape, dtype)
         region = Region.full(shape)[_index(content["index"])] if "index" in content else Region.full(shape)
         full = math.prod(shape) * dtype.itemsize
-        if init.needs_full and not region.whole and full > MAX_FULL_BYTES:
+        if init.needs_full and not region.is_full and full > MAX_FULL_BYTES:
             what = f"{where}: to materialise the slice, the full {shape} {kind.__name__} needs {size(full)} and more"
             _LOGGER.warning("%s", printable(what))
         recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region, dtype)

@@ -56,14 +56,14 @@ class Files:
             raise CheckpointError(f"{path}: it should hold parameter {entry.name!r} and does not")
         if found.dtype != entry.dtype or opened.pieces[entry.name] != wanted:
             raise CheckpointError(
-                f"{path}: parameter {entry.name!r}: the index says {entry.dtype} {wanted}, "
+                f"{path}: parameter {entry.name!r}: the index has {entry.dtype} {wanted}, "
                 f"the file holds {found.dtype} {opened.pieces[entry.name]}"
             )
         return opened.mapped.array(opened.begins[found.name], found.dtype, found.shape, found.nbytes)
 
 
 class _Opened:
-    """Hold a file that is mapped, and what its header says."""
+    """Hold a file that is mapped, and the content of its header."""
 
     def __init__(self, path: Path, attempt: str | None) -> None:
         head = header.read(path)
@@ -107,7 +107,7 @@ class Stored(Lazy):
         return {self._files.paths[number] for number in self._places}
 
     def verify(self) -> None:
-        """Open every file that holds a piece, and compare what it says of it with the index.
+        """Open every file that holds a piece, and compare its header with the index.
 
         Raises
         ------

@@ -64,7 +64,7 @@ def write_checkpoint(
     Raises
     ------
     ArgumentValueError
-        If the name is that of another kind of file.
+        If the name belongs to another kind of file.
     CheckpointError
         If the file cannot be written, a full disk included.
     """

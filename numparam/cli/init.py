@@ -41,7 +41,7 @@ def add_to(commands: Commands) -> None:
         "--device",
         default="cpu",
         metavar="DEVICE",
-        help="what makes the values: cpu (default), cuda, cuda:1; same bytes",
+        help="device that generates the values: cpu (default), cuda, cuda:1; same bytes",
     )
     parser.set_defaults(run=run)
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from numparam.text import amount, printable, size
 
     if arguments.axis is not None and arguments.shard is None:
-        raise ArgumentValueError("--axis says how to split for --shard K/N, which is missing")
+        raise ArgumentValueError("--axis needs --shard K/N, which is missing")
     shard = None if arguments.shard is None else Shard.parse(arguments.shard, arguments.axis or AUTO)
     seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)

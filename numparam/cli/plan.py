@@ -61,7 +61,7 @@ def _print_all(plan: Plan, rate: float) -> None:
 
     first = plan.shard(0)
     slices = [(entry.name, _slice(first, *entry[1:])) for entry in plan.entries]
-    rows = [(name, part.dtype, part.cuts, part.shape, part.size) for name, part in slices]
+    rows = [(name, part.dtype, part.divided, part.shape, part.size) for name, part in slices]
     print_layers(["parameter", "dtype", "shape/ranks", "largest slice", "bytes each"], rows, right=["bytes each"])
 
     nbytes = plan.nbytes().ravel()
@@ -76,10 +76,10 @@ def _print_all(plan: Plan, rate: float) -> None:
         print_line(f"largest slice: {name} {largest.shape}, {largest.size}")
     most, count = amount(int(plan.sizes().max()), "value"), amount(len(plan.entries), "parameter")
     print_line(f"time: about {duration(plan.seconds(rate))} for {most} of {count} at {rate:g} billion values a second")
-    whole = sum(entry.nbytes for entry in plan.entries)
+    total = sum(entry.nbytes for entry in plan.entries)
     print_line(
         f"{amount(plan.ranks, 'rank')}: at most {size(int(nbytes.max()))} each, {size(int(nbytes.sum()))} together, "
-        f"for a model of {size(whole)}"
+        f"for a model of {size(total)}"
     )
 
 
@@ -100,7 +100,7 @@ def _print_rank(entries: Sequence[Entry], shard: Shard) -> None:
     from numparam.cli.console import print_line, print_table
 
     slices = [(entry.name, _slice(shard, *entry[1:])) for entry in entries]
-    rows = [(name, part.dtype, part.whole, part.bounds, part.size) for name, part in slices]
+    rows = [(name, part.dtype, part.full_shape, part.bounds, part.size) for name, part in slices]
     print_table(["parameter", "dtype", "shape", "slice", "bytes"], rows, right=["bytes"])
     print_line(f"rank {shard}: {size(sum(part.nbytes for _, part in slices))}")
 
@@ -109,8 +109,8 @@ class _Slice(NamedTuple):
     """Hold what is printed of a slice, which is the same for all parameters of a shape and dtype."""
 
     dtype: str
-    whole: str
-    cuts: str
+    full_shape: str
+    divided: str
     bounds: str
     shape: str
     size: str
@@ -120,15 +120,15 @@ class _Slice(NamedTuple):
 @cache
 def _slice(shard: Shard, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Slice:
     layout = shard.layout(shape)
-    cuts = [
-        f"{length}{''.join(f'/{layout.mesh[axis]}' for axis in cut_by)}"
-        for length, cut_by in zip(shape, layout.spec, strict=True)
+    divided = [
+        f"{length}{''.join(f'/{layout.mesh[axis]}' for axis in split_by)}"
+        for length, split_by in zip(shape, layout.spec, strict=True)
     ]
     bounds = [f"{part.start}:{part.stop}" for part in shard.slices(shape)]
     local = shard.shape(shape)
     nbytes = Entry("", local, dtype).nbytes
     return _Slice(
-        str(dtype), str(shape), f"({', '.join(cuts)})", f"[{', '.join(bounds)}]", str(local), size(nbytes), nbytes
+        str(dtype), str(shape), f"({', '.join(divided)})", f"[{', '.join(bounds)}]", str(local), size(nbytes), nbytes
     )
 
 

@@ -1,7 +1,7 @@
 """The ranks of a job and what they tell each other, on MPI: ``mpiexec -n 4 python train.py``.
 
 ``pip install "numparam[mpi]"`` brings mpi4py, an MPI and its mpiexec. A process that mpiexec did not start is a job of
-one rank, and needs none of them unless it calls `init`. `numparam.communication.comm_func` has the operations.
+one rank, and does not need it unless it calls `init`. `numparam.communication.comm_func` has the operations.
 
 >>> from numparam.communication import get_group_size, get_rank
 >>> get_rank(), get_group_size()

@@ -2,7 +2,7 @@
 
 **Order.** A reduction takes the values at one index in the order of the ranks in the group: ``((x0 + x1) + x2) + x3``.
 One rank does it and the others get its result. So the bits are the same on all ranks and in every run, and depend
-neither on how arrays are chunked or fused, nor on whether the result is wanted whole or in parts.
+neither on how arrays are chunked or fused, nor on whether the result is wanted in full or in parts.
 
 **Memory.** At most four chunks in addition to the arrays, whatever their size. A chunk is 4 MiB, or 512 KiB for every
 rank if that is more: smaller messages would cost more than the bytes in them.
@@ -24,7 +24,7 @@ from numparam.communication.cuda_aware import finish, is_direct
 from numparam.communication.exchange import exchange
 from numparam.communication.group import Group
 from numparam.communication.reduction import Reduction
-from numparam.layout.partition import cut
+from numparam.layout.partition import split
 
 if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 CHUNK_BYTES = 4 << 20
 _CHUNK_BYTES_PER_RANK = 512 << 10  # 64 KiB take 3 times as long on 32 ranks, which wait 4 times as often
-_SMALL_BYTES = 256 << 10  # of all ranks together: the time is that of the messages, not of their bytes
+_SMALL_BYTES = 256 << 10  # of all ranks together: messages cost the time, not their bytes
 _WORTH_A_CHUNK = 4  # an array of a quarter of a chunk travels faster alone than it is packed
 
 
@@ -151,7 +151,7 @@ class _Chunk:
                 piece.read(part)
 
     def __getitem__(self, part: int) -> Any:
-        return self.values[slice(*cut(len(self.values), self.count, part))]
+        return self.values[slice(*split(len(self.values), self.count, part))]
 
     def close(self) -> None:
         """Write the values back to where they were packed from."""
@@ -189,7 +189,7 @@ def _chunks(arrays: Sequence[Flat], most: int, count: int, direct: bool) -> Iter
 
 
 def _runs(arrays: Sequence[Flat], most: int) -> Iterator[list[Flat]]:
-    """Cut arrays laid end to end into lists of pieces of at most `most` elements together."""
+    """Split arrays laid end to end into lists of pieces of at most `most` elements together."""
     run: list[Flat] = []
     room = most
     for array in arrays:

@@ -1,8 +1,9 @@
 """Whether MPI reads and writes the memory of NVIDIA GPUs by itself.
 
-A CUDA-aware MPI says so in the standard's way, by ``cuda`` in the info key ``mpi_memory_alloc_kinds`` of its world (MPI
-4.1). One that cannot say it is trusted when ``NUMPARAM_CUDA_AWARE_MPI=1`` is set; 0 turns the direct way off. Without
-it, and for every reduction, which the processor computes, values go through pinned host memory, 4 MiB at a time.
+A CUDA-aware MPI declares it in the standard's way, by ``cuda`` in the info key ``mpi_memory_alloc_kinds`` of its world
+(MPI 4.1). One that cannot say it is trusted when ``NUMPARAM_CUDA_AWARE_MPI=1`` is set; 0 turns the direct way off.
+Without it, and for every reduction, which the processor computes, values go through pinned host memory, 4 MiB at a
+time.
 """
 
 from __future__ import annotations

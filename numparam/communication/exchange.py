@@ -3,8 +3,8 @@
 An operation begins with an arrival, which completes once every member has reached the same operation. It is a
 dissemination barrier: in round k a rank sends 16 bytes to the rank 2**k further on, ceil(log2 p) messages in all. The
 bytes are the fingerprint of the operation, or zeros once ranks are known to disagree. A rank that waits for long, or
-learns of a disagreement, tells every other one where it is, so that errors name ranks. Data then go straight from rank
-to rank.
+learns of a disagreement, reports to every other one where it is, so that errors name ranks. Data then go straight from
+rank to rank.
 
 Nothing waits inside MPI: requests are tested until they are done or the deadline has passed, at first giving way to
 other processes and then sleeping, so ranks may outnumber cores. `asv_bench/ranks.py` compares this with MPI's own.
@@ -40,7 +40,7 @@ _PLACE_BYTES = 8  # of the number of an operation
 _LAST = 2 ** (8 * _PLACE_BYTES) - 1  # the number of the end of a program
 _END = "the end of its program"
 _SPIN = 1e-4  # seconds in which a message of this machine comes, if its sender is there
-_PATIENCE = 1.0  # seconds after which a rank tells the others where it waits
+_PATIENCE = 1.0  # seconds after which a rank reports to the others where it waits
 _LONGEST_SLEEP = 0.01
 _DRAINED_EVERY = 64  # operations; a rank that never waits would else never take the reports of those who do
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))

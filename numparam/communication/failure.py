@@ -11,9 +11,7 @@ from typing import NoReturn
 
 from numparam.communication.exchange import world
 
-_READING_SECONDS = (
-    0.5  # mpiexec loses what it has not read when it is told to stop: half of a traceback in 1 of 10 jobs
-)
+_READING_SECONDS = 0.5  # mpiexec loses what it has not read when it has to stop: half of a traceback in 1 of 10 jobs
 
 
 class StopJob:

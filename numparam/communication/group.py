@@ -37,7 +37,7 @@ class Group:
     Parameters
     ----------
     name : str
-        Tells groups apart; every member calls the group so.
+        Identifies the group; every member uses the same name.
     ranks : tuple of int
         The members as ranks of the world, in the order of their ranks in the group.
     rank : int
@@ -78,7 +78,7 @@ class Group:
 
 @dataclass
 class World:
-    """Hold what this process knows of its job: the whole state of `numparam.communication`.
+    """Hold what this process knows of its job: the full state of `numparam.communication`.
 
     Parameters
     ----------

@@ -294,7 +294,7 @@ def _start_mpi_with_all_ranks(limit: float) -> Any:
         faulthandler.dump_traceback_later(min(limit, _LONGEST_START), exit=True)
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:  # the latter without an MPI library
+    except (ImportError, RuntimeError) as error:  # RuntimeError without an MPI library
         raise StateError(
             'communication needs mpi4py and an MPI library: pip install "numparam[mpi]" brings both, and mpiexec'
         ) from error

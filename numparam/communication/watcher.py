@@ -1,8 +1,8 @@
-"""A process on each machine that names the rank which ends without saying so: by ``os._exit``, a signal or a crash.
+"""A process on each machine that names the rank which ends without notice: by ``os._exit``, a signal or a crash.
 
 MPICH's mpiexec then kills the other ranks within milliseconds and names a PID, or nobody, so no rank is left to do it.
-The first rank of a machine starts the watcher in a session of its own; it runs this file without numparam. Every rank
-is connected to it, says so when it ends well, and is disconnected by the kernel when it ends otherwise. The watcher
+The first rank of a machine starts the watcher in a new session; it runs this file without numparam. Every rank
+is connected to it, signs off when it ends well, and is disconnected by the kernel when it ends otherwise. The watcher
 ends with the last rank. It needs Linux, for epoll and for sockets without a file.
 """
 
@@ -44,7 +44,7 @@ class Watched:
 
     def say(self, word: bytes) -> None:
         """Tell the watcher b"release" at a good end, and b"stop" after printing why the job stops."""
-        with suppress(OSError):  # there is no watcher any more
+        with suppress(OSError):  # the watcher has ended
             self.connection.send(word)
         self.connection.close()
         if self.process:

@@ -50,7 +50,7 @@ def fingerprint(
     Returns
     -------
     Fingerprint or Fingerprints
-        Of one array or tensor the former, else a table by name.
+        A `Fingerprint` of one array or tensor, else a table by name.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def of_array(x: Any, key: str | bytes | None = None, region: Region | None = Non
         x = x._settle().array
     elif not isinstance(x, np.ndarray) and not hasattr(x, "address"):
         raise ArgumentTypeError(
-            f"{where}a fingerprint is that of a tensor, an array, a Cell, a mapping or a path, found {shown(x)}; "
+            f"{where}a fingerprint takes a tensor, an array, a Cell, a mapping or a path, found {shown(x)}; "
             "numparam.torch.fingerprint and numparam.jax.fingerprint take modules and trees"
         )
     held = Region.full(tuple(x.shape)) if region is None else region
@@ -202,5 +202,5 @@ def _key(key: str | bytes | None) -> Any:
 
 
 def _mark(key: str | bytes | None) -> str:
-    """Return what tells fingerprints of different keys apart, and lets nobody guess a good key."""
+    """Return what identifies the key of a fingerprint, without making a good key easier to guess."""
     return "" if key is None else hashlib.blake2b(_secret(key), digest_size=4, person=b"numparam keymark").hexdigest()

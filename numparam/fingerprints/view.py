@@ -1,4 +1,4 @@
-"""Parameters inside others: a part of a fused, stacked or transposed array that has a name of its own."""
+"""Parameters inside others: a named part of a fused, stacked or transposed array."""
 
 from typing import Any, NamedTuple
 

@@ -61,9 +61,9 @@ def select(array: Array, index: Any) -> Array:
         If the index does not fit. It is also an IndexError.
     """
     # The ellipsis keeps a view where integers alone would give a scalar.
-    whole = index if isinstance(index, tuple) else (index,)
+    items = index if isinstance(index, tuple) else (index,)
     try:
-        view: Array = array[whole if Ellipsis in whole else (*whole, ...)]
+        view: Array = array[items if Ellipsis in items else (*items, ...)]
     except (IndexError, OverflowError) as error:  # an integer beyond 64 bits overflows
         raise RegionError(f"{error}, in a tensor of shape {array.shape}") from None
     return view

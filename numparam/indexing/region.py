@@ -21,7 +21,7 @@ _INSERTED = -1
 class Region:
     """Describe what basic indexing selects from an array of some shape.
 
-    Make one with `Region.full` and narrow it by indexing as often as needed. Integers, slices with any step, ``...``
+    Create one with `Region.full` and narrow it by indexing as often as needed. Integers, slices with any step, ``...``
     and None do what they do to a NumPy array. The sizes are Python integers: the array need not fit in any memory.
 
     Attributes
@@ -66,7 +66,7 @@ class Region:
         return math.prod(self.shape)
 
     @property
-    def whole(self) -> bool:
+    def is_full(self) -> bool:
         """Say whether the selection is the full array in its own order."""
         return self._chosen is None or (
             self.shape == self.full_shape
@@ -247,6 +247,6 @@ def _as_integer(item: Any) -> int:
         return operator.index(item)
     except (TypeError, ValueError):
         raise RegionError(
-            f"{item!r} is no basic index: lazy data takes ints, slices, ... and None; "
+            f"{item!r} is not a basic index: lazy data takes ints, slices, ... and None; "
             "call asnumpy() first for anything else"
         ) from None

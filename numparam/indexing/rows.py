@@ -1,8 +1,8 @@
 """What an index with masks or arrays selects, as numbers of rows, which a device can gather and scatter.
 
 A row is what the index leaves in full: all axes behind the last one that it chooses from. NumPy itself checks the index
-and says what shape comes out, on an array whose elements are one byte, so the numbers take memory in proportion to the
-rows that are selected.
+and determines the shape of the result, on an array whose elements are one byte, so the numbers take memory in
+proportion to the rows that are selected.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _chosen_axes(items: list[Any], ndim: int) -> int:
     ellipses = sum([item is Ellipsis for item in items])
     free = ndim - sum(map(_axes_of, items))
     if free < 0 or ellipses > 1:
-        return ndim  # NumPy says what is wrong
+        return ndim  # NumPy raises
     axes = ndim if ellipses else ndim - free
     while items and (items[-1] is Ellipsis or (isinstance(items[-1], slice) and items[-1] == slice(None))):
         axes -= free if items.pop() is Ellipsis else 1
@@ -139,7 +139,7 @@ def _parts(items: list[Any], shape: tuple[int, ...], ndim: int) -> list[Array]:
 
 
 def _numbers_of(item: Array, shape: tuple[int, ...], steps: list[int]) -> Array:
-    """Return what an array adds to the numbers; `shape` and `steps` are those of the axes from its first one on."""
+    """Return what an array adds to the numbers; `shape` and `steps` start at its first axis."""
     if item.dtype != np.bool_:
         number = item.astype(np.int64)
         return np.where(number < 0, number + shape[0], number) * steps[0]

@@ -31,7 +31,7 @@ class Strided(Region):
         self._span = base, steps
 
     @property
-    def whole(self) -> bool:
+    def is_full(self) -> bool:
         """Say that the view is not the tensor itself."""
         return False
 

@@ -37,7 +37,7 @@ class Axes(Initializer):
         The axes of the inputs and of the outputs. By default the first axis that is neither of the others counts the
         outputs, and the next one the inputs, as in torch.
     splits : int or sequence of int, optional
-        How many equal parts of the output axis are blocks of their own, or their sizes: 3 for a fused projection to
+        The number of equal blocks along the output axis, or their sizes: 3 for a fused projection to
         queries, keys and values of one size, 2 for a fused gate.
 
     Raises
@@ -261,12 +261,12 @@ class _Within:
         self._source.bits(self._shaped(out, region), self._narrowed(region), label)
 
     def _shaped(self, out: Buffer, region: Region) -> Buffer:
-        return out.reshape(self._block.shape) if region.whole else out
+        return out.reshape(self._block.shape) if region.is_full else out
 
     def _narrowed(self, region: Region) -> Strided:
-        if region.whole:
+        if region.is_full:
             return self._block
-        # Sparse alone asks for less, some columns of a matrix, whose two axes are those of the block.
+        # Only Sparse asks for less: some columns of a matrix, whose two axes are the axes of the block.
         base, steps = self._block.span()
         at, inner = region.span()
         row, column = divmod(at, region.full_shape[1])

@@ -145,7 +145,7 @@ class Initializer:
 
     def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
         """Fill `out` with the values of a region; see `Initializer`."""
-        if region.whole:
+        if region.is_full:
             self._initialize(out)
             return
         full = np.empty(region.full_shape, out.dtype)

@@ -28,7 +28,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     Parameters
     ----------
     shape : tuple of int
-        ``(outputs, inputs, *kernel)``; two axes at least. Always that of the full tensor, never of a slice.
+        ``(outputs, inputs, *kernel)``; two axes at least. Always the shape of the full tensor, never of a slice.
 
     Returns
     -------
@@ -121,7 +121,7 @@ class XavierNormal(_Xavier):
     Raises
     ------
     ValueError
-        If `gain` is negative. Also when a tensor is made of fewer than two axes.
+        If `gain` is negative. Also for a tensor of fewer than two axes.
 
     Examples
     --------
@@ -146,11 +146,11 @@ class XavierUniform(_Xavier):
     Raises
     ------
     ValueError
-        If `gain` is negative. Also when a tensor is made of fewer than two axes.
+        If `gain` is negative. Also for a tensor of fewer than two axes.
 
     Examples
     --------
-    The bound is that of the full tensor, also in a slice:
+    A slice has the bound of the full tensor:
 
     >>> from numparam.initializer import initializer
     >>> lazy = initializer(XavierUniform(), (2**20, 96))
@@ -180,7 +180,7 @@ class _He(FanScaled):
 class HeNormal(_He):
     r"""Draw from the normal distribution of sigma :math:`\text{gain} / \sqrt{\text{fan}}`.
 
-    After He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015). `gain` says how the gain follows from the
+    After He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015). `gain` selects how the gain follows from the
     nonlinearity. Also known as ``KaimingNormal``.
 
     Parameters
@@ -195,7 +195,7 @@ class HeNormal(_He):
     Raises
     ------
     ValueError
-        If an argument is not one of these. Also when a tensor is made of fewer than two axes.
+        If an argument is not one of these. Also for a tensor of fewer than two axes.
 
     Examples
     --------
@@ -210,7 +210,7 @@ class HeNormal(_He):
 class HeUniform(_He):
     r"""Draw from the uniform distribution of bound :math:`\text{gain} \sqrt{3 / \text{fan}}`.
 
-    After He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015). `gain` says how the gain follows from the
+    After He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015). `gain` selects how the gain follows from the
     nonlinearity. Also known as ``KaimingUniform``.
 
     Parameters
@@ -225,7 +225,7 @@ class HeUniform(_He):
     Raises
     ------
     ValueError
-        If an argument is not one of these. Also when a tensor is made of fewer than two axes.
+        If an argument is not one of these. Also for a tensor of fewer than two axes.
 
     Examples
     --------
@@ -253,7 +253,7 @@ class VarianceScaling(FanScaled):
     Raises
     ------
     ValueError
-        If an argument is not one of these. Also when a tensor is made of fewer than two axes.
+        If an argument is not one of these. Also for a tensor of fewer than two axes.
 
     Examples
     --------
@@ -287,12 +287,12 @@ class LecunNormal(_Lecun):
     r"""Draw from the truncated normal distribution of variance :math:`1 / \text{fan\_in}`, as Keras and JAX do.
 
     After LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998), and Klambauer, Unterthiner, Mayr and Hochreiter,
-    "Self-normalizing neural networks" (2017). The distribution is that of `CorrectedTruncatedNormal`.
+    "Self-normalizing neural networks" (2017). The distribution is `CorrectedTruncatedNormal`.
 
     Raises
     ------
     ValueError
-        When a tensor is made of fewer than two axes.
+        For a tensor of fewer than two axes.
 
     Examples
     --------
@@ -312,7 +312,7 @@ class LecunUniform(_Lecun):
     Raises
     ------
     ValueError
-        When a tensor is made of fewer than two axes.
+        For a tensor of fewer than two axes.
 
     Examples
     --------

@@ -21,7 +21,7 @@ class Identity(Initializer):
     Raises
     ------
     ValueError
-        When a tensor is made that has not two axes.
+        For a tensor that does not have two axes.
 
     Examples
     --------
@@ -170,7 +170,7 @@ class Orthogonal(RandomInitializer):
     Raises
     ------
     ValueError
-        When a tensor is made of fewer than two axes, or of a dtype that cannot hold the gain.
+        For a tensor of fewer than two axes, or of a dtype that cannot hold the gain.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Initial values for JAX: any mesh gets the bits of the parameter of that name, made shard by shard.
+"""Initial values for JAX: any mesh gets the bits of the parameter of that name, generated shard by shard.
 
 `array` makes a sharded ``jax.Array`` of a parameter, `init` a full pytree of them, `initializer` a function shaped
 like the ones of ``jax.nn.initializers``, and `named_sharding` the sharding that a `numparam.Layout` describes. Their
@@ -6,7 +6,7 @@ values are a pure function of the seed, the name and the index: no mesh, no numb
 changes them.
 
 JAX has the axes of a weight in another order than MindSpore and PyTorch: ``(*kernel, inputs, outputs)``. `initializer`
-and `init` count fans in that order; `Kernel` tells other axes.
+and `init` count fans in that order; `Kernel` is for other axes.
 
 Examples
 --------
@@ -19,14 +19,14 @@ A function for the layers of Flax, Haiku or your own, with the distribution that
 ((512, 256), 1.0)
 
 In Flax, linen as nnx, under ``jax.jit`` or not: ``nn.Dense(256, kernel_init=kernel_init)``, and ``nnx.Linear(512, 256,
-kernel_init=kernel_init, rngs=rngs)``. The name is that of one parameter, so make a function for each; or initialise the
+kernel_init=kernel_init, rngs=rngs)``. A name belongs to one parameter, so make a function for each; or initialise the
 full tree, whose parameters have the names of their places:
 
 >>> shapes = {"dense": {"kernel": jax.ShapeDtypeStruct((512, 256), np.float32)}}
 >>> bool((init(shapes, seed=7)["dense"]["kernel"] == kernel).all())
 True
 
-Flax tells the shapes: ``jax.eval_shape(model.init, key, x)`` for linen, and for nnx, where ``nnx.merge`` takes back
+Flax has the shapes: ``jax.eval_shape(model.init, key, x)`` for linen, and for nnx, where ``nnx.merge`` takes back
 what `init` returns, ``graph, shapes = nnx.split(nnx.eval_shape(make_model))``.
 """
 

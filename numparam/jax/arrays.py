@@ -80,8 +80,8 @@ def callback(tensor: Tensor) -> Callable[[tuple[slice, ...]], Array]:
     >>> callback(weight)((slice(7, 9), slice(0, 3))).shape
     (2, 3)
     """
-    whole = Region.full(tensor.shape)
-    return lambda index: made(tensor.fill_into, whole[index], tensor.dtype)
+    full = Region.full(tensor.shape)
+    return lambda index: made(tensor.fill_into, full[index], tensor.dtype)
 
 
 def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
@@ -118,7 +118,7 @@ def _on_devices(name: str, sharding: Any) -> Any:
         return sharding
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        raise ArgumentValueError(f"parameter {name!r}: {sharding} is one of a mesh, which jax.set_mesh(mesh) tells")
+        raise ArgumentValueError(f"parameter {name!r}: {sharding} needs a mesh; call jax.set_mesh(mesh) first")
     return jax.sharding.NamedSharding(mesh, sharding if isinstance(sharding, P) else sharding.spec)
 
 

@@ -41,7 +41,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     init : str, Initializer or number
         A name of ``jax.nn.initializers``, which has the distribution that it has there by default; any other name of
         `numparam.initializer`; an initializer with its arguments; or the number that every element has. Fans are
-        those of JAX, see `Kernel`.
+        as in JAX, see `Kernel`.
     name : str
         Of the parameter.
     seed : int, optional
@@ -78,7 +78,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
         target = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
         entry = Entry(name, as_shape(shape), dtypes.as_dtype(target))
         fill = filling(chosen, entry)
-        # Inside jit this is traced even if it is constant; nothing else says where we are.
+        # Inside jit this is traced even if it is constant; nothing else shows where we are.
         words = jnp.asarray(_words(name, key) if fixed is None else _as_words(fixed))
         if isinstance(words, jax.core.Tracer):
             return _traced(words, entry, out_sharding, fill)

@@ -19,14 +19,15 @@ Axes = int | Sequence[int]
 class Kernel(Initializer):
     """Let an initializer read a shape as JAX does: inputs and outputs last, ``(*kernel, inputs, outputs)``.
 
-    Fans are those of JAX: ``fan_in`` is the size of the weight over its outputs, ``fan_out`` its size over its inputs.
-    `Orthogonal`, `Sparse` and `Dirac` make a weight ``(outputs, inputs, *kernel)``, whose axes are then put where JAX
-    has them; any part costs as much as the full weight. Initializers that do not read the shape stay as they are.
+    Fans are counted as in JAX: ``fan_in`` is the size of the weight over its outputs, ``fan_out`` its size over its
+    inputs. `Orthogonal`, `Sparse` and `Dirac` make a weight ``(outputs, inputs, *kernel)``, whose axes are then put
+    where JAX has them; any part costs as much as the full weight. Initializers that do not read the shape stay as they
+    are.
 
     Parameters
     ----------
     init : Initializer
-        Makes the values.
+        Generates the values.
     in_axis, out_axis : int or sequence of int
         The axes that count as inputs and as outputs; an axis that is named twice counts once.
     batch_axis : int or sequence of int
@@ -62,7 +63,7 @@ class Kernel(Initializer):
 
     @Initializer.seed.getter  # type: ignore[attr-defined, untyped-decorator]
     def seed(self) -> int | None:
-        """Get or set the seed of this initializer, by default that of the wrapped one."""
+        """Get or set the seed of this initializer, by default the seed of the wrapped one."""
         return self.init.seed if self._seed is None else self._seed
 
     def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -126,5 +127,5 @@ def _tuple(axes: Axes) -> tuple[int, ...]:
 
 
 def as_kernel(init: Initializer) -> Initializer:
-    """Let an initializer read shapes as JAX does, unless it says itself how it reads them."""
+    """Let an initializer read shapes as JAX does, unless it declares how it reads them."""
     return init if isinstance(init, Kernel) else Kernel(init)

@@ -22,7 +22,7 @@ def named_sharding(layout: Layout, devices: Sequence[Any] | None = None) -> jax.
     layout : Layout
         Axes by which the optimizer shards axis 0 are the fastest of the axes that shard it.
     devices : sequence of jax.Device, optional
-        That of rank r at place r; the first of ``jax.devices()`` if absent. More than there are ranks are left out.
+        The device of rank r at place r; by default the first of ``jax.devices()``. Surplus devices are left out.
 
     Raises
     ------
@@ -61,5 +61,5 @@ def layout(sharding: jax.sharding.NamedSharding) -> Layout:
     Layout({'tp': 1}, ('tp',))
     """
     if not isinstance(sharding, jax.sharding.NamedSharding):
-        raise ArgumentTypeError(f"a layout is made of a NamedSharding, found {sharding!r}")
+        raise ArgumentTypeError(f"expected a NamedSharding to make a layout of, found {sharding!r}")
     return Layout(dict(sharding.mesh.shape), tuple(sharding.spec))

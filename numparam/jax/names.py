@@ -38,8 +38,8 @@ class UniformFromZero(RandomInitializer):
         source.uniform(out, region, 0.0, self.scale)
 
 
-# Under these names MindSpore, and so numparam, has other distributions: JAX cuts the normals of Glorot and He at two
-# sigmas and widens them, starts its uniform at 0, and counts the bounds of its truncated normal in sigmas.
+# Under these names MindSpore, and so numparam, has other distributions: JAX truncates the normals of Glorot and He at
+# two sigmas and widens them, starts its uniform at 0, and counts the bounds of its truncated normal in sigmas.
 _BY_NAME: dict[str, Initializer] = {
     "glorotnormal": VarianceScaling(1.0, "fan_avg", "truncated_normal"),
     "xaviernormal": VarianceScaling(1.0, "fan_avg", "truncated_normal"),

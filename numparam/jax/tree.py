@@ -30,7 +30,7 @@ FLAX_RULES: dict[str, Initializer] = {
     **dict.fromkeys(["*bias", "*mean"], Zero()),
     **dict.fromkeys(["*scale", "*var"], One()),
 }
-"""How the layers of Flax start unless they are told otherwise; recurrent kernels, there orthogonal, need a rule."""
+"""How the layers of Flax start by default; recurrent kernels, there orthogonal, need a rule."""
 
 
 def init(
@@ -39,22 +39,22 @@ def init(
     seed: int | None = None,
     shardings: Any = None,
 ) -> Any:
-    """Make the arrays of a full model, every one shard by shard.
+    """Generate the arrays of a full model, each shard by shard.
 
     The name of a parameter is its place in the tree, such as ``params.Dense_0.kernel``; a last attribute ``value``, in
-    which Flax boxes parameters, is left out. The values are those of the `numparam.Parameter` of this name.
+    which Flax boxes parameters, is left out. The values are the same as of the `numparam.Parameter` of this name.
 
     Parameters
     ----------
     shapes : pytree of jax.ShapeDtypeStruct
-        As ``jax.eval_shape`` returns it. Leaves that have a sharding keep it unless `shardings` is given.
+        As ``jax.eval_shape`` returns it. Leaves that have a sharding keep it without `shardings`.
     rules : mapping or Rules, optional
         A mapping from globs to what `initializer` takes: the first glob that matches the full name decides. Where it
         is silent, parameters start as the layers of Flax do: kernels LeCun normal, embeddings normal of variance one
         over their width, biases and means zero, scales and variances one. `numparam.rules.Rules` are followed as they
-        are, and have their own default rules. Fans are those of JAX for both, see `Kernel`.
+        are, and have their own default rules. Fans are counted as in JAX for both, see `Kernel`.
     seed : int, optional
-        From 0 to 2**64 - 1; that of `numparam.set_seed` if absent.
+        From 0 to 2**64 - 1; by default the seed of `numparam.set_seed`.
     shardings : pytree of jax.sharding.Sharding or PartitionSpec, optional
         One for the full tree, or a tree whose leaves each apply to everything at their place; see `array`. A spec that
         applies to several arrays is shortened to the rank of each: a bias keeps the first entry of the kernel's spec.
@@ -87,7 +87,7 @@ def init(
     entries = [_entry(name_of(path), leaf) for path, leaf in leaves]
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
-            raise ArgumentValueError(f"{count} parameters of the tree are called {name!r}; a name stands for one")
+            raise ArgumentValueError(f"duplicate parameter name {name!r}: {count} leaves of the tree have it")
     fills = [_fill(followed, entry, given) for entry in entries]  # what is wrong shows before any values are made
     arrays = [assembled(*item) for item in zip(entries, each, fills, strict=True)]
     return jax.tree.unflatten(structure, arrays)
@@ -122,7 +122,7 @@ def _from_globs(rules: Mapping[str, str | Initializer | float]) -> Rules:
 def _fill(rules: Rules, entry: Entry, seed: int | None) -> Fill:
     rule = rules.find(entry)
     if rule is None:
-        raise RuleError(f"no rule says how parameter {entry.name!r} starts; add one: {{{entry.name!r}: 'zeros'}}")
+        raise RuleError(f"no rule matches parameter {entry.name!r}; add one: {{{entry.name!r}: 'zeros'}}")
     kernel = as_kernel(rule.initializer)
     return filling(kernel, entry)(choose_seed(kernel.seed, seed))
 

@@ -39,8 +39,8 @@ def automatic_layouts(
     At first every rank holds every parameter in full. While rank 0, whose shards are the largest, has more than
     `memory_per_rank`, the parameter of which it holds the most bytes (of equal ones, the first by name) is split over
     one more axis of the mesh: the last one, whose ranks are neighbours, that does not split it yet and is not longer
-    than every axis of the shard. It splits the longest axis of the shard that divides evenly, or if there is no such
-    axis, the longest; of equal ones, the first. A parameter that no axis of the mesh can split stays as it is.
+    than every axis of the shard. It splits the longest axis of the shard that divides evenly, or if no axis
+    does, the longest; of equal ones, the first. A parameter that no axis of the mesh can split stays as it is.
 
     The choice depends on the names, shapes and dtypes alone, not on their order.
 

@@ -42,7 +42,7 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     grid = _ints(f"{where} dev_mat", dev_mat, 1)
     if not isinstance(tensor_map, list | tuple):
         raise ArgumentTypeError(f"{where} tensor_map is a list of ints, found {tensor_map!r}")
-    spec = [_cutting(f"{where} tensor_map", item) for item in tensor_map]
+    spec = [_splitting(f"{where} tensor_map", item) for item in tensor_map]
     used = [axis for item in spec for axis in item]
     if len(set(used)) != len(used) or any(axis >= len(grid) for axis in used):
         raise ArgumentValueError(
@@ -60,22 +60,22 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
         raise ShapeError(f"{where} full_shape is {full}, the parameter has shape {shape}")
 
     mesh = {str(len(grid) - 1 - place): length for place, length in enumerate(grid)}
-    cuts = Partition(mesh, [tuple(map(str, item)) for item in spec])
+    splits = Partition(mesh, [tuple(map(str, item)) for item in spec])
     if full is None:
-        return Partition(mesh, cuts.spec, cuts.replicated) if group else cuts
+        return Partition(mesh, splits.spec, splits.replicated) if group else splits
     where = f"Parameter {name!r} of shape {full}: the layout"
     if spec and len(spec) != len(full):
         raise ShapeError(f"{where}'s tensor_map has {len(spec)} items, one for each axis")
     if group:
-        cuts = _shared_out(cuts, cuts.region(full, 0, name).shape, wanted, bool(uniform))
-    if uniform and (uneven := _uneven(cuts, full)):
+        splits = _shared_out(splits, splits.region(full, 0, name).shape, wanted, bool(uniform))
+    if uniform and (uneven := _uneven(splits, full)):
         raise ShapeError(
             f"{where} splits axis {uneven[0]} into {uneven[1]} parts, which do not divide {full[uneven[0]]}; "
             "uniform_split=False allows slices of unequal size"
         )
-    if wanted is not None and (found := cuts.region(full, 0, name).shape) != wanted:
+    if wanted is not None and (found := splits.region(full, 0, name).shape) != wanted:
         raise ShapeError(f"{where} gives slices of shape {found}, its slice_shape is {wanted}")
-    return cuts
+    return splits
 
 
 def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
@@ -173,15 +173,15 @@ def _cut(shape: tuple[int, ...], parts: int, uniform: bool) -> tuple[int, ...] |
 
 
 def _uneven(layout: Partition, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Return an axis and the number of parts that it cannot be cut into evenly, or None."""
+    """Return an axis and the number of parts that it does not divide evenly into, or None."""
     counts = [math.prod(layout.mesh[each] for each in item) for item in layout.spec]
-    cuts = list(enumerate(counts))
+    splits = list(enumerate(counts))
     if layout.optimizer_shard:
-        cuts.append((0, math.prod([*counts[:1], *(layout.mesh[each] for each in layout.optimizer_shard)])))
-    return next(((axis, parts) for axis, parts in cuts if shape[axis] % parts), None)
+        splits.append((0, math.prod([*counts[:1], *(layout.mesh[each] for each in layout.optimizer_shard)])))
+    return next(((axis, parts) for axis, parts in splits if shape[axis] % parts), None)
 
 
-def _cutting(what: str, item: Any) -> tuple[int, ...]:
+def _splitting(what: str, item: Any) -> tuple[int, ...]:
     axes = _ints(what, item if isinstance(item, list | tuple) else [item], -1)
     if axes == (-1,):
         return ()

@@ -16,12 +16,12 @@ from numparam.indexing.region import Region
 Axes = str | Sequence[str] | None
 
 
-def cut(length: int, parts: int, part: int) -> tuple[int, int]:
+def split(length: int, parts: int, part: int) -> tuple[int, int]:
     """Return the first entry of a part of an axis, and the entry after its last.
 
     Examples
     --------
-    >>> [cut(10, 4, part) for part in range(4)]
+    >>> [split(10, 4, part) for part in range(4)]
     [(0, 3), (3, 6), (6, 9), (9, 10)]
     """
     step = -(-length // parts)  # ceil in integers: a float would be wrong beyond 2**53
@@ -56,7 +56,7 @@ class Partition:
         return math.prod(self.mesh.values())
 
     @property
-    def whole(self) -> bool:
+    def is_full(self) -> bool:
         """Return whether every rank holds the full parameter."""
         return not any((*self.spec, self.optimizer_shard))
 
@@ -80,13 +80,13 @@ class Partition:
         if len(self.spec) > len(shape):
             raise ShapeError(f"{where}: the spec of {self!r} has {len(self.spec)} items, one for each axis")
         if self.optimizer_shard and not shape:
-            raise ShapeError(f"{where}: there is no axis 0 that {self.optimizer_shard} could split further")
+            raise ShapeError(f"{where}: a scalar has no axis 0 for {self.optimizer_shard} to split")
         place = self._place(rank, where)
         ranges = list(map(range, shape))
-        for axis, cut_by in enumerate(self.spec):
-            ranges[axis] = range(*cut(shape[axis], *self._part(cut_by, place)))
+        for axis, split_by in enumerate(self.spec):
+            ranges[axis] = range(*split(shape[axis], *self._part(split_by, place)))
         if self.optimizer_shard:
-            ranges[0] = ranges[0][slice(*cut(len(ranges[0]), *self._part(self.optimizer_shard, place)))]
+            ranges[0] = ranges[0][slice(*split(len(ranges[0]), *self._part(self.optimizer_shard, place)))]
         return Region(shape, tuple(enumerate(ranges)))
 
     def shape(self, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
@@ -104,16 +104,16 @@ class Partition:
         """
         sizes = np.ones(tuple(self.mesh.values()), np.int64)
         for axis, length in enumerate(shape):
-            cut_by = self.spec[axis] if axis < len(self.spec) else ()
-            lengths = _lengths(length, math.prod(self.mesh[each] for each in cut_by))
+            split_by = self.spec[axis] if axis < len(self.spec) else ()
+            lengths = _lengths(length, math.prod(self.mesh[each] for each in split_by))
             if axis == 0 and self.optimizer_shard:
                 parts = math.prod(self.mesh[each] for each in self.optimizer_shard)
                 lengths = [piece for part in lengths for piece in _lengths(part, parts)]
-                cut_by += self.optimizer_shard
-            table = np.array(lengths, np.int64).reshape([self.mesh[each] for each in cut_by])
-            ordered = [each for each in self.mesh if each in cut_by]
-            table = table.transpose([cut_by.index(each) for each in ordered])
-            sizes *= table.reshape([self.mesh[each] if each in cut_by else 1 for each in self.mesh])
+                split_by += self.optimizer_shard
+            table = np.array(lengths, np.int64).reshape([self.mesh[each] for each in split_by])
+            ordered = [each for each in self.mesh if each in split_by]
+            table = table.transpose([split_by.index(each) for each in ordered])
+            sizes *= table.reshape([self.mesh[each] if each in split_by else 1 for each in self.mesh])
         return sizes
 
     def slice_index(self, rank: int) -> int:
@@ -199,13 +199,13 @@ class Partition:
         return hash(self._key())
 
     def __repr__(self) -> str:
-        cuts = tuple(_shown(item) for item in self.spec)
+        spec = tuple(_shown(item) for item in self.spec)
         optimizer = f", optimizer_shard={_shown(self.optimizer_shard)!r}" if self.optimizer_shard else ""
-        return f"Layout({self.mesh}, {cuts}{optimizer})"
+        return f"Layout({self.mesh}, {spec}{optimizer})"
 
 
 def _lengths(length: int, parts: int) -> list[int]:
-    bounds = (cut(length, parts, part) for part in range(parts))
+    bounds = (split(length, parts, part) for part in range(parts))
     return [stop - start for start, stop in bounds]
 
 

@@ -7,7 +7,7 @@ splits one axis of a parameter, or leaves the parameter full along that dimensio
 * by default (``"auto"``) the dimensions choose in turn, from left to right: each takes the longest axis that is not
   taken and has at least as many entries as the dimension has ranks, the first if several are equally long.
 
-`numparam.Layout` says how an axis is split that does not divide evenly.
+`numparam.Layout` describes how an axis that does not divide evenly is split.
 """
 
 from __future__ import annotations

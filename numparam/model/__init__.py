@@ -1,1 +1,1 @@
-"""Whole models: their specification, generation, verification, statistics and plan."""
+"""Models: their specification, generation, verification, statistics and plan."""

@@ -45,7 +45,7 @@ class Generation:
     shard : Shard, optional
         Which slice of every parameter to make; all of it if not given.
     device : str
-        Which device makes the values; they are the same on all.
+        The device that generates the values, which are the same on all.
 
     Raises
     ------
@@ -84,8 +84,8 @@ class Generation:
 
     def region(self, entry: Entry) -> Region:
         """Return the part of a full parameter that is generated."""
-        whole = Region.full(entry.shape)
-        return whole if self.shard is None else whole[self.shard.slices(entry.shape)]
+        full = Region.full(entry.shape)
+        return full if self.shard is None else full[self.shard.slices(entry.shape)]
 
     def blocks(self, entry: Entry) -> Iterator[Block]:
         """Split the values of a full parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
@@ -94,9 +94,9 @@ class Generation:
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
         """Write the parameters to a safetensors file; return its bytes. See `checkpoint.writing`."""
-        whole = {entry.name: entry for entry in self.entries}
+        by_name = {entry.name: entry for entry in self.entries}
         return write_checkpoint(
-            path, self.local_entries, self.metadata(), lambda entry: self.blocks(whole[entry.name]), progress
+            path, self.local_entries, self.metadata(), lambda entry: self.blocks(by_name[entry.name]), progress
         )
 
     def metadata(self) -> dict[str, str]:
@@ -162,7 +162,7 @@ class Generation:
         for found, entry in zip(checkpoint.entries.values(), generation.local_entries, strict=True):
             if found != entry:
                 raise CheckpointError(
-                    f"{where}: parameter {found.name!r} has shape {found.shape}; its record says {entry.shape}"
+                    f"{where}: parameter {found.name!r} has shape {found.shape}; its record has {entry.shape}"
                 )
         return generation
 

@@ -23,7 +23,7 @@ class Difference:
         The row-major index in the file's array.
     index : tuple of int
         The same as one number for each axis.
-    whole_index : tuple of int
+    full_index : tuple of int
         The index in the full parameter; `index` itself unless the file holds a shard.
     found, expected : NumPy scalar
         The value in the file, and the value that belongs there.
@@ -32,14 +32,14 @@ class Difference:
     entry: Entry
     flat: int
     index: tuple[int, ...]
-    whole_index: tuple[int, ...]
+    full_index: tuple[int, ...]
     found: Any
     expected: Any
 
     def __str__(self) -> str:
-        whole = "" if self.whole_index == self.index else f", {self.whole_index} of the full parameter"
+        full = "" if self.full_index == self.index else f", {self.full_index} of the full parameter"
         return (
-            f"parameter {self.entry.name!r} differs first at index {self.index} (flat {self.flat}{whole}): "
+            f"parameter {self.entry.name!r} differs first at index {self.index} (flat {self.flat}{full}): "
             f"found {_shown(self.found)}, expected {_shown(self.expected)}"
         )
 
@@ -67,7 +67,7 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None
     checkpoint : Checkpoint
         A file that ``numparam init`` wrote, or an index with its record; see `recorded`.
     progress : callable, optional
-        Is told the bytes compared since the last call.
+        Called with the number of bytes compared since the last call.
 
     Returns
     -------
@@ -113,8 +113,8 @@ def _difference(
     local = checkpoint.entries[entry.name]
     index = tuple(int(i) for i in np.unravel_index(flat, local.shape)) if local.shape else ()
     starts = [part.start for part in generation.region(entry).ranges]
-    whole = tuple(start + i for start, i in zip(starts, index, strict=True))
-    return Difference(local, flat, index, whole, found, expected)
+    full = tuple(start + i for start, i in zip(starts, index, strict=True))
+    return Difference(local, flat, index, full, found, expected)
 
 
 def _shown(value: Any) -> str:

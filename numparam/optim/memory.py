@@ -39,7 +39,7 @@ def parameters_of(cell_or_parameters: Any) -> list[Parameter]:
 
 def is_shared(parameter: Parameter) -> bool:
     """Return whether all ranks should hold the same values: a full parameter that is not a rank's own."""
-    return not (parameter.layerwise_parallel or parameter.sliced or not parameter.region.whole)
+    return not (parameter.layerwise_parallel or parameter.sliced or not parameter.region.is_full)
 
 
 def is_on_host(tensor: Tensor) -> bool:

@@ -170,7 +170,7 @@ class Optimizer:
         self.global_step.set_data(np.asarray(done + 1, np.int64))
 
     def shard(self, place: int, rows: slice) -> None:
-        """Keep only some rows of the states of a parameter, the rows that `apply` is given from now on."""
+        """Keep only some rows of the states of a parameter: the rows that `apply` takes from now on."""
         self._regions[place] = self.parameters[place].region[rows]
         for state in self._states[place]:
             keep_rows(state, rows)

@@ -23,8 +23,8 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
     """Raise unless all ranks hold the same values, bit for bit.
 
     Each rank makes a checksum of 64 bits of each parameter, and these are compared. Parameters with
-    ``layerwise_parallel`` are left out, and those of which a rank holds a slice. A lazy parameter is compared by what
-    it will be made from, or else its values are made in small blocks and forgotten; it stays lazy.
+    ``layerwise_parallel`` and parameters of which a rank holds a slice are left out. A lazy parameter is compared by
+    what it will be made from, or else its values are made in small blocks and forgotten; it stays lazy.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
         more = f", the first of {different.size} that differ" if different.size > 1 else ""
         raise DisagreementError(
             f"Parameter {unsure[first].name!r}{more}: {_camps(members, sums[:, first])} hold different values; "
-            "numparam.parallel.broadcast_parameters gives all ranks those of rank 0"
+            "numparam.parallel.broadcast_parameters gives all ranks the values of rank 0"
         )
 
 

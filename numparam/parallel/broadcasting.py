@@ -13,11 +13,11 @@ from numparam.parallel.agreement import not_surely_same
 
 
 def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
-    """Overwrite the parameters of all ranks by those of rank 0 of a group, as data parallel training begins.
+    """Overwrite the parameters of all ranks with the values of rank 0 of a group, as data parallel training begins.
 
-    Parameters with ``layerwise_parallel`` are left out, and those of which a rank holds a slice. Parameters that are
+    Parameters with ``layerwise_parallel``, or of which a rank holds a slice, are left out. Parameters that are
     lazy on all ranks and made from the same seed stay lazy: there is nothing to send. The others travel together, in
-    messages of at most 4 MiB, two of which are the extra memory. ``parameter_broadcast`` of the parallel context says
+    messages of at most 4 MiB, two of which are the extra memory. ``parameter_broadcast`` of the parallel context tells
     whether a training loop should call this.
 
     Parameters

@@ -7,7 +7,7 @@
 * Gradients of parameters with ``layerwise_parallel`` are in no bucket, but they count for the indices.
 * A bucket has one dtype.
 
-The rules are those of MindSpore 2.10. Fusion changes the number of messages, never a bit of the result.
+The rules are MindSpore 2.10's. Fusion changes the number of messages, never a bit of the result.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class DistributedGradReducer:
     """Replace the gradients of each rank by their sum, or mean, over the ranks of a group.
 
-    Gradients are summed in the order of the ranks, ``((g0 + g1) + g2) + g3``, with the same bits on all ranks; those of
-    16 and 8 bits in float32, divided there and rounded once. They travel in the buckets that `numparam.parallel.fusion`
-    describes, those of parameters with ``layerwise_parallel`` not at all.
+    Gradients are summed in the order of the ranks, ``((g0 + g1) + g2) + g3``, with the same bits on all ranks;
+    gradients of 16 and 8 bits in float32, divided there and rounded once. They travel in the buckets that
+    `numparam.parallel.fusion` describes; gradients of parameters with ``layerwise_parallel`` are not sent.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ class DistributedGradReducer:
     Raises
     ------
     TypeError
-        If `parameters` holds something else, `mean` is no bool or `degree` no int.
+        If `parameters` holds something else, `mean` is not a bool or `degree` not an int.
     ValueError
-        If `degree` is below 1, or this rank knows no such group.
+        If `degree` is below 1, or this rank is not in such a group.
 
     Examples
     --------
@@ -74,7 +74,7 @@ class DistributedGradReducer:
         Parameters
         ----------
         gradients : sequence of Tensor or numpy.ndarray, optional
-            Those of the shapes and dtypes of the parameters if not given.
+            By default with the shapes and dtypes of the parameters.
         """
         like = self.parameters if gradients is None else gradients
         return plan_buckets(

@@ -58,13 +58,13 @@ class Shard:
         operation = f"gather of {self.parameter.name!r:.120}"
         arrive(group, operation)
         own = self.own()
-        whole = np.empty(self.shape, self.parameter.dtype) if self.is_dropped else self.parameter.asnumpy()
-        collectives.all_gather(group, operation, own, whole.reshape(-1))
+        full = np.empty(self.shape, self.parameter.dtype) if self.is_dropped else self.parameter.asnumpy()
+        collectives.all_gather(group, operation, own, full.reshape(-1))
         if self.is_dropped:
             parameter = self.parameter
-            parameter._replace(whole)
-            parameter._region = None if self.region.whole else self.region
-            parameter.sliced = not self.region.whole
+            parameter._replace(full)
+            parameter._region = None if self.region.is_full else self.region
+            parameter.sliced = not self.region.is_full
             self.is_dropped = False
 
 

@@ -1,7 +1,7 @@
 """Stages of a pipeline: which ranks form one, and which parameters live there.
 
-``pipeline_stages`` of the parallel context cuts the ranks into stages of equal size: of 8 ranks and 2 stages, 0 to 3
-are stage 0. `Parameter.add_pipeline_stage` and `set_pipeline_stage` say where a parameter lives. One may live on
+``pipeline_stages`` of the parallel context divides the ranks into stages of equal size: of 8 ranks and 2 stages, 0 to 3
+are stage 0. `Parameter.add_pipeline_stage` and `set_pipeline_stage` set where a parameter lives. One may live on
 several stages, as the embedding that a model uses at both ends; one without a stage lives on all of them. What lives
 elsewhere stays lazy, without memory. The ranks of a stage are replicas: `stage_group` names the group that reduces
 their gradients.
@@ -23,12 +23,12 @@ from numparam.parameter import Parameter
 
 
 def pipeline_stage(rank: int | None = None) -> int:
-    """Return the stage of a rank, of this one if none is given.
+    """Return the stage of a rank, by default this one.
 
     Raises
     ------
     ValueError
-        If the stages do not divide the ranks, or there is no such rank.
+        If the stages do not divide the ranks, or the rank does not exist.
 
     Examples
     --------
@@ -43,12 +43,12 @@ def pipeline_stage(rank: int | None = None) -> int:
 
 
 def stage_ranks(stage: int | None = None) -> list[int]:
-    """Return the ranks of a stage, of this one if none is given.
+    """Return the ranks of a stage, by default the stage of this rank.
 
     Raises
     ------
     ValueError
-        If the stages do not divide the ranks, or there is no such stage.
+        If the stages do not divide the ranks, or the stage does not exist.
 
     Examples
     --------
@@ -79,16 +79,16 @@ def stage_group() -> str:
 
 
 def set_pipeline_stage(cell_or_parameters: Any, stage: int) -> None:
-    """Note that parameters live on a stage, beside those they live on already.
+    """Note that parameters live on a stage, as well as on the stages they live on already.
 
-    `Parameter.add_pipeline_stage` says the same of one parameter, but cannot say 0.
+    `Parameter.add_pipeline_stage` does the same for one parameter, but does not take 0.
 
     Raises
     ------
     TypeError
-        If it is neither a cell nor parameters, or `stage` no int.
+        If it is neither a cell nor parameters, or `stage` is not an int.
     ValueError
-        If there is no such stage.
+        If the stage does not exist.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def set_pipeline_stage(cell_or_parameters: Any, stage: int) -> None:
 
 
 def stages_of(parameter: Parameter) -> tuple[int, ...]:
-    """Return the stages that a parameter lives on, in order: all of them unless it says otherwise.
+    """Return the stages that a parameter lives on, in order; by default all stages.
 
     Raises
     ------
@@ -171,13 +171,13 @@ def init_stage(cell_or_parameters: Any) -> list[Parameter]:
 def sum_shared_gradients(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> None:
     """Sum the gradients of parameters that live on several stages over these stages, in place.
 
-    A rank adds its own gradient and those of the ranks that stand at its place in the other stages, in the order of the
+    A rank adds its own gradient and the gradients of the ranks at its place in the other stages, in the order of the
     stages. Reduce the gradients inside each stage as well, before or after.
 
     Parameters
     ----------
     parameters : sequence of Parameter
-        Those that live here, in the order of the model: the same on all stages where two share more than one.
+        The parameters that live here, in the order of the model: the same on all stages where two share more than one.
     gradients : sequence of Tensor or numpy.ndarray
         One for each, writable, of its shape.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Flag(Generic[Value]):
     """Keep a checked attribute of a parameter, which takes no memory while it has its default.
 
-    The check is given a description of the attribute and a value, and returns what is stored, or raises.
+    The check takes a description of the attribute and a value, and returns what is stored, or raises.
     """
 
     def __init__(self, default: Callable[[], Value], check: Callable[[str, Any], Value], doc: str) -> None:
@@ -59,7 +59,7 @@ def switch(default: bool, doc: str) -> Flag[bool]:
 
 
 def integer(default: int, doc: str, low: int | None = None) -> Flag[int]:
-    """Return a flag that is an int, of at least `low` if that is given."""
+    """Return a flag that is an int, at least `low` if there is a limit."""
 
     def check(what: str, value: Any) -> int:
         # As in MindSpore, a bool is an int where any will do.

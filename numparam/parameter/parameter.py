@@ -39,8 +39,8 @@ class Parameter(Tensor):
 
     Operators such as ``+=`` change the values in place, as in NumPy.
 
-    There is no parameter server and no embedding cache: `is_param_ps`, `init_in_server`, `cache_enable`, `cache_shape`,
-    `key` and `unique` are kept, copied and saved for programs that read them.
+    Parameter servers and embedding caches are not supported: `is_param_ps`, `init_in_server`, `cache_enable`,
+    `cache_shape`, `key` and `unique` are kept, copied and saved for programs that read them.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Parameter(Tensor):
     comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is not fused.", low=0)
     sliced = anything(False, "Get or set whether the values are one slice of the full parameter.")
     unique = anything(False, "Get or set whether the parameter is unique.")
-    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 if there is no cache.")
+    key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 without a cache.")
     cache_enable = switch(False, "Get or set whether the rows of the parameter go through an embedding cache.")
     cache_shape = lengths("Get or set the shape of the cache, as a list.")
     is_param_ps = switch(False, "Get or set whether a parameter server updates the parameter; see `set_param_ps`.")
@@ -154,7 +154,7 @@ class Parameter(Tensor):
         region = self._values.region
         if region is None and isinstance(other, Parameter):
             region = other._region
-        if region is not None and not region.whole:
+        if region is not None and not region.is_full:
             self._region = region
 
     @property
@@ -243,7 +243,7 @@ class Parameter(Tensor):
         return self
 
     def register_hook(self, hook_fn: Callable[..., Any]) -> HookHandle:
-        """Keep a function for gradients, until its handle removes it; it is not called: there are no gradients here."""
+        """Keep a function for gradients until its handle removes it; it is never called, as there are no gradients."""
         return HookHandle(vars(self).setdefault("_hooks", {}), hook_fn, f"Parameter {self._name!r}: a hook")
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -329,7 +329,7 @@ class Parameter(Tensor):
         Raises
         ------
         TypeError
-            If there is no such dtype, or the initializer cannot fill it.
+            If the dtype does not exist, or the initializer cannot fill it.
         ValueError
             If an integer dtype cannot hold a value.
 
@@ -468,7 +468,7 @@ class Parameter(Tensor):
     def set_param_ps(self, init_in_server: bool = False) -> None:
         """Note that a parameter server updates the parameter, and whether it also initialises the values, a bool.
 
-        There is no parameter server here, see `Parameter`.
+        It has no other effect, see `Parameter`.
         """
         self.init_in_server = init_in_server
         self.is_param_ps = True

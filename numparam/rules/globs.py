@@ -123,7 +123,7 @@ def _check_length(pattern: str) -> None:
 
 
 class _Match:
-    """Evaluate the parts of an expression for one name; bit i of a set of positions stands before character i."""
+    """Evaluate the parts of an expression for one name; bit i of a set of positions is the one before character i."""
 
     def __init__(self, name: str, fold: bool, dot: bool, expression: str) -> None:
         self.name, self.fold, self.dot, self.expression = name, fold, dot, expression

@@ -63,7 +63,7 @@ class Rule:
     pattern : Glob or Regex
         Must match the full name.
     initializer : Initializer
-        Makes the values.
+        Generates the values.
     """
 
     content: Mapping[str, Any]

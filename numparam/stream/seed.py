@@ -11,11 +11,11 @@ of one kind byte and the name, with the draw's label as personalisation (padded 
 * a named parameter: the byte ``n``, then the name in UTF-8 (lone surrogates encoded like any code point);
 * a tensor without a name: the byte ``#``, then its number in decimal digits, counted from 0 since `set_seed`.
 
-The label tells the draws of one tensor apart:
+The label identifies the draw:
 
 ========================  ==========================================================================================
 empty                     the first draw, which is all that most initializers need
-``refine``                the low 32-bit words of a float64 draw, whose high words are those of the float32 draw
+``refine``                the low 32-bit words of a float64 draw, whose high words are the float32 draw
 ``sparse``                the words that rank the rows of a column in `Sparse`
 any other                 a further draw of a user's own initializer; its low words have ``refine`` put before the label
 ========================  ==========================================================================================
@@ -86,7 +86,7 @@ def set_seed(seed: SupportsIndex) -> None:
     Raises
     ------
     TypeError
-        If `seed` is not an integer (a bool is none).
+        If `seed` is not an integer; a bool is not accepted.
     ValueError
         If it is out of range.
 
@@ -101,15 +101,15 @@ def set_seed(seed: SupportsIndex) -> None:
 
 
 def get_seed() -> int | None:
-    """Return the seed: that of `set_seed`, or the one drawn from the operating system.
+    """Return the seed: set by `set_seed`, or drawn from the operating system.
 
     Without a call of `set_seed`, the first lazy tensor draws a seed for the process; the ranks of a job share
-    that of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
+    the seed of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
 
     Returns
     -------
     int or None
-        None as long as there is neither.
+        None until there is one.
     """
     return _seed
 
@@ -203,7 +203,7 @@ def stream(name: str | int, label: str = "") -> int:
     name : str or int
         The name of a parameter, or the number of a tensor that has none.
     label : str
-        Tells the draws of one tensor apart; at most 16 bytes.
+        Identifies the draw; at most 16 bytes.
 
     Returns
     -------

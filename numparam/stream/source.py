@@ -15,7 +15,7 @@ Buffer = np.ndarray[Any, np.dtype[Any]]
 class Source:
     """Draw the random values of one tensor: a pure function of its seed, its name and the index.
 
-    `Initializer.fill` is given one. Each method fills a buffer, a C-contiguous array of the
+    `Initializer.fill` takes one. Each method fills a buffer, a C-contiguous array of the
     region's shape, with exactly the bits that the full tensor has there. Draws with different labels are independent.
 
     Parameters
@@ -27,10 +27,10 @@ class Source:
 
     Examples
     --------
-    >>> whole = Region.full((4, 4))
+    >>> full = Region.full((4, 4))
     >>> out, part = np.empty((4, 4), np.float32), np.empty((2, 4), np.float32)
-    >>> Source(7, "w").uniform(out, whole, -1.0, 1.0)
-    >>> Source(7, "w").uniform(part, whole[::-2], -1.0, 1.0)
+    >>> Source(7, "w").uniform(out, full, -1.0, 1.0)
+    >>> Source(7, "w").uniform(part, full[::-2], -1.0, 1.0)
     >>> bool((part == out[::-2]).all())
     True
     """
@@ -65,7 +65,7 @@ class Source:
         refinement = stream(self.name, "refine" + label) if out.dtype == np.float64 else 0
         key = fill.Key(self.seed, stream(self.name, label), refinement)
         try:
-            getattr(fill, kind)(out, key, *arguments, None if region.whole else fill.Span(*region.span()))
+            getattr(fill, kind)(out, key, *arguments, None if region.is_full else fill.Span(*region.span()))
         except ValueError as error:
             raise ArgumentValueError(f"{self}: {error}") from None
 

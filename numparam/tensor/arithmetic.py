@@ -90,7 +90,7 @@ class Arithmetic(State):
         return array.item()
 
     def tolist(self) -> Any:
-        """Return the values as nested lists of Python numbers; a number if there are no axes.
+        """Return the values as nested lists of Python numbers; a number for a scalar.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""What a tensor is given: values as an array, and buffers to write into."""
+"""Inputs of a tensor: values as an array, and buffers to write into."""
 
 import sys
 from typing import Any

@@ -71,7 +71,7 @@ class State:
 
     def __copy__(self) -> Self:
         twin = self._sibling()
-        if self._values.in_memory:  # a description is shared: a name that is given later decides as for the original
+        if self._values.in_memory:  # a description is shared: a later name decides as for the original
             twin._copy(self)
         return twin
 

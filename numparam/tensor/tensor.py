@@ -420,9 +420,9 @@ class Tensor(Arithmetic):
         Raises
         ------
         DeviceError
-            If there is no such device, or it is out of memory.
+            If the device does not exist, or is out of memory.
         TypeError
-            If there is no such dtype.
+            If the dtype does not exist.
         """
         if isinstance(target, Device) or (isinstance(target, str) and target.partition(":")[0].lower() in HOLDERS):
             return self._on(as_device(target))

@@ -97,7 +97,7 @@ class Values:
         raise NotImplementedError
 
     def reshaped(self, shape: Any) -> Values:
-        """Return the values under another shape, in the same memory; a ValueError says that this cannot be."""
+        """Return the values under another shape, in the same memory; a ValueError if that needs a copy."""
         raise NotImplementedError
 
     def rearranged(self, arrange: Callable[[Array], Array]) -> Values:
@@ -309,7 +309,7 @@ class OnDevice(Values):
         rows.scatter(own.reshape((selected.of, *selected.row)), numbers, values.reshape((numbers.size, *selected.row)))
 
     def _operand(self, value: Any) -> DeviceArray:
-        """Return a value on this device, in a dtype that converts to that of these values.
+        """Return a value on this device, in a dtype that converts to the dtype of these values.
 
         What comes from the host or another device is copied in its own size, before it is broadcast.
         """
@@ -342,7 +342,7 @@ class OnDevice(Values):
         return self if target == self.device else HOLDERS[target.kind].from_device(self.array, target)
 
     def _copied(self, view: DeviceArray, dtype: np.dtype[Any] | None = None) -> OnDevice:
-        """Return a row-major copy of a view of these values, in another dtype if one is given."""
+        """Return a row-major copy of a view of these values, optionally in another dtype."""
         from numparam.kernels import copy
 
         part = OnDevice.empty(view.shape, dtype or view.dtype, self.device)

@@ -1,6 +1,6 @@
 """Initial values for PyTorch: each rank writes exactly its shard of every parameter, and no mesh changes a value.
 
-`init_` fills a whole ``torch.nn.Module`` in place, `fill_` one tensor. Both write straight into the tensor's memory, on
+`init_` fills a ``torch.nn.Module`` in place, `fill_` one tensor. Both write straight into the tensor's memory, on
 the CPU or on an NVIDIA GPU, without torch's random generators and without communication. The value of an element is a
 function of the seed, the dotted name of the parameter and the index in the full parameter. It has the bits of
 ``numparam.Parameter(numparam.initializer.initializer(...), name=...)``, whether the parameter is an ordinary tensor or

@@ -33,7 +33,7 @@ _VALUES = {
 
 
 class _Values(TorchFunctionMode):  # type: ignore[misc]  # torch has no types here
-    """Give tensors that are made of values a memory, where all others are on the meta device."""
+    """Allocate memory for tensors built from values, where all others are on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
@@ -71,7 +71,7 @@ def start_as(mode: Drawing, item: Tracked, made: Tracked) -> None:
         mode.copy(item.place.current, made.local)
     for how, part in made.log or ():
         found: Part | None = full(item)
-        if not part.whole and part.region is not None:
+        if not part.is_full and part.region is not None:
             base, steps = part.region.span()
             view = item.local.as_strided(part.shape, steps, base + item.local.storage_offset())
             found = None if hasattr(item.place.current, "device_mesh") else mode.tracker.find(view)

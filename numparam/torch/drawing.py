@@ -24,7 +24,7 @@ def drawing(module: torch.nn.Module, seed: SupportsIndex | None = None, *, prefi
     of the seed, the name of the parameter, how often these elements have been drawn before, and the index in the full
     parameter: a shard gets its part of the full values, without communication. So ``nn.init.*``, ``Tensor.normal_`` and
     its kin, ``reset_parameters``, ``init_weights`` and constructors start a model with the same bits on any mesh.
-    Random temporary tensors, such as those of ``torch.rand``, depend on the seed, the module whose code makes them and
+    Random temporary tensors, such as from ``torch.rand``, depend on the seed, the module whose code draws them and
     how many it made before. torch's generators are neither read nor changed.
 
     Parameters

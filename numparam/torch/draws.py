@@ -68,7 +68,7 @@ class Transformed(Initializer):
         One of `torch.Tensor`'s in-place methods, without the underscore: ``"exponential"``, ``"log_normal"``,
         ``"cauchy"``, ``"geometric"``, ``"bernoulli"`` or ``"random"``.
     arguments : number
-        Those of the method.
+        The arguments of the method.
 
     Examples
     --------

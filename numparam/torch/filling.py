@@ -39,7 +39,7 @@ def fill_(
     name : str
         The name of the parameter, which decides the values.
     seed : int, optional
-        From 0 to 2**64 - 1; by default that of `numparam.set_seed`.
+        From 0 to 2**64 - 1; by default the seed of `numparam.set_seed`.
     region : Region, optional
         What an ordinary tensor holds of a full parameter, for shards that are not a ``DTensor``; of the shape of the
         tensor. Of a ``DTensor``, the part to fill; what is not in it is left alone. By default the full tensor.
@@ -57,7 +57,7 @@ def fill_(
         If the shape does not fit the initializer or the region.
     RuntimeError
         If the tensor has no memory, or its part is none that its placements explain, or each of several ranks would
-        draw a seed of its own.
+        draw a different seed.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class Fill(NamedTuple):
 
     @property
     def draws_on(self) -> torch.device:
-        """Return the device that makes the values: that of the tensor wherever possible, else the CPU."""
+        """Return the device that generates the values: the tensor's where possible, else the CPU."""
         place = self.local.device
         return place if self.init.on_device and is_reachable(place) else _CPU
 
@@ -151,7 +151,7 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
 
 
 def _check_memory(tensor: torch.Tensor, local: torch.Tensor) -> None:
-    """Raise if a DTensor that an operation returned does not share the memory of the one it was made of.
+    """Raise if a DTensor that an operation returned does not share the memory of its input.
 
     Raises
     ------
@@ -185,13 +185,13 @@ def common_seed(seed: SupportsIndex | None) -> int:
     Raises
     ------
     NumparamError
-        If it is not a seed, or there is no seed and each of several ranks would draw another.
+        If it is not a seed, or each of several ranks would draw a different one.
     """
     if seed is not None:
         return as_seed(seed)
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     if get_seed() is None and several and torch.distributed.get_world_size() > 1:
-        raise StateError("each rank would draw a seed of its own: give the same seed to all, or call numparam.set_seed")
+        raise StateError("each rank would draw a different seed: give the same seed to all, or call numparam.set_seed")
     return current_seed()
 
 

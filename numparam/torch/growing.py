@@ -42,9 +42,9 @@ def grow_(
     rows : int
         The new length of the first axis.
     init : Initializer, str or number, optional
-        One whose values do not depend on the shape, such as `Normal`; by default that of the layer.
+        One whose values do not depend on the shape, such as `Normal`; by default the layer's.
     seed : int, optional
-        By default that of `numparam.set_seed`.
+        By default the seed of `numparam.set_seed`.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def grow_(
         raise ArgumentValueError(f"parameter {name!r} of shape {tuple(old.shape)} cannot grow to {count} rows")
     default = layers.default(place)
     if init is None and default is None:
-        raise ArgumentValueError(f"nothing says how the new rows of {name!r} start: give an initializer")
+        raise ArgumentValueError(f"the new rows of {name!r} have no initializer: give one")
     how = as_initializer(init) if init is not None else default[0]  # type: ignore[index]
     if how.reads != "nothing" or how.needs_full:
         raise ArgumentValueError(f"the values of {how!r} depend on the number of rows: give another for {name!r}")

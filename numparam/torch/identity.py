@@ -16,7 +16,7 @@ Rename = Callable[[str], str] | Mapping[str, str]
 
 
 def renaming(rename: Rename | None) -> Callable[[str], str]:
-    """Return the function that a user's `rename` stands for.
+    """Return the function that a user's `rename` describes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-r"""The default rules: the layers of ``torch.nn`` start as their own ``reset_parameters`` says.
+r"""The default rules: the layers of ``torch.nn`` start as their own ``reset_parameters`` does.
 
 ==================================================  ===================================================================
 layer                                               values

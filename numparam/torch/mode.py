@@ -206,10 +206,10 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         item = part.tracked
         if self._is_settled(item):
             return
-        if not part.whole:
+        if not part.is_full:
             self.ensure(item)
         if item.log is not None:
-            item.log = [*([] if part.whole else item.log), (how, part)]
+            item.log = [*([] if part.is_full else item.log), (how, part)]
         if part.out.is_meta:
             item.cover(part)
             return
@@ -222,7 +222,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         count = (item.number(part) if number is None else number) if draws.is_random(how) else 0
         name = f"{item.name}\0{count}" if count else item.name
         with torch.no_grad():
-            if draws.needs_axes(how) and not part.whole:
+            if draws.needs_axes(how) and not part.is_full:
                 name = f"{name}\0{count}\0{part.start}"
                 Fill(name, part.out, part.out, part.inner, how, self.seed).run()
             elif part.region is None:
@@ -234,11 +234,11 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                 Fill(name, part.out, part.out, part.region, how, self.seed).run()
         torch.autograd.graph.increment_version(item.place.current)
         item.cover(part)
-        item.how = how if part.whole else item.how
+        item.how = how if part.is_full else item.how
         item.version = item.local._version
 
     def _check(self, how: Initializer, part: Part, dtype: Any) -> None:
-        if draws.needs_axes(how) and part.inner.size and part.inner.full_shape != part.shape and not part.whole:
+        if draws.needs_axes(how) and part.inner.size and part.inner.full_shape != part.shape and not part.is_full:
             raise StateError(f"{how!r} needs all of a part, found a view of a shard")
         how.check(part.shape, dtype)
 
@@ -317,7 +317,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         target = tensors[0] if writes and tensors and args and tensors[0] is _first(args) else None
         for tensor, item in found:
             part = self.tracker.find(tensor) if tensor is target else None
-            if tensor is target and name == "copy_" and part is not None and part.whole:
+            if tensor is target and name == "copy_" and part is not None and part.is_full:
                 self.keep(item)
                 continue
             self.ensure(item)
@@ -340,7 +340,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         item = part.tracked
         if self._is_settled(item):
             return target
-        if not part.whole:
+        if not part.is_full:
             self.ensure(item)
         self.keep(item)
         with torch.no_grad():
@@ -377,7 +377,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         tensor, *others = args
         standing = self.tracker.standing(tensor)
         part = self.tracker.find(tensor)
-        if part is None or (standing is None and not part.whole):
+        if part is None or (standing is None and not part.is_full):
             raise StateError(f"{name} of a view of a sharded parameter is not possible here: index the parameter")
         item = part.tracked
         region = Region.full(item.shape) if standing is None else standing[1]
@@ -458,7 +458,7 @@ def _first(args: Any) -> Any:
 
 
 def _is_augmented(name: str) -> bool:
-    """Say whether a method is that of an operator such as ``*=``."""
+    """Return whether a method implements an operator such as ``*=``."""
     return name in {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow")}
 
 

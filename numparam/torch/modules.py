@@ -52,19 +52,19 @@ def init_(
 
     What no rule decides starts as the authors of the model say. A model of transformers runs its ``_init_weights``, and
     other modules their ``init_weights`` or ``reset_parameters`` (`numparam.torch.own.METHODS` lists the names), inside
-    `drawing`; a layer of ``torch.nn`` starts as `numparam.torch.layers` says. Anything else is an error.
+    `drawing`; a layer of ``torch.nn`` starts as in `numparam.torch.layers`. Anything else is an error.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The names of parameters are those of ``named_parameters`` without what the wrappers of torch, PEFT, DeepSpeed
+        The names of parameters come from ``named_parameters``, without what the wrappers of torch, PEFT, DeepSpeed
         and Lightning add, such as ``module.``, ``_orig_mod.`` and ``base_layer.``. A parameter that several modules
         share is filled once.
     rules : mapping, callable, Rules or path, optional
         What the model does not decide. The first rule that matches decides. One of
 
         * a mapping from globs for full names to initializers, names of initializers or numbers;
-        * a callable that is given a name, the module that has the parameter, and the parameter, and returns any of
+        * a callable that takes a name, the module that has the parameter, and the parameter, and returns any of
           these, or None;
         * `numparam.rules.Rules`, or the path of a TOML file of them. The general rules at their end give way to the
           model; with ``defaults = false`` the model decides nothing either.
@@ -72,7 +72,7 @@ def init_(
         A function of ``torch.nn.init``, or a ``functools.partial`` of one, is an initializer too, and ``"unset"``
         leaves a parameter as it is. A rule decides a buffer only if its glob ends in the buffer's own name.
     seed : int, optional
-        From 0 to 2**64 - 1, the same on all ranks; by default that of `numparam.set_seed`.
+        From 0 to 2**64 - 1, the same on all ranks; by default the seed of `numparam.set_seed`.
     device : torch.device or str, optional
         Where to make memory for what is on the ``meta`` device; shared parameters stay shared. Without it, call
         ``module.to_empty(device=...)`` before.
@@ -80,10 +80,10 @@ def init_(
         The name of the module inside a larger one, such as ``"layers.3"``.
     rename : callable or mapping, optional
         From the name of a parameter to the one that decides its values, where layers were renamed or left out. In a
-        mapping, ``{"layers.0": "layers.8"}`` moves all of a layer, and a ``*`` stands for what it matched.
+        mapping, ``{"layers.0": "layers.8"}`` moves all of a layer, and a ``*`` is replaced by what it matched.
     same_as : mapping, optional
-        From the name of a parameter to that of another one whose values it gets, also on a rank that has only one of
-        the two: ``{"lm_head.weight": "embed_tokens.weight"}``. Ties that a model of transformers declares are known.
+        From the name of a parameter to the name of another one whose values it gets, also on a rank that has only one
+        of the two: ``{"lm_head.weight": "embed_tokens.weight"}``. Ties that a model of transformers declares are known.
 
     where : callable, optional
         For engines whose parameters are plain local shards: from a name and a tensor to the shape of the full
@@ -100,7 +100,7 @@ def init_(
     TypeError
         If an argument is of another kind, or an initializer cannot fill the dtype of a parameter.
     ValueError
-        If nothing says how a parameter starts, or an initializer does not fit its shape.
+        If no rule, module or layer initialises a parameter, or an initializer does not fit its shape.
     RuntimeError
         If something is on the ``meta`` device and has no place to go to, a buffer would hold any memory, FSDP1 has
         flattened the parameters, or each of several ranks would draw its own seed.
@@ -208,7 +208,7 @@ class _Init:
             if source is not None and source not in names and rule.startswith("torch.nn."):
                 raise RuleError(
                     f"parameter {place.path!r} gets the values of {source!r}, which is not in this module; give a rule "
-                    f'for the latter on all ranks, such as rules={{"{source}": Normal(0.02)}}'
+                    f'for that one on all ranks, such as rules={{"{source}": Normal(0.02)}}'
                 )
 
     def _keep_zeros(self) -> None:
@@ -230,7 +230,7 @@ class _Init:
             if told:
                 shapes = f"the shapes {tuple(known.tensor.shape)} and {tuple(place.tensor.shape)}"
                 raise ShapeError(f"{what}but have {shapes}")
-            raise RuleError(f"{what}but nothing says that they are the same: rename one, or use same_as")
+            raise RuleError(f"{what}but are not declared the same: rename one, or use same_as")
         if place.path in told:
             self.copies.append((place, known, place.path in self.ties))
         else:  # the source decides, wherever it is in the module
@@ -281,7 +281,7 @@ class _Init:
         for place in self.left if device is not None else ():
             if place.tensor.is_meta and not place.is_parameter and not self._is_unset(place):
                 raise StateError(
-                    f"{_what(place)} is on the meta device, and no layer of torch says its values: "
+                    f"{_what(place)} is on the meta device, and no layer of torch initialises it: "
                     "give it values on a device before, or a rule"
                 )
 
@@ -300,7 +300,7 @@ class _Init:
                     f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor"
                 )
             view, region = self._held(place)
-            if region is not None and not region.whole and rule.startswith("torch.nn.") and is_random(init):
+            if region is not None and not region.is_full and rule.startswith("torch.nn.") and is_random(init):
                 raise RuleError(
                     f"parameter {place.name!r} is a part of a full one, whose layer torch knows only the part of: give "
                     f'a rule for it, such as rules={{"{place.name}": Normal(0.02)}}'
@@ -319,8 +319,8 @@ class _Init:
         region = part if isinstance(part, Region) else Region.full(as_shape(shape))[part]
         if region.shape != tuple(view.shape) or region.full_shape != tuple(shape):
             raise ShapeError(
-                f"where({place.name!r}) says that a tensor of shape {tuple(view.shape)} holds {region} "
-                f"of shape {tuple(shape)}"
+                f"where({place.name!r}) returned {region} for a tensor of shape {tuple(view.shape)}, "
+                f"in a parameter of shape {tuple(shape)}"
             )
         return view, region
 
@@ -404,13 +404,13 @@ class _Init:
             if id(place) in was_meta or has_raw:
                 raise StateError(
                     f"{_what(place)} may hold memory that nobody has written, as after to_empty: neither the code of "
-                    "the model nor a layer of torch says its values; give it a rule, or the rule "
+                    "the model nor a layer of torch initialises it; give it a rule, or the rule "
                     f'{{"{place.name}": "unset"}} if it has its values'
                 )
         self.left += missing
 
     def _copy(self) -> None:
-        """Give tied parameters their common values, and make those one parameter that the model says are."""
+        """Give tied parameters their common values, and join the ones that the model ties."""
         with torch.no_grad():
             for place, source, is_tied in self.copies:
                 target, values = place.current, source.current
@@ -424,14 +424,14 @@ def _unknown(unknown: list[Place]) -> str:
     more = f" (and {len(unknown) - 1} more, {unknown[1].name!r} next)" if unknown[1:] else ""
     classes = ", ".join(dict.fromkeys(type(place.owner).__qualname__ for place in unknown))
     return (
-        f"no rule says how parameter {place.name!r} of shape {tuple(place.tensor.shape)}{more} starts: {classes} is "
+        f"no rule matches parameter {place.name!r} of shape {tuple(place.tensor.shape)}{more}: {classes} is "
         "neither a layer of torch nor declares an initialisation that writes it, such as init_weights or "
         f'reset_parameters; give a rule, such as rules={{"{place.name}": Normal(0.02)}}'
     )
 
 
 def _values(fill: Fill) -> torch.Tensor | None:
-    """Compute what an initializer of a user's makes, which may raise; None for those of numparam."""
+    """Compute the values of a user's initializer, which may raise; None for initializers of numparam."""
     init = getattr(fill.init, "init", fill.init)
     if type(init).__module__.split(".")[0] == "numparam":
         return None

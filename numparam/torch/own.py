@@ -24,7 +24,7 @@ METHODS = (
     "reset_parameters",
     "_reset_parameters",
 )
-"""The methods that declare a start, from the one that says most."""
+"""The methods that declare a start, the most specific first."""
 
 
 class Start(NamedTuple):
@@ -37,7 +37,7 @@ class Start(NamedTuple):
 
 
 def starts(module: torch.nn.Module, prefix: str = "") -> tuple[list[Start], list[Start]]:
-    """Return the starts of the outermost modules that declare one, and those of adapters inside, which come after.
+    """Return the starts of the outermost modules that declare one, then the starts of adapters inside them.
 
     Examples
     --------

@@ -61,7 +61,7 @@ def _weight(mode: Drawing, layer: Any, key: str, like: torch.Tensor, around: Any
     bare = Place(path, layer, key, like, around, path)
     default = layers.default(bare)
     if default is None:
-        raise StateError(f"nothing says how the parametrized weight {bare.name!r} starts: give a rule for its parts")
+        raise StateError(f"the parametrized weight {bare.name!r} has no rule: give rules for its parts")
     return mode.named(mode.names[id(layer)] + key, torch.empty_like(like.detach()), default[0])
 
 

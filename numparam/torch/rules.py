@@ -41,7 +41,7 @@ class OwnRules:
     Raises
     ------
     TypeError
-        If it is none of these, or contains something that is not an initializer.
+        If it is something else, or contains something that is not an initializer.
     ValueError
         If a name is not the name of an initializer.
 
@@ -121,7 +121,7 @@ def _by_glob(glob: Any, given: Any) -> Callable[[Place], Initializer | None]:
 
 
 def _by_shape(given: Any) -> Callable[[Place], Initializer]:
-    """Return the initializer that a rule stands for, which for a function of `torch.nn.init` depends on the shape."""
+    """Return the initializer of a rule, which for a function of `torch.nn.init` depends on the shape."""
     if callable(given) and by_torch(given, (1, 1, 1)) is not None:
         return lambda place: by_torch(given, tuple(place.tensor.shape))  # type: ignore[return-value]
     init = BUFFERS[given]() if isinstance(given, str) and given in BUFFERS else as_initializer(given)

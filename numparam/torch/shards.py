@@ -9,7 +9,7 @@ import torch
 
 from numparam.errors import StateError
 from numparam.indexing.region import Region
-from numparam.layout.partition import cut
+from numparam.layout.partition import split
 
 
 def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
@@ -55,7 +55,7 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
 
     A dimension of the mesh splits an axis as ``torch.chunk`` does. Several that split the same axis do so from left to
     right, except that a ``_StridedShard`` comes after as many dimensions to its right as its ``split_factor`` counts
-    shards: FSDP2 puts its own dimension before the one of tensor parallelism, but splits what the latter has split.
+    shards: FSDP2 puts its own dimension before the dimension of tensor parallelism, but splits what that has split.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
     for dimension in order:
         axis = placements[dimension].dim
         start, stop = bounds[axis]
-        first, last = cut(stop - start, mesh[dimension], place[dimension])
+        first, last = split(stop - start, mesh[dimension], place[dimension])
         bounds[axis] = start + first, start + last
     return Region.full(shape)[tuple(slice(*pair) for pair in bounds)]
 

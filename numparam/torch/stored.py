@@ -14,7 +14,7 @@ def as_stored(init: Initializer, place: Place) -> Initializer:
     """Let an initializer of a rule read a parameter as its model of transformers stores it.
 
     Known are ``Conv1D``, experts that are stacked in one tensor, and fused projections to queries, keys and values of
-    one size or to a gate. What `Axes` says is not changed, nor what does not depend on the shape.
+    one size or to a gate. `Axes` of a rule are kept, and so is what does not depend on the shape.
     """
     is_known = any(is_of(part, "PreTrainedModel", "transformers") for _, part in place.around)
     if init.reads == "nothing" or not is_known or not place.is_parameter:

@@ -52,7 +52,7 @@ class Tracked:
 
     def cover(self, part: Part) -> None:
         """Note that a part has been written."""
-        if part.whole or self.written:
+        if part.is_full or self.written:
             self.written = True
             return
         self._covered[part.start, part.shape] = math.prod(part.shape)
@@ -63,7 +63,7 @@ class Tracked:
 
         The count depends on no rank and no order: two parts without common elements do not count for each other.
         """
-        if part.whole:
+        if part.is_full:
             number = max([self.draws, *[count + 1 for _, _, count in self._parts]])
             self.draws, self._parts = number + 1, []
             return number
@@ -90,7 +90,7 @@ class Part:
     """The flat index of its first element in the full tensor."""
     stop: int
     """A flat index behind its last element."""
-    whole: bool = False
+    is_full: bool = False
 
 
 class Tracker:
@@ -187,7 +187,7 @@ def tracked(place: Place, name: str | None = None) -> Tracked:
 
 def full(item: Tracked) -> Part:
     """Return all of a tensor as a part."""
-    return Part(item, item.shape, item.local, item.region, item.region, 0, math.prod(item.shape), whole=True)
+    return Part(item, item.shape, item.local, item.region, item.region, 0, math.prod(item.shape), is_full=True)
 
 
 def _memory(tensor: torch.Tensor) -> int:
@@ -237,4 +237,4 @@ def _part_of_shard(item: Tracked, region: Region) -> Part:
     base, steps = region.span()
     stop = base + 1 + sum(step * (length - 1) for step, length in zip(steps, region.shape, strict=True))
     out, held, inner = narrowed(item.local, item.region, region)
-    return Part(item, region.shape, out, held, inner, base, stop, whole=region.whole)
+    return Part(item, region.shape, out, held, inner, base, stop, is_full=region.is_full)

@@ -135,7 +135,7 @@ def drops_what_is_gathered_again() -> None:
     assert (again.asnumpy() == values[own]).all()
     with optimizer.gathered():
         assert not again.sliced
-        assert again.region.whole
+        assert again.region.is_full
         assert (again.asnumpy() == values).all()
         optimizer(gradients(0, get_rank(), everything))  # a step inside the block drops it too
         assert again.shape == (rows, 2)
