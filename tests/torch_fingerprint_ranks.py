@@ -69,12 +69,11 @@ def plain_local_shards_have_them_with_a_callable() -> None:
 
     assert fingerprint(local, where=where) == expected()
     if SIZE > 1:
-        overlap = 4
 
         def overlapping(name: str, tensor: torch.Tensor) -> Any:
             found = where(name, tensor)
-            shift = overlap if rank == 0 else 0
-            return found and (found[0], Region.full(found[0])[shift : shift + rows[1] - rows[0]], tensor)
+            start = 1 if rank == 0 else rows[0]
+            return found and (found[0], Region.full(found[0])[start : start + rows[1] - rows[0]], tensor)
 
         with pytest.raises(StateError, match=r"parameter '0\.weight' of shape \(10, 6\): .* is covered twice"):
             fingerprint(local, where=overlapping)
