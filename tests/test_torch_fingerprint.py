@@ -16,7 +16,8 @@ from torch import nn  # noqa: E402
 import numparam  # noqa: E402
 from numparam.errors import ArgumentTypeError, MismatchError  # noqa: E402
 from numparam.initializer import Normal, Orthogonal  # noqa: E402
-from numparam.torch import fingerprint, init_, verify  # noqa: E402
+from numparam.torch import fingerprint, init_, pattern_, verify  # noqa: E402
+from numparam.torch.memory import shared  # noqa: E402
 
 
 class Scaled(nn.Linear):
@@ -86,3 +87,16 @@ def test_what_the_code_of_a_model_draws_needs_its_report() -> None:
     )
     with pytest.raises(MismatchError, match="was not checked"):
         found.require()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_a_pattern_is_known_in_every_dtype(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(64, 96), nn.LayerNorm(96), nn.Linear(96, 64)).to(dtype)
+    model = pattern_(module, seed=3)
+    for name, parameter in module.named_parameters():
+        found = numparam.identify(shared(parameter), model)
+        assert [(each.name, each.rows) for each in found.pieces] == [
+            (name, range(len(parameter) if parameter.ndim > 1 else 1))
+        ]
+        assert parameter.float().abs().max() <= 1 / 8
+    assert model["0.weight"].has_init

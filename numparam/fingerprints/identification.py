@@ -160,7 +160,14 @@ def _drawn(tensor: Tensor, width: int, count: int, flat: bool) -> Iterator[tuple
     if flat:
         values = np.empty(length, tensor.dtype)
         tensor.fill_into(values)
-        yield 0, _integers(np.lib.stride_tricks.sliding_window_view(values, count))
+        yield (
+            0,
+            _integers(
+                np.lib.stride_tricks.sliding_window_view(values.view(np.uint8), count * values.itemsize)[
+                    :: values.itemsize
+                ]
+            ),
+        )
         return
     for column in range(0, length - count + 1, width):
         part = full[..., column : column + count]

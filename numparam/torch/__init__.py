@@ -29,6 +29,6 @@ from numparam.torch.growing import grow_
 from numparam.torch.modules import init_
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
-from numparam.torch.verify import fingerprint, verify
+from numparam.torch.verify import fingerprint, pattern_, verify
 
-__all__ = ["PaddedNormal", "Report", "drawing", "fill_", "fingerprint", "grow_", "init_", "verify"]
+__all__ = ["PaddedNormal", "Report", "drawing", "fill_", "fingerprint", "grow_", "init_", "pattern_", "verify"]

@@ -15,11 +15,12 @@ from numparam.fingerprints.boxes import Box, text
 from numparam.fingerprints.measure import canonical_names, of_array
 from numparam.fingerprints.verifying import Verification, record
 from numparam.indexing.region import Region, as_shape
-from numparam.initializer import Initializer
+from numparam.initializer import Initializer, Uniform, initializer
+from numparam.parameter import Parameter
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Recipe
 from numparam.torch import layers
-from numparam.torch.filling import Fill, common_seed, plan
+from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import renaming, tied
 from numparam.torch.memory import dtype_of, is_reachable, shared
 from numparam.torch.modules import Where, _Init, _moved
@@ -219,6 +220,42 @@ def verify(
             if not _is_known(row.init) and row.name in found.unchecked:
                 found.unchecked[row.name] = f"{row.rule} computed it"
     return found
+
+
+def pattern_(module: torch.nn.Module, seed: SupportsIndex = 0) -> dict[str, Parameter]:
+    """Fill all parameters of a module with random values from -1/8 to 1/8, by which `numparam.identify` knows them.
+
+    The values are finite and small in every floating-point dtype, so that a forward pass runs, and differ from row to
+    row also in biases and norms. Each rank fills its shards, without communication.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        With memory; all parameters have floating-point dtypes.
+    seed : int, optional
+
+    Returns
+    -------
+    dict of str to Parameter
+        The same values, lazy, for `numparam.identify`.
+
+    Examples
+    --------
+    >>> from numparam import identify
+    >>> layer = torch.nn.Linear(64, 48).to(torch.bfloat16)
+    >>> model = pattern_(layer)
+    >>> print(identify(shared(layer.weight[16:]), model))
+    rows 16:48 of weight
+    """
+    _check(module)
+    init = Uniform(1 / 8)
+    init.seed = seed
+    fills = [plan(place.name, place.current, init, 0) for place in places(module) if place.is_parameter]
+    fill_all(fills)
+    return {
+        fill.name: Parameter(initializer(init, tuple(fill.tensor.shape), dtype_of(fill.tensor)), name=fill.name)
+        for fill in fills
+    }
 
 
 def _is_known(init: Initializer | str) -> bool:
