@@ -96,7 +96,7 @@ def test_what_is_no_sharding_on_devices_is_refused() -> None:
     tensor = Parameter(initializer("normal", (8, 8)), name="w")
     with pytest.raises(TypeError, match=r"parameter 'w' needs a jax\.sharding\.Sharding, found \(2, 4\)"):
         array(tensor, (2, 4))
-    with pytest.raises(ValueError, match=r"parameter 'w': .* is one of a mesh, which jax\.set_mesh\(mesh\) tells"):
+    with pytest.raises(ValueError, match=r"parameter 'w': .* needs a mesh; call jax\.set_mesh\(mesh\) first"):
         array(tensor, jax.sharding.PartitionSpec("a"))
 
 
