@@ -14,9 +14,8 @@ import numpy as np
 import numparam
 from numparam import Parameter, communication
 from numparam.communication import comm_func
-from numparam.parallel import (
-    DistributedGradReducer, Momentum, ParallelOptimizer, broadcast_parameters, check_agreement
-)
+from numparam.optim import Momentum
+from numparam.parallel import DistributedGradReducer, ParallelOptimizer, broadcast_parameters, check_agreement
 communication.init()
 first = communication.get_rank() == 0
 numparam.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True, enable_parallel_optimizer=True)
@@ -25,7 +24,7 @@ gradients = [values.copy() for _ in range(4)]
 model = [Parameter(values.copy(), name=f"p{place}") for place in range(4)]
 reduce = DistributedGradReducer(model, mean=True)
 others = [Parameter(values.copy(), name=f"q{place}") for place in range(4)]
-optimizer = ParallelOptimizer(others, Momentum(0.02))
+optimizer = ParallelOptimizer(Momentum(others, 0.02, 0.9))
 calls = {
     "barrier": comm_func.barrier,
     "all_reduce": lambda: comm_func.all_reduce(values),
@@ -37,11 +36,14 @@ calls = {
 }
 names = list(calls)
 while True:
-    asked = names.index(sys.stdin.readline().strip()) if first else 0
-    asked = int(comm_func.broadcast(np.array([asked]))[0])
+    line = sys.stdin.readline().strip() if first else ""
+    asked = int(comm_func.broadcast(np.array([names.index(line) if line else -1]))[0])
+    if asked < 0:
+        break
     calls[names[asked]]()
     if first:
         print("done", flush=True)
+communication.release()
 """
 
 
@@ -68,8 +70,10 @@ class TwoRanks(Warm):
         self.time_call(operation)
 
     def teardown(self, operation: str) -> None:
-        self.ranks.terminate()
-        self.ranks.communicate()
+        try:
+            self.ranks.communicate(timeout=30)  # which closes the pipe: the ranks end
+        except subprocess.TimeoutExpired:
+            self.ranks.kill()
 
     def time_call(self, operation: str) -> None:
         print(operation, file=self.ranks.stdin, flush=True)
