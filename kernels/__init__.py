@@ -24,5 +24,6 @@ Files
     ``cuda_rows``, ``cuda_tiles``, ``cuda_convert`` on a device
 ``digest/``    sums over bits and places: ``entry``, ``key``, ``words``, ``formulas``, ``cpu``, ``cuda``
 ``rows/``      gather and scatter of rows: ``entry``, ``cpu``, ``cuda``
+``update/``    steps of optimizers, fused and in place
 ``orthogonal`` the orthogonal factor of a matrix, on a CPU
 """

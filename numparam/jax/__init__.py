@@ -37,8 +37,9 @@ if find_spec("jax") is None:
 
 from numparam.jax.arrays import array, callback
 from numparam.jax.entry import initializer
+from numparam.jax.fingerprint import fingerprint
 from numparam.jax.kernel import Kernel
 from numparam.jax.mesh import layout, named_sharding
 from numparam.jax.tree import init
 
-__all__ = ["Kernel", "array", "callback", "init", "initializer", "layout", "named_sharding"]
+__all__ = ["Kernel", "array", "callback", "fingerprint", "init", "initializer", "layout", "named_sharding"]
