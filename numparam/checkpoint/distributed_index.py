@@ -20,7 +20,8 @@ from numparam.checkpoint.attempt import ATTEMPT, SAVE, rank_files, remove_former
 from numparam.checkpoint.grid import Grid
 from numparam.checkpoint.names import SUFFIX, index_path, stem_of
 from numparam.checkpoint.piece import Piece, read_record
-from numparam.checkpoint.saving import FLAGS, RECIPES, STREAM, TEXTS, as_json
+from numparam.checkpoint.recipes import RECIPES, STREAM
+from numparam.checkpoint.saving import FLAGS, TEXTS, as_json
 from numparam.checks import as_int
 from numparam.entry import Entry
 from numparam.errors import CheckpointError

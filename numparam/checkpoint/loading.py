@@ -21,8 +21,6 @@ from numparam.checkpoint.piece import read_record
 from numparam.checkpoint.saving import (
     FLAG_NAMES,
     FLAGS,
-    RECIPES,
-    STREAM,
     TEXTS,
     refuse_encryption,
     refuse_redundancy,
@@ -34,7 +32,6 @@ from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.parameter import Parameter
 from numparam.progress import Progress, telling
-from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 from numparam.text import shown
 
@@ -339,16 +336,8 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
         elif wanted(name):
             file, begin = checkpoint.places[name]
             found[name] = _loaded(name, file.array(begin, entry.dtype, entry.shape, entry.nbytes), file.path)
-    for name, content in _record(checkpoint, RECIPES).items():
-        if checkpoint.metadata.get(STREAM) != str(STREAM_VERSION):
-            raise CheckpointError(
-                f"{path}: its recipes are for random stream {shown(checkpoint.metadata.get(STREAM))}; "
-                f"this numparam generates the values of stream {STREAM_VERSION}"
-            )
-        if name in checkpoint.entries:
-            raise CheckpointError(f"{path}: parameter {name!r} has both values and a recipe")
-        if wanted(name):
-            found[name] = _loaded(name, recipes.decode(content, f"{path}: parameter {name!r}"), path, "recipe")
+    for name, tensor in recipes.read_record(checkpoint, wanted).items():
+        found[name] = _loaded(name, tensor, path, "recipe")
     for name, piece in read_record(checkpoint.metadata, checkpoint.entries, str(path)).items():
         if name in found and piece.full_shape != piece.shape:
             found[name]._region = piece.region

@@ -27,6 +27,7 @@ from numparam.checkpoint.names import INDEX_SUFFIX
 from numparam.checkpoint.stored import Files, Stored
 from numparam.entry import Entry
 from numparam.errors import CheckpointError
+from numparam.tensor import Recipe, Tensor
 from numparam.text import shown
 
 _TRIES = 100  # each finds a complete checkpoint, unless a save ends just then
@@ -50,6 +51,8 @@ class Checkpoint:
         The parameters that are in pieces, and so have no place.
     shards : tuple of Checkpoint
         The files of an index, by name.
+    recipes : dict of str to Recipe
+        The parameters that are generated, if the recipes of the metadata are followed.
 
     Examples
     --------
@@ -70,6 +73,7 @@ class Checkpoint:
     places: dict[str, tuple[MappedFile, int]]
     stored: dict[str, Stored] = field(default_factory=dict)
     shards: tuple["Checkpoint", ...] = ()
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
     @property
     def is_index(self) -> bool:
@@ -83,7 +87,7 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Count the bytes of all values."""
+        """Count the bytes of all values, also of those to be generated."""
         return sum(entry.nbytes for entry in self.entries.values())
 
     def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
@@ -94,8 +98,8 @@ class Checkpoint:
         entry = self._entry(name)
         if not entry.size:
             return np.empty(entry.shape, entry.dtype)
-        if name in self.stored:
-            return self.stored[name].tensor().asnumpy()
+        if name in self.stored or name in self.recipes:
+            return Tensor._of(self.stored.get(name) or self.recipes[name]).asnumpy()
         file, begin = self.places[name]
         values = file.array(begin, entry.dtype, entry.shape, entry.nbytes)
         values.flags.writeable = False
@@ -109,8 +113,8 @@ class Checkpoint:
         error instead of a crash.
         """
         entry = self._entry(name)
-        if name in self.stored:
-            blocks, rest = self.stored[name].blocks(), np.empty(0, entry.dtype)
+        if name in self.stored or name in self.recipes:
+            blocks, rest = (self.stored.get(name) or self.recipes[name]).blocks(), np.empty(0, entry.dtype)
 
             def take(out: np.ndarray[Any, np.dtype[Any]]) -> None:
                 nonlocal rest

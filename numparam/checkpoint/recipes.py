@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from numparam import dtypes
 from numparam import initializer as initializers
+from numparam.checkpoint import header
 from numparam.checkpoint.limits import MAX_FULL_BYTES
+from numparam.checkpoint.opening import Checkpoint
+from numparam.entry import Entry
 from numparam.errors import CheckpointError, NumparamError
 from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer, Unset, by_name
-from numparam.stream.seed import as_seed
+from numparam.stream.seed import STREAM_VERSION, as_seed
 from numparam.tensor import Recipe, Tensor
 from numparam.text import printable, shown, size
 
+RECIPES, STREAM = "numparam.recipes", "numparam.stream"
 _LOGGER = logging.getLogger("numparam")
 
 
@@ -98,6 +104,45 @@ def decode(content: Any, where: str) -> Tensor:
     except (NumparamError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{where}: its recipe cannot be followed: {printable(str(error), 200)}") from None
     return Tensor._of(recipe)
+
+
+def read_record(checkpoint: Checkpoint, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+    """Read the recipes in the metadata of a file or an index, as lazy tensors by name.
+
+    Raises
+    ------
+    CheckpointError
+        If they are for another random stream, one is not sound, or a parameter has values too.
+    """
+    metadata, path = checkpoint.metadata, checkpoint.path
+    if RECIPES not in metadata:
+        return {}
+    found = {}
+    for name, content in header.parse_object(metadata[RECIPES].encode(), f"{path}: {RECIPES}").items():
+        if metadata.get(STREAM) != str(STREAM_VERSION):
+            raise CheckpointError(
+                f"{path}: its recipes are for random stream {shown(metadata.get(STREAM))}; "
+                f"this numparam generates the values of stream {STREAM_VERSION}"
+            )
+        if name in checkpoint.entries:
+            raise CheckpointError(f"{path}: parameter {name!r} has both values and a recipe")
+        if wanted(name):
+            found[name] = decode(content, f"{path}: parameter {name!r}")
+    return found
+
+
+def followed(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose recipes are parameters like the others, generated when they are read.
+
+    Raises
+    ------
+    CheckpointError
+        As `read_record`.
+    """
+    tensors = read_record(checkpoint)
+    entries = {name: Entry(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    lazy = {name: recipe for name, tensor in tensors.items() if isinstance(recipe := tensor._named(), Recipe)}
+    return replace(checkpoint, entries=checkpoint.entries | entries, recipes=lazy)
 
 
 def _index(items: Any) -> tuple[Any, ...]:

@@ -30,6 +30,7 @@ from numparam.checkpoint.background import Saving
 from numparam.checkpoint.limits import MAX_NAME
 from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, file_path, stem_of
 from numparam.checkpoint.piece import Piece, write_record
+from numparam.checkpoint.recipes import RECIPES, STREAM
 from numparam.checkpoint.writing import check_space, write_checkpoint
 from numparam.checks import as_bool, as_int
 from numparam.context import get_auto_parallel_context
@@ -43,7 +44,7 @@ from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 from numparam.text import shown
 
-RECIPES, FLAGS, TEXTS, STREAM = "numparam.recipes", "numparam.flags", "numparam.texts", "numparam.stream"
+FLAGS, TEXTS = "numparam.flags", "numparam.texts"
 FLAG_NAMES = tuple(name for name, value in vars(Parameter).items() if isinstance(value, Flag))
 
 

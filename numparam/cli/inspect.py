@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from numparam.checkpoint.opening import Checkpoint, open_checkpoint
+from numparam.checkpoint.opening import Checkpoint
+from numparam.checkpoint.recipes import RECIPES
 from numparam.cli.arguments import Commands
+from numparam.model.specification import open_model
 from numparam.model.statistics import Statistics, statistics
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -17,7 +19,8 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser(
         "inspect",
         help="list the parameters of a file",
-        description="List the names, dtypes, shapes and bytes of a safetensors file or a *.safetensors.index.json.",
+        description="List the names, dtypes, shapes and bytes of a safetensors file or a *.safetensors.index.json, "
+        "and the initializers of recipes. Recipes hold no values: --stats generates them.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file or a *.safetensors.index.json")
     parser.add_argument("--stats", action="store_true", help="also mean, std, min, max and a histogram of the values")
@@ -29,13 +32,18 @@ def run(arguments: argparse.Namespace) -> int:
     from numparam.cli.console import print_line, print_table
     from numparam.text import amount, size
 
-    checkpoint = open_checkpoint(arguments.file)
+    checkpoint = open_model(arguments.file)
     for stored in checkpoint.stored.values():
         stored.verify()
     columns = ["parameter", "dtype", "shape", "bytes"]
+    recipes = checkpoint.recipes
     rows = [
-        [entry.name, str(entry.dtype), str(entry.shape), size(entry.nbytes)] for entry in checkpoint.entries.values()
+        [entry.name, str(entry.dtype), str(entry.shape), "recipe" if entry.name in recipes else size(entry.nbytes)]
+        for entry in checkpoint.entries.values()
     ]
+    if recipes:
+        columns.append("initializer")
+        rows = [[*row, repr(recipes[row[0]].init) if row[0] in recipes else ""] for row in rows]
     numbers = ["mean", "std", "min", "max"]
     if arguments.stats:
         columns += [*numbers, "from min to max", "not finite"]
@@ -44,10 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
             columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows, right=["bytes", *numbers])
     for key, text in checkpoint.metadata.items():
+        if key == RECIPES:
+            continue  # they are in the table
         print_line(f"{key}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}")
     values = sum(entry.size for entry in checkpoint.entries.values())
     files = f" in {amount(len(checkpoint.files), 'file')}" if len(checkpoint.files) > 1 else ""
-    count = amount(len(rows), "parameter")
+    count = amount(len(rows), "parameter") + (f" ({len(recipes)} from recipes)" if recipes else "")
     print_line(f"{arguments.file}: {count}, {amount(values, 'value')}, {size(checkpoint.nbytes)}{files}")
     return 0
 

@@ -4,15 +4,17 @@ import argparse
 import time
 from pathlib import Path
 
-from numparam.checkpoint.opening import open_checkpoint
 from numparam.cli.arguments import Commands
+from numparam.errors import CheckpointError
+from numparam.model.specification import open_model
 from numparam.model.verification import recorded, verify
 
 _SHOWN = 10
 _DESCRIPTION = """\
 Generate every value of a file that numparam init wrote again, from the seed and the rules in its metadata, and compare
 the bits. For an index every file is verified, or all of them at once if the index has such metadata itself. The exit
-status is 0 if all are equal, 1 if not, and 2 if a file cannot be read or followed.
+status is 0 if all are equal, 1 if not, and 2 if a file cannot be read or followed. Recipes hold no values to compare:
+it is checked that each can be followed.
 """
 
 
@@ -31,7 +33,20 @@ def run(arguments: argparse.Namespace) -> int:
     from numparam.progress import progress_bar
     from numparam.text import amount, size
 
-    checkpoints = recorded(open_checkpoint(arguments.file))
+    checkpoint = open_model(arguments.file)
+    if recipes := len(checkpoint.recipes):
+        valued = len(checkpoint.entries) - recipes
+        if valued:
+            raise CheckpointError(
+                f"{arguments.file}: {amount(recipes, 'recipe')} can be followed, but {amount(valued, 'parameter')} "
+                "with values cannot be verified: a file with recipes has no record of what its values should be"
+            )
+        print_line(
+            f"{arguments.file}: {amount(recipes, 'recipe')} for {size(checkpoint.nbytes)}: each can be followed; "
+            "there are no values to compare"
+        )
+        return 0
+    checkpoints = recorded(checkpoint)
     nbytes = sum(checkpoint.nbytes for checkpoint in checkpoints)
     start = time.perf_counter()
     with progress_bar("verifying", nbytes) as progress:

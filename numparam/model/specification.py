@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numparam import dtypes
-from numparam.checkpoint.opening import open_checkpoint
+from numparam.checkpoint.opening import Checkpoint, open_checkpoint
+from numparam.checkpoint.recipes import followed
 from numparam.entry import Entry
-from numparam.errors import SpecificationError
+from numparam.errors import CheckpointError, SpecificationError
 
 _FOLDER = resources.files("numparam.model") / "specifications"
 
@@ -88,6 +89,22 @@ def _entries(items: list[Any], dtype: np.dtype[Any]) -> Iterator[Entry]:
             yield Entry(name, tuple(shape), dtypes.as_dtype(own[0]) if own else dtype)
 
 
+def open_model(path: Path) -> Checkpoint:
+    """Open a file or an index with at least one parameter; its recipes are followed.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or holds neither values nor recipes.
+    OSError
+        If a file cannot be opened.
+    """
+    checkpoint = followed(open_checkpoint(path))
+    if not checkpoint.entries:
+        raise CheckpointError(f"{path}: there are 0 parameters: its header lists no values and its metadata no recipes")
+    return checkpoint
+
+
 def resolve(like: str) -> Specification:
     """Find the parameters that a user means by a path or the name of a shipped specification.
 
@@ -111,7 +128,7 @@ def resolve(like: str) -> Specification:
     """
     path = Path(like)
     if path.is_file():
-        checkpoint = open_checkpoint(path)
+        checkpoint = open_model(path)
         files = tuple(sorted(checkpoint.files)) if checkpoint.is_index else ()
         return Specification(like, "the parameters of a file", like, tuple(checkpoint.entries.values()), files)
     if like in names():
