@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 STAGING_BYTES = 4 << 20
 """Of each of the two pinned buffers that copies from and to the host go through, whatever their size."""
 
-# cuda.core exports NumPy's own dtypes only: the others go as words, and then are called by their DLPack code.
-_DLPACK_CODES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
+# NumPy and cuda.core export NumPy's own dtypes only: the others go as words, and then are called by their DLPack code.
+DLPACK_CODES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
 
 
 class DeviceArray:
@@ -322,22 +322,22 @@ class DeviceArray:
         done = _driver.get_driver().record(self.device)
         if stream not in (None, -1, 0, _driver.LEGACY_DEFAULT_STREAM):
             Stream.from_handle(stream).wait(done)
-        buffer, code = Buffer.from_handle(self.address, self.nbytes, owner=self), _DLPACK_CODES.get(self.dtype.name)
+        buffer, code = Buffer.from_handle(self.address, self.nbytes, owner=self), DLPACK_CODES.get(self.dtype.name)
         dtype = self.dtype if code is None else np.dtype(f"u{self.itemsize}")
         capsule = StridedMemoryView.from_buffer(buffer, self.shape, dtype=dtype).__dlpack__(stream=-1, **options)
         if code is not None:
-            name_dtype(capsule, code)
+            dtype_code(capsule).value = code
         return capsule
 
 
-def name_dtype(capsule: Any, code: int) -> None:
-    """Give the elements of a DLPack capsule that has not been read yet another kind of the same size."""
+def dtype_code(capsule: Any) -> ctypes.c_uint8:
+    """Return the place, to read or write, of the kind of the elements in a DLPack capsule that is not consumed yet."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     # The kind follows data, device and number of axes; in a versioned capsule also version, owner, deleter, flags.
     versioned = "dltensor_versioned" in repr(capsule)
     address = get(capsule, b"dltensor_versioned" if versioned else b"dltensor") + (32 if versioned else 0) + 20
-    ctypes.c_uint8.from_address(address).value = code
+    return ctypes.c_uint8.from_address(address)
 
 
 class _Staging:

@@ -478,7 +478,7 @@ def test_a_capsule_names_the_dtypes_that_numpy_lacks(options: Any) -> None:
 
     values = np.arange(3, dtype=np.float32)
     capsule = values.view(np.uint32).__dlpack__(**options)
-    device_array.name_dtype(capsule, 2)  # which is what DLPack calls floats
+    device_array.dtype_code(capsule).value = 2  # which is what DLPack calls floats
     np.testing.assert_array_equal(np.from_dlpack(Exporter(capsule)), values)  # type: ignore[arg-type]
 
 

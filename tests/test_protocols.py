@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import operator
 import pickle
 from typing import Any
@@ -225,11 +226,87 @@ def test_torch_by_dlpack() -> None:
     assert np.array_equal(torch.from_dlpack(lazy).numpy(), lazy.asnumpy())
 
 
+SMALL = ["bfloat16", "float8_e4m3fn", "float8_e5m2"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("make", [Tensor, lambda array: Parameter(array, name="w")])
+def test_torch_shares_the_dtypes_that_numpy_lacks(name: str, make: Any) -> None:
+    torch = pytest.importorskip("torch")
+    words = np.arange(2 ** (4 * np.dtype(getattr(numparam, name)).itemsize), dtype=np.uint64)
+    words = (words * 0x9E37).astype(f"u{np.dtype(getattr(numparam, name)).itemsize}").reshape(2, -1)
+    tensor = make(words.view(getattr(numparam, name)))
+    bits = torch.uint8 if words.itemsize == 1 else torch.int16
+    shared = torch.from_dlpack(tensor)
+    assert shared.dtype == getattr(torch, name)
+    assert np.array_equal(shared.view(bits).numpy().view(words.dtype), words)
+    shared[0, 1] = 1.5
+    assert tensor[0, 1].item() == 1.5
+    tensor[0, 1] = 2
+    assert shared[0, 1].item() == 2
+    column = torch.from_dlpack(tensor.alias((slice(None), 1)))  # strided
+    assert column.tolist()[0] == 2
+    assert column.data_ptr() == shared.data_ptr() + words.itemsize
+    expected = tensor.asnumpy().view(words.dtype).copy()
+    del tensor, column
+    gc.collect()
+    assert np.array_equal(shared.view(bits).numpy().view(words.dtype), expected)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_dtypes_that_numpy_lacks_come_from_torch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    dtype = np.dtype(getattr(numparam, name))
+    source = torch.arange(256, dtype=torch.uint8).repeat(dtype.itemsize)
+    held = source.view(getattr(torch, name)).reshape(2, -1)
+    back = Tensor.from_dlpack(held.T)
+    assert back.dtype == dtype
+    assert np.array_equal(back.asnumpy().T.view(np.uint8), source.numpy().reshape(2, -1))
+    back[1, 0] = 1.5
+    assert held[0, 1].item() == 1.5
+    held[1, 0] = 0.5
+    assert back[0, 1].item() == 0.5
+    expected = source.numpy().copy().reshape(2, -1)
+    del source, held
+    gc.collect()
+    assert np.array_equal(back.asnumpy().T.view(np.uint8), expected)
+    scalar = Tensor.from_dlpack(torch.tensor(1.5, dtype=getattr(torch, name)))
+    assert (scalar.shape, scalar.dtype, scalar.item()) == ((), dtype, 1.5)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_version": (1, 0)}])
+@pytest.mark.parametrize("name", SMALL)
+def test_both_kinds_of_capsule(name: str, options: Any) -> None:
+    class Exporter:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return tensor.__dlpack_device__()
+
+        def __dlpack__(self, **_: Any) -> Any:
+            return tensor.__dlpack__(**options)
+
+    tensor = Tensor(ARRAY).astype(name)
+    assert ("versioned" in repr(tensor.__dlpack__(**options))) == bool(options)
+    shared = Tensor.from_dlpack(Exporter())
+    assert same(shared, tensor.asnumpy())
+    assert np.shares_memory(shared.asnumpy(), tensor.asnumpy())
+
+
+def test_a_read_only_array_stays_read_only_through_dlpack() -> None:
+    array = ARRAY.astype(numparam.bfloat16)
+    array.flags.writeable = False
+    tensor = Tensor.from_numpy(array)
+    with pytest.raises(BufferError):
+        tensor.__dlpack__()  # which has no word for read-only
+    with pytest.raises(ValueError, match="read-only"):
+        Tensor.from_dlpack(tensor)[0, 0] = 1
+
+
 def test_jax_by_dlpack() -> None:
     jax = pytest.importorskip("jax")
     tensor = Tensor(ARRAY)
     assert np.array_equal(np.asarray(jax.dlpack.from_dlpack(tensor)), ARRAY)
     back = Tensor.from_dlpack(jax.numpy.asarray(ARRAY))
     assert same(back, ARRAY)
+    assert same(Tensor.from_dlpack(jax.numpy.asarray(ARRAY, "bfloat16")), ARRAY.astype(numparam.bfloat16))
     with pytest.raises(ValueError, match="read-only"):
         back[0, 0] = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_dtypes
@@ -67,9 +66,6 @@ def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Mem
         tensor = gradient
     elif isinstance(gradient, np.ndarray):
         tensor = Tensor.from_numpy(gradient)
-    elif str(getattr(gradient, "dtype", "")) == "torch.bfloat16" and not gradient.is_cuda:  # not in NumPy
-        words = gradient.detach().view(sys.modules["torch"].int16)
-        tensor = Tensor.from_numpy(np.from_dlpack(words).view(ml_dtypes.bfloat16))
     elif hasattr(gradient, "__dlpack__"):
         tensor = Tensor.from_dlpack(gradient.detach() if hasattr(gradient, "detach") else gradient)
     else:

@@ -9,6 +9,8 @@ from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
 from numparam.tensor.values import Array
 
+_DLPACK_UINT = 1
+
 
 def as_array(data: Any, dtype: Any = None) -> Array:
     """Copy values into a new C-contiguous array of a dtype that numparam knows.
@@ -57,6 +59,49 @@ def _from_torch(data: Any) -> Any:
         return held.numpy()
     bits = held.contiguous().view(torch.uint8 if held.dtype.itemsize == 1 else torch.int16)
     return bits.numpy().view(dtypes.as_dtype(name))
+
+
+def to_capsule(array: Any, **options: Any) -> Any:
+    """Return a DLPack capsule that shares an array or a device array."""
+    name = array.dtype.name
+    if name not in dtypes.EXTENSIONS or not isinstance(array, np.ndarray):
+        return array.__dlpack__(**options)
+    from numparam.kernels.array import DLPACK_CODES, dtype_code
+
+    capsule = array.view(f"u{array.itemsize}").__dlpack__(**options)
+    dtype_code(capsule).value = DLPACK_CODES[name]
+    return capsule
+
+
+def from_dlpack(array: Any) -> Array:
+    """Return an array that shares the memory of another library's array on the CPU."""
+    words = _Words(array)
+    shared: Array = np.from_dlpack(words)
+    return shared if words.name is None else shared.view(dtypes.as_dtype(words.name))
+
+
+class _Words:
+    """Export another library's array, bfloat16 and float8 as words of the same size, which NumPy can read."""
+
+    name: str | None = None
+    """The dtype of the words, set by `__dlpack__`."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = self._array.__dlpack_device__()
+        return device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        from numparam.kernels.array import DLPACK_CODES, dtype_code
+
+        capsule = self._array.__dlpack__(**options)
+        code = dtype_code(capsule)
+        self.name = next((name for name, number in DLPACK_CODES.items() if number == code.value), None)
+        if self.name:
+            code.value = _DLPACK_UINT
+        return capsule
 
 
 def check_buffer(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

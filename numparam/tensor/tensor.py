@@ -16,7 +16,7 @@ from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
 from numparam.stream.seed import next_number
 from numparam.tensor.arithmetic import Arithmetic, plain, takes_part
-from numparam.tensor.convert import as_array
+from numparam.tensor.convert import as_array, from_dlpack, to_capsule
 from numparam.tensor.promotion import promoted
 from numparam.tensor.recipe import Recipe
 from numparam.tensor.values import CPU, HOLDERS, Array, Host, OnDevice, Values
@@ -185,14 +185,14 @@ class Tensor(Arithmetic):
         ----------
         array : object
             Has ``__dlpack__`` and ``__dlpack_device__``, or ``__cuda_array_interface__``. On a CUDA device it must be
-            row-major. On the CPU, DLPack has no bfloat16 and float8 that NumPy can read.
+            row-major.
 
         Raises
         ------
         TypeError
             If it is not such an array.
         BufferError
-            If NumPy cannot read the array where it is.
+            If the library does not share the array, or NumPy cannot read it where it is.
         ValueError
             If an array on a CUDA device is not row-major.
         """
@@ -201,7 +201,7 @@ class Tensor(Arithmetic):
         kind, _ = array.__dlpack_device__() if hasattr(array, "__dlpack_device__") else (_DLPACK_CUDA, 0)
         if kind == _DLPACK_CUDA:
             return Tensor._of(OnDevice.from_foreign(array))
-        return cls.from_numpy(np.from_dlpack(array))
+        return cls.from_numpy(from_dlpack(array))
 
     @staticmethod
     def _of(values: Values) -> Tensor:
@@ -480,7 +480,7 @@ class Tensor(Arithmetic):
 
     def __dlpack__(self, **options: Any) -> Any:
         """Share the values with another library."""
-        return self._settle().array.__dlpack__(**options)
+        return to_capsule(self._settle().array, **options)
 
     def __repr__(self) -> str:
         values = self._values if self.has_init else f"value=\n{self.asnumpy()}"
