@@ -237,6 +237,8 @@ def test_errors_are_one_sentence_and_leave_nothing(
             "numparam init: argument --dtype: random values need a floating dtype, not 'int8'",
         ),
         (["init", "--dtype", "f99"], "numparam init: argument --dtype: no dtype 'f99'; known: float16, float32"),
+        (["init", "--dtype", "BF16"], "numparam init: argument --dtype: no dtype 'BF16'; did you mean 'bf16'? known: "),
+        (["init", "--dtype", "bfloat"], "numparam init: argument --dtype: no dtype 'bfloat'; did you mean 'bfloat16'?"),
         (["init", "--dtype", "(3,"], "numparam init: argument --dtype: no dtype '(3,'; known: float16, float32"),
         ([], "numparam: the following arguments are required: COMMAND; see numparam --help"),
     ],
@@ -248,6 +250,23 @@ def test_wrong_usage_is_one_sentence(arguments: list[str], sentence: str, capsys
     printed = capsys.readouterr().err
     assert printed.startswith(sentence)
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "spelling, name",
+    [
+        ("bf16", "bfloat16"),
+        ("fp16", "float16"),
+        ("fp32", "float32"),
+        ("fp64", "float64"),
+        ("fp8", "float8_e4m3fn"),
+    ],
+)
+def test_short_spellings_of_dtypes_give_the_same_file(like: str, tmp_path: Path, spelling: str, name: str) -> None:
+    short, full = tmp_path / "short.safetensors", tmp_path / "full.safetensors"
+    for dtype, out in ((spelling, short), (name, full)):
+        assert main(["init", "--like", like, "--dtype", dtype, "--seed", "7", "-o", str(out)]) == 0
+    assert short.read_bytes() == full.read_bytes()
 
 
 def test_an_interrupt_leaves_the_old_file(

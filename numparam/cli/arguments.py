@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ from numparam.model.specification import Specification, names, resolve
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+_SPELLINGS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64", "fp8": "float8_e4m3fn"}
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add --like and --dtype."""
@@ -22,7 +25,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help=f"a safetensors file, a *.safetensors.index.json, or a shipped specification: {', '.join(names())}",
     )
     parser.add_argument(
-        "--dtype", type=_floating, help="of the floating-point parameters, such as bfloat16; the model's own if absent"
+        "--dtype",
+        type=_floating,
+        help="of the floating-point parameters, such as bfloat16 or bf16; the model's own if absent",
     )
 
 
@@ -33,11 +38,14 @@ def model(arguments: argparse.Namespace) -> Specification:
 
 
 def _floating(name: str) -> np.dtype[Any]:
-    known = ", ".join(name for name in dtypes.TABLE if dtypes.is_floating(dtypes.as_dtype(name)))
+    names = [each for each in dtypes.TABLE if dtypes.is_floating(dtypes.as_dtype(each))] + list(_SPELLINGS)
+    known = ", ".join(names)
     try:
-        dtype = dtypes.as_dtype(name)
+        dtype = dtypes.as_dtype(_SPELLINGS.get(name, name))
     except DtypeError:
-        raise argparse.ArgumentTypeError(f"no dtype {name!r}; known: {known}") from None
+        close = get_close_matches(name.lower(), names, 1, 0.6)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise argparse.ArgumentTypeError(f"no dtype {name!r}; {hint}known: {known}") from None
     if not dtypes.is_floating(dtype):
         raise argparse.ArgumentTypeError(f"random values need a floating dtype, not {name!r}; known: {known}")
     return dtype
