@@ -142,6 +142,17 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name in EXTENSIONS
 
 
+def unchecked(dtype: np.dtype[Any]) -> str:
+    """Return the end of every error that refuses a conversion which loses something: how to ask for it.
+
+    Examples
+    --------
+    >>> unchecked(as_dtype("int8"))
+    "Tensor(values).astype('int8') converts without a check"
+    """
+    return f"Tensor(values).astype({str(dtype)!r}) converts without a check"
+
+
 def check_imaginary(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     """Raise if a conversion would drop imaginary parts.
 

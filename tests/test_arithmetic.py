@@ -159,6 +159,22 @@ def test_format_specifications() -> None:
 def test_lossy_conversions_name_the_way_out() -> None:
     with pytest.raises(ValueError, match=r"not exactly representable in int32; Tensor\(values\).astype\('int32'\)"):
         Tensor([1.5], "int32")
+    way = r"Tensor\(values\).astype\('int8'\) converts without a check"
+    tensor, parameter = Tensor([1, 2], "int8"), Parameter(Tensor([1, 2], "int8"), name="w")
+    for value, error in ((1.5, TypeError), (np.float32(2), TypeError), (300, ValueError), ([7, -200], ValueError)):
+        for target in (tensor, parameter):
+            with pytest.raises(error, match=way):
+                target[...] = value
+            with pytest.raises(error, match=way):
+                target[[0, 1]] = value
+    with pytest.raises(TypeError, match=f"Parameter 'w' has dtype int8, found floats: .*; {way}"):
+        parameter.set_data(np.array([1.5, 2.5]))
+    with pytest.raises(ValueError, match=f"Parameter 'w': dtype int8 cannot hold values from 1.5 to 300.0; {way}"):
+        parameter.set_data(Tensor([1.5, 300]))
+    assert tensor.tolist() == parameter.tolist() == [1, 2]
+    tensor[...] = Tensor([1.5, 300]).astype("int32").astype("int8")
+    assert tensor.tolist() == [1, 44]
+    assert parameter.set_data(Tensor([1.5, -2.5])).tolist() == [1, -2]  # as in MindSpore
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int64"])

@@ -146,7 +146,8 @@ def assignable(value: Any, dtype: np.dtype[Any]) -> Array:
     if not is_assignable(values.dtype, dtype) and values.size:
         limits, low, high = np.iinfo(dtype), int(values.min()), int(values.max())
         if low < limits.min or high > limits.max:
-            raise ArgumentValueError(f"dtype {dtype} cannot hold values from {low} to {high}")
+            what = f"dtype {dtype} cannot hold values from {low} to {high}"
+            raise ArgumentValueError(f"{what}; {dtypes.unchecked(dtype)}")
     return values
 
 
@@ -162,7 +163,9 @@ def is_assignable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
         return True
     kinds = [_RANKS.get("f" if dtypes.is_floating(kind) else kind.kind) for kind in (source, target)]
     if kinds[0] is None or kinds[1] is None or kinds[0] > kinds[1]:
-        raise DtypeError(f"a tensor of dtype {target} takes no values of dtype {source}; convert them first")
+        dtypes.check_imaginary(source, target)
+        way = "they are not numbers or bools" if kinds[0] is None else dtypes.unchecked(target)
+        raise DtypeError(f"a tensor of dtype {target} takes no values of dtype {source}; {way}")
     return not kinds[0] == kinds[1] == 1 or np.can_cast(source, target)
 
 

@@ -257,6 +257,8 @@ class Parameter(Tensor):
     def set_data(self, data: Tensor | Array | float, slice_shape: bool = False) -> Self:
         """Replace the values by a copy of others, converted to the dtype of the parameter.
 
+        The floats of a `Tensor` are truncated for a parameter of integers, as in MindSpore; a Python float and an array
+        of floats are refused.
         Lazy values into a lazy parameter of the same dtype stay lazy.
 
         Parameters
@@ -269,7 +271,7 @@ class Parameter(Tensor):
         Raises
         ------
         TypeError
-            If `data` is of another kind, or a float for a parameter of integers.
+            If `data` is of another kind, or a float or an array of floats for a parameter of integers.
         ValueError
             If the shapes differ, or an integer dtype cannot hold a value.
 
@@ -285,7 +287,8 @@ class Parameter(Tensor):
         if not isinstance(data, Tensor):
             array = np.asarray(data)
             if dtypes.is_floating(array.dtype) and self.dtype.kind in "iu":
-                raise ArgumentTypeError(f"Parameter {self._name!r} has dtype {self.dtype}, found floats: {data!r:.80}")
+                what = f"Parameter {self._name!r} has dtype {self.dtype}, found floats: {data!r:.80}"
+                raise ArgumentTypeError(f"{what}; {dtypes.unchecked(self.dtype)}")
             data = Tensor(array)
         if not slice_shape and data.shape != self.shape:
             raise ShapeError(

@@ -38,7 +38,8 @@ def converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
         limits, low, high = np.iinfo(dtype), array.min().item(), array.max().item()
         # An inexact comparison with 2**63 - 1 would let 2**63 pass: compare Python numbers, which are exact.
         if not (limits.min - 1 < low and high < limits.max + 1):
-            raise ArgumentValueError(f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}")
+            what = f"Parameter {name!r}: dtype {dtype} cannot hold values from {low} to {high}"
+            raise ArgumentValueError(f"{what}; {dtypes.unchecked(dtype)}")
     with np.errstate(all="ignore"):
         return array.astype(dtype, copy=False)
 

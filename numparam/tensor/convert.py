@@ -44,7 +44,7 @@ def as_array(data: Any, dtype: Any = None) -> Array:
         converted = array.astype(target)
     if target.kind in "biu" and not np.array_equal(converted, array):
         what = f"a value of {data!r:.80} is not exactly representable in {target}"
-        raise ArgumentValueError(f"{what}; Tensor(values).astype({str(target)!r}) truncates")
+        raise ArgumentValueError(f"{what}; {dtypes.unchecked(target)}")
     return converted
 
 
