@@ -128,6 +128,36 @@ def test_functions_of_numpy_return_tensors() -> None:
     assert np.shape(tensor) == (2, 2)
 
 
+@pytest.mark.parametrize("one", DTYPES)
+def test_functions_that_join_promote_as_operators(one: str) -> None:
+    for other in DTYPES:
+        pair = [Parameter(np.ones(2), name="w").astype(one), Tensor(np.zeros(2)).astype(other)]
+        expected = np.where(True, pair[0], pair[1])
+        assert (type(expected), expected.tolist()) == (Tensor, [1, 1])
+        if {one, other} != {"bool"}:
+            assert expected.dtype == (pair[0] + pair[1]).dtype
+        for function in (np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack):
+            joined = function(pair)
+            assert (type(joined), joined.dtype) == (Tensor, expected.dtype)
+            plain = function([tensor.asnumpy().astype(expected.dtype) for tensor in pair])
+            assert np.array_equal(joined.asnumpy(), plain)
+
+
+def test_python_numbers_and_lists_are_weak_where_functions_join() -> None:
+    chosen, small = Tensor([True, False]), Tensor([1, 2], "bfloat16")
+    assert np.where(chosen, small, 0.5).dtype == numparam.bfloat16
+    assert np.where(chosen, Tensor([1, 2]), 0.5).dtype == np.float32
+    assert np.where(chosen, Tensor([1, 2], "uint8"), 7).tolist() == [1, 7]
+    assert np.where(chosen, 1.5, 0).tolist() == [1.5, 0]
+    assert np.where(chosen, 1.5, 0).dtype == np.float32
+    assert np.where(chosen)[0].tolist() == [0]
+    assert np.concatenate([small, [0.5]]).dtype == np.float32
+    assert np.concatenate((Tensor([1]), Tensor([0.5])), dtype=np.float64).dtype == np.float64
+    assert np.concatenate(Tensor([[1], [2]], "int8")).dtype == np.int8
+    with pytest.raises(OverflowError):
+        np.where(chosen, Tensor([1, 2], "uint8"), 300)
+
+
 def test_queries_and_conversions() -> None:
     tensor = Tensor([[1.5, 2.5, 3.5]])
     assert (tensor.numel(), tensor.dim(), tensor.itemsize, tensor.strides) == (3, 2, 4, (12, 4))

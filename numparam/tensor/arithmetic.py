@@ -12,6 +12,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
 from numparam.indexing.region import Region
+from numparam.tensor.promotion import aligned
 from numparam.tensor.state import State
 
 
@@ -127,8 +128,10 @@ class Arithmetic(State):
         name = _NAMES.get(function)
         if name and isinstance(inputs[0], Arithmetic) and len(inputs) < 3 and "out" not in options:
             return getattr(inputs[0], name)(*inputs[1:], **options)
-        result = function(*_each(plain, inputs), **_each(plain, options))
-        return _each(self._wrapped, result)
+        arguments = _each(plain, inputs)
+        if options.get("dtype") is None:
+            arguments = aligned(function, arguments)
+        return _each(self._wrapped, function(*arguments, **_each(plain, options)))
 
     def _wrapped(self, result: Any) -> Any:
         known = isinstance(result, np.ndarray | np.generic) and result.dtype.name in dtypes.TABLE

@@ -18,6 +18,7 @@ from numparam.tensor.convert import as_array
 
 _KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}
 _UNEQUAL = {np.ldexp}  # takes a float and an integer
+_JOINING = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack}
 _WEAK = {bool: "bool", int: "int64", float: "float32", complex: "complex64"}
 
 
@@ -32,7 +33,7 @@ def common_dtype(held: Iterable[np.dtype[Any]], numbers: Iterable[Any] = ()) -> 
     (dtype('float32'), dtype('float16'))
     """
     given = list(held)
-    top = max(map(_kind, given))
+    top = max(map(_kind, given), default=-1)
     weak = max((dtypes.as_dtype(_weak(number)) for number in numbers), key=_kind, default=None)
     if weak is not None and _kind(weak) > top:
         wide = weak.kind == "c" and any(dtype.name == "float64" for dtype in given)
@@ -43,18 +44,38 @@ def common_dtype(held: Iterable[np.dtype[Any]], numbers: Iterable[Any] = ()) -> 
 
 def promoted(ufunc: np.ufunc, inputs: Sequence[Any]) -> list[Any]:
     """Convert the operands of a ufunc; Python numbers stay what they are where NumPy treats them in the same way."""
-    numbers = [value for value in inputs if _is_number(value)]
-    inputs = [as_array(value) if isinstance(value, list | tuple) else value for value in inputs]
-    arrays = [np.asarray(value) for value in inputs if not _is_number(value)]
-    if any(_KINDS.get(array.dtype.kind) is None for array in arrays) or ufunc in _UNEQUAL:
+    inputs, target = _read(inputs)
+    if target is None or ufunc in _UNEQUAL:
         return inputs
-    target = common_dtype([array.dtype for array in arrays], numbers)
     if target.kind in "biu" and _gives_floats(ufunc, target):
         target = dtypes.as_dtype("float32")
     keep = target.name not in dtypes.EXTENSIONS
     return [
         value if keep and type(value) in _WEAK else np.asarray(value).astype(target, copy=False) for value in inputs
     ]
+
+
+def aligned(function: Any, inputs: Sequence[Any]) -> Sequence[Any]:
+    """Convert what `numpy.where` chooses from, or `numpy.concatenate` and its kin join, to one dtype."""
+    if function is np.where and len(inputs) == 3:
+        return (inputs[0], *_converted(inputs[1:]))
+    if function in _JOINING and inputs and isinstance(inputs[0], list | tuple) and inputs[0]:
+        return (_converted(inputs[0]), *inputs[1:])
+    return inputs
+
+
+def _converted(values: Sequence[Any]) -> list[Any]:
+    values, target = _read(values)
+    return values if target is None else [np.asarray(value, target) for value in values]
+
+
+def _read(values: Sequence[Any]) -> tuple[list[Any], np.dtype[Any] | None]:
+    """Return operands, lists as arrays, and their common dtype; None if one is not of numbers."""
+    read = [as_array(value) if isinstance(value, list | tuple) else value for value in values]
+    held = [np.asarray(value).dtype for value in read if not _is_number(value)]
+    if any(dtype.kind not in _KINDS for dtype in held):
+        return read, None
+    return read, common_dtype(held, [value for value in read if _is_number(value)])
 
 
 def _is_number(value: Any) -> bool:
