@@ -180,7 +180,7 @@ class Optimizer:
         raise NotImplementedError
 
     def rule(self, options: Options) -> str:
-        """Return the name of the kernel of a step; see `numparam.kernels.update`."""
+        """Return the name of the kernel of a step; see ``numparam.kernels.update``."""
         raise NotImplementedError
 
     def kept(self, options: Options) -> dict[str, str | float]:
