@@ -160,8 +160,8 @@ class Cell(Tree):
         --------
         >>> cell = Cell()
         >>> cell.register_buffer("steps", Tensor([0]))
-        >>> [name for name, _ in cell.named_buffers()]
-        ['steps']
+        >>> list(cell.state_dict()), list(cell.parameters_dict())
+        (['steps'], [])
         """
         assign.insert_buffer(self, name, tensor, persistent)
 

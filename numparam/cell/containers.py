@@ -196,9 +196,11 @@ class CellDict(Cell, Generic[C]):
 
     Examples
     --------
+    >>> from numparam import Parameter
     >>> heads = CellDict({"first": Cell(), "second": Cell()})
-    >>> list(heads), "first" in heads
-    (['first', 'second'], True)
+    >>> heads["second"].w = Parameter(1.0)
+    >>> [parameter.name for parameter in heads.get_parameters()]
+    ['second.w']
     """
 
     def __init__(

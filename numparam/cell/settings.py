@@ -38,12 +38,6 @@ def to_float(self: C, dst_type: np.typing.DTypeLike) -> C:
     """Ask this cell and all below it to compute in float16, float32 or bfloat16; the parameters keep their dtype.
 
     ``construct`` finds it in ``compute_dtype``; another dtype is a ValueError. `Cell.to` converts the parameters.
-
-    Examples
-    --------
-    >>> from numparam import Cell
-    >>> Cell().to_float("float16").compute_dtype
-    dtype('float16')
     """
     try:
         dtype = dtypes.as_dtype(dst_type)
@@ -88,15 +82,7 @@ def recompute(self: Tree, **options: Any) -> None:
 
 
 def add_flags(self: C, **flags: Any) -> C:
-    """Note flags, which become attributes.
-
-    Examples
-    --------
-    >>> from numparam import Cell
-    >>> cell = Cell().add_flags(frozen=True)
-    >>> cell.frozen, cell.get_flags()
-    (True, {'frozen': True})
-    """
+    """Note flags, which become attributes."""
     for name, value in flags.items():
         setattr(self, name, value)
     self._own("_flags").update(flags)

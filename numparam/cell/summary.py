@@ -23,12 +23,6 @@ class Summary:
         ``lazy``, whether it is trainable, and where the values come from; see `numparam.Parameter.origin`.
     total : str
         The last line.
-
-    Examples
-    --------
-    >>> from numparam import Cell
-    >>> Summary(Cell()).total
-    '0 parameters, 0 values, 0 B; trainable 0 values; lazy 0 B'
     """
 
     def __init__(self, cell: Tree) -> None:

@@ -69,10 +69,13 @@ class Parameter(Tensor):
     Examples
     --------
     >>> from numparam.initializer import Normal, initializer
-    >>> Parameter(initializer(Normal(0.02), (2, 3)), name="w")
-    Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True)
-    >>> Parameter([1.0, 2.0], name="b", requires_grad=False).asnumpy()
-    array([1., 2.], dtype=float32)
+    >>> weight, same, other = (Parameter(initializer(Normal(0.02), (2**40, 3)), name=name) for name in "wwv")
+    >>> bool((weight[-1] == same[-1]).all()), bool((weight[-1] == other[-1]).any()), weight.has_init
+    (True, False, True)
+    >>> bias = Parameter([1.0, 2.0], name="b", requires_grad=False)
+    >>> bias += 1
+    >>> bias, bias.tolist()
+    (Parameter (name=b, shape=(2,), dtype=Float32, requires_grad=False), [2.0, 3.0])
     """
 
     requires_grad = switch(True, "Get or set whether the parameter is trained.")
@@ -338,8 +341,8 @@ class Parameter(Tensor):
 
         Examples
         --------
-        >>> Parameter([1.0, 2.0], name="w").set_dtype("float16")
-        Parameter (name=w, shape=(2,), dtype=Float16, requires_grad=True)
+        >>> Parameter([0.1, 1e6], name="w").set_dtype("float16").tolist()
+        [0.0999755859375, inf]
         """
         self._change_dtype(dtypes.as_dtype(dtype))
         return self

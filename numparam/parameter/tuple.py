@@ -60,11 +60,6 @@ class ParameterTuple(tuple[Parameter, ...]):
             If `prefix` is not a str.
         ValueError
             If `prefix` has other letters.
-
-        Examples
-        --------
-        >>> ParameterTuple([Parameter(1.0, name="a")]).clone("m")[0].name
-        'm.a'
         """
         if not isinstance(prefix, str):
             raise ArgumentTypeError(f"a prefix is a str, found {prefix!r}")

@@ -78,12 +78,6 @@ class Arithmetic(State):
         ------
         ValueError
             If there is not exactly one element.
-
-        Examples
-        --------
-        >>> from numparam import Tensor
-        >>> Tensor([[2.5]]).item()
-        2.5
         """
         array = self.asnumpy()
         if array.size != 1:
@@ -91,14 +85,7 @@ class Arithmetic(State):
         return array.item()
 
     def tolist(self) -> Any:
-        """Return the values as nested lists of Python numbers; a number for a scalar.
-
-        Examples
-        --------
-        >>> from numparam import Tensor
-        >>> Tensor([[1, 2], [3, 4]]).tolist()
-        [[1, 2], [3, 4]]
-        """
+        """Return the values as nested lists of Python numbers; a number for a scalar."""
         return self.asnumpy().tolist()
 
     def __format__(self, specification: str) -> str:

@@ -62,9 +62,9 @@ class Tensor(Arithmetic):
 
     Examples
     --------
-    >>> Tensor([1.5, 2.5])
+    >>> Tensor([1, 2, 3])[1:] * 0.5
     Tensor(shape=[2], dtype=Float32, value=
-    [1.5 2.5])
+    [1.  1.5])
     >>> from numparam.initializer import Normal
     >>> huge = Tensor(shape=(2**20, 2**20), dtype="bfloat16", init=Normal(0.02))
     >>> huge.nbytes, huge[-1, ::2].shape
@@ -406,8 +406,8 @@ class Tensor(Arithmetic):
 
         Examples
         --------
-        >>> Tensor([1.0, 1.5]).astype("float16").asnumpy()
-        array([1. , 1.5], dtype=float16)
+        >>> Tensor([0.1, 1e6]).astype("float16").tolist()
+        [0.0999755859375, inf]
         """
         return Tensor._of(self._settle().convert(dtypes.as_dtype(dtype)))
 
