@@ -153,7 +153,7 @@ def test_init_replaces_no_file_of_the_index_that_it_reads(tmp_path: Path, capsys
     ):
         before = (tmp_path / output).read_bytes()
         assert main(["init", "--like", str(tmp_path / like), "-o", str(tmp_path / output)]) == 2
-        assert "is a file of the index" in capsys.readouterr().err
+        assert "is a file of --like" in capsys.readouterr().err
         assert (tmp_path / output).read_bytes() == before
 
 

@@ -22,7 +22,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--like",
         required=True,
         metavar="MODEL",
-        help=f"a safetensors file, a *.safetensors.index.json, or a shipped specification: {', '.join(names())}",
+        help="a safetensors file, a *.safetensors.index.json, a folder with one of them, a specification of your own "
+        f"(*.json), or a shipped one: {', '.join(names())}",
     )
     parser.add_argument(
         "--dtype",

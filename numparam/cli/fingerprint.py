@@ -6,6 +6,7 @@ from pathlib import Path
 from numparam.cli.arguments import Commands
 from numparam.errors import CheckpointError, NumparamError
 from numparam.fingerprints import Fingerprints, fingerprint
+from numparam.model.specification import located
 
 _SHOWN = 20
 _FINGERPRINT = """\
@@ -21,7 +22,9 @@ numparam fingerprint wrote. The exit status is 0 if all are equal, 1 if not, and
 def add_to(commands: Commands) -> None:
     """Add the commands to the parser."""
     parser = commands.add_parser("fingerprint", help="print 128 bits for each parameter", description=_FINGERPRINT)
-    parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file, an index, or a MindSpore .ckpt")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a safetensors file, an index, their folder, or a .ckpt"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write a JSON file for compare instead of a table")
     _add_key(parser)
     parser.set_defaults(run=run)
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run ``numparam fingerprint``."""
     from numparam.cli.console import print_line, print_table
 
-    found = fingerprint(arguments.file, _key(arguments))
+    found = _table(arguments.file, _key(arguments))
     if arguments.json is not None:
         found.save(arguments.json)
         print_line(f"{arguments.json}: {len(found)} fingerprints")
@@ -76,5 +79,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _table(path: Path, key: bytes | None) -> Fingerprints:
     is_table = path.suffix == ".json" and not path.name.endswith(".index.json")
-    found: Fingerprints = Fingerprints.load(path) if is_table else fingerprint(path, key)
+    found: Fingerprints = Fingerprints.load(path) if is_table else fingerprint(located(path), key)
+    if not found:
+        raise CheckpointError(f"{path}: there are 0 parameters to take fingerprints of")
     return found

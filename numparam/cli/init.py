@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     like = model(arguments)
     if arguments.output.exists() and any(map(arguments.output.samefile, like.files)):
         raise ArgumentValueError(
-            f"--output {arguments.output} is a file of the index {arguments.like}; choose another name"
+            f"--output {arguments.output} is a file of --like {arguments.like}; choose another name"
         )
     generation = Generation(like.entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):

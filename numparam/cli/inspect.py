@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
         description="List the names, dtypes, shapes and bytes of a safetensors file or a *.safetensors.index.json, "
         "and the initializers of recipes. Recipes hold no values: --stats generates them.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file or a *.safetensors.index.json")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file, its index, or a folder with one")
     parser.add_argument("--stats", action="store_true", help="also mean, std, min, max and a histogram of the values")
     parser.set_defaults(run=run)
 

@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("verify", help="compare a file with its own record", description=_DESCRIPTION)
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="what numparam init wrote, or a *.safetensors.index.json of such files"
+        "file", type=Path, metavar="FILE", help="what numparam init wrote, an index of such files, or a folder with one"
     )
     parser.set_defaults(run=run)
 

@@ -13,6 +13,7 @@ from numparam import dtypes
 from numparam.cell import Cell
 from numparam.checkpoint import mindspore_file
 from numparam.checkpoint.opening import open_checkpoint
+from numparam.checkpoint.recipes import followed
 from numparam.entry import BUFFER_BYTES
 from numparam.errors import ArgumentTypeError, MissingNameError, NumparamError, ShapeError
 from numparam.fingerprints.boxes import box_of
@@ -166,7 +167,7 @@ def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
         return _of_mapping(tensors, key, views)
     from numparam.kernels import digest, fill
 
-    checkpoint = open_checkpoint(path)
+    checkpoint = followed(open_checkpoint(path))
     buffer = np.empty(BUFFER_BYTES, np.uint8)
     found = {}
     for name, source in canonical_names(checkpoint.entries, views):

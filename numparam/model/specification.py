@@ -1,7 +1,7 @@
-"""Model specifications that ship with the package: the names, shapes and dtypes of real public architectures.
+"""Model specifications: the names, shapes and dtypes of an architecture.
 
-A specification is a small JSON file in ``numparam/model/specifications``. Its ``parameters`` is a list whose items are
-either
+A specification is a small JSON file; those of real public models ship in ``numparam/model/specifications``. Its
+``parameters`` is a list whose items are either
 
 * ``[name, shape]`` or ``[name, shape, dtype]`` - one parameter, of the file's ``dtype`` if it gives none, or
 * ``{"repeat": 12, "as": "{i}", "parameters": [...]}`` - the inner list 12 times over, with ``{i}`` in the names
@@ -11,7 +11,7 @@ either
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numparam import dtypes
+from numparam.checkpoint import header
+from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX
 from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.checkpoint.recipes import followed
 from numparam.entry import Entry
-from numparam.errors import CheckpointError, SpecificationError
+from numparam.errors import CheckpointError, NumparamError, SpecificationError
+from numparam.text import shown
 
+MAX_PARAMETERS = 2**20
 _FOLDER = resources.files("numparam.model") / "specifications"
 
 
@@ -76,21 +80,81 @@ def load(name: str) -> Specification:
     return Specification(name, content["title"], content["source"], entries)
 
 
-def _entries(items: list[Any], dtype: np.dtype[Any]) -> Iterator[Entry]:
-    for item in items:
+def load_file(path: Path) -> Specification:
+    """Read a specification of one's own, in the format of the shipped ones; ``title`` and ``source`` are optional.
+
+    Raises
+    ------
+    CheckpointError, SpecificationError
+        If it cannot be read, is not such a specification, or has a duplicate name. The message names the file.
+    """
+    content, _ = header.read_index(path)
+    try:
+        items, dtype = content["parameters"], _dtype(content["dtype"])
+        entries = tuple(_entries(items, dtype))
+    except (NumparamError, KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise SpecificationError(f"{path}: not a specification: {what}") from None
+    if not entries:
+        raise SpecificationError(f"{path}: there are 0 parameters: its list of parameters is empty")
+    name, count = Counter(entry.name for entry in entries).most_common(1)[0]
+    if count > 1:
+        raise SpecificationError(f"{path}: duplicate parameter name {shown(name)}: every number needs its own name")
+    title, source = (str(content.get(key, "")) for key in ("title", "source"))
+    return Specification(str(path), title, source, entries, (path,))
+
+
+def _entries(items: Any, dtype: np.dtype[Any]) -> list[Entry]:
+    found: list[Entry] = []
+    for item in _list(items):
         if isinstance(item, dict):
-            inner = list(_entries(item["parameters"], dtype))
-            first = item.get("from", 0)
+            inner, mark, first = _entries(item["parameters"], dtype), item["as"], item.get("from", 0)
+            if not header.is_naturals([item["repeat"], first]) or not isinstance(mark, str) or not mark:
+                raise SpecificationError(f"a repeat has a count, a mark 'as' and a first number; found {shown(item)}")
+            if len(found) + item["repeat"] * max(1, len(inner)) > MAX_PARAMETERS:
+                raise SpecificationError(f"a model has at most {MAX_PARAMETERS} parameters")
             for number in map(str, range(first, first + item["repeat"])):
-                for name, shape, own in inner:
-                    yield Entry(name.replace(item["as"], number), shape, own)
+                found += [entry._replace(name=entry.name.replace(mark, number)) for entry in inner]
         else:
-            name, shape, *own = item
-            yield Entry(name, tuple(shape), dtypes.as_dtype(own[0]) if own else dtype)
+            name, shape, *own = _list(item)
+            if not isinstance(name, str) or len(own) > 1:
+                raise SpecificationError(f"a parameter is [name, shape] or [name, shape, dtype], found {shown(item)}")
+            found.append(header.describe(name, dtypes.tag(_dtype(*own) if own else dtype), shape, "its list"))
+    return found
+
+
+def _list(items: Any) -> list[Any]:
+    if not isinstance(items, list):
+        raise SpecificationError(f"expected a list, found {shown(items)}")
+    return items
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if not isinstance(name, str):
+        raise SpecificationError(f"a dtype is a name such as 'float32', found {shown(name)}")
+    return dtypes.as_dtype(name)
+
+
+def located(path: Path) -> Path:
+    """Return the checkpoint that a path means: of a folder its only index, or else its only safetensors file.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder has neither, or several.
+    """
+    if not path.is_dir():
+        return path
+    indexes, files = (sorted(path.glob(f"*{suffix}")) for suffix in (INDEX_SUFFIX, SUFFIX))
+    found = indexes or files
+    if len(found) != 1:
+        count = f"{len(indexes)} and {len(files)}"
+        raise CheckpointError(f"{path}: a folder needs one index or one safetensors file, found {count}; name the file")
+    return found[0]
 
 
 def open_model(path: Path) -> Checkpoint:
-    """Open a file or an index with at least one parameter; its recipes are followed.
+    """Open a file, an index, or the one in a folder, with at least one parameter; its recipes are followed.
 
     Raises
     ------
@@ -99,7 +163,7 @@ def open_model(path: Path) -> Checkpoint:
     OSError
         If a file cannot be opened.
     """
-    checkpoint = followed(open_checkpoint(path))
+    checkpoint = followed(open_checkpoint(located(path)))
     if not checkpoint.entries:
         raise CheckpointError(f"{path}: there are 0 parameters: its header lists no values and its metadata no recipes")
     return checkpoint
@@ -111,8 +175,8 @@ def resolve(like: str) -> Specification:
     Parameters
     ----------
     like : str
-        The path of a safetensors file or of an index (``*.safetensors.index.json``), or a name. A file wins over a
-        name.
+        The path of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``) or
+        of a folder with one of the first two; or a name, over which a file wins, and which wins over a folder.
 
     Raises
     ------
@@ -127,10 +191,12 @@ def resolve(like: str) -> Specification:
     'MiniLM-L6, the encoder of all-MiniLM-L6-v2'
     """
     path = Path(like)
-    if path.is_file():
+    if path.is_file() and path.suffix == ".json" and not path.name.endswith(INDEX_SUFFIX):
+        return load_file(path)
+    if like in names() and not path.is_file():
+        return load(like)
+    if path.is_file() or path.is_dir():
         checkpoint = open_model(path)
         files = tuple(sorted(checkpoint.files)) if checkpoint.is_index else ()
         return Specification(like, "the parameters of a file", like, tuple(checkpoint.entries.values()), files)
-    if like in names():
-        return load(like)
     raise SpecificationError(f"{like!r} is neither a file nor a model specification; known: {', '.join(names())}")
