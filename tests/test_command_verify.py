@@ -211,12 +211,13 @@ def test_a_record_of_other_shapes_gives_one_sentence(model: Path, capsys: pytest
 
 
 def test_files_that_cannot_be_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "plain.safetensors"
+    path, folder = tmp_path / "plain.safetensors", tmp_path / "folder"
+    folder.mkdir()
     save_file({"a": np.zeros(1, np.float32)}, path)
     cases = {
         path: "its metadata has no numparam.parameters: numparam init did not write it",
         tmp_path / "absent": "No such file or directory",
-        tmp_path: "not a regular file",
+        folder: "a folder needs one index or one safetensors file, found 0 and 0; name the file",
     }
     for file, message in cases.items():
         assert main(["verify", str(file)]) == 2

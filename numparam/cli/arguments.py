@@ -32,6 +32,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
 def model(arguments: argparse.Namespace) -> Specification:
     """Find the parameters that --like and --dtype ask for."""
     found = resolve(arguments.like)

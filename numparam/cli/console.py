@@ -1,8 +1,10 @@
 """What the commands print: tables, sizes and a progress bar."""
 
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.cells import cell_len
 
@@ -47,6 +49,11 @@ def print_layers(columns: Sequence[str], rows: Sequence[Sequence[str]], right: S
 def print_line(line: str) -> None:
     """Print one line as it is."""
     print(printable(line))
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object, in ASCII."""
+    print(json.dumps(content, indent=1, allow_nan=False))
 
 
 def supports_unicode() -> bool:

@@ -43,6 +43,7 @@ def add_to(commands: Commands) -> None:
         metavar="DEVICE",
         help="device that generates the values: cpu (default), cuda, cuda:1; same bytes",
     )
+    parser.add_argument("--dry-run", action="store_true", help="print which initializer each gets, and write nothing")
     parser.set_defaults(run=run)
 
 
@@ -68,19 +69,24 @@ def run(arguments: argparse.Namespace) -> int:
             line = f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}"
             print(printable(line), file=sys.stderr)
 
+    rows = [
+        (entry.name, str(entry.dtype), str(entry.shape), str(generation.chosen[entry.name]))
+        for entry in generation.local_entries
+    ]
+    what = f", seed {seed}" + ("" if shard is None else f", shard {shard} (axis {shard.axes_text})")
+    count = amount(len(rows), "parameter")
+    if arguments.dry_run:
+        print_layers(["parameter", "dtype", "shape", "initializer"], rows)
+        total = sum(entry.nbytes for entry in generation.local_entries)
+        print_line(f"would write {arguments.output}: {count}, {size(total)}{what}; nothing was written")
+        return 0
     start = time.perf_counter()
     with progress_bar("writing", sum(entry.nbytes for entry in generation.local_entries)) as progress:
         nbytes = generation.write(arguments.output, progress)
     seconds = time.perf_counter() - start
 
-    rows = [
-        (entry.name, str(entry.dtype), str(entry.shape), str(generation.chosen[entry.name]))
-        for entry in generation.local_entries
-    ]
     print_layers(["parameter", "dtype", "shape", "initializer"], rows)
-    what = "" if shard is None else f", shard {shard} (axis {shard.axes_text})"
     print_line(
-        f"wrote {arguments.output}: {amount(len(generation.entries), 'parameter')}, {size(nbytes)} in {seconds:.2f} s "
-        f"({size(int(nbytes / seconds))}/s), seed {seed}{what}"
+        f"wrote {arguments.output}: {count}, {size(nbytes)} in {seconds:.2f} s ({size(int(nbytes / seconds))}/s){what}"
     )
     return 0

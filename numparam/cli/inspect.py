@@ -1,11 +1,13 @@
 """``numparam inspect``: list the parameters of a file."""
 
 import argparse
+import math
 from pathlib import Path
+from typing import Any
 
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.recipes import RECIPES
-from numparam.cli.arguments import Commands
+from numparam.cli.arguments import Commands, add_json
 from numparam.model.specification import open_model
 from numparam.model.statistics import Statistics, statistics
 
@@ -24,17 +26,21 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file, its index, or a folder with one")
     parser.add_argument("--stats", action="store_true", help="also mean, std, min, max and a histogram of the values")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import print_line, print_table
+    from numparam.cli.console import print_json, print_line, print_table, supports_unicode
     from numparam.text import amount, size
 
     checkpoint = open_model(arguments.file)
     for stored in checkpoint.stored.values():
         stored.verify()
+    if arguments.json:
+        print_json(_as_json(checkpoint, arguments))
+        return 0
     columns = ["parameter", "dtype", "shape", "bytes"]
     recipes = checkpoint.recipes
     rows = [
@@ -47,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = ["mean", "std", "min", "max"]
     if arguments.stats:
         columns += [*numbers, "from min to max", "not finite"]
-        rows = [row + cells for row, cells in zip(rows, _all_statistics(checkpoint), strict=True)]
+        ramp = _BLOCKS if supports_unicode() else _LETTERS
+        rows = [row + _cells(found, ramp) for row, found in zip(rows, _all_statistics(checkpoint), strict=True)]
         if not any(row[-1] for row in rows):
             columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows, right=["bytes", *numbers])
@@ -62,17 +69,32 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _all_statistics(checkpoint: Checkpoint) -> list[list[str]]:
-    from numparam.cli.console import supports_unicode
+def _all_statistics(checkpoint: Checkpoint) -> list[Statistics]:
     from numparam.progress import progress_bar
 
-    ramp = _BLOCKS if supports_unicode() else _LETTERS
     with progress_bar("reading", checkpoint.nbytes) as progress:
-        cells = []
+        found = []
         for entry in checkpoint.entries.values():
-            cells.append(_cells(statistics(checkpoint, entry.name), ramp))
+            found.append(statistics(checkpoint, entry.name))
             progress(entry.nbytes)
-    return cells
+    return found
+
+
+def _as_json(checkpoint: Checkpoint, arguments: argparse.Namespace) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": entry.name, "dtype": entry.dtype.name, "shape": entry.shape, "bytes": entry.nbytes}
+        for entry in checkpoint.entries.values()
+    ]
+    for item in parameters:
+        if item["name"] in checkpoint.recipes:
+            item["initializer"] = repr(checkpoint.recipes[item["name"]].init)
+    if arguments.stats:
+        for item, found in zip(parameters, _all_statistics(checkpoint), strict=True):
+            numbers = {"mean": found.mean, "std": found.std, "min": found.low, "max": found.high}
+            item |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+            item |= {"histogram": found.bins.tolist(), "not_finite": found.size - found.finite}
+    metadata = {key: text for key, text in checkpoint.metadata.items() if key != RECIPES}
+    return {"file": str(arguments.file), "parameters": parameters, "metadata": metadata, "bytes": checkpoint.nbytes}
 
 
 def _cells(found: Statistics, ramp: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numparam.cli.arguments import Commands, add_model, model
+from numparam.cli.arguments import Commands, add_json, add_model, model
 from numparam.entry import Entry
 from numparam.layout.sharding import AUTO, Shard, parse_axes, parse_mesh
 from numparam.model.plan import CPU_RATE, Plan, runs
@@ -39,6 +39,7 @@ def add_to(commands: Commands) -> None:
         metavar="G",
         help="how many billion values a rank makes in a second (default: %(default)s, as measured on one CPU core)",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -47,13 +48,34 @@ def run(arguments: argparse.Namespace) -> int:
     mesh = parse_mesh(arguments.mesh)
     plan = Plan(model(arguments).entries, mesh, parse_axes(arguments.axis, mesh))
     entries = plan.entries if arguments.parameter is None else [plan.entry(arguments.parameter)]
-    if arguments.rank is not None:
+    if arguments.json:
+        from numparam.cli.console import print_json
+
+        print_json(_as_json(plan, entries, arguments))
+    elif arguments.rank is not None:
         _print_rank(entries, plan.shard(arguments.rank))
     elif arguments.parameter is not None:
         _print_parameter(plan, entries[0])
     else:
         _print_all(plan, arguments.rate)
     return 0
+
+
+def _as_json(plan: Plan, entries: Sequence[Entry], arguments: argparse.Namespace) -> dict[str, Any]:
+    shard = plan.shard(arguments.rank or 0)  # rank 0 holds the largest slices
+    parameters = []
+    for name, shape, dtype in entries:
+        item = {"name": name, "dtype": dtype.name, "shape": shape, "slice_shape": shard.shape(shape)}
+        if arguments.rank is not None:
+            item["slice"] = [(part.start, part.stop) for part in shard.slices(shape)]
+        parameters.append(item | {"bytes": Entry(name, shard.shape(shape), dtype).nbytes})
+    content: dict[str, Any] = {"mesh": plan.mesh, "parameters": parameters}
+    if arguments.rank is not None:
+        return {"rank": arguments.rank, **content, "bytes": sum(item["bytes"] for item in parameters)}
+    part = Plan(tuple(entries), plan.mesh, plan.axes)
+    found = runs(part.nbytes().ravel().tolist())
+    spans = [{"first": first, "last": last, "bytes": held} for first, last, held in found]
+    return {**content, "ranks": spans, "seconds": part.seconds(arguments.rate)}
 
 
 def _print_all(plan: Plan, rate: float) -> None:

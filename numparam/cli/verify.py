@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from numparam.cli.arguments import Commands
+from numparam.cli.arguments import Commands, add_json
 from numparam.errors import CheckpointError
 from numparam.model.specification import open_model
 from numparam.model.verification import recorded, verify
@@ -24,12 +24,13 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="what numparam init wrote, an index of such files, or a folder with one"
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import print_line
+    from numparam.cli.console import print_json, print_line
     from numparam.progress import progress_bar
     from numparam.text import amount, size
 
@@ -41,6 +42,18 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{arguments.file}: {amount(recipes, 'recipe')} can be followed, but {amount(valued, 'parameter')} "
                 "with values cannot be verified: a file with recipes has no record of what its values should be"
             )
+        if arguments.json:
+            print_json(
+                {
+                    "file": str(arguments.file),
+                    "parameters": recipes,
+                    "recipes": recipes,
+                    "bytes": 0,
+                    "seeds": [],
+                    "differences": [],
+                }
+            )
+            return 0
         print_line(
             f"{arguments.file}: {amount(recipes, 'recipe')} for {size(checkpoint.nbytes)}: each can be followed; "
             "there are no values to compare"
@@ -52,6 +65,31 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar("verifying", nbytes) as progress:
         found = [(checkpoint, difference) for checkpoint in checkpoints for difference in verify(checkpoint, progress)]
     seconds = time.perf_counter() - start
+    seeds = sorted({int(checkpoint.metadata["numparam.seed"]) for checkpoint in checkpoints})
+    if arguments.json:
+        differences = [
+            {
+                "file": str(checkpoint.path),
+                "parameter": difference.entry.name,
+                "index": difference.index,
+                "full_index": difference.full_index,
+                "found": str(difference.found),
+                "expected": str(difference.expected),
+                "message": str(difference),
+            }
+            for checkpoint, difference in found
+        ]
+        parameters = sum(len(checkpoint.entries) for checkpoint in checkpoints)
+        print_json(
+            {
+                "file": str(arguments.file),
+                "parameters": parameters,
+                "bytes": nbytes,
+                "seeds": seeds,
+                "differences": differences,
+            }
+        )
+        return 1 if found else 0
     for checkpoint, difference in found[:_SHOWN]:
         print_line(f"{checkpoint.path}: {difference}" if len(checkpoints) > 1 else str(difference))
     count = amount(sum(len(checkpoint.entries) for checkpoint in checkpoints), "parameter")
@@ -59,7 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
     if found:
         print_line(f"{arguments.file}: {len(found)} of {count}{files} differ")
         return 1
-    seeds = sorted({int(checkpoint.metadata["numparam.seed"]) for checkpoint in checkpoints})
     print_line(
         f"{arguments.file}: {count}, {size(nbytes)}{files}: every value matches seed{'s' if seeds[1:] else ''} "
         f"{', '.join(map(str, seeds))} ({seconds:.2f} s)"
