@@ -1,5 +1,6 @@
 """A tree of shapes becomes a tree of arrays: named by their places, following rules, laid out as asked."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -218,3 +219,22 @@ def test_nnx() -> None:
     assert kernel.sharding == sharding((8,), "a")
     layer = nnx.Linear(64, 64, kernel_init=initializer("lecun_normal", "layers.1.kernel", 7), rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(layer.kernel[...], kernel)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"*bias": "ones", "nonsense.*": "zeros"},
+        Rules.from_toml('[[rules]]\nglob = "*bias"\ninit = "ones"\n[[rules]]\nglob = "nonsense.*"\ninit = "zeros"'),
+    ],
+)
+def test_a_rule_that_decides_for_nothing_is_logged(rules: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "numparam"):
+        init({"kernel": shape(4, 2), "bias": shape(2)} if isinstance(rules, dict) else {"bias": shape(2)}, rules, 7)
+    assert caplog.messages == ["numparam.jax.init: rule 2 decides for no parameter: 'nonsense.*'"]
+
+
+def test_default_rules_that_decide_for_nothing_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "numparam"):
+        init({"bias": shape(2)}, {"bias": "ones"}, seed=7)
+    assert not caplog.messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain
@@ -19,6 +20,9 @@ from numparam.jax.kernel import Kernel, as_kernel
 from numparam.jax.names import as_initializer
 from numparam.rules import Glob, Rule, RuleError, Rules
 from numparam.stream.seed import as_seed, choose_seed
+from numparam.text import shown
+
+_LOGGER = logging.getLogger("numparam")
 
 FLAX_RULES: dict[str, Initializer] = {
     # Of attention, (features, heads, width): an axis counts once, so that this fits plain matrices too.
@@ -52,7 +56,8 @@ def init(
         A mapping from globs to what `initializer` takes: the first glob that matches the full name decides. Where it
         is silent, parameters start as the layers of Flax do: kernels LeCun normal, embeddings normal of variance one
         over their width, biases and means zero, scales and variances one. `numparam.rules.Rules` are followed as they
-        are, and have their own default rules. Fans are counted as in JAX for both, see `Kernel`.
+        are, and have their own default rules. Fans are counted as in JAX for both, see `Kernel`. A rule that decides
+        for no parameter is logged as a warning of the logger ``numparam``.
     seed : int, optional
         From 0 to 2**64 - 1; by default the seed of `numparam.set_seed`.
     shardings : pytree of jax.sharding.Sharding or PartitionSpec, optional
@@ -88,7 +93,14 @@ def init(
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
             raise ArgumentValueError(f"duplicate parameter name {name!r}: {count} leaves of the tree have it")
-    fills = [_fill(followed, entry, given) for entry in entries]  # what is wrong shows before any values are made
+    chosen = [followed.find(entry) for entry in entries]
+    deciding = set(map(id, chosen))
+    for number, rule in enumerate(followed.rules[: followed.own], 1):
+        if id(rule) not in deciding:
+            names = shown(rule.content.get("glob", rule.content.get("regex", "*")))
+            _LOGGER.warning("numparam.jax.init: rule %d decides for no parameter: %s", number, names)
+    # What is wrong shows before any values are made.
+    fills = [_fill(rule, entry, given) for rule, entry in zip(chosen, entries, strict=True)]
     arrays = [assembled(*item) for item in zip(entries, each, fills, strict=True)]
     return jax.tree.unflatten(structure, arrays)
 
@@ -116,11 +128,10 @@ def _entry(name: str, leaf: Any) -> Entry:
 
 def _from_globs(rules: Mapping[str, str | Initializer | float]) -> Rules:
     pairs = [(glob, as_initializer(init)) for glob, init in chain(rules.items(), FLAX_RULES.items())]
-    return Rules(tuple([Rule({"glob": glob}, Glob([glob]), init) for glob, init in pairs]))
+    return Rules(tuple([Rule({"glob": glob}, Glob([glob]), init) for glob, init in pairs]), len(rules))
 
 
-def _fill(rules: Rules, entry: Entry, seed: int | None) -> Fill:
-    rule = rules.find(entry)
+def _fill(rule: Rule | None, entry: Entry, seed: int | None) -> Fill:
     if rule is None:
         raise RuleError(f"no rule matches parameter {entry.name!r}; add one: {{{entry.name!r}: 'zeros'}}")
     kernel = as_kernel(rule.initializer)
