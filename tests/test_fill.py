@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import reference
 from compiled import call
 from numparam.kernels import fill
-from numparam.kernels.fill import Key, Span, entries
+from numparam.kernels.fill import Key, Span, cpu, entries
 from numparam.kernels.fill.cpu import SHORTEST_RUN, TILE
 from numparam.kernels.formula import distributions
 from numparam.kernels.formula.distributions import Bounds
@@ -116,8 +116,8 @@ def test_runs_in_rows(draw: str, dtype: str, whole: dict[tuple[str, str], np.nda
 @every_dtype
 def test_both_loops_give_the_same_bits(draw: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     by_run = filled(draw, dtype, 1001, Span(5, (1,)))
-    monkeypatch.setattr(entries, "SHORTEST_RUN", 10**9)
-    monkeypatch.setattr(fill, "_make_run", None)
+    monkeypatch.setattr(cpu, "SHORTEST_RUN", 10**9)
+    monkeypatch.setattr(cpu, "_make_run", None)
     by_gather = filled(draw, dtype, (1001, 2), Span(5, (1, 0)))
     assert np.array_equal(by_run, by_gather[:, 0])
     assert np.array_equal(by_run, by_gather[:, 1])
