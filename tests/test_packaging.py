@@ -18,7 +18,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NOT_SOURCES = ("__pycache__", "build", "dist", "node_modules", "*.egg-info", ".*cache", ".git", ".venv*", ".asv", "env")
+NOT_SOURCES = (
+    "__pycache__",
+    "build",
+    "dist",
+    "node_modules",
+    "*.egg-info",
+    ".*cache",
+    ".hypothesis",
+    ".git",
+    ".venv*",
+    ".asv",
+    "env",
+)
 SHIPPED = {
     ".".join([name, *path.parent.relative_to(folder).parts]): path.parent
     for name, folder in {"numparam": ROOT / "numparam", "numparam.kernels": ROOT / "kernels"}.items()
