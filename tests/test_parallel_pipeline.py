@@ -75,5 +75,5 @@ def test_a_stage_that_does_not_exist_is_told() -> None:
 
 
 def test_every_parameter_needs_a_gradient() -> None:
-    with pytest.raises(ValueError, match="1 parameters have as many gradients, found 2"):
+    with pytest.raises(ValueError, match="expected a gradient for each of 1 parameters, found 2"):
         sum_shared_gradients([Parameter(1.0)], [np.ones(()), np.ones(())])
