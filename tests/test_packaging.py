@@ -30,6 +30,7 @@ NOT_SOURCES = (
     ".venv*",
     ".asv",
     "env",
+    "*.safetensors",  # the README's first command leaves one
 )
 SHIPPED = {
     ".".join([name, *path.parent.relative_to(folder).parts]): path.parent
