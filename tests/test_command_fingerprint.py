@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import numparam
 from numparam.__main__ import main
 from numparam.fingerprints import fingerprint
+from numparam.initializer import Normal, initializer
 
 ARRAYS = {"up": np.arange(6, dtype=np.float32).reshape(2, 3), "gate": np.zeros((2, 3), np.float32)}
 
@@ -53,3 +55,44 @@ def test_what_cannot_be_read_gives_status_2(folder: Path, name: str, capsys: pyt
         (folder / wrong).write_text("{}")
     assert main(["compare", "a.safetensors", name]) == 2
     assert name in capsys.readouterr().err
+
+
+def test_a_file_is_compared_with_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = numparam.Parameter(initializer(Normal(0.5), (40, 6)), name="w")
+    numparam.save_checkpoint([recipe], "recipe.safetensors", recipes=True)
+    numparam.save_checkpoint([recipe], "values.safetensors")
+    assert main(["compare", "recipe.safetensors", "values.safetensors"]) == 0
+    recipe[39, 5] = 1.0
+    numparam.save_checkpoint([recipe], "values.safetensors")
+    assert main(["compare", "recipe.safetensors", "values.safetensors"]) == 1
+    assert "parameter 'w': its values differ\n" in capsys.readouterr().out
+    rules = folder / "rules.toml"
+    rules.write_text('[[rules]]\nglob = "*"\ninit = "Normal"\nsigma = 0.5\n')
+    assert main(["init", "--like", "a.safetensors", "--seed", "7", "--rules", "rules.toml", "-o", "b.safetensors"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "b.safetensors", "--seed", "7", "--rules", "rules.toml"]) == 0
+    assert capsys.readouterr().out == "2 parameters: all are equal\n"
+    assert main(["compare", "b.safetensors", "--seed", "8", "--rules", "rules.toml"]) == 1
+    assert (
+        main(["compare", "b.safetensors", "--seed", "7", "--rules", "rules.toml", "--like", "recipe.safetensors"]) == 1
+    )
+    assert "parameter 'w': it is missing\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.safetensors"], "two files are compared, or one with --seed, found 1"),
+        (["a.safetensors", "a.safetensors", "--seed", "7"], "two files are compared, or one with --seed, found 2"),
+        (["a.safetensors", "a.safetensors", "--like", "a.safetensors"], "need --seed, which is missing"),
+    ],
+    ids=["one file", "too many", "without a seed"],
+)
+def test_a_comparison_with_arguments_missing_is_one_sentence(
+    folder: Path,  # noqa: ARG001
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["compare", *arguments]) == 2
+    assert words in capsys.readouterr().err

@@ -16,11 +16,11 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _SPELLINGS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64", "fp8": "float8_e4m3fn"}
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add --like and --dtype."""
     parser.add_argument(
         "--like",
-        required=True,
+        required=required,
         metavar="MODEL",
         help="a safetensors file, a *.safetensors.index.json, a folder with one of them, a specification of your own "
         f"(*.json), or a shipped one: {', '.join(names())}",

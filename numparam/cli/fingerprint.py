@@ -3,10 +3,14 @@
 import argparse
 from pathlib import Path
 
-from numparam.cli.arguments import Commands
-from numparam.errors import CheckpointError, NumparamError
+from numparam.cli.arguments import Commands, add_model, model
+from numparam.errors import ArgumentValueError, CheckpointError, NumparamError
 from numparam.fingerprints import Fingerprints, fingerprint
+from numparam.model.generation import Generation
 from numparam.model.specification import located
+from numparam.rules import Rules
+from numparam.stream.seed import as_seed
+from numparam.tensor import Tensor
 
 _SHOWN = 20
 _FINGERPRINT = """\
@@ -14,8 +18,9 @@ Print 128 bits for each parameter of a file, which change with every bit and eve
 file. The exit status is 0, or 2 if the file cannot be read.
 """
 _COMPARE = """\
-Compare the parameters of two files by name. Each is a safetensors file or index, a MindSpore .ckpt, or a JSON file that
-numparam fingerprint wrote. The exit status is 0 if all are equal, 1 if not, and 2 if a file cannot be read.
+Compare the parameters of two files by name. Each is a safetensors file or index, with values or recipes, a MindSpore
+.ckpt, or a JSON file that numparam fingerprint wrote. With --seed, one file is compared with the values that numparam
+init would write for it. The exit status is 0 if all are equal, 1 if not, and 2 if a file cannot be read.
 """
 
 
@@ -29,8 +34,12 @@ def add_to(commands: Commands) -> None:
     _add_key(parser)
     parser.set_defaults(run=run)
     parser = commands.add_parser("compare", help="compare the parameters of two files", description=_COMPARE)
-    parser.add_argument("sent", type=Path, metavar="A", help="what is expected: a file, or its fingerprints in JSON")
-    parser.add_argument("arrived", type=Path, metavar="B", help="what is compared with it")
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="what is expected, unless --seed says it, and what arrived"
+    )
+    parser.add_argument("--seed", type=int, help="expect the values of this seed, as numparam init writes them")
+    parser.add_argument("--rules", type=Path, metavar="TOML", help="the rules of those values")
+    add_model(parser, required=False)
     _add_key(parser)
     parser.set_defaults(run=compare)
 
@@ -62,11 +71,17 @@ def compare(arguments: argparse.Namespace) -> int:
     from numparam.cli.console import print_line
     from numparam.text import amount
 
-    sent, arrived = (_table(path, _key(arguments)) for path in (arguments.sent, arguments.arrived))
+    *names, arrived = arguments.files
+    if len(names) != (arguments.seed is None):
+        raise ArgumentValueError(f"two files are compared, or one with --seed, found {len(names) + 1}")
+    key, seed = _key(arguments), arguments.seed
+    if seed is None and any((arguments.like, arguments.rules, arguments.dtype)):
+        raise ArgumentValueError("--like, --rules and --dtype need --seed, which is missing")
+    sent = _table(names[0], key) if names else fingerprint(_demanded(arguments, arrived), key)
     try:
-        differences = sent.compare(arrived)
+        differences = sent.compare(_table(arrived, key))
     except NumparamError as error:
-        raise CheckpointError(f"{arguments.sent} and {arguments.arrived}: {error}") from None
+        raise CheckpointError(f"{names[0] if names else f'seed {seed}'} and {arrived}: {error}") from None
     for difference in differences[:_SHOWN]:
         print_line(str(difference))
     count = amount(len(sent), "parameter")
@@ -75,6 +90,14 @@ def compare(arguments: argparse.Namespace) -> int:
         return 1
     print_line(f"{count}: all are equal")
     return 0
+
+
+def _demanded(arguments: argparse.Namespace, arrived: Path) -> dict[str, Tensor]:
+    """Return the lazy parameters that the seed and the rules say, by default for the names and shapes of a file."""
+    arguments.like = arguments.like or str(arrived)
+    rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
+    generation = Generation(model(arguments).entries, as_seed(arguments.seed), rules)
+    return {entry.name: Tensor._of(generation.recipe(entry)) for entry in generation.entries}
 
 
 def _table(path: Path, key: bytes | None) -> Fingerprints:

@@ -87,10 +87,14 @@ class Generation:
         full = Region.full(entry.shape)
         return full if self.shard is None else full[self.shard.slices(entry.shape)]
 
+    def recipe(self, entry: Entry) -> Recipe:
+        """Return what the generated part of a full parameter is made from."""
+        init, region = self.chosen[entry.name].initializer, self.region(entry)
+        return Recipe.of(init, entry.name, region, entry.dtype, self.seed, device(self.device))
+
     def blocks(self, entry: Entry) -> Iterator[Block]:
         """Split the values of a full parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
-        init, region = self.chosen[entry.name].initializer, self.region(entry)
-        return Recipe.of(init, entry.name, region, entry.dtype, self.seed, device(self.device)).blocks()
+        return self.recipe(entry).blocks()
 
     def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
         """Write the parameters to a safetensors file; return its bytes. See `checkpoint.writing`."""
