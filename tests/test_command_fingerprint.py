@@ -80,7 +80,7 @@ def test_a_file_is_compared_with_a_recipe(folder: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    "arguments, words",
     [
         (["a.safetensors"], "two files are compared, or one with --seed, found 1"),
         (["a.safetensors", "a.safetensors", "--seed", "7"], "two files are compared, or one with --seed, found 2"),
