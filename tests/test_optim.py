@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import numparam
-from numparam import Parameter
+from numparam import Layout, Parameter
 from numparam.initializer import initializer
 from numparam.optim import (
     FTRL,
@@ -26,6 +26,7 @@ from numparam.optim import (
     LazyAdam,
     Momentum,
     Optimizer,
+    RowwiseAdagrad,
     SparseRows,
 )
 
@@ -144,9 +145,10 @@ EVERY: list[Any] = [
     FTRL,
     lambda weights, **more: Lamb(weights, 0.1, **more),
 ]
+WITH_ROWS = [*EVERY, RowwiseAdagrad]
 
 
-@pytest.mark.parametrize("make", EVERY)
+@pytest.mark.parametrize("make", WITH_ROWS)
 def test_bits_do_not_depend_on_threads(make: Any) -> None:
     shape, threads, found = (1031, 523), numparam.get_num_threads(), []
     try:
@@ -217,6 +219,51 @@ def test_sparse_rows_are_updated_alone() -> None:
     untouched = [4, 6, 21]
     assert np.array_equal(table.asnumpy()[untouched], start()[untouched])
     assert not optimizer.states[0].asnumpy()[untouched].any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tables: SGD(tables, 0.1, weight_decay=0.1),
+        lambda tables: Momentum(tables, 0.1, 0.9, use_nesterov=True),
+        lambda tables: AdamW(tables, 0.1),
+        lambda tables: Adagrad(tables, 0.1, 0.1),
+        lambda tables: RowwiseAdagrad(tables, 0.1, 0.1, weight_decay=0.1),
+        lambda tables: FTRL(tables, 0.1, 0.1, l1=0.01),
+    ],
+)
+def test_rows_are_updated_as_a_table_of_these_rows(make: Any) -> None:
+    rows = np.array([3, 22, 0])
+    table, part = Parameter(start(), name="t"), Parameter(start()[rows], name="t")
+    optimizer, alone = make([table]), make([part])
+    for step in range(5):
+        optimizer([SparseRows(rows, gradient_of(step)[:3])])
+        alone([gradient_of(step)[:3]])
+    for found, expected in zip((table, *optimizer.states[:-1]), (part, *alone.states[:-1]), strict=True):
+        assert found.asnumpy()[rows].tobytes() == expected.asnumpy().tobytes()
+    assert np.array_equal(table.asnumpy()[4:20], start()[4:20])
+
+
+def test_rowwise_adagrad_keeps_a_number_for_each_row() -> None:
+    rate, weight, total = 0.1, start().astype(np.float64), np.full(SHAPE[0], 0.1)
+    for step in range(STEPS):
+        g = gradient_of(step).astype(np.float64) + 0.01 * weight
+        total += (g**2).mean(axis=1)
+        weight -= rate * g / (np.sqrt(total) + 1e-10)[:, None]
+    found = run(RowwiseAdagrad, learning_rate=rate, weight_decay=0.01)
+    np.testing.assert_allclose(found, weight, rtol=1e-4, atol=1e-5)
+    optimizer = RowwiseAdagrad([Parameter(initializer("ones", (8, 3)), name="w")])
+    assert optimizer.states[0].shape == (8,)
+    assert optimizer.states[0].has_init
+
+
+def test_rowwise_adagrad_needs_full_rows() -> None:
+    weight = Parameter(initializer("ones", (8, 6)), name="w")
+    layout = Layout({"dp": 2, "tp": 2}, ("dp", "tp"))
+    with pytest.raises(ValueError, match="'w': RowwiseAdagrad needs full rows"):
+        RowwiseAdagrad([weight.clone().init_data(layout, rank=1)])
+    part = weight.clone().init_data(Layout({"dp": 2}, ("dp", None)), rank=1)
+    assert RowwiseAdagrad([part]).states[0].region.span() == (4, (1,))
 
 
 def test_groups_have_their_own_options_and_schedules() -> None:
@@ -316,7 +363,11 @@ GOOD = np.ones(3, np.float32)
             ValueError,
             "'v': the gradient holds NaN or infinity; nothing is updated",
         ),
-        (lambda: updated([GOOD, SparseRows([0], GOOD)]), TypeError, "SGD takes dense gradients, found SparseRows"),
+        (
+            lambda: updated([GOOD, SparseRows([0], GOOD)], Lamb),
+            TypeError,
+            "Lamb takes dense gradients, found SparseRows",
+        ),
         (
             lambda: updated([GOOD, SparseRows(np.array([2]), np.ones((1, 2), np.float32))], LazyAdam),
             ValueError,

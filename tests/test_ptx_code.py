@@ -74,7 +74,10 @@ PROVEN = [
 """The functions whose kernels are compared with the CPU, in test_ptx_fill.py, test_ptx_copy.py and
 test_ptx_conversion.py, and whose code is looked at below."""
 
-COMPARED = ["digest.cuda.make_kernel", "update.cuda.make_row_sums", "update.cuda.make_update"]
+COMPARED = [
+    "digest.cuda.make_kernel", "update.cuda.make_row_sums", "update.cuda.make_rowwise",
+    "update.cuda.make_update",
+]  # fmt: skip
 """The functions whose kernels are compared with the CPU only, in test_ptx_digest.py and test_ptx_update.py."""
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.update import RULES, row_sums, update, update_rows
+from numparam.kernels.update import RULES, row_sums, update, update_rows, update_rowwise
 
 pytestmark = needs_compiler
 
@@ -106,6 +106,31 @@ def test_rows_have_the_bits_of_the_cpu(driver: InterpretedDriver, rule: str) -> 
     assert driver.launches
     others = np.delete(np.arange(22), rows)
     same(table[0][others], before[others])
+
+
+@pytest.mark.parametrize("value, gradient", [("f4", "f4"), ("f8", "f8"), (BFLOAT16, "f2")], ids=str)
+@pytest.mark.parametrize("length", [15, 4])
+def test_rowwise_adagrad_has_the_bits_of_the_cpu(
+    driver: InterpretedDriver, value: Any, gradient: Any, length: int
+) -> None:
+    random, numbers = np.random.default_rng(3), (0.5, 0.01, 0.1, 1e-8)
+    w, g = random.standard_normal((22, length)).astype(value), random.standard_normal((4, length)).astype(gradient)
+    totals, rows = abs(random.standard_normal(22)).astype("f8" if w.itemsize == 8 else "f4"), np.array([3, 0, 21, 7])
+    decayed = 0.5 * g.astype("f8") + 0.01 * w[rows].astype("f8")
+    root = np.sqrt(totals[rows] + (decayed**2).mean(1))
+    expected = w[rows].astype("f8") - 0.1 * decayed / (root[:, None] + 1e-8)
+    there, untouched = [DeviceArray.from_host(array, 0) for array in (w, rows, g, totals)], w[4:7].copy()
+    update_rowwise(w, rows, g, totals, numbers)
+    update_rowwise(there[0], there[1], there[2], there[3], numbers)
+    np.testing.assert_allclose(w[rows].astype("f8"), expected, rtol=1e-2 if w.itemsize == 2 else 1e-6, atol=1e-6)
+    np.testing.assert_allclose(totals[rows], root**2, rtol=1e-6)
+    same(w[4:7], untouched)
+    all_rows = random.standard_normal((22, length)).astype(gradient)
+    update_rowwise(w, None, all_rows, totals, numbers)
+    update_rowwise(there[0], None, DeviceArray.from_host(all_rows, 0), there[3], numbers)
+    same(there[0].to_host(), w)
+    same(there[3].to_host(), totals)
+    assert driver.launches
 
 
 @pytest.mark.parametrize("dtypes", [("f4",), ("f8",), (BFLOAT16,), ("f4",) * 3, (BFLOAT16, "f4", "f4")], ids=str)

@@ -18,7 +18,15 @@ from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, thread, threads
 from numparam.kernels.machine.lanes import float16_bits, widened
 from numparam.kernels.update.rules import RULES
-from numparam.kernels.update.step import Access, make_step, make_term, per_item, state_dtype
+from numparam.kernels.update.step import (
+    Access,
+    make_accumulate,
+    make_decayed,
+    make_step,
+    make_term,
+    per_item,
+    state_dtype,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,37 +86,47 @@ def make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> CudaKern
     return CudaKernel(f"update_{rule}_{value}_{gradient}_{mode}", update, signature)
 
 
-@cache
-def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
-    """Make the kernel that sums the squares of each row, in the order of the CPU."""
-    term = make_term(dtypes, _access)
+def _make_total(term: Any) -> Any:
+    """Make the formula of the sum of the squares of a term from one place to another, in the order of the CPU."""
 
     @formula
     def square(arrays: Any, at: Any, numbers: Any) -> Any:
         x = term(arrays, at, numbers)
         return x * x
 
+    @formula
+    def total_of(arrays: Any, at: Any, end: Any, numbers: Any) -> Any:
+        zero = lane(_SUM)
+        a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+        while holds(at + 8 <= end):
+            a = a + square(arrays, at, numbers)
+            b = b + square(arrays, at + 1, numbers)
+            c = c + square(arrays, at + 2, numbers)
+            d = d + square(arrays, at + 3, numbers)
+            e = e + square(arrays, at + 4, numbers)
+            f = f + square(arrays, at + 5, numbers)
+            g = g + square(arrays, at + 6, numbers)
+            h = h + square(arrays, at + 7, numbers)
+            at = at + 8
+        total = ((a + e) + (c + g)) + ((b + f) + (d + h))
+        while holds(at < end):
+            total = total + square(arrays, at, numbers)
+            at = at + 1
+        return total
+
+    return total_of
+
+
+@cache
+def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
+    """Make the kernel that sums the squares of each row, in the order of the CPU."""
+    total_of = _make_total(make_term(dtypes, _access))
+
     def row_sums(out: Any, arrays: Any, rows: Any, length: Any, numbers: Any) -> None:
         row = thread(0)
         while holds(row < rows):
             at = widened(row) * widened(lane(length))
-            end = at + widened(lane(length))
-            zero = lane(_SUM)
-            a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
-            while holds(at + 8 <= end):
-                a = a + square(arrays, at, numbers)
-                b = b + square(arrays, at + 1, numbers)
-                c = c + square(arrays, at + 2, numbers)
-                d = d + square(arrays, at + 3, numbers)
-                e = e + square(arrays, at + 4, numbers)
-                f = f + square(arrays, at + 5, numbers)
-                g = g + square(arrays, at + 6, numbers)
-                h = h + square(arrays, at + 7, numbers)
-                at = at + 8
-            total = ((a + e) + (c + g)) + ((b + f) + (d + h))
-            while holds(at < end):
-                total = total + square(arrays, at, numbers)
-                at = at + 1
+            total = total_of(arrays, at, at + widened(lane(length)), numbers)
             store_item(lane(out) + widened(row) * 8, total, _SUM)
             row = row + threads(0)
 
@@ -116,6 +134,34 @@ def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
     numbers = _numbers("lamb", dtypes[0]) if len(dtypes) > 1 else types.UniTuple(types.float32, 0)
     name = f"row_sums_{'_'.join(map(str, dtypes))}"
     return CudaKernel(name, row_sums, (word, types.UniTuple(word, len(dtypes)), short, short, numbers))
+
+
+@cache
+def make_rowwise(value: Dtype, gradient: Dtype) -> CudaKernel:
+    """Make the kernel of row-wise Adagrad: a row is one thread's, which keeps the order of its additions."""
+    total_of = _make_total(make_decayed(value, gradient, _access))
+    step, accumulate = make_step("sgd", value, gradient, "nearest", _access), make_accumulate(value, _access)
+    size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
+
+    def rowwise(value: Any, gradient: Any, totals: Any, chosen: Any, rows: Any, length: Any, numbers: Any) -> None:
+        row, columns = thread(0), widened(lane(length))
+        while holds(row < rows):
+            place = widened(row)
+            if holds(lane(chosen) != 0):
+                place = load_item(lane(chosen) + widened(row) * 8, _ROW)
+            here, given = lane(value) + place * columns * size, lane(gradient) + widened(row) * columns * gradient_size
+            total = total_of((here, given), columns - columns, columns, numbers)
+            scalars = numbers[0], numbers[1], accumulate(lane(totals) + place * state_size, total, numbers)
+            at = columns - columns
+            while holds(at < columns):
+                step(here, given, (), here, at, scalars)
+                at = at + 1
+            row = row + threads(0)
+
+    word, short = types.uint64, types.uint32
+    kind = types.float64 if value == np.float64 else types.float32
+    signature = word, word, word, word, short, short, types.UniTuple(kind, 5)
+    return CudaKernel(f"update_rowwise_{value}_{gradient}", rowwise, signature)
 
 
 # --------------------------------------------------------------------------- entries
@@ -149,6 +195,13 @@ def _launch_update(
     extra_address = 0 if extra is None else extra.address
     words = value.address, gradient.address, *(state.address for state in states), extra_address, chosen, rows, length
     _launch.launch(value.device, kernel, length, rows, (*words, *numbers))
+
+
+def update_rowwise(value: Any, rows: Any, gradient: Any, totals: Any, count: int, numbers: tuple[Any, ...]) -> None:
+    """Update rows by row-wise Adagrad."""
+    chosen = 0 if rows is None else rows.address
+    words = value.address, gradient.address, totals.address, chosen, count, gradient.size // count
+    _launch.launch(value.device, make_rowwise(value.dtype, gradient.dtype), count, 1, (*words, *numbers))
 
 
 def row_sums(arrays: Sequence[Any], rows: int, numbers: tuple[Any, ...]) -> np.ndarray[Any, Dtype]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from numparam.kernels.formula.formats import unchanged
 from numparam.kernels.machine.compile import formula
-from numparam.kernels.machine.lanes import extended
+from numparam.kernels.machine.lanes import extended, rounded, sqrt
 from numparam.kernels.update.rules import RULES, lamb_direction, stochastic_bfloat16, stochastic_float16
 
 if TYPE_CHECKING:
@@ -122,3 +122,35 @@ def make_term(dtypes: tuple[Dtype, ...], access: Callable[[Dtype], Access]) -> A
         return widen(lamb_direction(load(arrays[0] + at * size), m, v, numbers))
 
     return term
+
+
+def make_decayed(value: Dtype, gradient: Dtype, access: Callable[[Dtype], Access]) -> Any:
+    """Make the formula of what row-wise Adagrad squares and sums: scaled gradients and the decay of weights."""
+    load, load_gradient = access(value).load, access(gradient).load
+    size, gradient_size = value.itemsize, gradient.itemsize
+    widen = extended if value != np.float64 else unchanged
+
+    @formula
+    def decayed(arrays: Any, at: Any, c: Any) -> Any:
+        g = load_gradient(arrays[1] + at * gradient_size) * c[0]
+        return widen(g + c[1] * load(arrays[0] + at * size))
+
+    return decayed
+
+
+def make_accumulate(value: Dtype, access: Callable[[Dtype], Access]) -> Any:
+    """Make the formula that adds to the total of a row, and returns the rate of the row: in float64, one at a time.
+
+    Row-wise Adagrad as in Mudigere et al., "Software-hardware co-design for fast and scalable training of deep learning
+    recommendation models" (2022).
+    """
+    load, store, _ = access(state_dtype(value))
+    shorten = rounded if value != np.float64 else unchanged
+
+    @formula
+    def accumulate(place: Any, total: Any, c: Any) -> Any:
+        kept = load(place) + shorten(total / c[4])
+        store(place, kept)
+        return c[2] / (sqrt(kept) + c[3])
+
+    return accumulate

@@ -21,6 +21,7 @@ from numparam.optim.optimizers import (
     Lamb,
     LazyAdam,
     Momentum,
+    RowwiseAdagrad,
 )
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "LazyAdam",
     "Momentum",
     "Optimizer",
+    "RowwiseAdagrad",
     "SparseRows",
 ]

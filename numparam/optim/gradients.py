@@ -22,7 +22,10 @@ _FLOAT64 = np.dtype(np.float64)
 
 
 class SparseRows(NamedTuple):
-    """Hold the gradient of some rows of a parameter; the gradient of all others is zero.
+    """Hold the gradient of some rows of a parameter: an optimizer updates these rows and their states alone.
+
+    All other rows, and their states, stay as they are: neither decay nor momentum moves them. Every optimizer takes
+    it in place of a dense gradient, except `Lamb`, whose step needs the norm of the full parameter.
 
     Parameters
     ----------
@@ -33,8 +36,13 @@ class SparseRows(NamedTuple):
 
     Examples
     --------
-    >>> SparseRows(np.array([2, 0]), np.ones((2, 3), np.float32)).summed().rows
-    array([0, 2])
+    >>> from numparam import Parameter
+    >>> from numparam.optim import Adagrad
+    >>> table = Parameter(np.zeros((4, 2), np.float32), name="table")
+    >>> optimizer = Adagrad([table], 0.0, 0.1)
+    >>> optimizer([SparseRows(np.array([2, 0, 2]), np.ones((3, 2), np.float32))])
+    >>> table.asnumpy()[:, 0]
+    array([-0.1,  0. , -0.1,  0. ], dtype=float32)
     """
 
     rows: Any
@@ -74,6 +82,35 @@ def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Mem
         raise ShapeError(f"{where}: expected a gradient of shape {shape}, found {tensor.shape}")
     memory: Memory = tensor._settle().array
     return np.asarray(memory, order="C") if isinstance(memory, np.ndarray) else memory
+
+
+def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> SparseRows:
+    """Return the gradient of distinct rows, in ascending order, in the memory of the parameter's device.
+
+    Raises
+    ------
+    ArgumentValueError
+        If a row is out of range, the values are not on the host, or 16-bit weights are not rounded to nearest.
+    ShapeError
+        If `rows` is not a vector of integers, or the values have another shape.
+    """
+    where, rows = f"Parameter {parameter.name!r}", np.asarray(gradient.rows)
+    if rounding != "nearest" and parameter.dtype.itemsize < 4:
+        raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {rounding!r}")
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu") or not parameter.ndim:
+        raise ShapeError(f"{where}: rows must be a vector of integers, found {rows.dtype} of shape {rows.shape}")
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < parameter.shape[0]:
+        raise ArgumentValueError(f"{where}: rows must be from 0 to {parameter.shape[0] - 1}, found {rows!r:.80}")
+    values = as_array(parameter, gradient.values, (rows.size, *parameter.shape[1:]))
+    if not isinstance(values, np.ndarray):
+        raise ArgumentValueError(f"{where}: SparseRows are taken from the host, found values on {values.device}")
+    summed = SparseRows(rows, values).summed()
+    if is_on_host(parameter):
+        return summed
+    from numparam.kernels.array import DeviceArray
+
+    number = parameter._settle().array.device
+    return SparseRows(*(DeviceArray.from_host(array, number) for array in summed))
 
 
 def check_gradient(parameter: Parameter, gradient: Memory) -> None:

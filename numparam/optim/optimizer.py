@@ -10,7 +10,7 @@ import numpy as np
 
 from numparam.checks import as_bool
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError, ShapeError
-from numparam.optim.gradients import SparseRows, as_array, check_gradient
+from numparam.optim.gradients import SparseRows, as_array, as_rows, check_gradient
 from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.parameter.tuple import check_members
@@ -61,6 +61,8 @@ class Optimizer:
         If two parameters have one name, or an option is unknown or out of range.
     """
 
+    takes_rows = True
+
     def __init__(
         self,
         params: Any,
@@ -106,7 +108,8 @@ class Optimizer:
         ----------
         gradients : sequence
             One for each of `parameters`, of its shape: a Tensor or any array with DLPack, of NumPy, torch or JAX, read
-            without a copy. float64 for parameters of float64, else float32, float16 or bfloat16.
+            without a copy. float64 for parameters of float64, else float32, float16 or bfloat16. Or `SparseRows`, the
+            gradient of some rows, which are updated alone.
 
         Raises
         ------
@@ -190,15 +193,20 @@ class Optimizer:
     def check(self, options: Options) -> None:
         """Check the options that only this optimizer has."""
 
+    def new_state(self, parameter: Parameter, initial: str | float) -> Parameter:
+        """Return a lazy state, which is sharded as its parameter is."""
+        return parameter.clone(initial)
+
     # ------------------------------------------------------------------ the parts of a step
 
     def _taken(self, parameter: Parameter, gradient: Any) -> Any:
-        if isinstance(gradient, SparseRows):
+        if not isinstance(gradient, SparseRows):
+            return as_array(parameter, gradient, parameter.shape)
+        if not self.takes_rows:
             raise ArgumentTypeError(
-                f"Parameter {parameter.name!r}: {type(self).__name__} takes dense gradients, found SparseRows; "
-                "LazyAdam takes them"
+                f"Parameter {parameter.name!r}: {type(self).__name__} takes dense gradients, found SparseRows"
             )
-        return as_array(parameter, gradient, parameter.shape)
+        return as_rows(parameter, gradient, self.rounding)
 
     def _update(
         self,
@@ -210,12 +218,14 @@ class Optimizer:
         step: int,
         gather: Sums | None,  # noqa: ARG002
     ) -> None:
-        from numparam.kernels.update import update
+        from numparam.kernels.update import update, update_rows
 
+        rule, numbers = self.rule(options), (scale, *self.numbers(options, step))
         states, mode, extra = self._memory(place, value, step)
-        numbers = (scale, *self.numbers(options, step))
-        flat = gradient.reshape((gradient.size,))
-        update(self.rule(options), value, flat, states, numbers, mode, extra)
+        if isinstance(gradient, SparseRows):
+            update_rows(rule, value, gradient.rows, gradient.values, states, numbers)
+            return
+        update(rule, value, gradient.reshape((gradient.size,)), states, numbers, mode, extra)
 
     def _memory(self, place: int, value: Any, step: int) -> tuple[list[Any], str, Any]:
         """Return the memory of the states of a parameter, how it is rounded, and what that takes."""
@@ -288,7 +298,7 @@ class Optimizer:
         if self.rounding == "master" and parameter.dtype.itemsize < 4:
             pairs.append(("master", "same"))
         for name, initial in pairs:
-            state = parameter.clone(initial).set_dtype(wide)
+            state = self.new_state(parameter, initial).set_dtype(wide)
             state.name = f"{name}.{parameter.name}"
             state.requires_grad = False
             made.append(state)

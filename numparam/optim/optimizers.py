@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from numparam.checks import as_bool
 from numparam.errors import ArgumentValueError, ShapeError
-from numparam.optim.gradients import SparseRows, as_array
-from numparam.optim.memory import is_on_host
+from numparam.indexing.region import Region
+from numparam.initializer import initializer
+from numparam.optim.gradients import SparseRows
 from numparam.optim.optimizer import Optimizer, Options, Sums, mindspore_names, not_negative
 from numparam.parameter import Parameter
 
@@ -44,6 +43,7 @@ class SGD(_Named):
 
     Examples
     --------
+    >>> import numpy as np
     >>> weight = Parameter([1.0, 2.0], name="w")
     >>> SGD([weight], learning_rate=0.5)([np.ones(2, np.float32)])
     >>> weight.asnumpy()
@@ -90,6 +90,7 @@ class Momentum(SGD):
 
     Examples
     --------
+    >>> import numpy as np
     >>> weight = Parameter([1.0], name="w")
     >>> optimizer = Momentum([weight], 0.5, 0.9)
     >>> optimizer([np.ones(1, np.float32)])
@@ -214,48 +215,17 @@ class AdamWeightDecay(AdamW):
 
 
 class LazyAdam(Adam):
-    """`Adam` whose gradients may be `SparseRows`: rows without a gradient, and their states, stay as they are.
+    """`Adam` under the name that MindSpore has for gradients of `SparseRows`, which all optimizers take.
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from numparam.optim import SparseRows
     >>> table = Parameter(np.zeros((4, 2), np.float32), name="table")
     >>> LazyAdam([table], 0.1)([SparseRows(np.array([2]), np.ones((1, 2), np.float32))])
     >>> table.asnumpy()[:, 0].round(4)
     array([ 0. ,  0. , -0.1,  0. ], dtype=float32)
     """
-
-    def _taken(self, parameter: Parameter, gradient: Any) -> Any:
-        if not isinstance(gradient, SparseRows):
-            return super()._taken(parameter, gradient)
-        where, rows = f"Parameter {parameter.name!r}", np.asarray(gradient.rows)
-        if self.rounding != "nearest" and parameter.dtype.itemsize < 4:
-            raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {self.rounding!r}")
-        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not parameter.ndim:
-            raise ShapeError(f"{where}: rows must be a vector of integers, found {rows.dtype} of shape {rows.shape}")
-        if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < parameter.shape[0]:
-            raise ArgumentValueError(f"{where}: rows must be from 0 to {parameter.shape[0] - 1}, found {rows!r:.80}")
-        values = as_array(parameter, gradient.values, (rows.size, *parameter.shape[1:]))
-        if not isinstance(values, np.ndarray):
-            raise ArgumentValueError(f"{where}: SparseRows are taken from the host, found values on {values.device}")
-        summed = SparseRows(rows, values).summed()
-        if is_on_host(parameter):
-            return summed
-        from numparam.kernels.array import DeviceArray
-
-        number = parameter._settle().array.device
-        return SparseRows(*(DeviceArray.from_host(array, number) for array in summed))
-
-    def _update(
-        self, place: int, value: Any, gradient: Any, scale: float, options: Options, step: int, gather: Sums | None
-    ) -> None:
-        if not isinstance(gradient, SparseRows):
-            super()._update(place, value, gradient, scale, options, step, gather)
-            return
-        from numparam.kernels.update import update_rows
-
-        states, _, _ = self._memory(place, value, step)
-        numbers = (scale, *self.numbers(options, step))
-        update_rows(self.rule(options), value, gradient.rows, gradient.values, states, numbers)
 
 
 class Adagrad(_Named):
@@ -304,6 +274,56 @@ class Adagrad(_Named):
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:  # noqa: ARG002
         """Return the numbers of the rule."""
         return options["weight_decay"], options["learning_rate"], options["eps"]
+
+
+class RowwiseAdagrad(Adagrad):
+    """`Adagrad` with one number a row of a table: ``a = a + mean(g**2)`` over the row, a state of shape (rows,).
+
+    Parameters as of `Adagrad`. The mean has the same bits for every thread count and shard along axis 0.
+
+    References
+    ----------
+    Mudigere et al., "Software-hardware co-design for fast and scalable training of deep learning recommendation models"
+    (2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from numparam.optim import SparseRows
+    >>> table = Parameter(np.zeros((4, 2), np.float32), name="table")
+    >>> optimizer = RowwiseAdagrad([table], 0.0, 0.1)
+    >>> optimizer([SparseRows(np.array([2]), np.array([[3.0, 4.0]], np.float32))])
+    >>> optimizer.states[0].asnumpy()
+    array([ 0. ,  0. , 12.5,  0. ], dtype=float32)
+    """
+
+    def new_state(self, parameter: Parameter, initial: str | float) -> Parameter:
+        """Return a state with a number for each row."""
+        where, region = f"Parameter {parameter.name!r}", parameter.region
+        if parameter.dtype.itemsize < 4 and self.rounding != "nearest":
+            raise ArgumentValueError(f"{where}: RowwiseAdagrad rounds 16 bits to nearest, found {self.rounding!r}")
+        if region.ranges[1:] != Region.full(region.full_shape).ranges[1:]:
+            raise ShapeError(f"{where}: RowwiseAdagrad needs full rows, found {region}; shard along axis 0 alone")
+        rows = Region.full(region.full_shape[:1])[region.slices()[:1]]
+        state = Parameter(initializer(initial, rows.shape), device=parameter.device)
+        state._region, state.sliced = None if rows.is_full else rows, parameter.sliced
+        return state
+
+    def _update(
+        self,
+        place: int,
+        value: Any,
+        gradient: Any,
+        scale: float,
+        options: Options,
+        step: int,
+        gather: Sums | None,  # noqa: ARG002
+    ) -> None:
+        from numparam.kernels.update import update_rowwise
+
+        (totals,), numbers = self._memory(place, value, step)[0], (scale, *self.numbers(options, step))
+        rows, values = gradient if isinstance(gradient, SparseRows) else (None, gradient)
+        update_rowwise(value, rows, values, totals, numbers)  # type: ignore[arg-type]
 
 
 class FTRL(_Named):
@@ -379,6 +399,8 @@ class Lamb(_Named):
     ----------
     You et al., "Large batch optimization for deep learning: training BERT in 76 minutes" (2020).
     """
+
+    takes_rows = False
 
     def __init__(
         self,

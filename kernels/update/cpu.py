@@ -1,0 +1,215 @@
+"""Optimizer steps on a CPU: loops over vectors, an element at a time where a row ends."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numparam.kernels.formula.formats import FORMATS, Format
+from numparam.kernels.machine import pool
+from numparam.kernels.machine.compile import formula, kernel
+from numparam.kernels.machine.lanes import WIDTH
+from numparam.kernels.machine.memory import access
+from numparam.kernels.update.rules import RULES
+from numparam.kernels.update.step import (
+    Access,
+    make_accumulate,
+    make_decayed,
+    make_step,
+    make_term,
+    per_item,
+    state_dtype,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Dtype = np.dtype[Any]
+
+_WORDS = Format("u32", 4)
+
+_PARTIAL = 8
+"""Running sums of a row, whatever the width of the registers: the order of its additions is fixed."""
+
+
+# --------------------------------------------------------------------------- loops
+
+
+def lanes_access(width: int) -> Callable[[Dtype], Access]:
+    """Make the function that gives access to `width` values at a time."""
+
+    def of(dtype: Dtype) -> Access:
+        form = FORMATS.get(dtype) or _WORDS
+        load, store, _ = access(form.element, width, form.item_bytes if form.element == "u32" else None)
+        widen = form.widen
+        return Access(formula(lambda address: widen(load(address))), store, form.shorten)
+
+    return of
+
+
+@cache
+def _make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
+    many, one = (make_step(rule, value, gradient, mode, lanes_access(width)) for width in (WIDTH, 1))
+
+    @kernel(f"update {rule} {value} {gradient} {mode}")
+    def loop(value: Any, gradient: Any, states: Any, extra: Any, start: Any, stop: Any, numbers: Any) -> None:
+        at = start
+        while at + WIDTH <= stop:
+            many(value, gradient, states, extra, at, numbers)
+            at += WIDTH
+        while at < stop:
+            one(value, gradient, states, extra, at, numbers)
+            at += 1
+
+    return loop
+
+
+@cache
+def _make_rows(rule: str, value: Dtype, gradient: Dtype) -> Any:
+    many, one = (make_step(rule, value, gradient, "nearest", lanes_access(width)) for width in (WIDTH, 1))
+    size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
+    shifted = per_item(formula(lambda address: address), RULES[rule].states)
+
+    @kernel(f"update rows {rule} {value} {gradient}")
+    def loop(
+        value: Any, gradient: Any, states: Any, rows: Any, length: Any, start: Any, stop: Any, numbers: Any
+    ) -> None:
+        for row in range(start, stop):
+            place = rows[row] * length
+            here, given = value + place * size, gradient + row * length * gradient_size
+            kept = shifted(states, place * state_size)
+            at = 0
+            while at + WIDTH <= length:
+                many(here, given, kept, 0, at, numbers)
+                at += WIDTH
+            while at < length:
+                one(here, given, kept, 0, at, numbers)
+                at += 1
+
+    return loop
+
+
+def _make_total(make: Callable[[Callable[[Dtype], Access]], Any]) -> Any:
+    """Make the formula of the sum of the squares of a term from one place to another, in an order that is fixed.
+
+    The term is given as the function that makes it for some access. ``partial`` is the address of `_PARTIAL` floats.
+    """
+    many, one = make(lanes_access(_PARTIAL)), make(lanes_access(1))
+    load_many, store_many, _ = access("f64", _PARTIAL)
+    _, store_one, _ = access("f64", 1)
+
+    @formula
+    def total_of(arrays: Any, at: Any, end: Any, numbers: Any, partial: Any) -> Any:
+        address, total = partial.ctypes.data, 0.0
+        if end - at >= _PARTIAL:
+            for k in range(_PARTIAL):
+                partial[k] = 0.0
+            sums = load_many(address)
+            while at + _PARTIAL <= end:
+                x = many(arrays, at, numbers)
+                sums = sums + x * x
+                at += _PARTIAL
+            store_many(address, sums)
+            even = (partial[0] + partial[4]) + (partial[2] + partial[6])
+            total = even + ((partial[1] + partial[5]) + (partial[3] + partial[7]))
+        while at < end:
+            x_one = one(arrays, at, numbers)
+            store_one(address, x_one * x_one)
+            total += partial[0]
+            at += 1
+        return total
+
+    return total_of
+
+
+@cache
+def _make_row_sums(dtypes: tuple[Dtype, ...]) -> Any:
+    total_of = _make_total(lambda of: make_term(dtypes, of))
+
+    @kernel(f"row sums {' '.join(map(str, dtypes))}")
+    def loop(out: Any, arrays: Any, length: Any, start: Any, stop: Any, numbers: Any) -> None:
+        partial = np.empty(_PARTIAL)
+        for row in range(start, stop):
+            out[row] = total_of(arrays, row * length, (row + 1) * length, numbers, partial)
+
+    return loop
+
+
+@cache
+def _make_rowwise(value: Dtype, gradient: Dtype) -> Any:
+    total_of = _make_total(lambda of: make_decayed(value, gradient, of))
+    many, one = (make_step("sgd", value, gradient, "nearest", lanes_access(width)) for width in (WIDTH, 1))
+    accumulate, state = make_accumulate(value, lanes_access(1)), state_dtype(value)
+    load_total = access("f64", 1)[0]
+    store_step = lanes_access(1)(state).store
+    size, gradient_size, state_size, kind = value.itemsize, gradient.itemsize, state.itemsize, state.type
+
+    @kernel(f"update rowwise {value} {gradient}")
+    def loop(
+        value: Any, gradient: Any, totals: Any, rows: Any, length: Any, start: Any, stop: Any, numbers: Any
+    ) -> None:
+        partial, step = np.empty(_PARTIAL), np.empty(1, kind)
+        for row in range(start, stop):
+            place = rows[row] if rows.size else row
+            here, given = value + place * length * size, gradient + row * length * gradient_size
+            partial[0] = total_of((here, given), 0, length, numbers, partial)
+            store_step(
+                step.ctypes.data, accumulate(totals + place * state_size, load_total(partial.ctypes.data), numbers)
+            )
+            scalars = numbers[0], numbers[1], step[0]
+            at = 0
+            while at + WIDTH <= length:
+                many(here, given, (), 0, at, scalars)
+                at += WIDTH
+            while at < length:
+                one(here, given, (), 0, at, scalars)
+                at += 1
+
+    return loop
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def update(
+    rule: str, value: Any, gradient: Any, states: Sequence[Any], numbers: tuple[Any, ...], mode: str, extra: Any
+) -> None:
+    """Update all elements; see the entries of `update`."""
+    loop = _make_update(rule, value.dtype, gradient.dtype, mode)
+    arguments = value.ctypes.data, gradient.ctypes.data, _addresses(states), _addresses([extra])[0]
+    nbytes = value.itemsize + gradient.itemsize + sum(state.itemsize for state in states)
+    pool.run(lambda start, stop: loop(*arguments, start, stop, numbers), value.size, nbytes, 64)
+
+
+def update_rows(
+    rule: str, value: Any, rows: Any, gradient: Any, states: Sequence[Any], numbers: tuple[Any, ...]
+) -> None:
+    """Update some rows along axis 0."""
+    loop, length = _make_rows(rule, value.dtype, gradient.dtype), gradient.size // rows.size
+    arguments = value.ctypes.data, gradient.ctypes.data, _addresses(states), rows, length
+    nbytes = length * (value.itemsize + gradient.itemsize + sum(state.itemsize for state in states))
+    pool.run(lambda start, stop: loop(*arguments, start, stop, numbers), rows.size, nbytes, 1)
+
+
+def update_rowwise(value: Any, rows: Any, gradient: Any, totals: Any, count: int, numbers: tuple[Any, ...]) -> None:
+    """Update rows by row-wise Adagrad."""
+    loop, length = _make_rowwise(value.dtype, gradient.dtype), gradient.size // count
+    chosen = np.empty(0, np.int64) if rows is None else rows
+    arguments = value.ctypes.data, gradient.ctypes.data, totals.ctypes.data, chosen, length
+    nbytes = length * (value.itemsize + gradient.itemsize)
+    pool.run(lambda start, stop: loop(*arguments, start, stop, numbers), count, nbytes, 1)
+
+
+def row_sums(arrays: Sequence[Any], rows: int, numbers: tuple[Any, ...]) -> np.ndarray[Any, Dtype]:
+    """Return the sums of squares of rows."""
+    out, length = np.empty(rows), arrays[0].size // rows
+    loop, addresses = _make_row_sums(tuple(array.dtype for array in arrays)), _addresses(arrays)
+    nbytes = length * sum(array.itemsize for array in arrays)
+    pool.run(lambda start, stop: loop(out, addresses, length, start, stop, numbers), rows, nbytes, 8)
+    return out
+
+
+def _addresses(arrays: Sequence[Any]) -> tuple[int, ...]:
+    return tuple([0 if array is None else array.ctypes.data for array in arrays])
