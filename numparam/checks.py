@@ -1,6 +1,8 @@
 """Checks of arguments that many functions share; `what` begins the message of an error."""
 
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,3 +41,18 @@ def as_mesh(what: str, value: Any) -> dict[str, int]:
     if not isinstance(value, Mapping) or not all(isinstance(axis, str) for axis in value):
         raise ArgumentTypeError(f"{what} maps the names of axes to their lengths, found {value!r:.80}")
     return {axis: as_int(f"{what}: the length of axis {axis!r}", length, 1) for axis, length in value.items()}
+
+
+def read_file(path: str | PathLike[str], most: int) -> bytes:
+    """Read a file that may be a pipe or a device, such as ``/dev/zero``: one of more than `most` bytes is refused.
+
+    That is an ArgumentValueError; a file that cannot be opened is an OSError.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(most + 1)
+    except ValueError as error:  # a NUL
+        raise ArgumentValueError(f"{path}: no file can have this name: {error}") from None
+    if len(content) > most:
+        raise ArgumentValueError(f"{path}: a file of at most {most} bytes is read")
+    return content

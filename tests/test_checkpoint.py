@@ -163,10 +163,10 @@ BAD_FILES = {
     ),
     "cut short": (raw({"a": item([2], [0, 8])}, b"1234"), "truncated: the values need 8 bytes, found 4"),
     "too long": (raw({"a": item([1], [0, 4])}, b"123456"), "longer than its header describes: the values need 4 bytes"),
-    "half a pair": (raw(b'{"\\ud800": 1}'), "parameter '\\ud800': expected dtype"),
+    "half a pair": (raw(b'{"\\ud800": 1}'), "half a surrogate pair in its JSON"),
     "half a pair in a good entry": (
         raw(b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}', b"1234"),
-        "the name holds half a surrogate pair and is not Unicode text",
+        "half a surrogate pair in its JSON is not Unicode text",
     ),
 }
 

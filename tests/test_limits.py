@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from numparam import Cell, Parameter, load_checkpoint, load_param_into_net
+from numparam import Cell, Fingerprint, Parameter, load_checkpoint, load_param_into_net
 from numparam.checkpoint import header, limits
 from numparam.cli import main
-from numparam.errors import CheckpointError, NumparamError
+from numparam.errors import CheckpointError, NumparamError, StateError
 from numparam.text import printable, shown
 
 EVIL = "w\x1b[2J\u202e\nnumparam: all is well\x07"
@@ -176,6 +176,45 @@ def test_indexes_with_names_that_no_file_has(name: str, tmp_path: Path) -> None:
     assert one_line(str(caught.value))
 
 
+@pytest.mark.parametrize("key", ["numparam.recipes", "numparam.flags", "numparam.texts", "free text"])
+def test_half_a_surrogate_pair_in_the_metadata_is_refused(key: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "m.safetensors", json.dumps({"__metadata__": {key: '{"a": "\ud800"}'}}).encode())
+    with pytest.raises(CheckpointError, match=r"half a surrogate pair in its JSON is not Unicode text"):
+        load_checkpoint(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["init", "--like", "minilm-l6", "-o", "never", "--rules", "/dev/zero"],
+        ["fingerprint", "no.safetensors", "--key-file", "/dev/zero"],
+        ["inspect", "/dev/zero"],
+        ["init", "--like", "/dev/zero", "-o", "never"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_file_without_an_end_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "/dev/zero" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "shape, boxes", [([10**30], None), ([2**62, 4], None), ([9], [[[0, 10**30, 1]]]), ([True], None)]
+)
+def test_a_fingerprint_of_what_cannot_be_is_refused(shape: Any, boxes: Any) -> None:
+    found = {"shape": shape, "dtype": "float32", "fingerprint": "0" * 32}
+    with pytest.raises(ValueError, match="the fingerprint of parameter 'w' has a shape"):
+        Fingerprint.from_dict(found if boxes is None else found | {"boxes": boxes}, name="w")
+
+
+def test_many_boxes_of_a_fingerprint_take_no_time() -> None:
+    boxes = [[[2 * n, 2 * n + 1, 1], [0, 9, 1]] for n in range(5000)]
+    content = {"shape": [10_000, 9], "dtype": "float32", "fingerprint": "0" * 32, "boxes": boxes}
+    with pytest.raises(StateError, match=r"\[1:2, 0:9\] is missing first"):
+        Fingerprint.from_dict(content).require_complete()
+
+
 @pytest.mark.parametrize("flag", [1, 0, "yes", None])
 def test_flags_are_flags(flag: Any, tmp_path: Path) -> None:
     save_file({"w": np.ones(1)}, tmp_path / "m.safetensors")
@@ -212,7 +251,7 @@ def test_streams_that_are_closed_or_full_keep_the_documented_statuses(
 
 
 def test_the_limits_are_those_of_the_page() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "limits.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "reliability.md").read_text()
     for name, value in vars(limits).items():
         if name.startswith("MAX_") and name != "MAX_FILE_BYTES":
             assert f"{value:,}" in text, name

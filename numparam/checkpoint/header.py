@@ -7,6 +7,7 @@ sentence and never a crash, a huge allocation or somebody else's bytes.
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from numparam.entry import Entry
 from numparam.errors import CheckpointError, CheckpointFileError, MissingFileError
 from numparam.indexing.region import MAX_AXES
 from numparam.text import printable, shown
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,12 @@ def parse_object(text: bytes, path: str) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its JSON cannot be read: {_one_line(error)}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: its JSON must be an object, found {shown(value)}")
+    if _ESCAPED_SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            found = shown(error.object[max(error.start - 20, 0) : error.start + 20])
+            raise CheckpointError(f"{path}: half a surrogate pair in its JSON is not Unicode text: {found}") from None
     return value
 
 
@@ -233,8 +242,6 @@ def describe(name: str, tag: Any, shape: Any, path: str) -> Entry:
         raise CheckpointError(f"{where}: a shape has at most {MAX_AXES} axes, found {len(shape)}")
     if len(name) > MAX_NAME:
         raise CheckpointError(f"{where}: a name has at most {MAX_NAME} characters, found {len(name)}")
-    if has_surrogate(name):
-        raise CheckpointError(f"{where}: the name holds half a surrogate pair and is not Unicode text")
     entry = Entry(name, tuple(shape), dtype)
     if math.prod(filter(None, shape)) * dtype.itemsize > MAX_FILE_BYTES:  # NumPy too refuses it, empty or not
         raise CheckpointError(f"{where}: shape {shown(shape)} is larger than any file")

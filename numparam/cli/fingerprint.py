@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from numparam.checks import read_file
 from numparam.cli.arguments import Commands, add_model, model
 from numparam.errors import ArgumentValueError, CheckpointError, NumparamError
 from numparam.fingerprints import Fingerprints, fingerprint
@@ -12,7 +13,7 @@ from numparam.rules import Rules
 from numparam.stream.seed import as_seed
 from numparam.tensor import Tensor
 
-_SHOWN = 20
+_SHOWN, MAX_KEY_BYTES = 20, 1_000_000
 _FINGERPRINT = """\
 Print 128 bits for each parameter of a file, which change with every bit and every position, or write them to a JSON
 file. The exit status is 0, or 2 if the file cannot be read.
@@ -49,7 +50,7 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
 
 
 def _key(arguments: argparse.Namespace) -> bytes | None:
-    return None if arguments.key_file is None else arguments.key_file.read_bytes()
+    return None if arguments.key_file is None else read_file(arguments.key_file, MAX_KEY_BYTES)
 
 
 def run(arguments: argparse.Namespace) -> int:

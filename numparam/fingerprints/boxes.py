@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from numparam.indexing.region import Region
 
 Box = tuple[range, ...]
+_MAX_STEPS = 10_000  # to find what is missing, 10 ms; boxes may come from a file
 
 
 def box_of(region: Region) -> Box:
@@ -71,12 +72,17 @@ def _joined(a: Box, b: Box) -> Box | None:
     return (*a[:axis], range(low.start, high.stop, low.step), *a[axis + 1 :])
 
 
-def first_missing(boxes: Sequence[Box], shape: tuple[int, ...]) -> Box:
-    """Return a box of elements that no box covers; all steps of the boxes are 1."""
-    left = [tuple(map(range, shape))]
-    for box in boxes:
-        left = [piece for rest in left for piece in _without(rest, box)]
-    return left[0]
+def first_missing(boxes: Sequence[Box], shape: tuple[int, ...]) -> Box | None:
+    """Return a box of elements that no box covers, None if that takes long; all steps of the boxes are 1."""
+    left = [(tuple(map(range, shape)), 0)]
+    for _ in range(_MAX_STEPS):
+        if not left:
+            break
+        rest, number = left.pop()
+        if number == len(boxes):
+            return rest
+        left += [(piece, number + 1) for piece in _without(rest, boxes[number])][::-1]
+    return None
 
 
 def _without(box: Box, taken: Box) -> Iterable[Box]:

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numparam.checkpoint.limits import MAX_HEADER_BYTES
+from numparam.checks import read_file
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, MissingNameError
 from numparam.fingerprints.value import Fingerprint
 from numparam.text import amount, printable, shown
@@ -151,7 +153,7 @@ class Fingerprints(Mapping[str, Fingerprint]):
         if not isinstance(path, str | PathLike):
             raise ArgumentTypeError(f"a path is expected, found {shown(path)}")
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(read_file(path, MAX_HEADER_BYTES).decode())
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
 

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from numparam.errors import ArgumentValueError, MismatchError, StateError
 from numparam.fingerprints import boxes
+from numparam.indexing.region import as_shape
 from numparam.text import shown
 
 MODULUS = 2**61 - 1  # of the sums; that of numparam.kernels.digest, which an import of this file leaves out
@@ -80,7 +81,8 @@ class Fingerprint:
         count, total = sum(map(boxes.size, self.boxes)), math.prod(self.shape)
         where = ""
         if all(indices.step == 1 for box in self.boxes for indices in box):
-            where = f"; {boxes.text(boxes.first_missing(self.boxes, self.shape))} is missing first"
+            missing = boxes.first_missing(self.boxes, self.shape)
+            where = "" if missing is None else f"; {boxes.text(missing)} is missing first"
         raise StateError(
             f"{self._what()} of shape {self.shape} is covered in part, {count} of {total} elements{where}: add the "
             "fingerprints of all regions before comparing"
@@ -150,7 +152,7 @@ class Fingerprint:
             If it is something else.
         """
         try:
-            shape, digits = tuple(content["shape"]), content["fingerprint"]
+            shape, digits = as_shape(list(content["shape"])), content["fingerprint"]
             value = int(digits, 16)
             sums = value >> 64, value & (2**64 - 1)
             covered = None
@@ -159,7 +161,7 @@ class Fingerprint:
             sound = (
                 len(digits) == 32
                 and max(sums) < MODULUS
-                and all(type(n) is int and n >= 0 for n in shape)
+                and all(type(n) is int for n in content["shape"])
                 and isinstance(content["dtype"], str)
                 and all(len(box) == len(shape) for box in covered or ())
                 and all(
@@ -168,11 +170,14 @@ class Fingerprint:
                     for r, n in zip(b, shape)  # noqa: B905
                 )
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             sound = False
         if not sound:
             raise ArgumentValueError(
                 f"the fingerprint of parameter {name!r} has a shape, a dtype and 32 hexadecimal digits, found "
                 f"{shown(content)}"
             )
-        return cls(shape, content["dtype"], sums, covered, key, name)
+        found = cls(shape, content["dtype"], sums, None, key, name)
+        if covered is not None:
+            found.boxes = covered  # `to_dict` wrote merged ones; a file may have too many to merge
+        return found

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numparam.checks import read_file
 from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, NumparamError
 from numparam.initializer import Axes, Initializer, by_name
@@ -44,6 +45,7 @@ from numparam.rules.globs import Glob, Regex
 from numparam.text import printable, shown
 
 MAX_RULES = 1000
+MAX_RULES_BYTES = 4_000_000  # of a file of rules
 _AXES = ("batch_axis", "in_axis", "out_axis", "splits")
 _OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")
 
@@ -201,7 +203,7 @@ class Rules:
             If it cannot be read.
         """
         try:
-            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
+            return cls.from_toml(read_file(path, MAX_RULES_BYTES).decode(), str(path))
         except UnicodeDecodeError as error:
             raise RuleError(f"{path}: not TOML: {error}") from None
 
