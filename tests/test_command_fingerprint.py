@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.numpy import save_file
 
 import numparam
 from numparam.__main__ import main
-from numparam.fingerprints import fingerprint
+from numparam.fingerprints import Fingerprints, fingerprint
 from numparam.initializer import Normal, initializer
 
 ARRAYS = {"up": np.arange(6, dtype=np.float32).reshape(2, 3), "gate": np.zeros((2, 3), np.float32)}
@@ -31,11 +32,25 @@ def test_a_file_is_printed_as_a_table(folder: Path, capsys: pytest.CaptureFixtur
 def test_equal_files_and_tables_are_equal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "key").write_bytes(b"secret")
     for key in ([], ["--key-file", "key"]):
-        assert main(["fingerprint", "a.safetensors", "--json", "a.json", *key]) == 0
+        assert main(["fingerprint", "a.safetensors", "-o", "a.json", *key]) == 0
         assert main(["compare", "a.json", "a.safetensors", *key]) == 0
         assert capsys.readouterr().out == "a.json: 2 fingerprints\n2 parameters: all are equal\n"
     assert main(["compare", "a.json", "a.safetensors"]) == 2
     assert "fingerprints of one key are compared, found 2 different keys" in capsys.readouterr().err
+
+
+def test_json_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fingerprint", "a.safetensors", "--json"]) == 0
+    assert Fingerprints.from_json(capsys.readouterr().out) == fingerprint(folder / "a.safetensors")
+    save_file({"up": ARRAYS["up"], "gate": ARRAYS["up"]}, "b.safetensors")
+    assert main(["compare", "a.safetensors", "b.safetensors", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "sent": "a.safetensors",
+        "seed": None,
+        "arrived": "b.safetensors",
+        "parameters": 2,
+        "differences": [{"parameter": "gate", "reason": "its values differ, and are those of 'up'"}],
+    }
 
 
 def test_a_difference_is_named_and_gives_status_1(

@@ -22,12 +22,44 @@ def test_every_parameter_and_the_totals_are_listed(tmp_path: Path, capsys: pytes
     path = tmp_path / "model.safetensors"
     tensors = {"weight": np.zeros((300, 4), np.float32), "half": np.zeros(3, ml_dtypes.bfloat16)}
     save_file(tensors, path, {"made": "by hand", "long": "x" * 200})
-    assert main(["inspect", str(path)]) == 0
+    assert main(["inspect", "--all", str(path)]) == 0
     found = lines(capsys)
     assert found[0] == ["parameter", "dtype", "shape", "bytes"]
     assert sorted(found[1:3]) == [["half", "bfloat16", "(3,)", "6 B"], ["weight", "float32", "(300, 4)", "4.8 kB"]]
     assert sorted(found[3:5]) == [["long: " + "x" * 100 + "..."], ["made: by hand"]]
     assert found[5] == [f"{path}: 2 parameters, 1,203 values, 4.8 kB"]
+
+
+@pytest.fixture
+def layered(tmp_path: Path) -> str:
+    path = tmp_path / "model.safetensors"
+    layers = {f"layers.{n}.{part}": np.zeros((4, 2), np.float32) for n in range(12) for part in ("up", "down")}
+    save_file({**layers, "head": np.zeros(3, np.float32)}, path)
+    return str(path)
+
+
+def test_layers_that_are_alike_share_a_line(layered: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", layered]) == 0
+    found = lines(capsys)
+    assert found[0] == ["parameter", "count", "dtype", "shape", "bytes each"]
+    assert sorted(found[1:4]) == [
+        ["head", "1", "float32", "(3,)", "12 B"],
+        ["layers.*.down", "12", "float32", "(4, 2)", "32 B"],
+        ["layers.*.up", "12", "float32", "(4, 2)", "32 B"],
+    ]
+    for option in ("--all", "--stats"):
+        assert main(["inspect", layered, option]) == 0
+        assert len(lines(capsys)) == 1 + 25 + 1
+
+
+def test_a_filter_leaves_the_parameters_that_match(layered: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", layered, "--all", "--filter", "*.1.up", "--filter", "head"]) == 0
+    found = lines(capsys)
+    assert sorted(row[0] for row in found[1:3]) == ["head", "layers.1.up"]
+    assert found[-1] == [f"{layered}: 2 parameters, 11 values, 44 B"]
+    for command in (["inspect", layered], ["plan", "--like", layered, "--mesh", "2"]):
+        assert main([*command, "--filter", "head", "--filter", "up"]) == 2
+        assert "--filter 'up' matches none of 25 parameters, such as" in capsys.readouterr().err
 
 
 def test_statistics_are_those_of_numpy(tmp_path: Path) -> None:
@@ -104,7 +136,7 @@ def test_a_plan_shows_slices_and_bytes(capsys: pytest.CaptureFixture[str]) -> No
         "(1024, 1792)",
         "3.7 MB",
     ] in found
-    assert ["0 to 31", "501.9 MB", "501,941,248"] in found
+    assert ["0 to 31", "32", "501.9 MB", "501,941,248"] in found
     assert found[-1] == ["32 ranks: at most 501.9 MB each, 16.1 GB together, for a model of 16.1 GB"]
 
 
@@ -119,7 +151,7 @@ def test_a_plan_of_many_unequal_ranks_is_shortened(tmp_path: Path, capsys: pytes
     path = tmp_path / "model.safetensors"
     save_file({f"w{n}": np.zeros(n, np.int8) for n in range(200, 300)}, path)
     assert main(["plan", "--like", str(path), "--mesh", "200"]) == 0
-    assert any(re.fullmatch(r"\.\.\. and \d+ more; --rank shows one", line[0]) for line in lines(capsys))
+    assert any(re.fullmatch(r"\.\.\. and \d+ more sizes; --rank shows one", line[0]) for line in lines(capsys))
 
 
 @pytest.mark.parametrize(

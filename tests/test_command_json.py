@@ -103,6 +103,24 @@ def test_plan(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_init(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.safetensors"
+    command = ["init", "--like", str(model), "--seed", "7", "--shard", "1/2", "-o", str(out)]
+    planned = printed(capsys, *command, "--dry-run")
+    assert not out.exists()
+    written = printed(capsys, *command)
+    assert written.pop("bytes") == out.stat().st_size
+    assert written.pop("seconds") > 0
+    assert planned.pop("bytes") == 6 * 5 * 4 + 2
+    assert (planned.pop("written"), written.pop("written")) == (False, True)
+    assert planned == written
+    assert written["shard"] == {"rank": "1/2", "axes": "auto"}
+    by_name = {item["name"]: item for item in written["parameters"]}
+    assert by_name["a.weight"] == {
+        "name": "a.weight", "dtype": "float32", "shape": [6, 5], "initializer": "normal(sigma=0.02)",
+    }  # fmt: skip
+
+
 def test_an_error_with_json_prints_nothing_on_the_standard_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,10 @@
 """``numparam plan`` says what a rank would hold, how long that takes to make, and the slices of one parameter."""
 
+import json
 import re
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -30,7 +32,8 @@ def test_a_trillion_parameters_on_16384_ranks(capsys: pytest.CaptureFixture[str]
         "(16, 56)",
         "1.8 kB",
     ] in found
-    assert ["0 to 114", "125.3 MB", "125,313,712"] in found
+    assert ["0 to 114, 128 to 242, 256 to 370, ...", "14,720", "125.3 MB", "125,313,712"] in found
+    assert ["115, 243, 371, ...", "128", "125.3 MB", "125,286,384"] in found
     assert ["largest slice: model.embed_tokens.weight (1280, 56), 143.4 kB"] in found
     assert found[-1] == ["16,384 ranks: at most 125.3 MB each, 2.1 TB together, for a model of 2.1 TB"]
     (time,) = [line[0] for line in found if line[0].startswith("time:")]
@@ -53,6 +56,30 @@ def test_a_rate_is_a_positive_number(rate: str, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "--like", "gpt2", "--mesh", "1", f"--rate={rate}"])
     assert f"a rate is a positive number of billions a second, found '{rate}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, each",
+    [
+        (["--optimizer", "sgd"], 0),
+        (["--optimizer", "momentum"], 4),
+        (["--optimizer", "adamw"], 8),
+        (["--optimizer", "adamw", "--rounding", "master"], 12),
+        (["--optimizer", "adamw", "--rounding", "master", "--dtype", "float32"], 8),
+    ],
+    ids=str,
+)
+def test_states_of_an_optimizer_are_counted_for_floats(
+    options: list[str], each: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"w": np.zeros((5, 3), ml_dtypes.bfloat16), "ids": np.zeros(7, np.int64)}, path)
+    command = ["plan", "--like", str(path), "--mesh", "2", *options]
+    assert main(command) == 0
+    assert lines(capsys)[-1] == [f"{options[1]}: at most {9 * each} B of states each, {15 * each} B together"]
+    assert main([*command, "--json"]) == 0
+    ranks = json.loads(capsys.readouterr().out)["ranks"]
+    assert [rank["optimizer_bytes"] for rank in ranks] == [9 * each, 6 * each]
 
 
 def test_slices_of_one_parameter_on_one_rank(capsys: pytest.CaptureFixture[str]) -> None:

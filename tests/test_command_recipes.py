@@ -32,7 +32,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
 
 
 def test_inspect_lists_recipes(recipes: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", recipes]) == 0
+    assert main(["inspect", "--all", recipes]) == 0
     found = lines(capsys)
     assert found[:3] == [
         ["parameter", "dtype", "shape", "bytes", "initializer"],

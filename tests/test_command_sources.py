@@ -146,3 +146,12 @@ def test_a_file_without_parameters_has_no_fingerprints(tmp_path: Path, capsys: p
     save_file({}, path)
     assert main(["fingerprint", str(path)]) == 2
     assert capsys.readouterr().err == f"numparam: {path}: there are 0 parameters to take fingerprints of\n"
+
+
+def test_a_shard_is_not_taken_for_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shard = tmp_path / "shard.safetensors"
+    assert main(["init", "--like", "minilm-l6", "--shard", "1/4", "--filter", "*.bias", "-o", str(shard)]) == 0
+    capsys.readouterr()
+    for command in (["init", "-o", str(tmp_path / "out")], ["plan", "--mesh", "2"]):
+        assert main([*command, "--like", str(shard)]) == 2
+        assert f"{shard}: it holds shard '1/4' of each parameter" in capsys.readouterr().err

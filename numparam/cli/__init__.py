@@ -1,4 +1,4 @@
-"""The command line: ``numparam init``, ``inspect``, ``verify``, ``plan``, ``fingerprint`` and ``compare``.
+"""The command line: ``numparam init``, ``inspect``, ``verify``, ``plan``, ``fingerprint``, ``compare``, ``completion``.
 
 Every command ends with status 0 when all is well, 1 when ``verify`` or ``compare`` finds a difference, 2 when something
 cannot be done (one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it.
@@ -8,7 +8,6 @@ status of 2.
 
 import argparse
 import io
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from numparam.cli import fingerprint, init, inspect, plan, verify
+from numparam.cli import completion, fingerprint, init, inspect, plan, verify
+from numparam.cli.streams import drop, open_closed, print_error
 from numparam.errors import NumparamError
-from numparam.text import printable
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows lacks the second
 
@@ -28,8 +27,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message and leave with status 2."""
-        _print_error(f"{self.prog}: {message}; see {self.prog} --help")
+        print_error(f"{self.prog}: {message}; see {self.prog} --help")
         self.exit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:  # argparse's own ignores a full disk
+            print(message, end="", file=file or sys.stderr)
 
 
 class Version(argparse.Action):
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["plan", "--like", "minilm-l6", "--mesh", "0"])
     2
     """
-    _open_closed_streams()
+    open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold letters that the terminal lacks
@@ -78,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (init, inspect, verify, plan, fingerprint):
         command.add_to(commands)
+    completion.add_to(commands, parser)
     try:
         with _stopping_orderly():
             try:
@@ -91,12 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NumparamError as error:
         return _fail(str(error))
     except BrokenPipeError:
-        _drop(sys.stdout)  # the reader, such as `head`, has seen enough
+        drop(sys.stdout)  # the reader, such as `head`, has seen enough
         return 141  # 128 + SIGPIPE, as for any other program
     except OSError as error:
         if error.filename:
             return _fail(f"{error.filename}: {error.strerror}")
-        _drop(sys.stdout)
+        drop(sys.stdout)
         return _fail(f"cannot write the standard output: {error.strerror}")
     except MemoryError:
         return _fail("not enough memory")
@@ -107,34 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(sentence: str, status: int = 2) -> int:
-    _print_error(f"numparam: {' '.join(sentence.split())}")
+    print_error(f"numparam: {' '.join(sentence.split())}")
     return status
-
-
-def _print_error(line: str) -> None:
-    try:
-        print(printable(line, 2000), file=sys.stderr, flush=True)
-    except OSError:  # the status has to do
-        _drop(sys.stderr)
-
-
-def _open_closed_streams() -> None:
-    """Let what a closed standard stream gets vanish, before a file of ours takes its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
-def _drop(stream: Any) -> None:
-    """Let what a stream still holds vanish: Python would complain again when it closes it."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):  # a stream of a test has no number
-        return
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """Arguments that several commands share."""
 
 import argparse
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from numparam import dtypes
-from numparam.errors import DtypeError
+from numparam.entry import Entry
+from numparam.errors import ArgumentValueError, DtypeError
 from numparam.model.generation import with_dtype
 from numparam.model.specification import Specification, names, resolve
+from numparam.rules.globs import Glob
+from numparam.text import amount, shown
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -32,15 +36,47 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add --filter."""
+    parser.add_argument(
+        "--filter",
+        action="append",
+        metavar="GLOB",
+        help="only the parameters whose full names match, such as '*.bias'; several add up",
+    )
+
+
+def filtered(entries: Iterable[Entry], globs: list[str] | None) -> tuple[Entry, ...]:
+    """Return the parameters that --filter asks for.
+
+    Raises
+    ------
+    ArgumentValueError
+        If one of the globs matches none of them.
+    """
+    found = tuple(entries)
+    if globs is None:
+        return found
+    for text in globs:
+        if not any(Glob([text]).matches(entry.name) for entry in found):
+            raise ArgumentValueError(
+                f"--filter {shown(text)} matches none of {amount(len(found), 'parameter')}, such as "
+                f"{shown(found[0].name)}; a glob covers the full name"
+            )
+    wanted = Glob(globs)
+    return tuple([entry for entry in found if wanted.matches(entry.name)])
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def model(arguments: argparse.Namespace) -> Specification:
-    """Find the parameters that --like and --dtype ask for."""
+    """Find the parameters that --like, --dtype and --filter ask for."""
     found = resolve(arguments.like)
-    return found._replace(entries=with_dtype(found.entries, arguments.dtype)) if arguments.dtype else found
+    entries = filtered(found.entries, getattr(arguments, "filter", None))
+    return found._replace(entries=with_dtype(entries, arguments.dtype) if arguments.dtype else entries)
 
 
 def _floating(name: str) -> np.dtype[Any]:

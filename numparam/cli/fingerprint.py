@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from numparam.checks import read_file
-from numparam.cli.arguments import Commands, add_model, model
+from numparam.cli.arguments import Commands, add_json, add_model, model
 from numparam.errors import ArgumentValueError, CheckpointError, NumparamError
 from numparam.fingerprints import Fingerprints, fingerprint
 from numparam.model.generation import Generation
@@ -31,7 +31,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="a safetensors file, an index, their folder, or a .ckpt"
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write a JSON file for compare instead of a table")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="write a JSON file for compare, not a table")
+    add_json(parser)
     _add_key(parser)
     parser.set_defaults(run=run)
     parser = commands.add_parser("compare", help="compare the parameters of two files", description=_COMPARE)
@@ -41,6 +42,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, help="expect the values of this seed, as numparam init writes them")
     parser.add_argument("--rules", type=Path, metavar="TOML", help="the rules of those values")
     add_model(parser, required=False)
+    add_json(parser)
     _add_key(parser)
     parser.set_defaults(run=compare)
 
@@ -58,9 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     from numparam.cli.console import print_line, print_table
 
     found = _table(arguments.file, _key(arguments))
-    if arguments.json is not None:
-        found.save(arguments.json)
-        print_line(f"{arguments.json}: {len(found)} fingerprints")
+    if arguments.output is not None:
+        found.save(arguments.output)
+    if arguments.json:
+        print(found.to_json(), end="")
+        return 0
+    if arguments.output is not None:
+        print_line(f"{arguments.output}: {len(found)} fingerprints")
         return 0
     rows = [(name, str(each.shape), each.dtype, str(each)) for name, each in found.items()]
     print_table(("parameter", "shape", "dtype", "fingerprint"), rows)
@@ -69,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Run ``numparam compare``."""
-    from numparam.cli.console import print_line
+    from numparam.cli.console import print_json, print_line
     from numparam.text import amount
 
     *names, arrived = arguments.files
@@ -83,6 +89,11 @@ def compare(arguments: argparse.Namespace) -> int:
         differences = sent.compare(_table(arrived, key))
     except NumparamError as error:
         raise CheckpointError(f"{names[0] if names else f'seed {seed}'} and {arrived}: {error}") from None
+    if arguments.json:
+        listed = [{"parameter": name, "reason": reason} for name, reason in differences]
+        files = {"sent": str(names[0]) if names else None, "seed": seed, "arrived": str(arrived)}
+        print_json({**files, "parameters": len(sent), "differences": listed})
+        return 1 if differences else 0
     for difference in differences[:_SHOWN]:
         print_line(str(difference))
     count = amount(len(sent), "parameter")

@@ -5,8 +5,10 @@ import secrets
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from numparam.cli.arguments import Commands, add_model, model
+from numparam.cli.arguments import Commands, add_filter, add_json, add_model, model
+from numparam.cli.streams import drop, print_error
 from numparam.device import device
 from numparam.errors import ArgumentValueError
 from numparam.layout.sharding import AUTO, Shard
@@ -26,6 +28,7 @@ def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("init", help="write fresh parameters for a model", description=_DESCRIPTION)
     add_model(parser)
+    add_filter(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the file to write")
     parser.add_argument("--seed", type=int, help="from 0 to 2**64 - 1; drawn and printed if absent")
     parser.add_argument(
@@ -44,14 +47,15 @@ def add_to(commands: Commands) -> None:
         help="device that generates the values: cpu (default), cuda, cuda:1; same bytes",
     )
     parser.add_argument("--dry-run", action="store_true", help="print which initializer each gets, and write nothing")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import print_layers, print_line
+    from numparam.cli.console import print_json, print_layers, print_line
     from numparam.progress import progress_bar
-    from numparam.text import amount, printable, size
+    from numparam.text import amount, size
 
     if arguments.axis is not None and arguments.shard is None:
         raise ArgumentValueError("--axis needs --shard K/N, which is missing")
@@ -66,27 +70,48 @@ def run(arguments: argparse.Namespace) -> int:
     generation = Generation(like.entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):
         if rule not in generation.chosen.values():
-            line = f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}"
-            print(printable(line), file=sys.stderr)
+            print_error(f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}")
 
-    rows = [
-        (entry.name, str(entry.dtype), str(entry.shape), str(generation.chosen[entry.name]))
-        for entry in generation.local_entries
-    ]
+    entries = generation.local_entries
+    total = sum(entry.nbytes for entry in entries)
     what = f", seed {seed}" + ("" if shard is None else f", shard {shard} (axis {shard.axes_text})")
-    count = amount(len(rows), "parameter")
+    count = amount(len(entries), "parameter")
+    try:  # before anything is written, so that it can be stopped
+        if not arguments.json:
+            rows = [(name, str(dtype), str(shape), str(generation.chosen[name])) for name, shape, dtype in entries]
+            print_layers(["parameter", "dtype", "shape", "initializer"], rows)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough of the table, and still wants the file
+        drop(sys.stdout)
     if arguments.dry_run:
-        print_layers(["parameter", "dtype", "shape", "initializer"], rows)
-        total = sum(entry.nbytes for entry in generation.local_entries)
-        print_line(f"would write {arguments.output}: {count}, {size(total)}{what}; nothing was written")
+        if arguments.json:
+            print_json(_as_json(generation, arguments, total))
+        else:
+            print_line(f"would write {arguments.output}: {count}, {size(total)}{what}; nothing was written")
         return 0
     start = time.perf_counter()
-    with progress_bar("writing", sum(entry.nbytes for entry in generation.local_entries)) as progress:
+    with progress_bar("writing", total) as progress:
         nbytes = generation.write(arguments.output, progress)
     seconds = time.perf_counter() - start
-
-    print_layers(["parameter", "dtype", "shape", "initializer"], rows)
+    if arguments.json:
+        print_json({**_as_json(generation, arguments, nbytes), "seconds": seconds})
+        return 0
     print_line(
         f"wrote {arguments.output}: {count}, {size(nbytes)} in {seconds:.2f} s ({size(int(nbytes / seconds))}/s){what}"
     )
     return 0
+
+
+def _as_json(generation: Generation, arguments: argparse.Namespace, nbytes: int) -> dict[str, Any]:
+    chosen, shard = generation.chosen, generation.shard
+    return {
+        "file": str(arguments.output),
+        "written": not arguments.dry_run,
+        "seed": generation.seed,
+        "shard": None if shard is None else {"rank": str(shard), "axes": shard.axes_text},
+        "parameters": [
+            {"name": name, "dtype": dtype.name, "shape": shape, "initializer": str(chosen[name])}
+            for name, shape, dtype in generation.local_entries
+        ],
+        "bytes": nbytes,
+    }

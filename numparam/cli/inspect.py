@@ -2,12 +2,13 @@
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.recipes import RECIPES
-from numparam.cli.arguments import Commands, add_json
+from numparam.cli.arguments import Commands, add_filter, add_json, filtered
 from numparam.model.specification import open_model
 from numparam.model.statistics import Statistics, statistics
 
@@ -22,26 +23,32 @@ def add_to(commands: Commands) -> None:
         "inspect",
         help="list the parameters of a file",
         description="List the names, dtypes, shapes and bytes of a safetensors file or a *.safetensors.index.json, "
-        "and the initializers of recipes. Recipes hold no values: --stats generates them.",
+        "and the initializers of recipes. Layers that differ in numbers alone share a line, unless --all or --stats "
+        "is given. Recipes hold no values: --stats generates them.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a safetensors file, its index, or a folder with one")
     parser.add_argument("--stats", action="store_true", help="also mean, std, min, max and a histogram of the values")
+    parser.add_argument("--all", action="store_true", help="a line for each parameter")
+    add_filter(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from numparam.cli.console import print_json, print_line, print_table, supports_unicode
+    from numparam.cli.console import print_json, print_layers, print_line, print_table, supports_unicode
     from numparam.text import amount, size
 
     checkpoint = open_model(arguments.file)
+    wanted = filtered(checkpoint.entries.values(), arguments.filter)
+    checkpoint = replace(checkpoint, entries={entry.name: entry for entry in wanted})
     for stored in checkpoint.stored.values():
         stored.verify()
     if arguments.json:
         print_json(_as_json(checkpoint, arguments))
         return 0
-    columns = ["parameter", "dtype", "shape", "bytes"]
+    folded = not arguments.all and not arguments.stats
+    columns = ["parameter", "dtype", "shape", "bytes each" if folded else "bytes"]
     recipes = checkpoint.recipes
     rows = [
         [entry.name, str(entry.dtype), str(entry.shape), "recipe" if entry.name in recipes else size(entry.nbytes)]
@@ -57,14 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [row + _cells(found, ramp) for row, found in zip(rows, _all_statistics(checkpoint), strict=True)]
         if not any(row[-1] for row in rows):
             columns, rows = columns[:-1], [row[:-1] for row in rows]
-    print_table(columns, rows, right=["bytes", *numbers])
+    (print_layers if folded else print_table)(columns, rows, right=[columns[3], *numbers])
     for key, text in checkpoint.metadata.items():
         if key == RECIPES:
             continue  # they are in the table
         print_line(f"{key}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}")
     values = sum(entry.size for entry in checkpoint.entries.values())
     files = f" in {amount(len(checkpoint.files), 'file')}" if len(checkpoint.files) > 1 else ""
-    count = amount(len(rows), "parameter") + (f" ({len(recipes)} from recipes)" if recipes else "")
+    generated = len(recipes.keys() & checkpoint.entries.keys())
+    count = amount(len(rows), "parameter") + (f" ({generated} from recipes)" if generated else "")
     print_line(f"{arguments.file}: {count}, {amount(values, 'value')}, {size(checkpoint.nbytes)}{files}")
     return 0
 

@@ -8,13 +8,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numparam.cli.arguments import Commands, add_json, add_model, model
+from numparam import dtypes
+from numparam.cli.arguments import Commands, add_filter, add_json, add_model, model
 from numparam.entry import Entry
 from numparam.layout.sharding import AUTO, Shard, parse_axes, parse_mesh
-from numparam.model.plan import CPU_RATE, Plan, runs
+from numparam.model.plan import CPU_RATE, Counts, Plan, groups, runs
 from numparam.text import amount, duration, size
 
 _SHOWN = 40
+_SPANS = 3
+_ROUNDINGS = ("nearest", "stochastic", "master")
+_OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
+    "sgd": ("SGD", {}),
+    "momentum": ("SGD", {"momentum": 0.9}),
+    "adam": ("Adam", {}),
+    "adamw": ("AdamW", {}),
+    "adagrad": ("Adagrad", {}),
+    "ftrl": ("FTRL", {}),
+    "lamb": ("Lamb", {}),
+}
 _DESCRIPTION = """\
 Print which slices of a model's parameters each rank of a mesh would hold, how many bytes, and how long it would take to
 generate them, by arithmetic alone. Each dimension of the mesh splits one axis: unless --axis names them, the dimensions
@@ -28,6 +40,7 @@ def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("plan", help="bytes and slices of each rank of a mesh", description=_DESCRIPTION)
     add_model(parser)
+    add_filter(parser)
     parser.add_argument("--mesh", required=True, help="the grid of ranks, such as 8 or 8x4")
     parser.add_argument("--axis", default=AUTO, help="the axis that each dimension splits, such as 0,1 (default: auto)")
     parser.add_argument("--rank", type=int, help="show the exact slices of this rank, counted from 0 row by row")
@@ -38,6 +51,13 @@ def add_to(commands: Commands) -> None:
         default=CPU_RATE,
         metavar="G",
         help="how many billion values a rank makes in a second (default: %(default)s, as measured on one CPU core)",
+    )
+    parser.add_argument("--optimizer", choices=_OPTIMIZERS, help="also count the states of an optimizer")
+    parser.add_argument(
+        "--rounding",
+        choices=_ROUNDINGS,
+        default=_ROUNDINGS[0],
+        help="of the optimizer: master also counts weights of float32 for those of 16 bits (default: %(default)s)",
     )
     add_json(parser)
     parser.set_defaults(run=run)
@@ -57,8 +77,19 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.parameter is not None:
         _print_parameter(plan, entries[0])
     else:
-        _print_all(plan, arguments.rate)
+        _print_all(plan, arguments)
     return 0
+
+
+def _states(plan: Plan, arguments: argparse.Namespace) -> Counts:
+    """Count the bytes of the states of the optimizer on every rank; zeros without one."""
+    if arguments.optimizer is None:
+        return np.zeros(plan.mesh, np.int64)
+    from numparam import optim
+
+    name, options = _OPTIMIZERS[arguments.optimizer]
+    optimizer = getattr(optim, name)([], rounding=arguments.rounding, **options)
+    return plan.nbytes(lambda dtype: optimizer.state_bytes(dtype) if dtypes.is_floating(dtype) else 0)
 
 
 def _as_json(plan: Plan, entries: Sequence[Entry], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,12 +104,18 @@ def _as_json(plan: Plan, entries: Sequence[Entry], arguments: argparse.Namespace
     if arguments.rank is not None:
         return {"rank": arguments.rank, **content, "bytes": sum(item["bytes"] for item in parameters)}
     part = Plan(tuple(entries), plan.mesh, plan.axes)
-    found = runs(part.nbytes().ravel().tolist())
-    spans = [{"first": first, "last": last, "bytes": held} for first, last, held in found]
+    spans = [
+        {"first": first, "last": last, "bytes": held, "optimizer_bytes": states}
+        for first, last, (held, states) in runs(_pairs(part.nbytes(), _states(part, arguments)))
+    ]
     return {**content, "ranks": spans, "seconds": part.seconds(arguments.rate)}
 
 
-def _print_all(plan: Plan, rate: float) -> None:
+def _pairs(nbytes: Counts, states: Counts) -> list[tuple[int, int]]:
+    return list(zip(nbytes.ravel().tolist(), states.ravel().tolist(), strict=True))
+
+
+def _print_all(plan: Plan, arguments: argparse.Namespace) -> None:
     from numparam.cli.console import print_layers, print_line, print_table
 
     first = plan.shard(0)
@@ -86,23 +123,32 @@ def _print_all(plan: Plan, rate: float) -> None:
     rows = [(name, part.dtype, part.divided, part.shape, part.size) for name, part in slices]
     print_layers(["parameter", "dtype", "shape/ranks", "largest slice", "bytes each"], rows, right=["bytes each"])
 
-    nbytes = plan.nbytes().ravel()
-    spans = list(runs(nbytes.tolist()))
-    shown = [(_span(start, stop), size(value), f"{value:,}") for start, stop, value in spans[:_SHOWN]]
+    nbytes, states = plan.nbytes(), _states(plan, arguments)
+    alike = groups(_pairs(nbytes, states))
+    numbers = ["ranks", "size", "bytes each"] + ["states each"] * (arguments.optimizer is not None)
+    shown = []
+    for (held, kept), spans in alike[:_SHOWN]:
+        count = sum(stop - start + 1 for start, stop in spans)
+        which = ", ".join([_span(*span) for span in spans[:_SPANS]] + ["..."] * (len(spans) > _SPANS))
+        shown.append((which, f"{count:,}", size(held), f"{held:,}", size(kept))[: 1 + len(numbers)])
     print_line("")
-    print_table(["rank", "size", "bytes each"], shown, right=["size", "bytes each"])
-    if len(spans) > _SHOWN:
-        print_line(f"... and {len(spans) - _SHOWN} more; --rank shows one")
+    print_table(["rank", *numbers], shown, numbers)
+    if len(alike) > _SHOWN:
+        print_line(f"... and {len(alike) - _SHOWN} more sizes; --rank shows one")
     if slices:
         name, largest = max(slices, key=lambda pair: pair[1].nbytes)
         print_line(f"largest slice: {name} {largest.shape}, {largest.size}")
-    most, count = amount(int(plan.sizes().max()), "value"), amount(len(plan.entries), "parameter")
-    print_line(f"time: about {duration(plan.seconds(rate))} for {most} of {count} at {rate:g} billion values a second")
+    of = f"{amount(int(plan.sizes().max()), 'value')} of {amount(len(plan.entries), 'parameter')}"
+    rate = arguments.rate
+    print_line(f"time: about {duration(plan.seconds(rate))} for {of} at {rate:g} billion values a second")
     total = sum(entry.nbytes for entry in plan.entries)
     print_line(
         f"{amount(plan.ranks, 'rank')}: at most {size(int(nbytes.max()))} each, {size(int(nbytes.sum()))} together, "
         f"for a model of {size(total)}"
     )
+    if arguments.optimizer is not None:
+        most = f"{size(int(states.max()))} of states each"
+        print_line(f"{arguments.optimizer}: at most {most}, {size(int(states.sum()))} together")
 
 
 def _print_parameter(plan: Plan, entry: Entry) -> None:

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from numparam.errors import ArgumentValueError
 from numparam.layout import Layout
 from numparam.layout.sharding import Shard
 
+Held = TypeVar("Held", bound=Hashable)
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 MAX_RANKS = 2**20
@@ -103,9 +104,15 @@ class Plan:
         """
         return int(self.sizes().max()) / rate / 1e9 + len(self.entries) * CPU_SECONDS_PER_PARAMETER
 
-    def nbytes(self) -> Counts:
-        """Count the bytes of every rank, as an array of the shape of the mesh."""
-        return self._sum(lambda dtype: dtype.itemsize)
+    def nbytes(self, each: Callable[[np.dtype[Any]], int] = lambda dtype: dtype.itemsize) -> Counts:
+        """Count the bytes of every rank, as an array of the shape of the mesh.
+
+        Parameters
+        ----------
+        each : callable
+            The bytes that a value of a dtype takes; those of the value itself by default.
+        """
+        return self._sum(each)
 
     def _sum(self, weight: Callable[[np.dtype[Any]], int]) -> Counts:
         total = np.zeros(self.mesh, np.int64)
@@ -114,7 +121,21 @@ class Plan:
         return total
 
 
-def runs(values: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+def groups(values: Iterable[Held]) -> list[tuple[Held, list[tuple[int, int]]]]:
+    """Return every value that occurs, the most frequent first, and the runs of positions where it does.
+
+    Examples
+    --------
+    >>> groups([5, 5, 2, 5])
+    [(5, [(0, 1), (3, 3)]), (2, [(2, 2)])]
+    """
+    found: dict[Held, list[tuple[int, int]]] = {}
+    for first, last, value in runs(values):
+        found.setdefault(value, []).append((first, last))
+    return sorted(found.items(), key=lambda item: -sum(last - first + 1 for first, last in item[1]))
+
+
+def runs(values: Iterable[Held]) -> Iterator[tuple[int, int, Held]]:
     """Yield the first position, the last position and the value of every run of equal values.
 
     Examples

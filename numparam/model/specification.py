@@ -197,6 +197,12 @@ def resolve(like: str) -> Specification:
         return load(like)
     if path.is_file() or path.is_dir():
         checkpoint = open_model(path)
+        for part in (checkpoint, *checkpoint.shards):
+            if shard := part.metadata.get("numparam.shard"):
+                raise CheckpointError(
+                    f"{part.path}: it holds shard {shown(shard)} of each parameter, not the full shapes; "
+                    "name the model that the shards were made like"
+                )
         files = tuple(sorted(checkpoint.files)) if checkpoint.is_index else ()
         return Specification(like, "the parameters of a file", like, tuple(checkpoint.entries.values()), files)
     raise SpecificationError(f"{like!r} is neither a file nor a model specification; known: {', '.join(names())}")

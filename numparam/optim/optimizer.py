@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numparam.checks import as_bool
+from numparam.dtypes import as_dtype
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError, ShapeError
 from numparam.optim.gradients import SparseRows, as_array, as_rows, check_gradient
 from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
@@ -172,6 +173,18 @@ class Optimizer:
             self._update(place, value, gradient, scale, now[place], done + 1, gather)
         self.global_step.set_data(np.asarray(done + 1, np.int64))
 
+    def state_bytes(self, dtype: Any) -> int:
+        """Return the bytes of states for each element of a parameter of a dtype, with the default options.
+
+        Examples
+        --------
+        >>> from numparam.optim import AdamW
+        >>> AdamW([]).state_bytes("bfloat16"), AdamW([], rounding="master").state_bytes("bfloat16")
+        (8, 12)
+        """
+        kept, wide = self._kept(as_dtype(dtype), self.defaults)
+        return len(kept) * wide.itemsize
+
     def shard(self, place: int, rows: slice) -> None:
         """Keep only some rows of the states of a parameter: the rows that `apply` takes from now on."""
         self._regions[place] = self.parameters[place].region[rows]
@@ -293,16 +306,18 @@ class Optimizer:
 
     def _new_states(self, place: int) -> list[Parameter]:
         parameter, made = self.parameters[place], []
-        wide = "float64" if parameter.dtype == np.float64 else "float32"
-        pairs = list(self.kept(self._options[place]).items())
-        if self.rounding == "master" and parameter.dtype.itemsize < 4:
-            pairs.append(("master", "same"))
-        for name, initial in pairs:
+        kept, wide = self._kept(parameter.dtype, self._options[place])
+        for name, initial in kept.items():
             state = self.new_state(parameter, initial).set_dtype(wide)
             state.name = f"{name}.{parameter.name}"
             state.requires_grad = False
             made.append(state)
         return made
+
+    def _kept(self, dtype: np.dtype[Any], options: Options) -> tuple[dict[str, str | float], np.dtype[Any]]:
+        """Return the states of a parameter of a dtype, what they begin with, and their dtype."""
+        masters = {"master": "same"} if self.rounding == "master" and dtype.itemsize < 4 else {}
+        return {**self.kept(options), **masters}, np.dtype("float64" if dtype == np.float64 else "float32")
 
 
 def _groups(params: Any) -> list[Mapping[str, Any]]:
