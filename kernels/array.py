@@ -118,14 +118,12 @@ class DeviceArray:
         Parameters
         ----------
         array : object
-            Row-major, on a CUDA device, with ``__cuda_array_interface__`` or ``__dlpack__``.
+            Of any strides, on a CUDA device, with ``__cuda_array_interface__`` or ``__dlpack__``.
 
         Raises
         ------
         TypeError
             If the array has neither protocol, or is not on a CUDA device.
-        ValueError
-            If it is not row-major.
         """
         from cuda.core.utils import StridedMemoryView
 
@@ -135,10 +133,10 @@ class DeviceArray:
             raise TypeError(f"an array on a CUDA device was expected, found {type(array).__name__}") from None
         if not view.is_device_accessible:
             raise TypeError(f"an array on a CUDA device was expected, found {type(array).__name__} on the host")
-        shape = tuple(view.shape)
-        if view.strides is not None and not _is_row_major(shape, view.strides, 1):
-            raise ValueError(f"a row-major array was expected, found strides {view.strides} for shape {shape}")
-        return cls(shape, np.dtype(view.dtype), view.device_id, view.ptr, (array, view), writable=not view.readonly)
+        dtype = np.dtype(view.dtype)
+        strides = None if view.strides is None else tuple([step * dtype.itemsize for step in view.strides])
+        owner, writable = (array, view), not view.readonly
+        return cls(tuple(view.shape), dtype, view.device_id, view.ptr, owner, strides, writable)
 
     # ---------------------------------------------------------------- views
 
@@ -284,16 +282,6 @@ class DeviceArray:
         self.read(out)
         return out
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> DeviceArray:
-        self._require_row_major()
-        twin = DeviceArray.empty(self.shape, self.dtype, self.device)
-        if self.nbytes:
-            _driver.get_driver().copy(self.device, twin.address, self.address, self.nbytes)
-        return twin
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return DeviceArray.from_host, (self.to_host(), self.device)
-
     # ---------------------------------------------------------------- protocols
 
     @property
@@ -304,7 +292,7 @@ class DeviceArray:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self.address if self.size else 0, False),
+            "data": (self.address if self.size else 0, not self.writable),
             "strides": self._strides,
             "stream": _driver.LEGACY_DEFAULT_STREAM,
             "version": 3,
@@ -317,14 +305,19 @@ class DeviceArray:
         from cuda.core import Buffer, Stream
         from cuda.core.utils import StridedMemoryView
 
-        if not self.is_contiguous:
-            raise BufferError("only a row-major array goes through DLPack; copy it first")
+        size = self.itemsize
+        if any(step < 0 or step % size for step in self.strides):
+            raise BufferError(
+                f"DLPack takes steps of 0, 1, 2, ... elements, found strides {self.strides}; copy it first"
+            )
         done = _driver.get_driver().record(self.device)
         if stream not in (None, -1, 0, _driver.LEGACY_DEFAULT_STREAM):
             Stream.from_handle(stream).wait(done)
-        buffer, code = Buffer.from_handle(self.address, self.nbytes, owner=self), DLPACK_CODES.get(self.dtype.name)
-        dtype = self.dtype if code is None else np.dtype(f"u{self.itemsize}")
-        capsule = StridedMemoryView.from_buffer(buffer, self.shape, dtype=dtype).__dlpack__(stream=-1, **options)
+        start, stop = self._bounds()
+        buffer, code = Buffer.from_handle(start, stop - start, owner=self), DLPACK_CODES.get(self.dtype.name)
+        dtype = self.dtype if code is None else np.dtype(f"u{size}")
+        steps = None if self.is_contiguous else tuple(step // size for step in self.strides)
+        capsule = StridedMemoryView.from_buffer(buffer, self.shape, steps, dtype=dtype).__dlpack__(stream=-1, **options)
         if code is not None:
             dtype_code(capsule).value = code
         return capsule

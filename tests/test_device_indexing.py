@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis.extra import numpy as nps
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam import Tensor
+from numparam.errors import ShapeError
 from numparam.indexing.arrays import is_basic
 from numparam.indexing.rows import select_rows
 
@@ -151,3 +154,39 @@ def test_values_that_do_not_fit_are_refused(driver: InterpretedDriver) -> None:
         with pytest.raises(error):
             tensor[VALUES > 10] = value
     assert driver.launches == []
+
+
+# --------------------------------------------------------------------------- parts that share storage
+
+
+@pytest.mark.ptx
+@compiled[1]
+def test_parts_on_the_device_share_storage_as_on_the_cpu(driver: InterpretedDriver) -> None:
+    there, here = (Tensor(np.arange(60, dtype=np.float32).reshape(3, 4, 5), device=name) for name in ("cuda:1", "cpu"))
+    found = []
+    for tensor in (there, here):
+        part = tensor.alias((slice(None, None, -2), slice(1, None), 2))
+        part[0, 1] = -1
+        part[[1, 0], [2, 2]] = np.float32([7, 8])
+        part[...] = part.alias(slice(None, None, -1))
+        tensor.alias((slice(None), 1)).alias(0)[...] = 3
+        tensor[[0, 2], 0, :2] = part.alias((..., slice(2)))
+        results = (
+            part,
+            part[[1, 0]],
+            part.reshape(-1),
+            part.T,
+            part.astype("bfloat16"),
+            part.copy(),
+            part.view(2, 3, 1),
+        )
+        found.append([(result.device == tensor.device, result.tolist()) for result in results])
+        found[-1] += [(copied.strides, copied.tolist()) for copied in (copy.deepcopy(part), part.contiguous())]
+        out = np.empty(part.shape, np.float32)
+        part.fill_into(out)
+        found[-1].append((part.strides, out.tolist()))
+        with pytest.raises(ShapeError, match=r"shape \(2, 3\) cannot be viewed as -1"):
+            part.view(-1)
+    assert found[0] == found[1]
+    assert pickle.loads(pickle.dumps(there.alias(0))).tolist() == here.alias(0).tolist()
+    np.testing.assert_array_equal(there.asnumpy(), here.asnumpy())

@@ -213,8 +213,20 @@ def test_parameters_in_torch() -> None:
     np.testing.assert_array_equal(taken.to_host(), np.arange(12).reshape(3, 4))
     constant.fill(taken, 2)
     assert foreign.sum().item() == 24
-    with pytest.raises(ValueError, match="row-major"):
-        DeviceArray.from_foreign(foreign.T)
+    assert Tensor.from_dlpack(foreign[:, 1:].T).fill(3).shape == (3, 3)
+    assert foreign.sum().item() == 33
+
+
+def test_parts_that_share_storage() -> None:
+    tensor = Tensor(np.arange(12, dtype=np.float32).reshape(3, 4), device="cuda")
+    part = tensor.alias((slice(1, None), slice(None, None, 2)))
+    part[...] = 5
+    shared = Tensor.from_dlpack(part)
+    assert (shared.strides, shared.tolist()) == (part.strides, [[5, 5], [5, 5]])
+    shared[0] = 6
+    assert tensor.tolist() == [[0, 1, 2, 3], [6, 5, 6, 7], [5, 9, 5, 11]]
+    with pytest.raises(BufferError, match="copy it first"):
+        tensor.alias(slice(None, None, -1)).__dlpack__()
 
 
 def test_parameters_in_cupy() -> None:

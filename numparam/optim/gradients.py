@@ -80,8 +80,8 @@ def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Mem
         raise ArgumentTypeError(f"{where}: expected a Tensor or an array as gradient, found {type(gradient).__name__}")
     if tensor.shape != shape:
         raise ShapeError(f"{where}: expected a gradient of shape {shape}, found {tensor.shape}")
-    memory: Memory = tensor._settle().array
-    return np.asarray(memory, order="C") if isinstance(memory, np.ndarray) else memory
+    memory: Memory = tensor.contiguous()._settle().array
+    return memory
 
 
 def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> SparseRows:

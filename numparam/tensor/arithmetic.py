@@ -49,10 +49,9 @@ class Arithmetic(State):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Return the bytes from one element to the next along each axis; those of a row-major array if it is lazy."""
-        held = getattr(self._values, "array", None)
-        if isinstance(held, np.ndarray):
-            return held.strides
+        """Return the bytes from one element to the next along each axis; a lazy tensor is row-major."""
+        if self._values.in_memory:
+            return tuple(self._values.array.strides)
         return tuple([step * self.itemsize for step in Region.full(self.shape).span()[1]])
 
     def numel(self) -> int:

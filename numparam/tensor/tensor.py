@@ -184,8 +184,7 @@ class Tensor(Arithmetic):
         Parameters
         ----------
         array : object
-            Has ``__dlpack__`` and ``__dlpack_device__``, or ``__cuda_array_interface__``. On a CUDA device it must be
-            row-major.
+            Has ``__dlpack__`` and ``__dlpack_device__``, or ``__cuda_array_interface__``.
 
         Raises
         ------
@@ -193,8 +192,6 @@ class Tensor(Arithmetic):
             If it is not such an array.
         BufferError
             If the library does not share the array, or NumPy cannot read it where it is.
-        ValueError
-            If an array on a CUDA device is not row-major.
         """
         if not hasattr(array, "__dlpack__") and not hasattr(array, "__cuda_array_interface__"):
             raise ArgumentTypeError(f"an array with __dlpack__ is needed, found {type(array).__name__}")
@@ -260,8 +257,6 @@ class Tensor(Arithmetic):
         ------
         IndexError
             If the index does not fit, or selects values that only a copy can hold.
-        ValueError
-            If the tensor is not on the CPU.
 
         Examples
         --------

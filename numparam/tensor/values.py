@@ -198,7 +198,7 @@ class Host(Values):
 
 
 class OnDevice(Values):
-    """Hold values in the memory of a CUDA device, row-major."""
+    """Hold values in the memory of a CUDA device, in an array of any strides."""
 
     __slots__ = ("array", "device")
 
@@ -243,19 +243,10 @@ class OnDevice(Values):
 
     @classmethod
     def from_foreign(cls, array: Any) -> OnDevice:
-        """Share the memory of another library's array.
-
-        Raises
-        ------
-        ShapeError
-            If it is not row-major.
-        """
+        """Share the memory of another library's array."""
         from numparam.kernels.array import DeviceArray
 
-        try:
-            values = DeviceArray.from_foreign(array)
-        except ValueError as error:
-            raise ShapeError(str(error)) from None
+        values = DeviceArray.from_foreign(array)
         dtypes.as_dtype(values.dtype)
         return cls(values, Device(f"cuda:{values.device}"))
 
@@ -269,11 +260,20 @@ class OnDevice(Values):
         """Return the dtype."""
         return self.array.dtype
 
+    @property
+    def is_row_major(self) -> bool:
+        """Say whether the values are in row-major order."""
+        return self.array.is_contiguous
+
+    def in_order(self) -> DeviceArray:
+        """Return the values in row-major order: the memory itself if they are, else a copy."""
+        return self.array if self.array.is_contiguous else self.duplicate().array
+
     def to_host(self) -> Array:
-        return self.array.to_host()
+        return self.in_order().to_host()
 
     def fill_into(self, out: Any, region: Region | None = None) -> None:
-        (self if region is None else self.read(region.slices())).array.read(out)
+        (self if region is None else self.read(region.slices())).in_order().read(out)
 
     def read(self, index: Any, name: str | None = None) -> OnDevice:  # noqa: ARG002
         from numparam.kernels import rows
@@ -286,7 +286,7 @@ class OnDevice(Values):
         selected = select_rows(own.shape, index)
         numbers = selected.numbers.reshape(-1)
         part = OnDevice.empty((numbers.size, *selected.row), own.dtype, self.device).array
-        rows.gather(part, own.reshape((selected.of, *selected.row)), numbers)
+        rows.gather(part, self.in_order().reshape((selected.of, *selected.row)), numbers)
         return OnDevice(part.reshape(selected.shape), self.device)
 
     def write(self, index: Any, value: Any) -> None:
@@ -301,12 +301,16 @@ class OnDevice(Values):
         from numparam.indexing.rows import select_rows
 
         selected, values = select_rows(own.shape, index), self._operand(value)
-        if (values.shape, values.dtype) != (selected.shape, own.dtype):
+        if (values.shape, values.dtype) != (selected.shape, own.dtype) or not values.is_contiguous:
             full = OnDevice.empty(selected.shape, own.dtype, self.device).array
             _overwrite(full, values)
             values = full
-        numbers = selected.numbers.reshape(-1)
-        rows.scatter(own.reshape((selected.of, *selected.row)), numbers, values.reshape((numbers.size, *selected.row)))
+        numbers, target = selected.numbers.reshape(-1), self.in_order()
+        rows.scatter(
+            target.reshape((selected.of, *selected.row)), numbers, values.reshape((numbers.size, *selected.row))
+        )
+        if target is not own:
+            _overwrite(own, target)
 
     def _operand(self, value: Any) -> DeviceArray:
         """Return a value on this device, in a dtype that converts to the dtype of these values.
@@ -318,15 +322,15 @@ class OnDevice(Values):
         given = arrays.assignable(value.to_host() if isinstance(value, Values) else value, self.dtype)
         return OnDevice.from_host(arrays.converted(given, self.dtype), self.device).array
 
-    def alias(self, index: Any) -> OnDevice:  # noqa: ARG002
-        raise ArgumentValueError(f"a part that shares storage needs a tensor on the CPU, found one on {self.device}")
+    def alias(self, index: Any) -> OnDevice:
+        return OnDevice(self.array[Region.full(self.shape)[index].slices()], self.device)
 
     def reshaped(self, shape: Any) -> OnDevice:
         lengths = np.broadcast_to(np.uint8(0), self.shape).reshape(shape).shape  # one of them may be -1
         return OnDevice(self.array.reshape(lengths), self.device)
 
     def rearranged(self, arrange: Callable[[Array], Array]) -> OnDevice:
-        return self._copied(self.array.arranged(arrange))
+        return self._copied(self.in_order().arranged(arrange))
 
     def duplicate(self) -> OnDevice:
         return OnDevice.from_device(self.array, self.device)
@@ -339,7 +343,13 @@ class OnDevice(Values):
         return self._copied(self.array, dtype)
 
     def move(self, target: Device) -> Values:
-        return self if target == self.device else HOLDERS[target.kind].from_device(self.array, target)
+        return self if target == self.device else HOLDERS[target.kind].from_device(self.in_order(), target)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnDevice:
+        return self.duplicate()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnDevice.from_host, (self.to_host(), self.device)
 
     def _copied(self, view: DeviceArray, dtype: np.dtype[Any] | None = None) -> OnDevice:
         """Return a row-major copy of a view of these values, optionally in another dtype."""
