@@ -161,7 +161,8 @@ def test_values_that_do_not_fit_are_refused(driver: InterpretedDriver) -> None:
 
 @pytest.mark.ptx
 @compiled[1]
-def test_parts_on_the_device_share_storage_as_on_the_cpu(driver: InterpretedDriver) -> None:
+@pytest.mark.usefixtures("driver")
+def test_parts_on_the_device_share_storage_as_on_the_cpu() -> None:
     there, here = (Tensor(np.arange(60, dtype=np.float32).reshape(3, 4, 5), device=name) for name in ("cuda:1", "cpu"))
     found = []
     for tensor in (there, here):

@@ -25,6 +25,7 @@ from numparam.kernels.machine.compile import CudaKernel, link
 from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
 from test_ptx_conversion import TRANSPOSED
 from test_ptx_fill import CASES
+from test_ptx_update import CASES as UPDATES
 
 pytestmark = needs_compiler
 
@@ -57,6 +58,10 @@ def kernels_of(maker: str) -> Iterator[CudaKernel]:
             yield from itertools.starmap(make, cuda_convert.pairs())
     elif file == "fill.cuda":
         yield from itertools.starmap(make, CASES)
+    elif file == "update.cuda":
+        yield from itertools.starmap(make, {"make_update": UPDATES, "make_row_sums": SUMMED}.get(name, ROWWISE))
+    elif file == "digest.cuda":
+        yield from map(make, (1, 2, 4))
     else:
         yield from map(make, (1, 2, 4, 8) if file == "copy.cuda_tiles" else (1, 2, 4, 8, 16))
 
@@ -74,12 +79,16 @@ PROVEN = [
 """The functions whose kernels are compared with the CPU, in test_ptx_fill.py, test_ptx_copy.py and
 test_ptx_conversion.py, and whose code is looked at below."""
 
-COMPARED = [
-    "digest.cuda.make_kernel", "update.cuda.make_row_sums", "update.cuda.make_rowwise",
-    "update.cuda.make_update",
-]  # fmt: skip
-"""The functions whose kernels are compared with the CPU only, in test_ptx_digest.py and test_ptx_update.py."""
+COMPARED = {
+    "digest.cuda.make_kernel": 8, "update.cuda.make_row_sums": 8, "update.cuda.make_rowwise": 8,
+    "update.cuda.make_update": 3,
+}  # fmt: skip
+"""The functions whose kernels test_ptx_digest.py and test_ptx_update.py compare with the CPU, and how many loads at least
+are on their way at once."""
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+SUMMED = [((FLOAT32,),), ((FLOAT64,),), ((FLOAT32,) * 3,)]
+ROWWISE = [(FLOAT32, FLOAT32), (FLOAT64, FLOAT64)]
 
 MAKERS = ("CudaKernel", "_make_kernel", "make_rows", "make_tiles")
 
@@ -93,7 +102,7 @@ def test_every_kernel_is_proven() -> None:
             ):
                 makers.add(f"{'.'.join(path.relative_to(folder).with_suffix('').parts)}.{function.name}")
     general = {"copy.cuda_rows.make_rows", "rows.cuda._make_kernel", "copy.cuda_tiles.make_tiles"}
-    assert sorted(makers - general) == sorted(PROVEN + COMPARED)
+    assert sorted(makers - general) == sorted([*PROVEN, *COMPARED])
 
 
 def test_every_distribution_and_dtype_is_proven() -> None:
@@ -143,6 +152,25 @@ def test_code(maker: str, tmp_path: Path) -> None:
             code = instructions(cubin, tmp_path)
             assert not lines or "STG.E.128" in code, where
             assert not moves or "LDG.E.128" in code, where
+            for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
+                assert re.fullmatch(SLOW_PATHS, target), (where, target)
+
+
+@pytest.mark.parametrize("maker", COMPARED)
+def test_code_of_digests_and_updates(maker: str, tmp_path: Path) -> None:
+    for number, kernel in enumerate(kernels_of(maker)):
+        Module(kernel.ptx)
+        architecture = ARCHITECTURES[(number + 1) % len(ARCHITECTURES)]  # the kernels of a function are alike
+        cubin, log = link(kernel.ptx, architecture)
+        where = f"{kernel.name} on sm_{architecture}"
+        registers = int(re.findall(r"Used (\d+) registers", log)[0])
+        assert registers <= (MOST_REGISTERS if maker == "update.cuda.make_update" else MOST_REGISTERS_WIDE), where
+        assert re.search(r"0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", log), where
+        if architecture in DISASSEMBLED and number < len(ARCHITECTURES):
+            code = instructions(cubin, tmp_path)
+            accesses = re.findall(r" (LD|ST)G\S* ", code)
+            runs = [len(list(group)) for access, group in itertools.groupby(accesses) if access == "LD"]
+            assert max(runs) >= COMPARED[maker], where
             for target in re.findall(r"\bCALL\.\S+ .*?`\(([\w$.]+)\)", code):
                 assert re.fullmatch(SLOW_PATHS, target), (where, target)
 
