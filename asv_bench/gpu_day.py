@@ -47,11 +47,11 @@ def compile_kernels(share: str) -> None:
     """Compile every kernel of a share such as "3/16" for the card, and keep it on disk."""
     from cuda.core import Device
 
-    from test_ptx_code import PROVEN, kernels_of
+    from test_ptx_code import COMPARED, PROVEN, kernels_of
 
     number, count = map(int, share.split("/"))
     major, minor = Device(0).compute_capability
-    kernels = [kernel for maker in PROVEN for kernel in kernels_of(maker)]
+    kernels = [kernel for maker in (*PROVEN, *COMPARED) for kernel in kernels_of(maker)]
     for kernel in kernels[number::count]:
         kernel.cubin(f"{major}{minor}")
         print(kernel.name, flush=True)

@@ -94,13 +94,7 @@ class DeviceArray:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], device: int) -> DeviceArray:
-        """Allocate a row-major array.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If the device has no room.
-        """
+        """Allocate a row-major array."""
         buffer = _driver.get_driver().allocate(device, max(math.prod(shape) * dtype.itemsize, 1))
         return cls(shape, dtype, device, int(buffer.handle), buffer)
 
@@ -119,11 +113,6 @@ class DeviceArray:
         ----------
         array : object
             Of any strides, on a CUDA device, with ``__cuda_array_interface__`` or ``__dlpack__``.
-
-        Raises
-        ------
-        TypeError
-            If the array has neither protocol, or is not on a CUDA device.
         """
         from cuda.core.utils import StridedMemoryView
 
@@ -158,25 +147,13 @@ class DeviceArray:
         return self.arranged(lambda array: array[index if Ellipsis in index else (*index, ...)])
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
-        """Share the elements in row-major order under another shape of the same size.
-
-        Raises
-        ------
-        ValueError
-            If the size differs, or the strides do not allow it without a copy.
-        """
+        """Share the elements in row-major order under another shape of the same size."""
         if self.is_contiguous and math.prod(shape) == self.size and min(shape, default=0) >= 0:
             return self._view(self.dtype, shape, _row_major(shape, self.itemsize))
         return self.arranged(lambda array: array.reshape(shape, copy=False))
 
     def ravel(self) -> DeviceArray:
-        """Share the elements of a row-major array along one axis.
-
-        Raises
-        ------
-        ValueError
-            If the array is not row-major.
-        """
+        """Share the elements of a row-major array along one axis."""
         self._require_row_major()
         return self._view(self.dtype, (self.size,), (self.itemsize,))
 
@@ -185,26 +162,14 @@ class DeviceArray:
         return self.arranged(lambda array: array.transpose(*axes))
 
     def broadcast_to(self, shape: tuple[int, ...]) -> DeviceArray:
-        """Share the elements under a shape in which some are repeated; it is not to be written.
-
-        Raises
-        ------
-        ValueError
-            If the shapes do not suit.
-        """
+        """Share the elements under a shape in which some are repeated; it is not to be written."""
         try:
             return self.arranged(lambda array: np.broadcast_to(array, shape))
         except ValueError:
             raise ValueError(f"an array of shape {self.shape} cannot be broadcast to {shape}") from None
 
     def view(self, dtype: np.dtype[Any]) -> DeviceArray:
-        """Share the bytes of a row-major array as elements of another dtype; the last axis grows or shrinks.
-
-        Raises
-        ------
-        ValueError
-            If the array is not row-major, or the last axis is not a multiple of the new item size.
-        """
+        """Share the bytes of a row-major array as elements of another dtype; the last axis grows or shrinks."""
         self._require_row_major()
         *outer, last = self.shape or (1,)
         count, rest = divmod(last * self.itemsize, dtype.itemsize)

@@ -8,13 +8,7 @@ import numpy as np
 
 
 def kind(array: Any) -> str:
-    """Return the kind of device that holds an array: the key of an operation's table of twins.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    """
+    """Return the kind of device that holds an array: the key of an operation's table of twins."""
     if isinstance(array, np.ndarray):
         return "cpu"
     try:

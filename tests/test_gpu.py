@@ -25,9 +25,14 @@ from numparam.kernels.copy import copy, duplicate
 from numparam.kernels.fill import constant
 from numparam.kernels.machine import driver as _driver
 from numparam.kernels.rows import gather, scatter
+from numparam.kernels.update import row_sums
 from test_ptx_conversion import PAIRS, assert_same, values_of, wanted
 from test_ptx_copy import SLICES, same_view
+from test_ptx_digest import check as check_digest
+from test_ptx_digest import numbers
 from test_ptx_fill import CASES, HIGH, KEY, bits, check, counters_of_special_words, write
+from test_ptx_update import CASES as UPDATES
+from test_ptx_update import check_update, same
 
 pytestmark = pytest.mark.gpu
 
@@ -116,6 +121,24 @@ def test_slices_transposes_rows_and_constants(dtype: str) -> None:
     out = DeviceArray.empty((1031,), np.dtype(dtype), 0)
     constant.fill(out[3:], 3)
     np.testing.assert_array_equal(out[3:].to_host(), np.full(1028, 3, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f2", "f4", "f8"])
+def test_digests_have_the_numbers_of_the_cpu(dtype: str) -> None:
+    array = numbers((7, 9, length(40_000)), dtype)
+    check_digest(array)
+    check_digest(array, np.s_[1:, ::2, 3:], fill.Span(5, (1_000_000, 100_000, 1)))
+    check_digest(array, np.s_[::-1, :, 4], fill.Span(7 * 500, (-400, 41)))
+
+
+@pytest.mark.parametrize("rule, value, gradient, mode", UPDATES, ids=str)
+def test_updates_have_the_bits_of_the_cpu(rule: str, value: Any, gradient: Any, mode: str) -> None:
+    check_update(rule, value, gradient, mode)
+
+
+def test_sums_of_rows_have_the_bits_of_the_cpu() -> None:
+    rows = np.random.default_rng(2).standard_normal((40, length(50_000))).astype(np.float32)
+    same(row_sums([DeviceArray.from_host(rows, 0)], 40, ()), row_sums([rows], 40, ()))
 
 
 def test_parts_of_tensors_are_written_on_the_device() -> None:

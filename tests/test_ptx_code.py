@@ -83,8 +83,8 @@ COMPARED = {
     "digest.cuda.make_kernel": 8, "update.cuda.make_row_sums": 8, "update.cuda.make_rowwise": 8,
     "update.cuda.make_update": 3,
 }  # fmt: skip
-"""The functions whose kernels test_ptx_digest.py and test_ptx_update.py compare with the CPU, and how many loads at least
-are on their way at once."""
+"""The functions whose kernels are compared with the CPU in test_ptx_digest.py and test_ptx_update.py, and the least
+number of loads that are on their way at once."""
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 SUMMED = [((FLOAT32,),), ((FLOAT64,),), ((FLOAT32,) * 3,)]

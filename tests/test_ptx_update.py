@@ -76,10 +76,8 @@ def same(found: Any, expected: Any) -> None:
 CASES = [(rule, *FORMS[0]) for rule in RULES] + [("adam", *form) for form in FORMS[1:]]
 
 
-@pytest.mark.parametrize("rule, value, gradient, mode", CASES, ids=str)
-def test_updates_have_the_bits_of_the_cpu(
-    driver: InterpretedDriver, rule: str, value: Any, gradient: Any, mode: str
-) -> None:
+def check_update(rule: str, value: Any, gradient: Any, mode: str) -> None:
+    """Compare an update on the device with the same one on the CPU."""
     (w, g, *states), extra = arrays_for(rule, value, gradient, mode)
     given = [w, g, *states] + ([] if extra is None else [extra])
     there = [DeviceArray.from_host(array, 0) for array in given]
@@ -88,6 +86,13 @@ def test_updates_have_the_bits_of_the_cpu(
     update(rule, there[0], there[1], there[2:count], NUMBERS[rule], mode, there[count] if extra is not None else None)
     for found, expected in zip(there, given, strict=True):
         same(found.to_host(), expected)
+
+
+@pytest.mark.parametrize("rule, value, gradient, mode", CASES, ids=str)
+def test_updates_have_the_bits_of_the_cpu(
+    driver: InterpretedDriver, rule: str, value: Any, gradient: Any, mode: str
+) -> None:
+    check_update(rule, value, gradient, mode)
     assert driver.launches == [(f"update_{rule}_{value}_{gradient}_{mode}", 0)]
 
 

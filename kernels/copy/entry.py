@@ -42,11 +42,6 @@ def copy(target: Any, source: Any) -> None:
     source : ndarray or DeviceArray
         Broadcast to the shape of `target`. Its values are converted as NumPy does, and rounded once.
 
-    Raises
-    ------
-    ValueError
-        If `target` is read-only or `source` cannot be broadcast to its shape.
-
     Examples
     --------
     >>> target = np.zeros((2, 3), np.float32)

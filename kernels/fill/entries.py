@@ -34,11 +34,6 @@ def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: 
         Bounds, ``low <= high``; never crossed, in any dtype.
     span : Span, optional
         Where `out` lies in the logical tensor; all of it from index 0 by default.
-
-    Raises
-    ------
-    ValueError
-        If no number of the dtype lies in the interval.
     """
     bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
@@ -64,11 +59,6 @@ def truncated_normal(
         Of the normal distribution before truncation, ``sigma > 0``.
     low, high : float
         Bounds, possibly infinite; never crossed, in any dtype.
-
-    Raises
-    ------
-    ValueError
-        If less than 2**-93 of the distribution, or no number of the dtype, lies in the interval.
     """
     bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     if min(mean - low, high - mean) >= distributions.BEYOND_NORMAL * sigma:

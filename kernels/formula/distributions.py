@@ -361,13 +361,7 @@ _SIXTY_DIGITS = Context(prec=60)
 def truncated_normal_params(
     mean: float, sigma: float, low: float, high: float, bounds: Bounds, *, word_bits: int
 ) -> TruncatedParams:
-    """Return the parameters of one truncated normal distribution.
-
-    Raises
-    ------
-    ValueError
-        If less than 2**-93 of the normal distribution lies inside the bounds: cells would fall below float32.
-    """
+    """Return the parameters of one truncated normal distribution."""
     a, b = (low - mean) / sigma, (high - mean) / sigma
     if b <= 0:  # both bounds below the mean: mirror, so that the nearer end is always the upper one
         a, b, sigma = -b, -a, -sigma

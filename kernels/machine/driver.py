@@ -40,13 +40,7 @@ class DeviceMemoryError(MemoryError):
 
 
 def count_devices() -> int:
-    """Return how many CUDA devices the driver has.
-
-    Raises
-    ------
-    DeviceMissingError
-        If the driver is missing or does not start, or a package or library is missing.
-    """
+    """Return how many CUDA devices the driver has."""
     # A question to the driver alone takes 0.1 ms, an import of cuda.core half a second.
     try:
         library = ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "windll") else "libcuda.so.1")
@@ -187,13 +181,7 @@ class Driver:
         return self._card(device).multiprocessors
 
     def allocate(self, device: int, nbytes: int) -> Any:
-        """Return a new buffer of the stream-ordered pool; it is freed, in that order, with its last reference.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If the device has no room.
-        """
+        """Return a new buffer of the stream-ordered pool; it is freed, in that order, with its last reference."""
         try:
             with self._current(device) as card:
                 return card.device.allocate(nbytes, stream=self._stream)
@@ -206,13 +194,7 @@ class Driver:
             ) from error
 
     def pinned(self, device: int, nbytes: int) -> np.ndarray[Any, Any]:
-        """Return host memory that a device copies from and to while the processor works on.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If the host has no room.
-        """
+        """Return host memory that a device copies from and to while the processor works on."""
         try:
             with self._current(device):  # another one would give memory away to a context that is not needed
                 buffer = self._core.LegacyPinnedMemoryResource().allocate(nbytes)
@@ -242,13 +224,7 @@ class Driver:
     def launch(
         self, device: int, kernel: CudaKernel, grid: tuple[int, int], block: tuple[int, int], arguments: Sequence[Any]
     ) -> None:
-        """Queue a kernel; arguments are numbers in the ranges of the kernel's types.
-
-        Raises
-        ------
-        RuntimeError
-            If the driver refuses.
-        """
+        """Queue a kernel; arguments are numbers in the ranges of the kernel's types."""
         with self._current(device):
             status = self._load(device, kernel).launch(grid, block, arguments)
         if status:
@@ -272,12 +248,6 @@ class Driver:
 
 @lru_cache(maxsize=1)
 def get_driver() -> Driver:
-    """Return the driver.
-
-    Raises
-    ------
-    DeviceMissingError
-        If no device can be used.
-    """
+    """Return the driver."""
     count_devices()
     return Driver()

@@ -34,11 +34,6 @@ def get_num_threads() -> int:
     -------
     int
         The number given to `set_num_threads`, else ``NUMPARAM_NUM_THREADS``, else the number of usable cores.
-
-    Raises
-    ------
-    ValueError
-        If ``NUMPARAM_NUM_THREADS`` is not a positive integer.
     """
     if _num_threads is not None:
         return _num_threads
@@ -57,13 +52,6 @@ def set_num_threads(count: int) -> None:
     ----------
     count : int
         At least 1.
-
-    Raises
-    ------
-    TypeError
-        If `count` is not an integer.
-    ValueError
-        If `count` is less than 1.
     """
     global _num_threads  # noqa: PLW0603
     if isinstance(count, bool) or not hasattr(count, "__index__"):

@@ -57,13 +57,6 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
     io.FileIO
         The hidden file, open for writing.
 
-    Raises
-    ------
-    CheckpointError
-        If another writer is at work, or the name clashes with another checkpoint.
-    OSError
-        If the folder cannot be written, the disk is full, or `path` may not be written or is not a regular file.
-
     Examples
     --------
     >>> import pathlib, tempfile

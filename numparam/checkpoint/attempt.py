@@ -29,13 +29,7 @@ def new_attempt() -> str:
 
 
 def check_attempt(head: header.Header, attempt: str | None) -> None:
-    """Refuse a file of an attempt that is not its index's, if the index names one.
-
-    Raises
-    ------
-    CheckpointError
-        If they differ: the values would mix two saves.
-    """
+    """Refuse a file of an attempt that is not its index's, if the index names one."""
     if attempt is not None and head.metadata.get(ATTEMPT) != attempt:
         raise CheckpointError(
             f"{head.file.path}: it is of another save than its index; if it was replaced meanwhile, load it again"

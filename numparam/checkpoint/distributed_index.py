@@ -112,13 +112,7 @@ class _Found:
 
 
 def _content(found: Sequence[_Found]) -> dict[str, Any]:
-    """Make the index of the files of all ranks.
-
-    Raises
-    ------
-    CheckpointError
-        If they do not fit together.
-    """
+    """Make the index of the files of all ranks."""
     for each in found:
         if each.metadata.get(ATTEMPT) != found[0].metadata.get(ATTEMPT):
             raise CheckpointError(

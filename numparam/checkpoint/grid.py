@@ -65,11 +65,6 @@ class Grid(NamedTuple):
             Of the parameter, for the message of an error.
         found : mapping of Piece to Path
             All of the same full shape, not empty unless the parameter is, and the files that hold them.
-
-        Raises
-        ------
-        CheckpointError
-            If part of the parameter is in no file, or pieces overlap or do not line up.
         """
         shape = next(iter(found)).full_shape
         cuts = []

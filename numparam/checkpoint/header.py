@@ -72,24 +72,12 @@ def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes
 
 
 def read(path: Path) -> Header:
-    """Open a safetensors file, and read and check its header only.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing or is not a sound safetensors file; the message says what is wrong.
-    """
+    """Open a safetensors file, and read and check its header only."""
     return decode(opened(path))
 
 
 def opened(path: Path) -> MappedFile:
-    """Open a file of a checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        If that is not possible.
-    """
+    """Open a file of a checkpoint."""
     with file_errors(str(path)):
         return MappedFile(path)
 
@@ -114,13 +102,7 @@ def file_errors(what: str) -> Iterator[None]:
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], MappedFile]:
-    """Read the JSON object of an index.
-
-    Raises
-    ------
-    CheckpointError
-        If it is missing or too large.
-    """
+    """Read the JSON object of an index."""
     file = opened(path)
     if file.nbytes > MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: an index of more than {MAX_HEADER_BYTES} bytes is refused")
@@ -128,13 +110,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], MappedFile]:
 
 
 def decode(file: MappedFile) -> Header:
-    """Check the header of an open file.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is not a sound safetensors file.
-    """
+    """Check the header of an open file."""
     path, nbytes = str(file.path), file.nbytes
     length = int.from_bytes(file.read(0, 8), "little")
     if nbytes < 8 or length > nbytes - 8:
@@ -168,13 +144,7 @@ def decode(file: MappedFile) -> Header:
 
 
 def parse_object(text: bytes, path: str) -> dict[str, Any]:
-    """Read a JSON object that names nothing twice.
-
-    Raises
-    ------
-    CheckpointError
-        If the text is not such an object; `path` begins the message.
-    """
+    """Read a JSON object that names nothing twice."""
     if text.count(b"[") + text.count(b"{") > MAX_JSON_ITEMS:
         raise CheckpointError(f"{path}: its JSON has more than {MAX_JSON_ITEMS} lists and objects")
     try:
@@ -224,13 +194,7 @@ def _span(name: str, value: Any, path: str) -> tuple[Entry, int, int]:
 
 
 def describe(name: str, tag: Any, shape: Any, path: str) -> Entry:
-    """Check the dtype and the shape that a file gives a parameter.
-
-    Raises
-    ------
-    CheckpointError
-        If they are not, or the name is not text; `path` begins the message.
-    """
+    """Check the dtype and the shape that a file gives a parameter."""
     where = f"{path}: parameter {shown(name)}"
     if not is_naturals(shape):
         raise CheckpointError(f"{where}: a shape is a list of natural numbers, found {shown(shape)}")

@@ -27,13 +27,6 @@ class MappedFile:
     Parameters
     ----------
     path : Path
-
-    Raises
-    ------
-    CheckpointError
-        If it is not a regular file.
-    OSError
-        If it cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,13 +83,7 @@ class MappedFile:
     def array(
         self, begin: int, dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int
     ) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return the array that begins at a byte; a copy if it is not aligned.
-
-        Raises
-        ------
-        CheckpointError
-            If the file is too short.
-        """
+        """Return the array that begins at a byte; a copy if it is not aligned."""
         if not nbytes:
             return np.empty(shape, dtype)
         if begin + nbytes > self.content.size:

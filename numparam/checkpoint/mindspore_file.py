@@ -50,11 +50,6 @@ def read(path: Path, crc_check: bool = False) -> dict[str, np.ndarray[Any, np.dt
     path : Path
     crc_check : bool
         Whether to compare the checksum, which reads the full file.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, encrypted or of another kind, or holds what numparam does not know.
     """
     mapping = opened(path)
     end = mapping.nbytes
@@ -197,13 +192,7 @@ class _Reader:
 
 
 def check_dtypes(entries: Iterable[Entry]) -> None:
-    """Raise if there are values that MindSpore 2.10 does not read.
-
-    Raises
-    ------
-    DtypeError
-        If they have a dtype that its files do not hold. It is also a TypeError.
-    """
+    """Raise if there are values that MindSpore 2.10 does not read."""
     for entry in entries:
         if entry.dtype.name not in _READ_BY_MINDSPORE:
             raise DtypeError(

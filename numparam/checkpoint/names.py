@@ -13,15 +13,7 @@ _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 
 
 def as_path(name: Any) -> Path:
-    """Return the path that a user gave for a checkpoint.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is neither a str nor a path.
-    ArgumentValueError
-        If no file can have it as a name.
-    """
+    """Return the path that a user gave for a checkpoint."""
     if not isinstance(name, str | os.PathLike) or isinstance(text := os.fspath(name), bytes):
         raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r:.80}")
     if not text or "\0" in text:
@@ -30,15 +22,7 @@ def as_path(name: Any) -> Path:
 
 
 def file_path(name: Any, format: str | None = None) -> Path:  # noqa: A002
-    """Return the path of the single file that a user means, whose suffix is optional.
-
-    Raises
-    ------
-    ArgumentValueError
-        If the format is not ``"safetensors"``, ``"ckpt"`` or None, which the suffix decides.
-    FolderError
-        If the name is that of a folder.
-    """
+    """Return the path of the single file that a user means, whose suffix is optional."""
     if format not in _SUFFIXES:
         raise ArgumentValueError(f"the format of a checkpoint is 'ckpt' or 'safetensors', found {format!r:.80}")
     path, suffix = as_path(name), _SUFFIXES[format]
@@ -67,13 +51,7 @@ def digest_of(stem: str) -> str:
 
 
 def refuse_twin(path: Path) -> None:
-    """Refuse to write a file next to an index of the same name, or an index next to a file.
-
-    Raises
-    ------
-    CheckpointError
-        If the other one exists: a reader could not tell which of them is the checkpoint.
-    """
+    """Refuse to write a file next to an index of the same name, or an index next to a file."""
     twin = path.with_name(stem_of(path) + (SUFFIX if path.name.endswith(INDEX_SUFFIX) else INDEX_SUFFIX))
     if os.path.lexists(twin):
         raise CheckpointError(

@@ -154,13 +154,6 @@ def open_checkpoint(path: Path) -> Checkpoint:
     ----------
     path : Path
         The file or the index.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged, or the index names files outside its own folder or parameters that its files lack.
-    OSError
-        If a file cannot be opened.
     """
     if path.name.endswith(INDEX_SUFFIX):
         return _open_index(path)

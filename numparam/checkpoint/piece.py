@@ -76,13 +76,7 @@ def write_record(pieces: Mapping[str, Piece]) -> dict[str, str]:
 
 
 def read_record(metadata: Mapping[str, str], entries: Mapping[str, Entry], path: str) -> dict[str, Piece]:
-    """Read what `write_record` wrote, for all tensors of a file.
-
-    Raises
-    ------
-    CheckpointError
-        If it is damaged, or a piece does not lie within its parameter; `path` begins the message.
-    """
+    """Read what `write_record` wrote, for all tensors of a file."""
     found = {name: Piece(entry.shape, (0,) * len(entry.shape), entry.shape) for name, entry in entries.items()}
     if PIECES not in metadata:
         return found

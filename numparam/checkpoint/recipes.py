@@ -74,11 +74,6 @@ def encode(tensor: Tensor) -> dict[str, Any] | None:
 def decode(content: Any, where: str) -> Tensor:
     """Make the lazy tensor that a text describes, with every claim checked.
 
-    Raises
-    ------
-    CheckpointError
-        If it is not a sound recipe; `where` begins the message.
-
     Examples
     --------
     >>> from numparam import Parameter
@@ -107,13 +102,7 @@ def decode(content: Any, where: str) -> Tensor:
 
 
 def read_record(checkpoint: Checkpoint, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
-    """Read the recipes in the metadata of a file or an index, as lazy tensors by name.
-
-    Raises
-    ------
-    CheckpointError
-        If they are for another random stream, one is not sound, or a parameter has values too.
-    """
+    """Read the recipes in the metadata of a file or an index, as lazy tensors by name."""
     metadata, path = checkpoint.metadata, checkpoint.path
     if RECIPES not in metadata:
         return {}
@@ -132,13 +121,7 @@ def read_record(checkpoint: Checkpoint, wanted: Callable[[str], bool] = lambda _
 
 
 def followed(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint whose recipes are parameters like the others, generated when they are read.
-
-    Raises
-    ------
-    CheckpointError
-        As `read_record`.
-    """
+    """Return a checkpoint whose recipes are parameters like the others, generated when they are read."""
     tensors = read_record(checkpoint)
     entries = {name: Entry(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     lazy = {name: recipe for name, tensor in tensors.items() if isinstance(recipe := tensor._named(), Recipe)}

@@ -210,15 +210,7 @@ def _cached(name: str, tensor: Tensor) -> str:
 def contents(
     save_obj: Any, append_dict: Mapping[str, Any] | None, choice_func: Callable[[str], bool] | None
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return the texts and the tensors to save, by name.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If something is of a kind that cannot be saved.
-    ArgumentValueError
-        If a name is a duplicate or cannot be in a file.
-    """
+    """Return the texts and the tensors to save, by name."""
     values = collect(save_obj)
     appended: Any = append_dict or {}
     if not isinstance(appended, Mapping):
@@ -254,15 +246,7 @@ def record(
 
 
 def collect(source: Any) -> dict[str, Tensor | str]:
-    """Return what there is to save, by name.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is of a kind that cannot be saved.
-    ArgumentValueError
-        If a name is a duplicate or cannot be in a file.
-    """
+    """Return what there is to save, by name."""
     found: dict[str, Tensor | str] = {}
     if isinstance(source, Cell):
         for name, parameter in source.parameters_dict().items():

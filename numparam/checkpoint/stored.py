@@ -39,13 +39,7 @@ class Files:
         return {"paths": self.paths, "_attempt": self._attempt, "_opened": {}}  # a copy maps them again
 
     def values(self, number: int, entry: Entry, wanted: Piece) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return a piece of a parameter from one of the files, mapped.
-
-        Raises
-        ------
-        CheckpointError
-            If the file is missing or damaged, or does not hold just this piece. The message names the parameter.
-        """
+        """Return a piece of a parameter from one of the files, mapped."""
         path = self.paths[number]
         try:
             opened = self._opened.get(number) or self._opened.setdefault(number, _Opened(path, self._attempt))
@@ -107,24 +101,12 @@ class Stored(Lazy):
         return {self._files.paths[number] for number in self._places}
 
     def verify(self) -> None:
-        """Open every file that holds a piece, and compare its header with the index.
-
-        Raises
-        ------
-        CheckpointError
-            If a file is missing or damaged, or holds something else.
-        """
+        """Open every file that holds a piece, and compare its header with the index."""
         for cell in self._grid.cells():
             self._piece(cell)
 
     def fill_into(self, out: Buffer, region: Region | None = None) -> None:
-        """Write the values of a region of these ones, or all, into a C-contiguous array of its shape.
-
-        Raises
-        ------
-        CheckpointError
-            If a file is missing or damaged, or holds something else.
-        """
+        """Write the values of a region of these ones, or all, into a C-contiguous array of its shape."""
         if not out.size:
             return
         selected = self.region if region is None else self.region[region.slices()]

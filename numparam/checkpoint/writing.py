@@ -60,13 +60,6 @@ def write_checkpoint(
     -------
     int
         The bytes of the file.
-
-    Raises
-    ------
-    ArgumentValueError
-        If the name belongs to another kind of file.
-    CheckpointError
-        If the file cannot be written, a full disk included.
     """
     if as_path(path).name.endswith((INDEX_SUFFIX, MINDSPORE_SUFFIX)):
         raise ArgumentValueError(f"cannot write {path}: this is not the name of a safetensors file; use .safetensors")
@@ -106,15 +99,7 @@ def write_parts(
 
 
 def check_space(path: Path, nbytes: int) -> None:
-    """Refuse to write more bytes than the disk of a path has left.
-
-    Raises
-    ------
-    CheckpointError
-        If it has less, or the path has characters that no path can have.
-    OSError
-        If the folder does not exist.
-    """
+    """Refuse to write more bytes than the disk of a path has left."""
     try:
         folder = Path(os.path.realpath(path)).parent
     except ValueError as error:  # half a surrogate pair

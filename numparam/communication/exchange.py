@@ -62,17 +62,7 @@ def started_by_mpiexec() -> int:
 
 
 def arrive(group: Group, operation: str) -> None:
-    """Wait until every member of a group has reached the same operation.
-
-    Raises
-    ------
-    LateRankError
-        If one is late. It is also a TimeoutError.
-    DisagreementError
-        If one reached another operation, or the end of its program.
-    StateError
-        If an earlier operation of the group failed, or MPI was not started.
-    """
+    """Wait until every member of a group has reached the same operation."""
     if group.failure is not None:
         raise StateError(
             f"{operation}: {named(group.ranks)} cannot communicate after an earlier failure: {group.failure}"
@@ -93,11 +83,6 @@ def exchange(group: Group, operation: str, sends: Messages, receives: Messages) 
     """Send to some members of a group and receive from some; members are named by their ranks in the group.
 
     Buffers are contiguous; a rank knows the sizes of those that come, and their order. Empty ones are not sent.
-
-    Raises
-    ------
-    LateRankError
-        If nothing came for as long as a rank waits for another one.
     """
     sends = [(peer, buffer) for peer, buffer in sends if len(buffer)]
     receives = [(peer, buffer) for peer, buffer in receives if len(buffer)]

@@ -113,15 +113,7 @@ def alone() -> World:
 
 
 def checked_ranks(rank_ids: Any, size: int) -> tuple[int, ...]:
-    """Check the ranks of a new group.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If they are not a list of ints.
-    ArgumentValueError
-        If the list is empty, or a rank is repeated or does not exist.
-    """
+    """Check the ranks of a new group."""
     if not isinstance(rank_ids, Sequence) or not all(type(rank) is int for rank in rank_ids):
         raise ArgumentTypeError(f"rank_ids must be a list of ints, found {rank_ids!r:.80}")
     if not rank_ids or len(set(rank_ids)) != len(rank_ids) or not all(0 <= rank < size for rank in rank_ids):

@@ -134,13 +134,7 @@ def _of_mapping(arrays: Mapping[str, Any], key: str | bytes | None, views: Views
 
 
 def canonical_names(names: Mapping[str, Any], views: Views) -> Iterator[tuple[str, str | View]]:
-    """Yield the name of each canonical parameter with the name of its array, or its view.
-
-    Raises
-    ------
-    KeyError
-        If a view refers to a name that is not there.
-    """
+    """Yield the name of each canonical parameter with the name of its array, or its view."""
     used = {each.source for each in views.values()}
     for name, each in views.items():
         if each.source not in names:

@@ -53,13 +53,7 @@ def is_basic(index: Any) -> bool:
 
 
 def select(array: Array, index: Any) -> Array:
-    """Return the view of an array that basic indexing selects.
-
-    Raises
-    ------
-    RegionError
-        If the index does not fit. It is also an IndexError.
-    """
+    """Return the view of an array that basic indexing selects."""
     # The ellipsis keeps a view where integers alone would give a scalar.
     items = index if isinstance(index, tuple) else (index,)
     try:
@@ -70,13 +64,7 @@ def select(array: Array, index: Any) -> Array:
 
 
 def read(array: Array, index: Any) -> Array:
-    """Return a C-contiguous copy of what any index of NumPy selects.
-
-    Raises
-    ------
-    RegionError
-        If the index does not fit. It is also an IndexError.
-    """
+    """Return a C-contiguous copy of what any index of NumPy selects."""
     if is_basic(index):
         return duplicate(select(array, index))
     index = plain(index)
@@ -101,15 +89,6 @@ def write(array: Array, index: Any, value: Any) -> None:
 
     Bools become numbers, integers become floats and floats become complex, never the other way; a number that an
     integer dtype cannot hold is refused.
-
-    Raises
-    ------
-    RegionError
-        If the index does not fit. It is also an IndexError.
-    TypeError
-        If the value is of a kind that the dtype cannot hold.
-    ValueError
-        If the value cannot be broadcast, does not fit an integer dtype, or the array is read-only.
     """
     if not array.flags.writeable:
         raise ArgumentValueError("the storage is a read-only array: write to a copy of the tensor")
@@ -133,15 +112,7 @@ def write(array: Array, index: Any, value: Any) -> None:
 
 
 def assignable(value: Any, dtype: np.dtype[Any]) -> Array:
-    """Return a value as an array that may be written into another of `dtype`; the array may be the value itself.
-
-    Raises
-    ------
-    DtypeError
-        If it is of a kind that the dtype cannot hold. It is also a TypeError.
-    ArgumentValueError
-        If a number does not fit an integer dtype. It is also a ValueError.
-    """
+    """Return a value as an array that may be written into another of `dtype`; the array may be the value itself."""
     values = np.asarray(value)
     if not is_assignable(values.dtype, dtype) and values.size:
         limits, low, high = np.iinfo(dtype), int(values.min()), int(values.max())
@@ -152,13 +123,7 @@ def assignable(value: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def is_assignable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    """Say whether every value of a dtype may be written into another; if not, integers that fit may.
-
-    Raises
-    ------
-    DtypeError
-        If the values are of a kind that the target cannot hold.
-    """
+    """Say whether every value of a dtype may be written into another; if not, integers that fit may."""
     if source == target:
         return True
     kinds = [_RANKS.get("f" if dtypes.is_floating(kind) else kind.kind) for kind in (source, target)]

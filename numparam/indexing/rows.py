@@ -51,11 +51,6 @@ def select_rows(shape: tuple[int, ...], index: Any) -> Selection:
     index : object
         What NumPy takes, or with tensors in the place of arrays.
 
-    Raises
-    ------
-    RegionError
-        If the index does not fit. It is also an IndexError.
-
     Examples
     --------
     >>> select_rows((3, 4, 5), [[2], [-1]])

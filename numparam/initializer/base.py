@@ -181,13 +181,7 @@ class RandomInitializer(Initializer):
 
 
 def check_rank(init: Initializer, shape: tuple[int, ...], least: int, most: int | None = None) -> None:
-    """Raise if a shape has fewer or more axes than an initializer can fill.
-
-    Raises
-    ------
-    ShapeError
-        It is also a ValueError.
-    """
+    """Raise if a shape has fewer or more axes than an initializer can fill."""
     if len(shape) < least or (most is not None and len(shape) > most):
         wanted = f"{least}" if least == most else f"{least} or more" if most is None else f"{least} to {most}"
         raise ShapeError(f"{init!r} needs a shape of {wanted} axes, found {len(shape)} in {shape}")
@@ -196,15 +190,7 @@ def check_rank(init: Initializer, shape: tuple[int, ...], least: int, most: int 
 def real(
     argument: str, value: Any, at_least: float = -math.inf, finite: bool = True, is_squared: bool = False
 ) -> float:
-    """Check a number that an initializer was given and return it as a float.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is not a real number. It is also a TypeError.
-    ArgumentValueError
-        If it, or its square, is NaN, infinite or too small. It is also a ValueError.
-    """
+    """Check a number that an initializer was given and return it as a float."""
     if type(value) is float and at_least <= value and abs(value) < (_LARGEST_ROOT if is_squared else math.inf):
         return value  # a fifth of the time that the rest takes
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -96,12 +96,6 @@ class One(Constant):
 def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     """Convert a real number to a scalar of a dtype.
 
-    Raises
-    ------
-    ArgumentValueError
-        If an integer or bool dtype cannot hold it exactly, or it is beyond the range of a floating dtype. It is also a
-        ValueError.
-
     Examples
     --------
     >>> as_scalar(0.1, np.dtype("float16"))

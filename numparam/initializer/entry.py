@@ -96,13 +96,6 @@ def by_name(name: str) -> type[Initializer]:
 def as_initializer(init: str | Initializer | float) -> Initializer:
     """Return the initializer that a name, a number or an initializer means; see `initializer`.
 
-    Raises
-    ------
-    TypeError
-        If `init` is of another kind or needs arguments.
-    ValueError
-        If the name is unknown.
-
     Examples
     --------
     >>> as_initializer("normal"), as_initializer(1.5)

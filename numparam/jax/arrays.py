@@ -123,13 +123,7 @@ def _on_devices(name: str, sharding: Any) -> Any:
 
 
 def filling(init: Initializer, entry: Entry) -> SeededFill:
-    """Return the function from a seed to the function that writes the values of a parameter.
-
-    Raises
-    ------
-    NumparamError
-        If the initializer does not suit the shape or the dtype; the message names the parameter.
-    """
+    """Return the function from a seed to the function that writes the values of a parameter."""
     try:
         recipe = Recipe.of(init, entry.name, Region.full(entry.shape), entry.dtype, 0)
     except NumparamError as error:

@@ -17,11 +17,6 @@ class UniformFromZero(RandomInitializer):
     scale : float
         At least 0.
 
-    Raises
-    ------
-    ValueError
-        If `scale` is negative.
-
     Examples
     --------
     >>> from numparam.initializer import initializer
@@ -53,13 +48,6 @@ _BY_NAME: dict[str, Initializer] = {
 
 def as_initializer(init: str | Initializer | float) -> Initializer:
     """Return the initializer that a name, a number or an initializer means to users of JAX.
-
-    Raises
-    ------
-    TypeError
-        If it is of another kind, or a name that needs arguments.
-    ValueError
-        If the name is unknown.
 
     Examples
     --------

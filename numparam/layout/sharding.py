@@ -31,13 +31,7 @@ def parse_mesh(text: str) -> tuple[int, ...]:
 
 
 def parse_axes(text: str, mesh: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Read the axes to split: one number for each dimension of the mesh, such as ``0,1``, or ``auto``: None.
-
-    Raises
-    ------
-    ArgumentValueError
-        If the text is neither, or the numbers repeat or do not match the mesh.
-    """
+    """Read the axes to split: one number for each dimension of the mesh, such as ``0,1``, or ``auto``: None."""
     if text == AUTO:
         return None
     if not re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2})*", text):
@@ -84,11 +78,6 @@ class Shard:
         The grid of ranks.
     axes : tuple of int, optional
         The axis that each dimension of the mesh splits; by default chosen for each parameter.
-
-    Raises
-    ------
-    ArgumentValueError
-        If the mesh has no such rank.
 
     Examples
     --------

@@ -47,11 +47,6 @@ class Generation:
     device : str
         The device that generates the values, which are the same on all.
 
-    Raises
-    ------
-    NumparamError
-        If no rule covers some parameter, or an initializer does not suit it; the message names the parameter.
-
     Examples
     --------
     >>> import tempfile
@@ -121,13 +116,7 @@ class Generation:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> "Generation":
-        """Read the record in a file.
-
-        Raises
-        ------
-        CheckpointError
-            If the file has no record, or one that this version cannot follow.
-        """
+        """Read the record in a file."""
         record, where = checkpoint.metadata, str(checkpoint.path)
         for key in ("parameters", "rules", "seed", "stream"):
             if f"numparam.{key}" not in record:

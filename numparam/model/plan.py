@@ -37,11 +37,6 @@ class Plan:
     axes : tuple of int, optional
         The axis each dimension of the mesh splits; chosen for each parameter if not given, see `layout.sharding`.
 
-    Raises
-    ------
-    ArgumentValueError
-        If the mesh has more than 2**20 ranks.
-
     Examples
     --------
     >>> plan = Plan((Entry("weight", (10, 6), np.dtype("float32")),), (4, 2))
@@ -69,13 +64,7 @@ class Plan:
         return Shard(rank, self.mesh, self.axes)
 
     def entry(self, name: str) -> Entry:
-        """Find a parameter by its name.
-
-        Raises
-        ------
-        ArgumentValueError
-            If the model does not have it.
-        """
+        """Find a parameter by its name."""
         for entry in self.entries:
             if entry.name == name:
                 return entry

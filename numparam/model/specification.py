@@ -61,11 +61,6 @@ def load(name: str) -> Specification:
     name : str
         One of `names`.
 
-    Raises
-    ------
-    SpecificationError
-        If no specification has this name; the message lists those that exist.
-
     Examples
     --------
     >>> gpt2 = load("gpt2")
@@ -81,13 +76,7 @@ def load(name: str) -> Specification:
 
 
 def load_file(path: Path) -> Specification:
-    """Read a specification of one's own, in the format of the shipped ones; ``title`` and ``source`` are optional.
-
-    Raises
-    ------
-    CheckpointError, SpecificationError
-        If it cannot be read, is not such a specification, or has a duplicate name. The message names the file.
-    """
+    """Read a specification of one's own, in the format of the shipped ones; ``title`` and ``source`` are optional."""
     content, _ = header.read_index(path)
     try:
         items, dtype = content["parameters"], _dtype(content["dtype"])
@@ -136,13 +125,7 @@ def _dtype(name: Any) -> np.dtype[Any]:
 
 
 def located(path: Path) -> Path:
-    """Return the checkpoint that a path means: of a folder its only index, or else its only safetensors file.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder has neither, or several.
-    """
+    """Return the checkpoint that a path means: of a folder its only index, or else its only safetensors file."""
     if not path.is_dir():
         return path
     indexes, files = (sorted(path.glob(f"*{suffix}")) for suffix in (INDEX_SUFFIX, SUFFIX))
@@ -154,15 +137,7 @@ def located(path: Path) -> Path:
 
 
 def open_model(path: Path) -> Checkpoint:
-    """Open a file, an index, or the one in a folder, with at least one parameter; its recipes are followed.
-
-    Raises
-    ------
-    CheckpointError
-        If it is damaged, or holds neither values nor recipes.
-    OSError
-        If a file cannot be opened.
-    """
+    """Open a file, an index, or the one in a folder, with at least one parameter; its recipes are followed."""
     checkpoint = followed(open_checkpoint(located(path)))
     if not checkpoint.entries:
         raise CheckpointError(f"{path}: there are 0 parameters: its header lists no values and its metadata no recipes")
@@ -177,13 +152,6 @@ def resolve(like: str) -> Specification:
     like : str
         The path of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``) or
         of a folder with one of the first two; or a name, over which a file wins, and which wins over a folder.
-
-    Raises
-    ------
-    SpecificationError
-        If there is neither; the message lists the names.
-    CheckpointError
-        If the file is damaged.
 
     Examples
     --------

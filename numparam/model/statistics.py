@@ -53,11 +53,6 @@ def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
     -------
     Statistics
 
-    Raises
-    ------
-    CheckpointError
-        If there is no such parameter, or the file is truncated meanwhile.
-
     Examples
     --------
     >>> import tempfile

@@ -45,15 +45,7 @@ class Difference:
 
 
 def recorded(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Return what has records to follow: a file, an index that has one itself, or else each file that an index names.
-
-    Raises
-    ------
-    CheckpointError
-        If a file is damaged.
-    OSError
-        If a file cannot be opened.
-    """
+    """Return what has records to follow: a file, an index with a record, or else each file that an index names."""
     if not checkpoint.is_index or "numparam.seed" in checkpoint.metadata:
         return [checkpoint]
     return list(checkpoint.shards) or [open_checkpoint(path) for path in sorted(checkpoint.files)]
@@ -73,11 +65,6 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None
     -------
     list of Difference
         The first difference of each parameter that has one, in file order; empty when the file is right.
-
-    Raises
-    ------
-    CheckpointError
-        If the file has no record to follow, or cannot be read.
     """
     generation = Generation.from_checkpoint(checkpoint)
     found = (_first_difference(checkpoint, generation, entry, progress) for entry in generation.entries)

@@ -60,15 +60,7 @@ class SparseRows(NamedTuple):
 
 
 def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Memory:
-    """Return the memory of a gradient, without a copy where it is C-contiguous.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is not an array.
-    ShapeError
-        If it has another shape.
-    """
+    """Return the memory of a gradient, without a copy where it is C-contiguous."""
     where = f"Parameter {parameter.name!r}"
     if isinstance(gradient, Tensor):
         tensor = gradient
@@ -85,15 +77,7 @@ def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Mem
 
 
 def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> SparseRows:
-    """Return the gradient of distinct rows, in ascending order, in the memory of the parameter's device.
-
-    Raises
-    ------
-    ArgumentValueError
-        If a row is out of range, the values are not on the host, or 16-bit weights are not rounded to nearest.
-    ShapeError
-        If `rows` is not a vector of integers, or the values have another shape.
-    """
+    """Return the gradient of distinct rows, in ascending order, in the memory of the parameter's device."""
     where, rows = f"Parameter {parameter.name!r}", np.asarray(gradient.rows)
     if rounding != "nearest" and parameter.dtype.itemsize < 4:
         raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {rounding!r}")
@@ -114,15 +98,7 @@ def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> Sparse
 
 
 def check_gradient(parameter: Parameter, gradient: Memory) -> None:
-    """Check that a parameter can be updated by a gradient.
-
-    Raises
-    ------
-    DtypeError
-        If the dtypes do not suit each other.
-    ArgumentValueError
-        If they are on different devices.
-    """
+    """Check that a parameter can be updated by a gradient."""
     where, found = f"Parameter {parameter.name!r}", gradient.dtype
     allowed = (_FLOAT64,) if parameter.dtype == _FLOAT64 else _SHORT
     if parameter.dtype not in (_FLOAT64, *_SHORT):

@@ -19,13 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def parameters_of(cell_or_parameters: Any) -> list[Parameter]:
-    """Return the parameters of a cell, or of an iterable, each once.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is neither a cell nor an iterable of parameters.
-    """
+    """Return the parameters of a cell, or of an iterable, each once."""
     if isinstance(cell_or_parameters, Cell):
         return list(cell_or_parameters.get_parameters())
     if isinstance(cell_or_parameters, Tensor) or not isinstance(cell_or_parameters, Iterable):
@@ -77,13 +71,7 @@ def keep_rows(parameter: Parameter, rows: slice) -> None:
 
 
 def check_count(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> None:
-    """Check that there is a gradient for each parameter.
-
-    Raises
-    ------
-    ArgumentValueError
-        If there is not.
-    """
+    """Check that there is a gradient for each parameter."""
     if len(gradients) != len(parameters):
         raise ArgumentValueError(
             f"expected a gradient for each of {len(parameters)} parameters, found {len(gradients)}"
@@ -91,15 +79,7 @@ def check_count(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> No
 
 
 def gradient_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Array:
-    """Return the array of a gradient on the host, which is reduced in place.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is neither a tensor nor an array.
-    ArgumentValueError
-        If it is of another shape, or read-only.
-    """
+    """Return the array of a gradient on the host, which is reduced in place."""
     array = gradient.asnumpy() if isinstance(gradient, Tensor) else gradient
     where = f"Parameter {parameter.name!r}"
     if not isinstance(array, np.ndarray):

@@ -338,13 +338,7 @@ def _at_step(options: Options, done: int) -> Options:
 
 
 def mindspore_names(options: Options, known: Iterable[str]) -> Options:
-    """Return options with torch's spellings replaced.
-
-    Raises
-    ------
-    OptionError
-        If one is unknown.
-    """
+    """Return options with torch's spellings replaced."""
     found: Options = {}
     for name, value in options.items():
         names = _TORCH.get(name, (name,))

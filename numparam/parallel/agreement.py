@@ -59,26 +59,14 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
 
 
 def not_surely_same(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Return the parameters that all ranks should hold alike, but for those that are lazy and made from the same.
-
-    Raises
-    ------
-    DisagreementError
-        If some ranks have another list of them.
-    """
+    """Return the parameters that all ranks should hold alike, but for those that are lazy and made from the same."""
     shared = _matched(members, operation, parameters)
     same = _same_recipes(members, operation, shared)
     return [parameter for parameter, is_same in zip(shared, same, strict=True) if not is_same]
 
 
 def _matched(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Return the parameters that all ranks should hold alike; all have the same list of them.
-
-    Raises
-    ------
-    DisagreementError
-        If some have another list.
-    """
+    """Return the parameters that all ranks should hold alike; all have the same list of them."""
     shared = [parameter for parameter in parameters if is_shared(parameter)]
     counts = gather_small(members, operation, np.array([len(shared)], np.uint64))[:, 0]
     least = int(counts.min())

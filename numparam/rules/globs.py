@@ -55,11 +55,6 @@ class Regex:
     expression : str
         As `re` reads it, without backreferences, conditionals, atomic groups and possessive repetitions.
 
-    Raises
-    ------
-    ValueError
-        If it is not a regular expression, or needs backtracking.
-
     Examples
     --------
     >>> regex = Regex(r"layers\.\d+\.(?!norm).*weight")
@@ -82,13 +77,7 @@ class Regex:
         self._matches = re.compile(expression).fullmatch
 
     def matches(self, name: str) -> bool:
-        """Return whether a full name matches.
-
-        Raises
-        ------
-        ValueError
-            If that takes too much work.
-        """
+        """Return whether a full name matches."""
         if _ways(self._tree, len(name) + 1) <= _MAX_WAYS:
             return self._matches(name) is not None
         return self._slowly(name)

@@ -13,15 +13,7 @@ _DLPACK_UINT = 1
 
 
 def as_array(data: Any, dtype: Any = None) -> Array:
-    """Copy values into a new C-contiguous array of a dtype that numparam knows.
-
-    Raises
-    ------
-    TypeError
-        If the values are ragged, or not numbers or bools.
-    ValueError
-        If a value does not fit the dtype.
-    """
+    """Copy values into a new C-contiguous array of a dtype that numparam knows."""
     data = _from_torch(data)
     if isinstance(data, list | tuple):
         data = [item.asnumpy() if hasattr(item, "asnumpy") else item for item in data]
@@ -105,15 +97,7 @@ class _Words:
 
 
 def check_buffer(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise unless an array can take the values of a region.
-
-    Raises
-    ------
-    DtypeError
-        If it is not a NumPy array of the dtype. It is also a TypeError.
-    ShapeError
-        If it is not writable, C-contiguous and of the shape. It is also a ValueError.
-    """
+    """Raise unless an array can take the values of a region."""
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
         found = f"dtype {out.dtype}" if isinstance(out, np.ndarray) else type(out)
         raise DtypeError(f"values of dtype {dtype} go into a NumPy array of that dtype, found {found}")

@@ -73,15 +73,7 @@ class Recipe(Lazy):
         seed: SupportsIndex | None = None,
         target: Device = CPU,
     ) -> Recipe:
-        """Check that an initializer suits a tensor, and choose the seed by `numparam.stream.seed.choose_seed`.
-
-        Raises
-        ------
-        TypeError
-            If the initializer cannot fill the dtype, or the seed is not an integer.
-        ValueError
-            If it cannot fill the shape, or the seed is out of range.
-        """
+        """Check that an initializer suits a tensor, and choose the seed by `numparam.stream.seed.choose_seed`."""
         init.check(region.full_shape, dtype)
         return cls(init, choose_seed(init.seed, seed), name, region, dtype, target)
 

@@ -208,26 +208,14 @@ class OnDevice(Values):
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], target: Device) -> OnDevice:
-        """Allocate memory on a device.
-
-        Raises
-        ------
-        DeviceOutOfMemoryError
-            If the device has no room.
-        """
+        """Allocate memory on a device."""
         from numparam.kernels.array import DeviceArray
 
         return cls(_allocated(DeviceArray.empty, shape, dtype, target.index), target)
 
     @classmethod
     def from_host(cls, array: Array, target: Device) -> OnDevice:
-        """Copy an array to a device.
-
-        Raises
-        ------
-        DeviceOutOfMemoryError
-            If the device has no room.
-        """
+        """Copy an array to a device."""
         from numparam.kernels.array import DeviceArray
 
         return cls(_allocated(DeviceArray.from_host, array, target.index), target)

@@ -122,13 +122,7 @@ class Fill(NamedTuple):
 
 
 def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: Region | None = None) -> Fill:
-    """Check that an initializer can fill a tensor, and find the part of this rank.
-
-    Raises
-    ------
-    NumparamError
-        If it cannot; the message names the parameter.
-    """
+    """Check that an initializer can fill a tensor, and find the part of this rank."""
     try:
         if tensor.layout != torch.strided:
             raise ArgumentTypeError(f"a dense tensor is filled, found {tensor.layout}")
@@ -151,13 +145,7 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
 
 
 def _check_memory(tensor: torch.Tensor, local: torch.Tensor) -> None:
-    """Raise if a DTensor that an operation returned does not share the memory of its input.
-
-    Raises
-    ------
-    StateError
-        Values that are written to it would be lost.
-    """
+    """Raise if a DTensor that an operation returned does not share the memory of its input."""
     base: Any = tensor._base
     if base is not None and base.to_local().untyped_storage().data_ptr() != local.untyped_storage().data_ptr():
         raise StateError(
@@ -180,13 +168,7 @@ def fill_all(fills: Sequence[Fill]) -> None:
 
 
 def common_seed(seed: SupportsIndex | None) -> int:
-    """Return the seed that all ranks use.
-
-    Raises
-    ------
-    NumparamError
-        If it is not a seed, or each of several ranks would draw a different one.
-    """
+    """Return the seed that all ranks use."""
     if seed is not None:
         return as_seed(seed)
     several = torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -24,11 +24,6 @@ def renaming(rename: Rename | None) -> Callable[[str], str]:
         A mapping has patterns: a ``*`` of the new name is what the ``*`` of the old one at the same place matched. A
         pattern without ``*`` also matches what begins with it and a dot. The first that matches decides.
 
-    Raises
-    ------
-    TypeError
-        If it is of another kind.
-
     Examples
     --------
     >>> renaming({"layers.0": "layers.8", "block_*.w": "blocks.*.weight"})("layers.0.bias")

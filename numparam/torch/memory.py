@@ -24,11 +24,6 @@ _BITS = {1: torch.uint8, 2: torch.uint16}
 def dtype_of(tensor: torch.Tensor) -> np.dtype[Any]:
     """Return the NumPy dtype of a tensor.
 
-    Raises
-    ------
-    DtypeError
-        If numparam does not support it.
-
     Examples
     --------
     >>> dtype_of(torch.empty(0, dtype=torch.bfloat16))

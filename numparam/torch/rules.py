@@ -38,13 +38,6 @@ class OwnRules:
     layers : bool
         Whether the layers of ``torch.nn`` decide what no rule decides.
 
-    Raises
-    ------
-    TypeError
-        If it is something else, or contains something that is not an initializer.
-    ValueError
-        If a name is not the name of an initializer.
-
     Examples
     --------
     >>> from numparam.torch.walk import places

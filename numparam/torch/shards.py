@@ -20,11 +20,6 @@ def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
     tensor : torch.Tensor
         An ordinary tensor is full; of a ``DTensor``, from FSDP2 or tensor parallelism, the rank holds its shard.
 
-    Raises
-    ------
-    StateError
-        If the shard does not match its placements.
-
     Examples
     --------
     >>> local, region = held_part(torch.empty(4, 3))
@@ -67,11 +62,6 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
         One for each dimension of the mesh.
     place : sequence of int
         The coordinates in the mesh.
-
-    Raises
-    ------
-    StateError
-        If a placement does not tell which values are where, such as a partial sum.
 
     Examples
     --------

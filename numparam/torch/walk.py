@@ -66,11 +66,6 @@ def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
     A shared one is visited once, at its first place. What ``DistributedDataParallel``, ``DataParallel``,
     ``torch.compile``, activation checkpoints and ``AveragedModel`` put around a module leaves no trace in the names.
 
-    Raises
-    ------
-    StateError
-        If FSDP1 has flattened the parameters, or a lazy layer has not given them a shape.
-
     Examples
     --------
     >>> from torch import nn
@@ -92,11 +87,6 @@ def modules(
     module: torch.nn.Module, prefix: str = "", around: tuple[tuple[str, Any], ...] = (), seen: set[int] | None = None
 ) -> Iterator[tuple[str, torch.nn.Module, tuple[tuple[str, Any], ...]]]:
     """Walk through the modules, the outer ones first; each with the prefix of the names in it, and what is around it.
-
-    Raises
-    ------
-    StateError
-        If FSDP1 has flattened the parameters.
 
     Examples
     --------
