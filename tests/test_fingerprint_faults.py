@@ -223,15 +223,3 @@ def test_an_xor_misses_what_fingerprints_find() -> None:
     assert len({fingerprint(each) for each in [array, *changes]}) == 1 + len(changes)
 
 
-def test_what_is_no_parameter_remains_unknown() -> None:
-    numparam.set_seed(11)
-    model = Model(llama(), np.dtype(np.float32))
-    found = identify(np.random.default_rng(1).random((9, 32), np.float32), model.lazy)
-    assert (found.pieces, found.unknown) == ((), 9)
-    parts = np.concatenate([model.arrays["layers.1.q_proj"][4:], model.arrays["layers.2.v_proj"]])
-    found = identify(parts, model.lazy)
-    assert str(found) == "rows 0:28 hold rows 4:32 of layers.1.q_proj; rows 28:44 hold rows 0:16 of layers.2.v_proj"
-    assert identify(model.arrays["lm_head"][8:16], model.lazy).against("lm_head", 0) == "rows shifted by 8"
-    assert identify(model.arrays["lm_head"][8:16], model.lazy).against("lm_head", 8) == ""
-    columns = identify(model.arrays["lm_head"][:, 16:], model.lazy)
-    assert [each.columns for each in columns.pieces] == [range(16, 32)]
