@@ -221,5 +221,3 @@ def test_an_xor_misses_what_fingerprints_find() -> None:
     assert xor(twice) == 0 == xor(np.concatenate([array[::-1], array]))
     assert all(xor(change) == xor(array) for change in changes)
     assert len({fingerprint(each) for each in [array, *changes]}) == 1 + len(changes)
-
-

@@ -62,23 +62,31 @@ MOVED: dict[str, tuple[Callable[[dict[str, Array]], Array], str, Region, str]] =
     ),
     "swapped halves": (
         lambda v: np.roll(v["up"], 48, 0), "up", full("up"),
-        "rows 0:48 hold rows 48:96 of up; rows 48:96 hold rows 0:48 of up; swapped halves, "
-        + "where rows 0:96 of up were expected",
+        (
+            "rows 0:48 hold rows 48:96 of up; rows 48:96 hold rows 0:48 of up; swapped halves, "
+            "where rows 0:96 of up were expected"
+        ),
     ),
     "swapped elements": (
         lambda v: np.roll(v["bias"], 96), "bias", full("bias"),
-        "elements 0:96 hold elements 96:192 of bias; elements 96:192 hold elements 0:96 of bias; swapped halves, "
-        + "where elements 0:192 of bias were expected",
+        (
+            "elements 0:96 hold elements 96:192 of bias; elements 96:192 hold elements 0:96 of bias; swapped halves, "
+            "where elements 0:192 of bias were expected"
+        ),
     ),
     "fused columns in another order": (
         lambda v: v["c_attn"].reshape(64, 3, 64)[:, [0, 2, 1]].reshape(64, 192), "c_attn", full("c_attn"),
-        "columns 0:64 hold columns 0:64 of c_attn; columns 64:128 hold columns 128:192 of c_attn; "
-        + "columns 128:192 hold columns 64:128 of c_attn, where rows 0:64 of c_attn were expected",
+        (
+            "columns 0:64 hold columns 0:64 of c_attn; columns 64:128 hold columns 128:192 of c_attn; "
+            "columns 128:192 hold columns 64:128 of c_attn, where rows 0:64 of c_attn were expected"
+        ),
     ),
     "columns of two": (
         lambda v: np.concatenate([v["up"][:, :32], v["gate"][:, 32:]], 1), "up", full("up"),
-        "columns 0:32 hold columns 0:32 of up; columns 32:64 hold columns 32:64 of gate, "
-        + "where rows 0:96 of up were expected",
+        (
+            "columns 0:32 hold columns 0:32 of up; columns 32:64 hold columns 32:64 of gate, "
+            "where rows 0:96 of up were expected"
+        ),
     ),
     "interleaved": (
         lambda v: np.stack([v["gate"], v["up"]], 1).reshape(192, 64), "gate", full("gate"),
@@ -86,8 +94,10 @@ MOVED: dict[str, tuple[Callable[[dict[str, Array]], Array], str, Region, str]] =
     ),
     "experts in another order": (
         lambda v: v["experts"][[1, 0, 3, 2]], "experts", full("experts"),
-        "rows 0:32 hold experts[1]; rows 32:64 hold experts[0]; rows 64:96 hold experts[3]; "
-        + "rows 96:128 hold experts[2], where rows 0:128 of experts were expected",
+        (
+            "rows 0:32 hold experts[1]; rows 32:64 hold experts[0]; rows 64:96 hold experts[3]; "
+            "rows 96:128 hold experts[2], where rows 0:128 of experts were expected"
+        ),
     ),
     "duplicate": (
         lambda v: np.concatenate([v["up"][:48]] * 2), "up", full("up"),
