@@ -93,7 +93,7 @@ def main() -> int:
             try:
                 processes = getattr(proof, "PROCESSES", arguments.processes)
                 counts = share(proof, count, arguments.seed, processes, Path(folder))
-                said = " ".join(proof.LINE.split()).format_map({key: f"{number:,}" for key, number in counts.items()})
+                said = " ".join(proof.LINE.split()).format_map(counts)
             except AssertionError as error:
                 said, failed = f"FAILED {error}", True
         print(f"{name}: {said} ({time.perf_counter() - start:.0f} s)", flush=True)
