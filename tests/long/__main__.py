@@ -14,6 +14,7 @@ import argparse
 import importlib
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
@@ -71,6 +72,11 @@ def share(proof: Any, count: int, seed: int, processes: int, folder: Path) -> Co
     return total
 
 
+def told(line: str, counts: Counter[str]) -> str:
+    """Put the counts, 0 where there is none, in the places that a line has for them."""
+    return re.sub(r"\{(\w+)\}", lambda name: f"{counts[name[1]]:,}", " ".join(line.split()))
+
+
 def main() -> int:
     """Run the proofs that the arguments name; return 1 if one fails."""
     parser = argparse.ArgumentParser(prog="python tests/long", description=__doc__.partition(":")[0])
@@ -93,7 +99,7 @@ def main() -> int:
             try:
                 processes = getattr(proof, "PROCESSES", arguments.processes)
                 counts = share(proof, count, arguments.seed, processes, Path(folder))
-                said = " ".join(proof.LINE.split()).format_map(counts)
+                said = told(proof.LINE, counts)
             except AssertionError as error:
                 said, failed = f"FAILED {error}", True
         print(f"{name}: {said} ({time.perf_counter() - start:.0f} s)", flush=True)

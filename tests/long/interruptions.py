@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 from savers import INDEX, KINDS, Interrupt, number_in, stems
 
 FULL, LEAST = 10_000, 36
-LINE = """{interrupts:,} interrupted saves of 6 kinds ({lines:,} Ctrl-C at a line, {calls:,} errors of a system call, {timer:,}
-Ctrl-C at a random time): {old:,} left the old checkpoint, {new:,} the new one, none was lost or mixed, no file left over"""
+LINE = """{interrupts} interrupted saves of 6 kinds ({lines} Ctrl-C at a line, {calls} errors of a system call, {timer}
+Ctrl-C at a random time): {old} left the old checkpoint, {new} the new one, none was lost or mixed, no file left over"""
 CAUSES = {"lines": sys.settrace, "calls": sys.setprofile, "timer": None}
 
 

@@ -16,8 +16,8 @@ from numparam.checkpoint import writing
 from savers import KINDS, Interrupt, number_in, stems
 
 FULL, LEAST = 5_000, 24
-LINE = """{kills:,} kills of writers of 6 kinds: {old:,} left the old checkpoint, {new:,} the new one, none lost or mixed;
-{partial:,} partial files were left, and removed by the next save"""
+LINE = """{kills} kills of writers of 6 kinds: {old} left the old checkpoint, {new} the new one, none lost or mixed;
+{partial} partial files were left, and removed by the next save"""
 _ROUNDS = 10  # kills between two saves that must remove what they left
 _fork = multiprocessing.get_context("fork")
 

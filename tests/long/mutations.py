@@ -32,8 +32,8 @@ from numparam.tensor import Recipe
 from savers import INDEX, distributed
 
 FULL = 1_000_000
-LINE = """{files:,} mutated files, {refused:,} refused with a sentence, {read:,} read, under 256 MiB beyond the start and
-5 s of CPU time each; the slowest took {slowest:,} ms"""
+LINE = """{files} mutated files, {refused} refused with a sentence, {read} read, under 256 MiB beyond the start and
+5 s of CPU time each; the slowest took {slowest} ms"""
 BEYOND_START, CPU_SECONDS, SECONDS = 256 << 20, 5, 300
 SMALL = 1 << 16  # bytes of a recipe that is followed
 RULES = """[[rules]]
