@@ -45,6 +45,7 @@ def test_reduces_in_the_order_of_the_ranks(ranks: int) -> None:
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_parts_have_the_bits_of_the_whole(ranks: int) -> None:
     check("wants_parts_with_the_bits_of_the_whole", ranks)
+    check("comes_again_with_many_shapes", ranks)
 
 
 @needs_mpi

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numparam.communication.cuda_aware import finish, is_direct
-from numparam.communication.exchange import exchange
+from numparam.communication.exchange import arrive, exchange, gathering
 from numparam.communication.group import Group
-from numparam.communication.reduction import Reduction
+from numparam.communication.reduction import ReduceOp, Reduction, reduction_of
 from numparam.layout.partition import split
 
 if TYPE_CHECKING:
@@ -37,6 +37,21 @@ CHUNK_BYTES = 4 << 20
 _CHUNK_BYTES_PER_RANK = 512 << 10  # 64 KiB take 3 times as long on 32 ranks, which wait 4 times as often
 _SMALL_BYTES = 256 << 10  # of all ranks together: messages cost the time, not their bytes
 _WORTH_A_CHUNK = 4  # an array of a quarter of a chunk travels faster alone than it is packed
+
+
+def all_reduced(group: Group, operation: str, values: Array, op: ReduceOp | str) -> Array:
+    """Arrive at an operation, and return the values of one shape and dtype reduced over the ranks."""
+    reduction = reduction_of(op, values.dtype, group.size)
+    if group.size > 1 and 0 < values.nbytes * group.size <= _SMALL_BYTES:
+        out = np.empty(values.shape, values.dtype)
+        reduction.into(
+            out.reshape(-1), gathering(group, operation, values.size, values.dtype).rows_with(values.reshape(-1))
+        )
+        return out
+    arrive(group, operation)
+    out = values.copy()
+    all_reduce(group, operation, [out.reshape(-1)], reduction)
+    return out
 
 
 def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: Reduction) -> None:

@@ -12,6 +12,7 @@ Floats of 16 and 8 bits are reduced in float32 and rounded once; integers wrap a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from numparam.communication import collectives, exchange
 from numparam.communication.collectives import Array
 from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import as_member, get_group
-from numparam.communication.reduction import ReduceOp, Reduction
+from numparam.communication.reduction import ReduceOp, reduction_of
 from numparam.errors import ArgumentTypeError, ShapeError
 from numparam.tensor import Tensor
 
@@ -60,11 +61,9 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
     array([0., 1., 2.])
     """
     members = get_group(group)
-    values = _values(tensor).copy()
-    reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
-    operation = _begin(members, "all_reduce", f", {op}", values)
-    collectives.all_reduce(members, operation, [values.reshape(-1)], reduction)
-    return _like(tensor, values)
+    values = _values(tensor)
+    operation = _named("all_reduce", values.dtype, values.shape, f", {op}")
+    return _like(tensor, collectives.all_reduced(members, operation, values, op))
 
 
 def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Values:
@@ -137,7 +136,7 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
     values = _with_axis(_values(tensor))
     if len(values) % members.size:
         raise ShapeError(f"axis 0 of shape {values.shape} is not divisible by the {members.size} ranks")
-    reduction = Reduction(op, values.dtype, members.size if op == ReduceOp.AVG else 1)
+    reduction = reduction_of(op, values.dtype, members.size)
     operation = _begin(members, "reduce_scatter", f", {op}", values)
     out = np.empty((len(values) // members.size, *values.shape[1:]), values.dtype)
     collectives.reduce_scatter(members, operation, values.reshape(-1), out.reshape(-1), reduction)
@@ -195,9 +194,14 @@ def barrier(group: str = WORLD_COMM_GROUP) -> None:
 
 
 def _begin(members: Group, what: str, how: str, values: Array) -> str:
-    operation = f"{what} of {values.dtype}{list(values.shape)}{how}"
+    operation = _named(what, values.dtype, values.shape, how)
     exchange.arrive(members, operation)
     return operation
+
+
+@lru_cache(maxsize=1024)
+def _named(what: str, dtype: np.dtype[Any], shape: tuple[int, ...], how: str) -> str:
+    return f"{what} of {dtype}{list(shape)}{how}"
 
 
 def _values(tensor: Any) -> Array:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 
@@ -43,6 +44,8 @@ _SPIN = 1e-4  # seconds in which a message of this machine comes, if its sender 
 _PATIENCE = 1.0  # seconds after which a rank reports to the others where it waits
 _LONGEST_SLEEP = 0.01
 _DRAINED_EVERY = 64  # operations; a rank that never waits would else never take the reports of those who do
+_MOST_GATHERINGS = 64  # of a group; each holds as many bytes as it gathers
+_TAGS = 32768  # that every MPI has
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 _COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # what mpiexec of MPICH and of Open MPI tell a process
 
@@ -61,7 +64,7 @@ def started_by_mpiexec() -> int:
     return max(int(os.environ.get(name, "1")) for name in _COUNTS)
 
 
-def arrive(group: Group, operation: str) -> None:
+def arrive(group: Group, operation: str, rounds: list[Round] | None = None) -> None:
     """Wait until every member of a group has reached the same operation."""
     if group.failure is not None:
         raise StateError(
@@ -72,7 +75,9 @@ def arrive(group: Group, operation: str) -> None:
             raise StateError(f"{operation}: this process is one of {count}; call numparam.communication.init() first")
         return
     group.operations += 1
-    arrival = _Arrival(group, operation, group.operations, world.timeout)
+    if rounds is None:
+        rounds = group.rounds = group.rounds or _new_rounds(group)
+    arrival = _Arrival(group, operation, group.operations, world.timeout, rounds)
     if error := _guarded(group, operation, arrival.error):
         raise _failed(group, error)
     if not group.operations % _DRAINED_EVERY:
@@ -103,21 +108,23 @@ def leave() -> None:
     everyone, *groups = world.groups.values()
     for group in groups:  # members may wait in one
         _report(group, _LAST, _END)
-    _Arrival(everyone, _END, _LAST, math.inf).error()  # if there is one, the others raise it
+    _Arrival(
+        everyone, _END, _LAST, math.inf, everyone.rounds or _new_rounds(everyone)
+    ).error()  # if there is one, the others raise it
 
 
 class _Arrival:
     """Wait until the members of a group have reached an operation, and find out who has not."""
 
-    def __init__(self, group: Group, operation: str, number: int, timeout: float) -> None:
-        self.group, self.operation, self.number, self.timeout = group, operation, number, timeout
+    def __init__(self, group: Group, operation: str, number: int, timeout: float, rounds: list[Round]) -> None:
+        self.group, self.operation, self.number, self.timeout, self.rounds = group, operation, number, timeout, rounds
         self.own, self.is_reported, self.start = _fingerprint(operation), False, time.monotonic()
 
     def error(self) -> CommunicationError | None:
         """Return what is wrong, if not all members reached the same operation in time."""
         group, sent = self.group, self.own
         missing = []
-        for round_ in group.rounds or _new_rounds(group):
+        for round_ in self.rounds:
             round_.sent[:] = sent
             world.mpi.Prequest.Startall(round_.requests)
             if not self.finishes(round_.requests):
@@ -188,24 +195,73 @@ class _Arrival:
 
 def _new_rounds(group: Group) -> list[Round]:
     """Set up the messages of an arrival, once: starting them again takes half as long as posting new ones."""
-    communicator, byte = world.communicator, world.mpi.BYTE
-    step = 1
+    rounds, byte, step = [], world.mpi.BYTE, 1
     while step < group.size:
         source, target = (group.ranks[(group.rank + place) % group.size] for place in (-step, step))
         received, sent = bytearray(_FINGERPRINT_BYTES), bytearray(_FINGERPRINT_BYTES)
-        receive = communicator.Recv_init([received, byte], source, group.tag)
-        send = communicator.Send_init([sent, byte], target, group.tag)
-        group.rounds.append(Round(source, received, sent, [receive, send]))
+        receive = world.communicator.Recv_init([received, byte], source, group.tag)
+        send = world.communicator.Send_init([sent, byte], target, group.tag)
+        rounds.append(Round(source, target, received, sent, [receive, send]))
         step *= 2
-    return group.rounds
+    return rounds
 
 
-def forget_rounds(group: Group) -> None:
-    """Free the messages of arrivals; after a failure MPI may still write to them."""
+class Gathering:
+    """Arrive at an operation and gather a row of few bytes from every rank, in the same messages.
+
+    Parameters
+    ----------
+    group : Group
+        Of more than one rank.
+    operation : str
+        Names the shape and dtype of the rows too, so that ranks that agree on it send equally many bytes.
+    size : int
+        The elements of a row.
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, group: Group, operation: str, size: int, dtype: np.dtype[Any]) -> None:
+        rows = np.empty((group.size, size), dtype)  # row i is of the rank i places before this one
+        self.group, self.operation, self.own, self.rounds = group, operation, rows[0], _new_rounds(group)
+        self.by_rank = [rows[(group.rank - rank) % group.size] for rank in range(group.size)]
+        # Bytes of another operation carry another tag: they are never taken for these, however many they are.
+        tag, byte = crc32(_fingerprint(operation), group.tag) % _TAGS, world.mpi.BYTE
+        for place, round_ in enumerate(self.rounds):
+            step = 1 << place
+            count = min(step, group.size - step)
+            sent, received = (rows[start:][:count].reshape(-1).view(np.uint8) for start in (0, step))
+            round_.requests.append(world.data.Recv_init([received, byte], round_.source, tag))
+            round_.requests.append(world.data.Send_init([sent, byte], round_.target, tag))
+
+    def rows_with(self, own: Array) -> list[Array]:
+        """Return the rows of all ranks, in their order, until the next call; raises what `arrive` raises."""
+        np.copyto(self.own, own)
+        arrive(self.group, self.operation, self.rounds)
+        return self.by_rank
+
+
+def gathering(group: Group, operation: str, size: int, dtype: np.dtype[Any]) -> Gathering:
+    """Return the messages of an operation, the same ones when it comes again."""
+    if found := group.gatherings.get(operation):
+        return found
+    if len(group.gatherings) == _MOST_GATHERINGS:
+        _free(group.gatherings.pop(next(iter(group.gatherings))).rounds)
+    found = group.gatherings[operation] = Gathering(group, operation, size, dtype)
+    return found
+
+
+def forget_messages(group: Group) -> None:
+    """Free the messages that a group sends again and again; after a failure MPI may still write to them."""
     if group.failure is None:
-        for request in (request for round_ in group.rounds for request in round_.requests):
-            request.Free()
-        group.rounds.clear()
+        for rounds in (group.rounds, *(kept.rounds for kept in group.gatherings.values())):
+            _free(rounds)
+        group.gatherings.clear()
+
+
+def _free(rounds: list[Round]) -> None:
+    for request in (request for round_ in rounds for request in round_.requests):
+        request.Free()
+    rounds.clear()
 
 
 @lru_cache(maxsize=1024)

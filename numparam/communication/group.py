@@ -20,11 +20,12 @@ class Round(NamedTuple):
 
     Attributes
     ----------
-    source : int
-        The rank of the world that the message comes from.
+    source, target : int
+        The ranks of the world that the message comes from and goes to.
     """
 
     source: int
+    target: int
     received: bytearray
     sent: bytearray
     requests: list[Any]
@@ -46,6 +47,8 @@ class Group:
         The number that the messages of the group carry; reports of where a rank is carry the next one.
     rounds : list of Round
         The messages of an arrival, from the first one on.
+    gatherings : dict of str to Gathering
+        The messages of operations that gather few bytes, by operation.
     heard : dict of int to tuple
         The last operation, by number and text, that each rank of the world reported from this group.
     reports : list of mpi4py.MPI.Request
@@ -59,6 +62,7 @@ class Group:
     operations: int = 0
     failure: str | None = field(default=None, repr=False)
     rounds: list[Round] = field(default_factory=list, repr=False)
+    gatherings: dict[str, Any] = field(default_factory=dict, repr=False)
     heard: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
     reports: list[Any] = field(default_factory=list, repr=False)
 
@@ -90,6 +94,8 @@ class World:
         The groups of this process, the world among them.
     mpi : module
         ``mpi4py.MPI``, with the communicator.
+    data : mpi4py.MPI.Comm or None
+        For the bytes that are gathered while ranks arrive.
     has_cores : bool
         Whether every rank of this machine has a core, so that waiting takes none from a rank that works.
     watched : Watched or None
@@ -102,6 +108,7 @@ class World:
     timeout: float
     groups: dict[str, Group]
     mpi: Any = None
+    data: Any = None
     has_cores: bool = False
     watched: Any = None
     hook: Any = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from numparam.communication.collectives import gather_small
-from numparam.communication.exchange import arrive, enter, forget_rounds, leave, started_by_mpiexec, world
+from numparam.communication.exchange import arrive, enter, forget_messages, leave, started_by_mpiexec, world
 from numparam.communication.failure import StopJob, stop_job
 from numparam.communication.group import (
     DEFAULT_TIMEOUT,
@@ -92,8 +92,8 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
         world.hook = StopJob(rank, size)
         arrive(everyone, "numparam.communication.init")
         # All are there, so this does not wait; from here on no message can meet one of the user's own.
-        forget_rounds(everyone)
-        world.communicator = mpi.COMM_WORLD.Dup()
+        forget_messages(everyone)
+        world.communicator, world.data = mpi.COMM_WORLD.Dup(), mpi.COMM_WORLD.Dup()
         _look_around(rank, size)
         _share_seed(everyone)
     stand_at(rank, size)
@@ -114,8 +114,9 @@ def release() -> None:
     if world.groups[WORLD_COMM_GROUP].size > 1:
         leave()
         for group in world.groups.values():
-            forget_rounds(group)
+            forget_messages(group)
         world.communicator.Free()
+        world.data.Free()
         if world.watched:
             world.watched.say(b"release")
         world.hook.remove()
@@ -211,7 +212,7 @@ def destroy_group(group: str) -> None:
     """
     if group == WORLD_COMM_GROUP:
         raise ArgumentValueError("the group of all ranks cannot be destroyed; release() ends the communication")
-    forget_rounds(get_group(group))
+    forget_messages(get_group(group))
     del world.groups[group]
 
 

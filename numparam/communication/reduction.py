@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,10 @@ class Reduction:
 
     def into(self, out: Array, parts: Sequence[Array]) -> None:
         """Write the reduction of some flat arrays into another, which may be one of them."""
+        if len(parts) == 2 and out.dtype == self.dtype and self.divisor == 1:  # no step after one that writes
+            with np.errstate(all="ignore"):
+                _FUNCTIONS[self.op](*parts, out=out)
+            return
         if self._room.shape[1] < min(out.size, _BLOCK):
             self._room = np.empty((2, min(out.size, _BLOCK)), self.dtype)
         with np.errstate(all="ignore"):
@@ -99,6 +104,18 @@ class Reduction:
         if self.divisor != 1:
             first = np.true_divide(first, self.divisor, out=result)
         _write(out, first)
+
+
+@lru_cache(maxsize=64)
+def reduction_of(op: ReduceOp | str, dtype: np.dtype[Any], count: int) -> Reduction:
+    """Return the reduction of the values of some ranks: a mean is over all of them.
+
+    Raises
+    ------
+    ArgumentValueError, DtypeError
+        As `Reduction` does.
+    """
+    return Reduction(op, dtype, count if op == ReduceOp.AVG else 1)
 
 
 def _converted(values: Array, room: Array) -> Array:

@@ -63,6 +63,13 @@ def reduces_in_the_order_of_the_ranks() -> None:
                 assert same(found, expected(shape, dtype, op)), (dtype, op, shape)
 
 
+def comes_again_with_many_shapes() -> None:
+    for _ in range(2):
+        for size in range(1, 100):  # more than it keeps messages for
+            found = comm_func.all_reduce(values_of(get_rank(), (size,), np.dtype(np.float32)))
+            assert same(found, expected((size,), np.dtype(np.float32), "sum"))
+
+
 def wants_parts_with_the_bits_of_the_whole() -> None:
     for dtype in map(numparam.dtypes.as_dtype, ["float32", "bfloat16"]):
         for rows in (1, 3001):

@@ -13,6 +13,7 @@ from numparam.communication.management import get_group
 from numparam.errors import LateRankError, StateError
 
 VALUES = np.ones(1000, np.float32)
+MANY = np.ones(1 << 18, np.float32)  # which travel after the ranks have arrived
 
 
 def raises() -> None:
@@ -55,8 +56,9 @@ def is_stopped() -> None:
 
 def stops_in_the_middle() -> None:
     if get_rank() == 2:
-        exchange.arrive(get_group(WORLD_COMM_GROUP), "all_reduce of float32[1000], sum")
+        exchange.arrive(get_group(WORLD_COMM_GROUP), "all_reduce of float32[262144], sum")
         time.sleep(30)  # and sends no data
+    comm_func.all_reduce(MANY)
 
 
 def comes_late_to_init() -> None:
