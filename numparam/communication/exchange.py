@@ -242,7 +242,8 @@ class Gathering:
 
 def gathering(group: Group, operation: str, size: int, dtype: np.dtype[Any]) -> Gathering:
     """Return the messages of an operation, the same ones when it comes again."""
-    if found := group.gatherings.get(operation):
+    found: Gathering | None = group.gatherings.get(operation)
+    if found:
         return found
     if len(group.gatherings) == _MOST_GATHERINGS:
         _free(group.gatherings.pop(next(iter(group.gatherings))).rounds)
