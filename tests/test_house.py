@@ -25,7 +25,8 @@ ROOMS = """
     kernels.copy
     kernels.rows kernels.digest kernels.update kernels.orthogonal
     errors text
-    dtypes entry checks threads device context progress
+    dtypes entry checks threads device context html
+    progress
     indexing
     layout
     stream

@@ -385,6 +385,11 @@ class Cell(Tree):
         """Return what `repr` shows of the cell itself; subclasses may say more."""
         return ""
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        return html.cell(self)
+
     def __repr__(self) -> str:
         children = [
             f"({name}): " + repr(cell).replace("\n", "\n  ") for name, cell in self._cells.items() if cell is not None

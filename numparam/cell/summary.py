@@ -62,16 +62,6 @@ class Summary:
         return "\n".join([*lines, self.total])
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from numparam import html
 
-        head = "".join(f"<th style='text-align:left'>{column}</th>" for column in _COLUMNS)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:{'right' if place == _RIGHT else 'left'}'>{escape(cell)}</td>"
-                for place, cell in enumerate(row)
-            )
-            + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self.total)}</p>"
+        return html.table(_COLUMNS, self.rows, [_COLUMNS[_RIGHT]], self.total)

@@ -62,6 +62,13 @@ class LoadReport(tuple[list[str], list[str]]):
         """Return the values that went nowhere."""
         return self[1]
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        moved = {name: f"loaded from {shown(original)}" for name, original in self.renamed.items()}
+        rows = (moved | self.skipped).items()
+        return html.table(("parameter", "what happened"), rows, foot="" if rows else str(self))
+
     def __str__(self) -> str:
         if not self.skipped and not self.renamed:
             return "everything was loaded"

@@ -102,13 +102,23 @@ class Fingerprints(Mapping[str, Fingerprint]):
                 found.append(Difference(name, reason))
         return found + [Difference(name, "it was not expected") for name in other if name not in self]
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        head, *rows = self._table()
+        return html.table(head, rows, foot=amount(len(self), "parameter"))
+
     def __str__(self) -> str:
-        table = [("parameter", "shape", "dtype", "fingerprint")]
+        table = self._table()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+
+    def _table(self) -> list[tuple[str, ...]]:
+        table: list[tuple[str, ...]] = [("parameter", "shape", "dtype", "fingerprint")]
         for name, each in self.items():
             partly = "" if each.complete else " (in part)"
             table.append((printable(name), str(each.shape), each.dtype, f"{each}{partly}"))
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+        return table
 
     def to_json(self) -> str:
         """Return the table as JSON, one parameter a line."""

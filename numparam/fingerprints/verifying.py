@@ -44,6 +44,13 @@ class Verification:
     def __bool__(self) -> bool:
         return not self.differences and not self.unchecked
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        rows = [("differs", str(difference)) for difference in self.differences]
+        rows += [("not checked", f"parameter {name!r}: {why}") for name, why in self.unchecked.items()]
+        return html.table(("result", "where"), rows, foot=str(self).splitlines()[-1])
+
     def __str__(self) -> str:
         lines = [printable(str(difference), 500) for difference in self.differences[:_SHOWN]]
         lines += [f"parameter {name!r} was not checked: {why}" for name, why in list(self.unchecked.items())[:_SHOWN]]

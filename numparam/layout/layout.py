@@ -160,3 +160,8 @@ class Layout(Partition):
         from numparam.layout.picture import figure
 
         return figure(self, shape, axes)
+
+    def _repr_html_(self) -> str:
+        from numparam.layout.picture import page
+
+        return page(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -61,6 +62,28 @@ def picture(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | N
     if found.ranks:
         Console(file=text, width=10_000, color_system=None).print(table)
     return "\n".join([_title(layout, shape, found), *text.getvalue().splitlines(), *_idle(found)])
+
+
+def page(layout: Partition) -> str:
+    """Return HTML that shows the ranks of each block of a parameter with one element in each."""
+    from numparam import html
+
+    parts = [math.prod(layout.mesh[axis] for axis in item) for item in layout.spec]
+    if layout.optimizer_shard:
+        parts[:1] = [math.prod((*parts[:1], *(layout.mesh[axis] for axis in layout.optimizer_shard)))]
+    found = blocks(layout, tuple(parts))
+    rows, columns = _ends(found.rows), _ends(found.columns)
+
+    def ranks(down: int, across: int) -> str | None:
+        row, column = rows[down], columns[across]
+        return None if row is None or column is None else _listed(found.ranks[row, column])
+
+    def heads(sides: list[range | None], axis: int | None) -> list[str]:
+        if axis is None:
+            return [""] * len(sides)
+        return ["…" if part is None else f"{part.start + 1}/{parts[axis]} of axis {axis}" for part in sides]
+
+    return html.grid(repr(layout), heads(rows, found.axes[0]), heads(columns, found.axes[1]), ranks)
 
 
 def figure(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | None = None) -> Any:

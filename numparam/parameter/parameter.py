@@ -479,6 +479,13 @@ class Parameter(Tensor):
         self.init_in_server = init_in_server
         self.is_param_ps = True
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        trained = "trainable" if self.requires_grad else "frozen"
+        part = [] if self.region.is_full else [f"{self.region} of {self.region.full_shape}"]
+        return html.tensor(self, "Parameter", self._name, [trained, f"from {self.origin}", *part])
+
     def __repr__(self) -> str:
         return (
             f"Parameter (name={printable(str(self._name))}, shape={self.shape}, dtype={dtypes.type_name(self.dtype)}, "

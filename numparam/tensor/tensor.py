@@ -477,6 +477,11 @@ class Tensor(Arithmetic):
         """Share the values with another library."""
         return to_capsule(self._settle().array, **options)
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        return html.tensor(self, "Tensor")
+
     def __repr__(self) -> str:
         values = self._values if self.has_init else f"value=\n{self.asnumpy()}"
         return f"Tensor(shape={list(self.shape)}, dtype={dtypes.type_name(self.dtype)}, {values})"

@@ -66,20 +66,33 @@ class Report:
     unused: list[str] = field(default_factory=list)
     uncaught: list[str] = field(default_factory=list)
 
+    def _repr_html_(self) -> str:
+        from numparam import html
+
+        head, *rows = self._table()
+        return html.table(head, rows, foot="\n".join(self._notes()))
+
     def __str__(self) -> str:
-        table = [("parameter", "shape", "here", "dtype", "device", "values", "rule")]
-        table += [
-            (printable(row.name), str(row.shape), str(row.held), row.dtype, row.device, str(row.init), row.rule)
-            for row in self.filled
-        ]
+        table = self._table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+        return "\n".join(["  ".join(map(str.ljust, row, widths)).rstrip() for row in table] + self._notes())
+
+    def _table(self) -> list[tuple[str, ...]]:
+        return [
+            ("parameter", "shape", "here", "dtype", "device", "values", "rule"),
+            *(
+                (printable(row.name), str(row.shape), str(row.held), row.dtype, row.device, str(row.init), row.rule)
+                for row in self.filled
+            ),
+        ]
+
+    def _notes(self) -> list[str]:
         here = size(sum(row.nbytes for row in self.filled))
-        lines.append(f"{amount(len(self.filled), 'tensor')}, {here} here; seed {self.seed}")
+        lines = [f"{amount(len(self.filled), 'tensor')}, {here} here; seed {self.seed}"]
         lines += [f"{printable(name)} was left as it was" for name in self.left]
         lines += [f"not drawn by numparam: {printable(what)}" for what in self.uncaught]
         lines += [f"the rule {rule!r} matched no parameter" for rule in self.unused]
-        return "\n".join(lines)
+        return lines
 
 
 def row(name: str, tensor: torch.Tensor, local: torch.Tensor, how: Initializer | str, rule: str) -> Filled:
