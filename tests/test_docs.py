@@ -37,10 +37,15 @@ NAMED = {program: f"{page}-{number}" for page in reversed(PAGES) for number, pro
 PROGRAMS = [pytest.param(program, id=name) for program, name in NAMED.items()]
 
 
+def skip_without_libraries(text: str) -> None:
+    for library in ("transformers", "flax"):
+        if f"from {library}" in text and find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+
+
 @pytest.mark.parametrize("page", having("python"))
 def test_sessions_print_what_the_page_says(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "from transformers" in PAGES[page] and find_spec("transformers") is None:
-        pytest.skip("transformers is not installed")
+    skip_without_libraries(PAGES[page])
     monkeypatch.chdir(tmp_path)
     example = doctest.DocTestParser().get_doctest("\n".join(blocks(page, "python")), {}, page, page, 0)
     assert example.examples
@@ -56,8 +61,7 @@ def test_programs_run(program: str, tmp_path: Path) -> None:
         wanted = f"numparam.{library}" in program or (library == "mpi4py" and "mpiexec" in program)
         if wanted and find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
-    if "from transformers" in program and find_spec("transformers") is None:
-        pytest.skip("transformers is not installed")
+    skip_without_libraries(program)
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     found = re.match(r"# ((?:torchrun|mpiexec) .*\.py)\n", program)
     command = shlex.split(re.sub(r"\S+\.py$", "program.py", found[1]) if found else "python program.py")

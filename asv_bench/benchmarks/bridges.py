@@ -57,7 +57,7 @@ class Jax(Warm):
             call()
 
     def time_init(self) -> None:
-        numparam.jax.init(self.shapes, {"*.bias": 0.5}, seed=7)
+        numparam.jax.init(self.shapes, {"*.bias": 0.5, "*": "lecun_normal"}, seed=7)
 
     def time_array(self) -> None:
         numparam.jax.array(self.parameter)

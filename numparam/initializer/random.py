@@ -65,6 +65,35 @@ class Uniform(RandomInitializer):
         source.uniform(out, region, -abs(self.scale), abs(self.scale))
 
 
+class Between(RandomInitializer):
+    """Draw from the uniform distribution between two bounds.
+
+    Parameters
+    ----------
+    low, high : float
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> values = initializer(Between(2.0, 3.0), 100).asnumpy()
+    >>> bool(values.min() >= 2), bool(values.max() <= 3)
+    (True, True)
+    """
+
+    on_device = True
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = real("low", low), real("high", high)
+
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        source.uniform(out, region, self.low, self.high)
+
+
+def between(low: float, high: float) -> RandomInitializer:
+    """Return the uniform distribution between two bounds, `Uniform` where they are symmetric."""
+    return Uniform(high) if low == -high and high >= 0 else Between(low, high)
+
+
 class TruncatedNormal(RandomInitializer):
     r"""Draw from the normal distribution :math:`N(\text{mean}, \text{sigma}^2)` restricted to :math:`[a, b]`.
 

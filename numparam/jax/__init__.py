@@ -23,11 +23,12 @@ kernel_init=kernel_init, rngs=rngs)``. A name belongs to one parameter, so make 
 full tree, whose parameters have the names of their places:
 
 >>> shapes = {"dense": {"kernel": jax.ShapeDtypeStruct((512, 256), np.float32)}}
->>> bool((init(shapes, seed=7)["dense"]["kernel"] == kernel).all())
+>>> bool((init(shapes, {"*kernel": "lecun_normal"}, seed=7)["dense"]["kernel"] == kernel).all())
 True
 
-Flax has the shapes: ``jax.eval_shape(model.init, key, x)`` for linen, and for nnx, where ``nnx.merge`` takes back
-what `init` returns, ``graph, shapes = nnx.split(nnx.eval_shape(make_model))``.
+A model has initializers of its own. `eval_shape` finds them, for ``model.init`` of linen, ``optimizer.init`` of optax,
+or a function that returns a module of nnx or what ``nnx.split`` makes of it, and `init` follows them:
+``init(eval_shape(model.init, key, x), seed=7)``.
 """
 
 from importlib.util import find_spec
@@ -40,6 +41,17 @@ from numparam.jax.entry import initializer
 from numparam.jax.fingerprint import fingerprint
 from numparam.jax.kernel import Kernel
 from numparam.jax.mesh import layout, named_sharding
+from numparam.jax.starts import eval_shape
 from numparam.jax.tree import init
 
-__all__ = ["Kernel", "array", "callback", "fingerprint", "init", "initializer", "layout", "named_sharding"]
+__all__ = [
+    "Kernel",
+    "array",
+    "callback",
+    "eval_shape",
+    "fingerprint",
+    "init",
+    "initializer",
+    "layout",
+    "named_sharding",
+]

@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal, TruncatedNormal, VarianceScaling
 from numparam.initializer import entry as by_mindspore
-from numparam.initializer.base import RandomInitializer, real
-from numparam.stream.source import Buffer, Source
-
-
-class UniformFromZero(RandomInitializer):
-    """Draw from the uniform distribution between 0 and `scale`, as ``jax.nn.initializers.uniform`` does.
-
-    Parameters
-    ----------
-    scale : float
-        At least 0.
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> bool(initializer(UniformFromZero(0.5), 1000).asnumpy().min() >= 0)
-    True
-    """
-
-    on_device = True
-
-    def __init__(self, scale: float = 0.01) -> None:
-        self.scale = real("scale", scale, at_least=0)
-
-    def fill(self, out: Buffer, region: Region, source: Source) -> None:
-        source.uniform(out, region, 0.0, self.scale)
-
+from numparam.initializer.random import Between
 
 # Under these names MindSpore, and so numparam, has other distributions: JAX truncates the normals of Glorot and He at
 # two sigmas and widens them, starts its uniform at 0, and counts the bounds of its truncated normal in sigmas.
@@ -42,7 +15,7 @@ _BY_NAME: dict[str, Initializer] = {
     "kaimingnormal": VarianceScaling(2.0, "fan_in", "truncated_normal"),
     "normal": Normal(0.01),
     "truncatednormal": TruncatedNormal(0.01, 0.0, -0.02, 0.02),
-    "uniform": UniformFromZero(0.01),
+    "uniform": Between(0.0, 0.01),
 }
 
 

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from numparam import dtypes
 from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, DtypeError
-from numparam.initializer import Initializer, LecunNormal, One, VarianceScaling, Zero
-from numparam.jax.arrays import Fill, assembled, filling
-from numparam.jax.kernel import Kernel, as_kernel
+from numparam.indexing.region import Region
+from numparam.initializer import Initializer, Zero
+from numparam.jax.arrays import assembled, filling
+from numparam.jax.kernel import as_kernel
+from numparam.jax.keys import is_key, key
 from numparam.jax.names import as_initializer
+from numparam.jax.starts import Start
+from numparam.jax.trace import Draw, apart
 from numparam.rules import Glob, Rule, RuleError, Rules
 from numparam.stream.seed import as_seed, choose_seed
-from numparam.text import shown
+from numparam.tensor import Array
+from numparam.text import amount, shown
 
 _LOGGER = logging.getLogger("numparam")
 
-FLAX_RULES: dict[str, Initializer] = {
-    # Of attention, (features, heads, width): an axis counts once, so that this fits plain matrices too.
-    **dict.fromkeys(
-        ["*query.kernel", "*key.kernel", "*value.kernel"], Kernel(LecunNormal(), in_axis=0, out_axis=(1, -1))
-    ),
-    "*kernel": LecunNormal(),
-    "*embedding": Kernel(VarianceScaling(1.0, "fan_in", "untruncated_normal"), in_axis=0, out_axis=0),
-    **dict.fromkeys(["*bias", "*mean"], Zero()),
-    **dict.fromkeys(["*scale", "*var"], One()),
+_ZEROS = {
+    **dict.fromkeys(("ScaleByAdamState", "ScaleByAmsgradState", "ScaleByBeliefState"), ("count", "mu", "nu", "nu_max")),
+    **dict.fromkeys(("ScaleByLionState", "ScaleByScheduleState", "EmaState"), ("count", "mu", "ema")),
+    "TraceState": ("trace",),
+    "FactoredState": ("count", "v_row", "v_col", "v"),
+    "MultiStepsState": ("mini_step", "gradient_step", "acc_grads"),
+    "TrainState": ("step",),
+    "RngCount": ("value",),
 }
-"""How the layers of Flax start by default; recurrent kernels, there orthogonal, need a rule."""
+"""The fields of states of optax and Flax that are zero at the start, whatever their arguments."""
+
+_OWNERS = ("optax", "flax")
 
 
 def init(
@@ -51,13 +58,14 @@ def init(
     Parameters
     ----------
     shapes : pytree of jax.ShapeDtypeStruct
-        As ``jax.eval_shape`` returns it. Leaves that have a sharding keep it without `shardings`.
+        As `numparam.jax.eval_shape` returns it: its leaves know how the model's own code starts them. Shapes of
+        ``jax.eval_shape`` do too as far as they are keys, which follow from the seed and the name, counters of Flax, or
+        states of optax that are zero; all others need a rule. Leaves that have a sharding keep it without `shardings`.
     rules : mapping or Rules, optional
-        A mapping from globs to what `initializer` takes: the first glob that matches the full name decides. Where it
-        is silent, parameters start as the layers of Flax do: kernels LeCun normal, embeddings normal of variance one
-        over their width, biases and means zero, scales and variances one. `numparam.rules.Rules` are followed as they
-        are, and have their own default rules. Fans are counted as in JAX for both, see `Kernel`. A rule that decides
-        for no parameter is logged as a warning of the logger ``numparam``.
+        What the model does not decide. A mapping from globs to what `initializer` takes: the first glob that matches
+        the full name decides. `numparam.rules.Rules` have general rules at their end, which give way to the model. Fans
+        are counted as in JAX for both, see `Kernel`. A rule that decides for no parameter is logged as a warning of the
+        logger ``numparam``.
     seed : int, optional
         From 0 to 2**64 - 1; by default the seed of `numparam.set_seed`.
     shardings : pytree of jax.sharding.Sharding or PartitionSpec, optional
@@ -74,14 +82,14 @@ def init(
     TypeError
         If a leaf has a dtype that a parameter or JAX cannot have.
     ValueError
-        If no rule covers a parameter, or its initializer or sharding does not suit its shape, or two have one name.
-        The message names it.
+        If neither a rule nor the code of the model says how a parameter starts, its initializer or sharding does not
+        suit its shape, or two have one name. The message names it.
 
     Examples
     --------
     >>> import numpy as np
     >>> shapes = jax.eval_shape(lambda: {"head": {"kernel": np.zeros((4, 2), "f4"), "bias": np.zeros(2, "f4")}})
-    >>> head = init(shapes, {"head.kernel": "orthogonal"}, seed=7)["head"]
+    >>> head = init(shapes, {"*kernel": "orthogonal", "*bias": 0}, seed=7)["head"]
     >>> bool(np.allclose(head["kernel"].T @ head["kernel"], np.eye(2), atol=1e-6)), head["bias"].tolist()
     (True, [0.0, 0.0])
     """
@@ -89,20 +97,110 @@ def init(
     followed = rules if isinstance(rules, Rules) else _from_globs(rules or {})
     leaves, structure = jax.tree.flatten_with_path(shapes)
     each = [getattr(leaf, "sharding", None) for _, leaf in leaves] if shardings is None else _spread(shardings, shapes)
-    entries = [_entry(name_of(path), leaf) for path, leaf in leaves]
-    for name, count in Counter(entry.name for entry in entries).items():
+    named = [(name_of(path), path, leaf) for path, leaf in leaves]
+    for name, count in Counter(name for name, _, _ in named).items():
         if count > 1:
             raise ArgumentValueError(f"duplicate parameter name {name!r}: {count} leaves of the tree have it")
-    chosen = [followed.find(entry) for entry in entries]
-    deciding = set(map(id, chosen))
+    makers: list[Callable[[], Any]] = []
+    unknown: list[tuple[str, Any]] = []
+    first, own, deciding = _First(), set(map(id, followed.rules[: followed.own])), set()
+    for (name, path, leaf), sharding in zip(named, each, strict=True):
+        if is_key(leaf):
+            makers.append(partial(key, leaf, name, given))
+            continue
+        entry, drawn = _entry(name, leaf), name
+        rule = followed.find(entry)
+        init = None if rule is None else as_kernel(rule.initializer)
+        if _is_zero(shapes, path) and not isinstance(leaf, Start):
+            init = Zero()
+        elif id(rule) in own and not (isinstance(leaf, Start) and entry.dtype.kind in "iu"):  # "*" is not for counters
+            deciding.add(id(rule))
+        elif isinstance(leaf, Start):
+            init, drawn = leaf.init, first.of(name, leaf)
+            if leaf.value is not None:
+                makers.append(partial(assembled, entry, sharding, partial(_copied, np.asarray(leaf.value))))
+                continue
+        if init is None:
+            unknown.append((name, leaf))
+        else:
+            makers.append(_made(init, drawn, entry, given, sharding))
+    if unknown:
+        raise RuleError(_unknown(unknown))
     for number, rule in enumerate(followed.rules[: followed.own], 1):
         if id(rule) not in deciding:
             names = shown(rule.content.get("glob", rule.content.get("regex", "*")))
             _LOGGER.warning("numparam.jax.init: rule %d decides for no parameter: %s", number, names)
-    # What is wrong shows before any values are made.
-    fills = [_fill(rule, entry, given) for rule, entry in zip(chosen, entries, strict=True)]
-    arrays = [assembled(*item) for item in zip(entries, each, fills, strict=True)]
-    return jax.tree.unflatten(structure, arrays)
+    return jax.tree.unflatten(structure, [make() for make in makers])  # what is wrong has shown before
+
+
+def _made(init: Initializer, name: str, entry: Entry, seed: int | None, sharding: Any) -> Callable[[], jax.Array]:
+    """Return the function that makes an array with the values of the parameter `name`."""
+    fill = filling(init, entry._replace(name=name))(choose_seed(init.seed, seed))
+    return partial(assembled, entry, sharding, fill)
+
+
+def _copied(value: np.ndarray[Any, Any], out: Array, region: Region) -> None:
+    out[...] = region.take(value).reshape(out.shape)
+
+
+class _First:
+    """Find the name of the first parameter that is the same draw of a model's code."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[Any, list[tuple[Draw, str]]] = {}
+
+    def of(self, name: str, leaf: Start) -> str:
+        if leaf.draw is None:
+            return name
+        known = self._drawn.setdefault(leaf.draw.source, [])
+        for draw, other in known:
+            if draw == leaf.draw:
+                return other
+            if not apart(draw, leaf.draw):
+                raise RuleError(
+                    f"parameter {name!r} is made of the random numbers of {other!r}, but is not equal to it: "
+                    f"add a rule for one of them: {{{name!r}: 'zeros'}}"
+                )
+        known.append((leaf.draw, name))
+        return name
+
+
+def _unknown(leaves: Sequence[tuple[str, Any]]) -> str:
+    name, leaf = leaves[0]
+    others = f", and {amount(len(leaves) - 1, 'other')}" if len(leaves) > 1 else ""
+    if isinstance(leaf, Start):
+        return (
+            f"parameter {name!r}{others}: the code of the model starts it with {leaf.why}, which numparam cannot "
+            f"follow; add a rule: {{{name!r}: 'zeros'}}"
+        )
+    return (
+        f"no rule matches parameter {name!r}{others}, and shapes alone do not say how a model starts: trace it with "
+        f"numparam.jax.eval_shape in place of jax.eval_shape, or add a rule: {{{name!r}: 'zeros'}}"
+    )
+
+
+def _is_zero(tree: Any, path: Sequence[Any]) -> bool:
+    """Return whether a leaf belongs to a state that starts as zero."""
+    node = tree
+    for place, step in enumerate(path):
+        known = [_ZEROS.get(each.__name__, ()) for each in type(node).__mro__ if each.__module__.startswith(_OWNERS)]
+        if any(getattr(step, "name", None) in fields for fields in known):
+            return True
+        if place < len(path) - 1:
+            node = _child(node, step)
+    return False
+
+
+def _child(node: Any, step: Any) -> Any:
+    """Return a part of a node of a tree, None if its class made the step up."""
+    try:
+        return (
+            getattr(node, step.name)
+            if hasattr(step, "name")
+            else node[getattr(step, "key", getattr(step, "idx", None))]
+        )
+    except (AttributeError, LookupError, TypeError):
+        return None
 
 
 def name_of(path: tuple[Any, ...]) -> str:
@@ -127,15 +225,8 @@ def _entry(name: str, leaf: Any) -> Entry:
 
 
 def _from_globs(rules: Mapping[str, str | Initializer | float]) -> Rules:
-    pairs = [(glob, as_initializer(init)) for glob, init in chain(rules.items(), FLAX_RULES.items())]
+    pairs = [(glob, as_initializer(init)) for glob, init in rules.items()]
     return Rules(tuple([Rule({"glob": glob}, Glob([glob]), init) for glob, init in pairs]), len(rules))
-
-
-def _fill(rule: Rule | None, entry: Entry, seed: int | None) -> Fill:
-    if rule is None:
-        raise RuleError(f"no rule matches parameter {entry.name!r}; add one: {{{entry.name!r}: 'zeros'}}")
-    kernel = as_kernel(rule.initializer)
-    return filling(kernel, entry)(choose_seed(kernel.seed, seed))
 
 
 def _spread(shardings: Any, shapes: Any) -> list[Any]:

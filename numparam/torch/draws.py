@@ -24,39 +24,14 @@ from numparam.initializer import (
     Uniform,
     Zero,
 )
-from numparam.initializer.base import RandomInitializer
 from numparam.initializer.fan import fans
+from numparam.initializer.random import between
 
 if TYPE_CHECKING:
     from numparam.indexing.region import Region
     from numparam.stream.source import Buffer, Source
 
 Shape = tuple[int, ...]
-
-
-class Between(RandomInitializer):
-    """Draw from the uniform distribution between two bounds.
-
-    Parameters
-    ----------
-    low, high : float
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> values = initializer(Between(2.0, 3.0), 100).asnumpy()
-    >>> bool(values.min() >= 2), bool(values.max() <= 3)
-    (True, True)
-    """
-
-    on_device = True
-
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = float(low), float(high)
-
-    def fill(self, out: Buffer, region: Region, source: Source) -> None:
-        """Fill `out` with the values of a region."""
-        source.uniform(out, region, self.low, self.high)
 
 
 class Transformed(Initializer):
@@ -103,11 +78,6 @@ _TRANSFORMS: dict[str, Callable[..., Any]] = {
 }
 
 
-def uniform(low: float, high: float) -> Initializer:
-    """Return the uniform distribution between two bounds, `Uniform` where they are symmetric."""
-    return Uniform(high) if low == -high and high >= 0 else Between(low, high)
-
-
 def _random(tensor: torch.Tensor, low: int = 0, high: int | None = None, **_: Any) -> Initializer:
     """Return the distribution of ``Tensor.random_``, whose only argument is the upper bound if there is one."""
     if tensor.dtype.is_floating_point:
@@ -127,7 +97,7 @@ def _one_bound(tensor: torch.Tensor, *bounds: Any, **named: Any) -> Initializer:
 
 def _uniform(_: torch.Tensor, *bounds: float, **named: float) -> Initializer:
     low, high = [*bounds, *(0.0, 1.0)[len(bounds) :]]
-    return uniform(named.get("from", low), named.get("to", high))
+    return between(named.get("from", low), named.get("to", high))
 
 
 METHODS: dict[str, Callable[..., Initializer | None]] = {
@@ -184,7 +154,7 @@ def _normal(variance: float) -> Initializer:
 
 
 FUNCTIONS: dict[str, Callable[..., Initializer | None]] = {
-    "uniform_": lambda _, a=0.0, b=1.0: uniform(a, b),
+    "uniform_": lambda _, a=0.0, b=1.0: between(a, b),
     "normal_": lambda _, mean=0.0, std=1.0: Normal(std, mean),
     "trunc_normal_": lambda _, mean=0.0, std=1.0, a=-2.0, b=2.0: TruncatedNormal(std, mean, a, b),
     "constant_": lambda _, val: constant(val),

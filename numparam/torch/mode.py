@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from numparam.errors import NumparamError, StateError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal
+from numparam.initializer.random import between
 from numparam.torch import draws
 from numparam.torch.filling import Fill
 from numparam.torch.memory import dtype_of
@@ -171,13 +172,13 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         if torch.empty(0, **{key: named[key] for key in ("device",) if key in named}).is_meta:
             return torch.empty(args[0], **named)
         words = torch.empty(args[0], dtype=torch.float64)
-        self._draw(words, draws.uniform(0.0, 1.0))
+        self._draw(words, between(0.0, 1.0))
         return _returned(torch.argsort(words, stable=True).to(**named), out)
 
     def _bernoulli(self, chance: torch.Tensor, p: float | None = None) -> torch.Tensor:
         if p is not None:
             return self._fill(None, torch.empty_like(chance), draws.Transformed("bernoulli", p), (), {})
-        values = self._fill(None, torch.empty_like(chance), draws.uniform(0.0, 1.0), (), {})
+        values = self._fill(None, torch.empty_like(chance), between(0.0, 1.0), (), {})
         return (values < chance).to(chance.dtype)
 
     def _normal(self, mean: Any, std: Any = 1.0, size: Any = None, **named: Any) -> torch.Tensor:
