@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     float8_e5m2: np.dtype[Any]
     __version__: str
     from numparam import communication as communication
+    from numparam import fingerprints as fingerprints
     from numparam import jax as jax
     from numparam import mindspore as mindspore
     from numparam import optim as optim
     from numparam import parallel as parallel
+    from numparam import rules as rules
     from numparam import torch as torch
     from numparam.checkpoint.distributed_index import write_index
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
@@ -126,7 +128,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _PACKAGES = ("communication", "jax", "mindspore", "optim", "parallel", "torch")
+    _PACKAGES = ("communication", "fingerprints", "jax", "mindspore", "optim", "parallel", "rules", "torch")
     _IN_MODULES = {
         "Fingerprint": "numparam.fingerprints",
         "Fingerprints": "numparam.fingerprints",

@@ -371,24 +371,6 @@ def test_whole_array_method_of_a_subclass_replaces_that_of_its_parent() -> None:
     assert (initializer(Fours(), (3, 3))[1].asnumpy() == 4).all()
 
 
-def test_a_subclass_with_the_old_name_of_fill_works_and_is_warned() -> None:
-    class New(Normal):
-        def fill(self, out: np.ndarray, region: Region, source: Source) -> None:
-            super().fill(out, region, source)
-            out[...] += 1
-
-    with pytest.warns(DeprecationWarning, match="Old._initialize_region is now called fill"):
-
-        class Old(New):
-            def _initialize_region(self, out: np.ndarray, region: Region, source: Source) -> None:
-                super()._initialize_region(out, region, source)  # type: ignore[misc]
-                out[...] *= 2
-
-    numparam.set_seed(7)
-    plain, old = (numparam.Parameter(initializer(init, (3, 4)), name="w")[1:] for init in (Normal(), Old()))
-    assert np.array_equal(old.asnumpy(), (plain.asnumpy() + 1) * 2)
-
-
 def test_a_subclass_that_fills_in_its_own_way_declares_what_it_can_do() -> None:
     class Full(Normal):
         def _initialize(self, arr: np.ndarray) -> None:

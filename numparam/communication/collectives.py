@@ -1,8 +1,8 @@
 """Operations of all ranks of a group on flat arrays, in chunks, for `comm_func` and `numparam.parallel`.
 
 **Order.** A reduction takes the values at one index in the order of the ranks in the group: ``((x0 + x1) + x2) + x3``.
-One rank does it and the others get its result. So the bits are the same on all ranks and in every run, and depend
-neither on how arrays are chunked or fused, nor on whether the result is wanted in full or in parts.
+One rank computes it and the others get its result. So the bits are the same on all ranks and in every run, and depend
+neither on how arrays are chunked or fused, nor on whether each rank gets the full result or a part.
 
 **Memory.** At most four chunks in addition to the arrays, whatever their size. A chunk is 4 MiB, or 512 KiB for every
 rank if that is more: smaller messages would cost more than the bytes in them.
@@ -107,7 +107,7 @@ def all_gather(group: Group, operation: str, own: Array, out: Array) -> None:
 def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -> None:
     """Overwrite flat arrays of bytes by the arrays of one rank of the group; small ones share messages.
 
-    The root deals every chunk out to the others, who pass their parts on to each other.
+    The root scatters every chunk over the others, which pass their parts on to each other.
     """
     others = [rank for rank in range(group.size) if rank != root]
     if not others:

@@ -41,11 +41,6 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
     group : str
         The name of a group that this rank is in.
 
-    Returns
-    -------
-    Tensor or numpy.ndarray
-        New values.
-
     Raises
     ------
     TypeError
@@ -82,17 +77,8 @@ def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Val
 
     Raises
     ------
-    TypeError
-        If `tensor` is neither.
-    ValueError
-        If it has no axis, or `group` is unknown.
-    RuntimeError
-        If another rank is late, or calls another operation.
-
-    Examples
-    --------
-    >>> all_gather_into_tensor(np.arange(3.0)).shape
-    (3,)
+    TypeError, ValueError, RuntimeError
+        As for `all_reduce`. Also if `tensor` has no axis.
     """
     members = get_group(group)
     values = _with_axis(_values(tensor))
@@ -109,9 +95,8 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
     ----------
     tensor : Tensor or numpy.ndarray
         Of one shape and dtype on all ranks; the size of the group divides axis 0.
-    op : ReduceOp or str
+    op, group : str
         As for `all_reduce`, which has the same bits.
-    group : str
 
     Returns
     -------
@@ -120,17 +105,8 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
 
     Raises
     ------
-    TypeError
-        If `tensor` is neither, or `op` is not defined for its dtype.
-    ValueError
-        If the size of the group does not divide axis 0, or `op` or `group` is unknown.
-    RuntimeError
-        If another rank is late, or calls another operation.
-
-    Examples
-    --------
-    >>> reduce_scatter_tensor(np.arange(3.0))
-    array([0., 1., 2.])
+    TypeError, ValueError, RuntimeError
+        As for `all_reduce`. Also if the size of the group does not divide axis 0.
     """
     members = get_group(group)
     values = _with_axis(_values(tensor))
@@ -154,24 +130,10 @@ def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Va
         The rank in the group whose values are returned.
     group : str
 
-    Returns
-    -------
-    Tensor or numpy.ndarray
-        New values.
-
     Raises
     ------
-    TypeError
-        If `tensor` is neither.
-    ValueError
-        If `src` or `group` is unknown.
-    RuntimeError
-        If another rank is late, or calls another operation.
-
-    Examples
-    --------
-    >>> broadcast(np.arange(3.0))
-    array([0., 1., 2.])
+    TypeError, ValueError, RuntimeError
+        As for `all_reduce`. Also if `src` is unknown.
     """
     members = get_group(group)
     values = _values(tensor).copy()
@@ -181,15 +143,7 @@ def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Va
 
 
 def barrier(group: str = WORLD_COMM_GROUP) -> None:
-    """Wait until all ranks of a group have called this.
-
-    Raises
-    ------
-    ValueError
-        If `group` is unknown.
-    RuntimeError
-        If another rank is late, or calls another operation.
-    """
+    """Wait until all ranks of a group have called this; errors as of `all_reduce`."""
     exchange.arrive(get_group(group), "barrier")
 
 

@@ -1,13 +1,13 @@
-"""Messages between the ranks of a group, each with a deadline: all that numparam asks of MPI.
+"""Messages between the ranks of a group, each with a deadline: all that numparam uses of MPI.
 
 An operation begins with an arrival, which completes once every member has reached the same operation. It is a
 dissemination barrier: in round k a rank sends 16 bytes to the rank 2**k further on, ceil(log2 p) messages in all. The
 bytes are the fingerprint of the operation, or zeros once ranks are known to disagree. A rank that waits for long, or
-learns of a disagreement, reports to every other one where it is, so that errors name ranks. Data then go straight from
+learns of a disagreement, reports its operation to all others, so that errors name ranks. Data then go directly from
 rank to rank.
 
-Nothing waits inside MPI: requests are tested until they are done or the deadline has passed, at first giving way to
-other processes and then sleeping, so ranks may outnumber cores. `asv_bench/ranks.py` compares this with MPI's own.
+Nothing blocks inside MPI: requests are tested until they complete or the deadline has passed, first yielding to other
+processes and then sleeping, so ranks may outnumber cores. `asv_bench/ranks.py` compares this with MPI's own operations.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _READING_SECONDS = 0.5  # mpiexec loses what it has not read when it has to stop
 
 
 class StopJob:
-    """End all ranks after an exception that nothing catches, with its traceback and a sentence that names this rank.
+    """End all ranks after an uncaught exception, with its traceback and a line that names this rank.
 
     The traceback is shown through the hooks of `sys` and `threading` that were set before.
     """
@@ -49,12 +49,12 @@ class StopJob:
 
 
 def stop_job(why: str) -> NoReturn:
-    """End all ranks, for a reason that is printed."""
+    """Print a reason and end all ranks."""
     print(f"numparam: {why}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     if world.watched:
-        world.watched.say(b"stop")
+        world.watched.send(b"stop")
     time.sleep(_READING_SECONDS)
     world.communicator.Abort(1)
     os._exit(1)  # unless Abort did

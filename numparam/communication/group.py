@@ -16,13 +16,7 @@ DEFAULT_TIMEOUT = 300.0
 
 
 class Round(NamedTuple):
-    """Hold the persistent requests of one round of an arrival, and what they receive and send.
-
-    Attributes
-    ----------
-    source, target : int
-        The ranks of the world that the message comes from and goes to.
-    """
+    """Hold the persistent requests of one round of an arrival, from and to ranks of the world."""
 
     source: int
     target: int
@@ -33,38 +27,19 @@ class Round(NamedTuple):
 
 @dataclass
 class Group:
-    """Hold what a rank knows of a group that it belongs to.
-
-    Parameters
-    ----------
-    name : str
-        Identifies the group; every member uses the same name.
-    ranks : tuple of int
-        The members as ranks of the world, in the order of their ranks in the group.
-    rank : int
-        Of this process in the group.
-    tag : int
-        The number that the messages of the group carry; reports of where a rank is carry the next one.
-    rounds : list of Round
-        The messages of an arrival, from the first one on.
-    gatherings : dict of str to Gathering
-        The messages of operations that gather few bytes, by operation.
-    heard : dict of int to tuple
-        The last operation, by number and text, that each rank of the world reported from this group.
-    reports : list of mpi4py.MPI.Request
-        Reports of this rank that may not have been sent yet.
-    """
+    """Hold what a rank knows of a group that it belongs to; all members use the same name."""
 
     name: str
-    ranks: tuple[int, ...]
-    rank: int
-    tag: int = 0
+    ranks: tuple[int, ...]  # the members as ranks of the world, in the order of their ranks in the group
+    rank: int  # of this process in the group
+    tag: int = 0  # of the messages of the group; reports of where a rank is carry the next number
     operations: int = 0
     failure: str | None = field(default=None, repr=False)
-    rounds: list[Round] = field(default_factory=list, repr=False)
-    gatherings: dict[str, Any] = field(default_factory=dict, repr=False)
+    rounds: list[Round] = field(default_factory=list, repr=False)  # the messages of an arrival
+    gatherings: dict[str, Any] = field(default_factory=dict, repr=False)  # by operation: messages that gather few bytes
+    # The last operation, by number and text, that each rank of the world reported from this group.
     heard: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
-    reports: list[Any] = field(default_factory=list, repr=False)
+    reports: list[Any] = field(default_factory=list, repr=False)  # that may not have been sent yet
 
     @property
     def size(self) -> int:
@@ -82,36 +57,16 @@ class Group:
 
 @dataclass
 class World:
-    """Hold what this process knows of its job: the full state of `numparam.communication`.
+    """Hold what this process knows of its job: the full state of `numparam.communication`."""
 
-    Parameters
-    ----------
-    communicator : mpi4py.MPI.Comm or None
-        None as long as MPI is not started: the process is then alone.
-    timeout : float
-        Seconds that it waits for another rank.
-    groups : dict of str to Group
-        The groups of this process, the world among them.
-    mpi : module
-        ``mpi4py.MPI``, with the communicator.
-    data : mpi4py.MPI.Comm or None
-        For the bytes that are gathered while ranks arrive.
-    has_cores : bool
-        Whether every rank of this machine has a core, so that waiting takes none from a rank that works.
-    watched : Watched or None
-        The connection to the watcher of this machine.
-    hook : StopJob or None
-        What stops the job after an exception that nothing catches.
-    """
-
-    communicator: Any
-    timeout: float
-    groups: dict[str, Group]
-    mpi: Any = None
-    data: Any = None
-    has_cores: bool = False
-    watched: Any = None
-    hook: Any = None
+    communicator: Any  # None as long as MPI is not started: the process is then alone
+    timeout: float  # seconds to wait for another rank
+    groups: dict[str, Group]  # of this process, the world among them
+    mpi: Any = None  # the module mpi4py.MPI
+    data: Any = None  # a communicator for the bytes that are gathered while ranks arrive
+    has_cores: bool = False  # whether every rank of this machine has a core, so that waiting does not slow a rank down
+    watched: Any = None  # the connection to the watcher of this machine
+    hook: Any = None  # what stops the job after an uncaught exception
 
 
 def alone() -> World:

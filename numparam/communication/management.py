@@ -40,12 +40,12 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     only sets `timeout`.
 
     From here on, a rank that fails ends the job and is named. An uncaught exception in any thread prints its traceback
-    and a sentence with the rank, and mpiexec returns 1. On Linux a process on each machine names the rank that ends by
+    and the rank, and mpiexec returns 1. On Linux a watcher process on each machine names a rank that ends by
     ``os._exit``, a signal or a crash; mpiexec returns the number of the signal or the status, which is 0 after
     ``os._exit(0)``, or 9 if it had to kill the others.
 
-    MPI itself waits for all ranks to start. If one never does, the job ends after `timeout` too, but MPI does not tell
-    which one: the others print where they wait.
+    MPI waits for all ranks to start. If one never does, the job ends after `timeout` too, but MPI does not know which
+    one: the others print where they wait.
 
     Parameters
     ----------
@@ -101,10 +101,10 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
 
 
 def release() -> None:
-    """End the communication, as a process does by itself when it ends.
+    """End the communication, which also happens when a process ends.
 
-    Ranks that wait for this one learn that it is at its end. It waits without a deadline until all others are, for they
-    may still work. After a failed operation it stops the job instead. Does nothing before `init`.
+    Ranks that wait for this one learn that it has ended. It waits without a deadline until all others have, for they
+    may still work. After a failed operation it stops the job instead. Before `init` it does nothing.
     """
     atexit.unregister(release)
     if world.communicator is None:
@@ -118,48 +118,26 @@ def release() -> None:
         world.communicator.Free()
         world.data.Free()
         if world.watched:
-            world.watched.say(b"release")
+            world.watched.send(b"release")
         world.hook.remove()
     enter(alone())
     stand_at(0, 1)
 
 
 def get_rank(group: str = WORLD_COMM_GROUP) -> int:
-    """Return the rank of this process in a group, 0 before `init`.
-
-    Raises
-    ------
-    ValueError
-        If this rank is not in such a group.
-
-    Examples
-    --------
-    >>> get_rank()
-    0
-    """
+    """Return the rank of this process in a group, 0 before `init`; a ValueError if it is not in such a group."""
     return get_group(group).rank
 
 
 def get_group_size(group: str = WORLD_COMM_GROUP) -> int:
-    """Return how many ranks a group has, 1 before `init`.
-
-    Raises
-    ------
-    ValueError
-        If this rank is not in such a group.
-
-    Examples
-    --------
-    >>> get_group_size()
-    1
-    """
+    """Return how many ranks a group has, 1 before `init`; a ValueError if this rank is not in such a group."""
     return get_group(group).size
 
 
 def create_group(group: str, rank_ids: list[int]) -> None:
-    """Give some ranks a name under which they communicate among themselves.
+    """Name a group of ranks that communicate among themselves.
 
-    Only they call this. It sends nothing: the first operation finds members that disagree.
+    Only its members call this. Nothing is sent: members that disagree find out at their first operation.
 
     Parameters
     ----------
@@ -203,13 +181,7 @@ def create_group(group: str, rank_ids: list[int]) -> None:
 
 
 def destroy_group(group: str) -> None:
-    """Forget a group.
-
-    Raises
-    ------
-    ValueError
-        If this rank is not in such a group, or it is the group of all ranks.
-    """
+    """Forget a group; a ValueError if it is the group of all ranks, or this rank is not in it."""
     if group == WORLD_COMM_GROUP:
         raise ArgumentValueError("the group of all ranks cannot be destroyed; release() ends the communication")
     forget_messages(get_group(group))
@@ -217,35 +189,13 @@ def destroy_group(group: str) -> None:
 
 
 def get_world_rank_from_group_rank(group: str, group_rank_id: int) -> int:
-    """Return the rank in the world of a member of a group.
-
-    Raises
-    ------
-    ValueError
-        If this rank is not in such a group, or the group does not have such a member.
-
-    Examples
-    --------
-    >>> get_world_rank_from_group_rank(WORLD_COMM_GROUP, 0)
-    0
-    """
+    """Return the rank in the world of a member of a group; a ValueError if it is not there."""
     found = get_group(group)
     return found.ranks[as_member(found, group_rank_id)]
 
 
 def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
-    """Return the rank in a group of a rank of the world.
-
-    Raises
-    ------
-    ValueError
-        If this rank is not in such a group, or the group does not have such a member.
-
-    Examples
-    --------
-    >>> get_group_rank_from_world_rank(0, WORLD_COMM_GROUP)
-    0
-    """
+    """Return the rank in a group of a rank of the world; a ValueError if it is not there."""
     ranks = get_group(group).ranks
     if world_rank_id not in ranks:
         raise ArgumentValueError(f"group {group!r} has {named(ranks)}, found {world_rank_id!r}")
@@ -321,7 +271,7 @@ def _tag(name: str) -> int:
 
 
 def _share_seed(everyone: Group) -> None:
-    """Let all ranks without a seed take the seed of rank 0, which draws one if it has none."""
+    """Give all ranks without a seed the seed of rank 0, which draws one if necessary."""
     own = current_seed() if everyone.rank == 0 else 0
     seeds = gather_small(everyone, "numparam.communication.init", np.array([own], np.uint64))
     if everyone.rank:

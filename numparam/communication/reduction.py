@@ -19,13 +19,7 @@ _BLOCK = 1 << 18  # fits the caches, for the steps after the first; conversions 
 
 
 class ReduceOp(StrEnum):
-    """Name a reduction of the values that the ranks hold at one index.
-
-    Examples
-    --------
-    >>> ReduceOp("sum") is ReduceOp.SUM
-    True
-    """
+    """Name a reduction of the values that the ranks hold at one index; ``"sum"`` is the same as `SUM`."""
 
     SUM = "sum"
     AVG = "avg"
@@ -44,17 +38,9 @@ _FUNCTIONS: dict[ReduceOp, np.ufunc] = {
 
 
 class Reduction:
-    """Reduce arrays of one dtype: first with second, then with the third, and so on.
+    """Reduce arrays of one dtype, in order, and divide the result by `divisor`.
 
-    Floats of 16 and 8 bits are reduced in float32, divided there if a mean is wanted, and rounded once.
-
-    Parameters
-    ----------
-    op : ReduceOp or str
-    dtype : numpy.dtype
-        Of the values.
-    divisor : int
-        The result is divided by it.
+    Floats of 16 and 8 bits are reduced and divided in float32, and rounded once.
 
     Raises
     ------
@@ -103,7 +89,7 @@ class Reduction:
             first = function(first, _converted(part, wide), out=result)
         if self.divisor != 1:
             first = np.true_divide(first, self.divisor, out=result)
-        _write(out, first)
+        (np.copyto if out.dtype == first.dtype else arrays.overwrite)(out, first)
 
 
 @lru_cache(maxsize=64)
@@ -119,15 +105,8 @@ def reduction_of(op: ReduceOp | str, dtype: np.dtype[Any], count: int) -> Reduct
 
 
 def _converted(values: Array, room: Array) -> Array:
-    """Return values in the dtype of a buffer, in it if they have another."""
+    """Return values in the dtype of a buffer; converted ones are in the buffer."""
     if values.dtype == room.dtype:
         return values
     arrays.overwrite(room, values)
     return room
-
-
-def _write(out: Array, values: Array) -> None:
-    if out.dtype == values.dtype:
-        np.copyto(out, values)
-    else:
-        arrays.overwrite(out, values)

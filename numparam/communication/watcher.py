@@ -1,9 +1,9 @@
 """A process on each machine that names the rank which ends without notice: by ``os._exit``, a signal or a crash.
 
-MPICH's mpiexec then kills the other ranks within milliseconds and names a PID, or nobody, so no rank is left to do it.
-The first rank of a machine starts the watcher in a new session; it runs this file without numparam. Every rank
-is connected to it, signs off when it ends well, and is disconnected by the kernel when it ends otherwise. The watcher
-ends with the last rank. It needs Linux, for epoll and for sockets without a file.
+MPICH's mpiexec then kills the other ranks within milliseconds and names at most a PID, so no rank is left to report it.
+The first rank of a machine starts the watcher in a new session, where it runs this file without numparam. Every rank is
+connected to it, signs off when it ends normally, and is disconnected by the kernel otherwise. The watcher ends with the
+last rank. It needs Linux, for epoll and for sockets without a file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,7 @@ from uuid import uuid4
 
 
 class Watched:
-    """Connect this rank to the watcher of its machine, which the first rank there starts.
-
-    Parameters
-    ----------
-    rank, size : int
-        Of the job.
-    local : mpi4py.MPI.Comm
-        Of the ranks of this machine.
-    """
+    """Connect a rank to the watcher of its machine, which the first rank of `local`, the ranks there, starts."""
 
     def __init__(self, rank: int, size: int, local: Any) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -42,13 +34,13 @@ class Watched:
             if all(local.allgather(_connects(self.connection, name, rank))) and local.Get_rank() == 0:
                 self.process = _start(listener, size, local.Get_size())
 
-    def say(self, word: bytes) -> None:
-        """Tell the watcher b"release" at a good end, and b"stop" after printing why the job stops."""
+    def send(self, word: bytes) -> None:
+        """Send the watcher b"release" at a normal end, and b"stop" after printing why the job stops."""
         with suppress(OSError):  # the watcher has ended
             self.connection.send(word)
         self.connection.close()
         if self.process:
-            self.process.wait()  # for the words of the other ranks, which are at their end too
+            self.process.wait()  # for the messages of the other ranks, which are ending too
 
 
 def _connects(connection: socket.socket, name: str, rank: int) -> bool:
@@ -61,7 +53,7 @@ def _connects(connection: socket.socket, name: str, rank: int) -> bool:
 
 
 def _start(listener: socket.socket, size: int, count: int) -> subprocess.Popen[bytes]:
-    """Start the watcher, and wait until it looks."""
+    """Start the watcher, and wait until it is ready."""
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, str(listener.fileno()), str(size), str(count)],
         stdin=subprocess.DEVNULL,

@@ -45,7 +45,7 @@ class Axes(Initializer):
     TypeError
         If `init` is not an initializer, or an axis is not an int.
     ValueError
-        If `splits` are not positive. Also when a tensor is made whose shape does not have these axes and splits.
+        If `splits` are not positive. Also for a tensor whose shape does not have these axes and splits.
 
     Examples
     --------

@@ -1,7 +1,6 @@
 """What every initializer is, and how users write their own."""
 
 import math
-import warnings
 from numbers import Real
 from typing import Any, SupportsIndex
 
@@ -84,18 +83,10 @@ class Initializer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = vars(cls)
-        if not own.keys() & {"fill", "_initialize", "_initialize_region"}:
+        if not own.keys() & {"fill", "_initialize"}:
             return
         if "fill" not in own:  # the method that is written last counts, whatever the parent class implements
-            old = own.get("_initialize_region")
-            if old is not None:
-                warnings.warn(
-                    f"{cls.__name__}._initialize_region is now called fill, and will be ignored in the next release",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-            cls.fill = Initializer.fill if old is None else old  # type: ignore[method-assign]
-        cls._initialize_region = cls.fill  # type: ignore[attr-defined]  # for super() in such subclasses
+            cls.fill = Initializer.fill  # type: ignore[method-assign]
         for name, default in {"on_device": False, "needs_full": cls.fill is Initializer.fill}.items():
             if name not in own:
                 setattr(cls, name, default)

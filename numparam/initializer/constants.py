@@ -28,7 +28,7 @@ class Constant(Initializer):
     TypeError
         If `value` is not a real number.
     ValueError
-        If `value` is an array of more than one element. Also when a tensor is made whose dtype cannot hold the value.
+        If `value` is an array of more than one element. Also for a tensor whose dtype cannot hold the value.
 
     Examples
     --------
@@ -94,13 +94,7 @@ class One(Constant):
 
 
 def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Convert a real number to a scalar of a dtype.
-
-    Examples
-    --------
-    >>> as_scalar(0.1, np.dtype("float16"))
-    np.float16(0.1)
-    """
+    """Convert a real number to a scalar of a dtype; an ArgumentValueError if the dtype cannot hold it."""
     with np.errstate(over="ignore", invalid="ignore"):
         try:
             scalar = dtype.type(float(value) if dtypes.is_floating(dtype) else value)

@@ -30,33 +30,14 @@ KaimingUniform = HeUniform
 GlorotNormal = XavierNormal
 GlorotUniform = XavierUniform
 
-_BY_CLASS_NAME: dict[str, type[Initializer]] = {
-    "Zero": Zero,
-    "Zeros": Zero,
-    "One": One,
-    "Ones": One,
-    "Constant": Constant,
-    "Normal": Normal,
-    "Uniform": Uniform,
-    "TruncatedNormal": TruncatedNormal,
-    "CorrectedTruncatedNormal": CorrectedTruncatedNormal,
-    "XavierNormal": XavierNormal,
-    "XavierUniform": XavierUniform,
-    "GlorotNormal": GlorotNormal,
-    "GlorotUniform": GlorotUniform,
-    "HeNormal": HeNormal,
-    "HeUniform": HeUniform,
-    "KaimingNormal": KaimingNormal,
-    "KaimingUniform": KaimingUniform,
-    "LecunNormal": LecunNormal,
-    "LecunUniform": LecunUniform,
-    "VarianceScaling": VarianceScaling,
-    "Orthogonal": Orthogonal,
-    "Sparse": Sparse,
-    "Identity": Identity,
-    "Dirac": Dirac,
-    "Unset": Unset,
-}
+_CLASSES: tuple[type[Initializer], ...] = (
+    Zero, One, Constant, Normal, Uniform, TruncatedNormal, CorrectedTruncatedNormal, XavierNormal, XavierUniform,
+    HeNormal, HeUniform, LecunNormal, LecunUniform, VarianceScaling, Orthogonal, Sparse, Identity, Dirac, Unset,
+)  # fmt: skip
+_BY_CLASS_NAME: dict[str, type[Initializer]] = {found.__name__: found for found in _CLASSES} | {
+    "Zeros": Zero, "Ones": One, "GlorotNormal": XavierNormal, "GlorotUniform": XavierUniform,
+    "KaimingNormal": HeNormal, "KaimingUniform": HeUniform,
+}  # fmt: skip
 _SNAKE = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(): found for name, found in _BY_CLASS_NAME.items()}
 _ALIASES = _SNAKE | {name.lower(): found for name, found in _BY_CLASS_NAME.items()}
 
@@ -123,15 +104,15 @@ def initializer(
     *,
     seed: SupportsIndex | None = None,
 ) -> Tensor:
-    """Describe a tensor by an initializer, without making its values.
+    """Describe a tensor by an initializer, without materialising its values.
 
     Parameters
     ----------
     init : str, Initializer, number or Tensor
-        The name of an initializer with its default arguments (see `by_name`), an initializer, a number that every
-        element has, or a tensor, which is returned as it is.
+        The name of an initializer with its default arguments (see `by_name`), an initializer, the value of all
+        elements, or a tensor, which is returned as it is.
     shape : int or sequence of int
-        Python or NumPy integers. Axes of length 0 make an empty tensor. Only a tensor as `init` needs none.
+        Python or NumPy integers; 0 is a length too. Optional if `init` is a tensor.
     dtype : numpy.dtype or str
         Ignored if `init` is a tensor. Random initializers need a floating dtype.
     seed : int, optional
@@ -140,14 +121,14 @@ def initializer(
     Returns
     -------
     Tensor
-        Lazy: it has the seed of now, and makes its values when they are asked for.
+        Lazy: it keeps the current seed, and materialises its values when they are needed.
 
     Raises
     ------
     TypeError
         If `init` is of another kind or needs arguments, or the initializer cannot fill the dtype.
     ValueError
-        If the name is unknown, `shape` is missing or no shape, or the initializer cannot fill it.
+        If the name is unknown, `shape` is missing or invalid, or the initializer cannot fill it.
 
     Examples
     --------

@@ -52,8 +52,9 @@ class Uniform(RandomInitializer):
     Examples
     --------
     >>> from numparam.initializer import initializer
-    >>> bool(abs(initializer(Uniform(0.5), 1000).asnumpy()).max() <= 0.5)
-    True
+    >>> values = initializer(Uniform(0.5), 100_000).asnumpy()
+    >>> round(float(values.min()), 3), round(float(values.max()), 3)
+    (-0.5, 0.5)
     """
 
     on_device = True
@@ -98,8 +99,8 @@ class TruncatedNormal(RandomInitializer):
     r"""Draw from the normal distribution :math:`N(\text{mean}, \text{sigma}^2)` restricted to :math:`[a, b]`.
 
     The bounds are absolute, as in MindSpore and PyTorch: with the default sigma they truncate nothing. For bounds in
-    sigmas write ``TruncatedNormal(sigma, mean, mean - 2 * sigma, mean + 2 * sigma)``. Its standard deviation is below
-    `sigma`; `CorrectedTruncatedNormal` makes up for that.
+    sigmas write ``TruncatedNormal(sigma, mean, mean - 2 * sigma, mean + 2 * sigma)``. The standard deviation of the
+    values is below `sigma`, which `CorrectedTruncatedNormal` corrects.
 
     Parameters
     ----------
@@ -118,9 +119,9 @@ class TruncatedNormal(RandomInitializer):
     Examples
     --------
     >>> from numparam.initializer import initializer
-    >>> values = initializer(TruncatedNormal(1.0, 0.0, -0.5, 2.0), 1000).asnumpy()
-    >>> bool(values.min() >= -0.5), bool(values.max() <= 2.0)
-    (True, True)
+    >>> values = initializer(TruncatedNormal(1.0, 0.0, -0.5, 2.0), 100_000).asnumpy()
+    >>> round(float(values.min()), 2), round(float(values.max()), 2)
+    (-0.5, 2.0)
     """
 
     on_device = True

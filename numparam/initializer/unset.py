@@ -1,4 +1,4 @@
-"""The initializer of parameters that are there to be loaded."""
+"""The initializer of parameters that will be loaded."""
 
 from numparam.errors import StateError
 from numparam.indexing.region import Region
@@ -7,10 +7,10 @@ from numparam.stream.source import Buffer, Source
 
 
 class Unset(Initializer):
-    """Make no values: a parameter holds nothing until values are loaded or set, and reading it is an error.
+    """Leave a parameter without values until they are loaded or set; reading it before is an error.
 
-    Use it for a model that a checkpoint will fill. What it leaves out is never garbage, but an error that names the
-    parameter; `numparam.Cell.uninitialized` lists it before.
+    Use it for a model that a checkpoint will fill. What the checkpoint lacks is never garbage, but an error that names
+    the parameter; `numparam.Cell.uninitialized` lists it before.
 
     Raises
     ------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import numpy as np
@@ -272,8 +270,7 @@ class Tensor(Arithmetic):
     def view(self, *shape: Any) -> Tensor:
         """Return a tensor of another shape that shares the storage; see `reshape` for one that may copy.
 
-        The values of a lazy tensor are materialised first. An index, which this method took once, is deprecated: it
-        goes to `alias`.
+        The values of a lazy tensor are materialised first. `alias` shares a part at an index.
 
         Parameters
         ----------
@@ -293,9 +290,6 @@ class Tensor(Arithmetic):
         [0, 0, 3, 4]
         """
         lengths: Any = shape[0] if len(shape) == 1 else shape
-        if not shape or any(isinstance(item, slice | EllipsisType | None) for item in (*shape, *_items(lengths))):
-            warnings.warn("view takes a shape; alias(index) shares a part", DeprecationWarning, stacklevel=2)
-            return self.alias(lengths or ...)
         try:
             return Tensor._of(self._settle().reshaped(lengths))
         except (ValueError, TypeError) as error:
@@ -485,7 +479,3 @@ class Tensor(Arithmetic):
     def __repr__(self) -> str:
         values = self._values if self.has_init else f"value=\n{self.asnumpy()}"
         return f"Tensor(shape={list(self.shape)}, dtype={dtypes.type_name(self.dtype)}, {values})"
-
-
-def _items(index: Any) -> tuple[Any, ...]:
-    return index if isinstance(index, tuple) else ()
