@@ -2,6 +2,7 @@
 
 import sys
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_d
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from numparam import Fingerprints, Region, View
-from numparam.errors import DisagreementError, StateError
-from numparam.torch import fingerprint, init_, verify
+from numparam.errors import DisagreementError, MismatchError, StateError
+from numparam.torch import fingerprint, identify, init_, pattern_, verify
 
 SIZE = int(sys.argv[1])
 
@@ -75,7 +76,7 @@ def plain_local_shards_have_them_with_a_callable() -> None:
             start = 1 if rank == 0 else rows[0]
             return found and (found[0], Region.full(found[0])[start : start + rows[1] - rows[0]], tensor)
 
-        with pytest.raises(StateError, match=r"parameter '0\.weight' of shape \(10, 6\): .* is covered twice"):
+        with pytest.raises(StateError, match=r"parameter '0\.weight': .* is covered twice, by .* on rank 0"):
             fingerprint(local, where=overlapping)
 
 
@@ -113,11 +114,69 @@ def sharded_stacks_show_their_experts() -> None:
             fingerprint(module, local=True).compare(fingerprint(module))
 
 
+def stages_of_a_pipeline_have_parameters_of_their_own() -> None:
+    full, rank = net(), dist.get_rank()
+    init_(full, seed=5, device="cpu")
+    mine = nn.ModuleDict({str(at): full[at] for at in (0, 2) if at // 2 == rank or SIZE == 1})
+    found = fingerprint(mine)
+    assert found == expected() if SIZE < 4 else dict(found) == dict(expected())
+    if SIZE > 1:
+        other = nn.ModuleDict({"w": nn.Linear(3, 2 + (rank == 1))})
+        with pytest.raises(MismatchError, match=r"'w.weight' has shape \(2, 3\) on rank 0 and \(3, 3\) on rank 1"):
+            fingerprint(other)
+        with pytest.raises(MismatchError, match=r"has key .* on rank 0 and .* on rank 1"):
+            fingerprint(full, key=f"key {rank == 1}")
+
+
+def groups_have_the_fingerprints_of_their_ranks() -> None:
+    if SIZE < 4:
+        return
+    module = net()
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
+    fully_shard(module, mesh=mesh)
+    init_(module, seed=5, device="cpu")
+    assert fingerprint(module) == expected()
+    assert fingerprint(module, group=mesh["shards"].get_group()) == expected()
+    shape = (6, 5)
+    halves = distribute_tensor(torch.arange(30.0).reshape(shape), mesh["shards"], [Shard(0)])
+    one = nn.Module()
+    one.w = nn.Parameter(halves)
+    assert fingerprint(one)["w"].complete
+    with torch.no_grad():
+        if dist.get_rank() == 3:
+            one.w.to_local()[1, 2] += 1
+    with pytest.raises(DisagreementError, match=r"parameter 'w': ranks 1 and 3 hold different values of \[3:6, 0:5\]"):
+        fingerprint(one)
+
+
+def what_has_moved_is_named_with_its_rank() -> None:
+    module = net()
+    mesh = init_device_mesh("cpu", (SIZE,))
+    parallelize_module(module, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    for fill in (partial(init_, seed=5, device="cpu"), pattern_):
+        report = fill(module)
+        assert identify(module, report) == []
+        if SIZE > 1:  # rank 1 gets the shard of rank 0
+            first = module[0].weight.full_tensor()[: -(-10 // SIZE)]
+            if dist.get_rank() == 1:
+                with torch.no_grad():
+                    module[0].weight.to_local().copy_(first)
+            rows = len(first)
+            (wrong,) = identify(module, report)
+            assert str(wrong) == f"rank 1: parameter '0.weight': rows shifted by -{rows}; duplicate of rank 0"
+            assert (wrong.rank, wrong.duplicate_of, wrong.name) == (1, 0, "0.weight")
+            alone = [f"parameter '0.weight': rows shifted by -{rows}"] if dist.get_rank() == 1 else []
+            assert list(map(str, identify(module, report, local=True))) == alone
+
+
 CASES = (
     fsdp2_has_the_fingerprints_of_one_process,
     tensor_parallelism_has_them_too,
     plain_local_shards_have_them_with_a_callable,
     replicas_that_differ_are_named,
+    stages_of_a_pipeline_have_parameters_of_their_own,
+    groups_have_the_fingerprints_of_their_ranks,
+    what_has_moved_is_named_with_its_rank,
     sharded_stacks_show_their_experts,
 )
 

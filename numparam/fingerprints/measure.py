@@ -103,7 +103,7 @@ def of_array(x: Any, key: str | bytes | None = None, region: Region | None = Non
     from numparam.kernels import digest, fill
 
     sums = digest.digest(x, _key(key), fill.Span(*held.span()))
-    return Fingerprint(held.full_shape, dtype.name, sums, (box_of(held),), _mark(key), name)
+    return Fingerprint(held.full_shape, dtype.name, sums, (box_of(held),), mark(key), name)
 
 
 def _of_blocks(tensor: Tensor, key: str | bytes | None, name: str) -> Fingerprint:
@@ -117,7 +117,7 @@ def _of_blocks(tensor: Tensor, key: str | bytes | None, name: str) -> Fingerprin
         first, second = digest.digest(values, _key(key), fill.Span(done, (1,)))
         sums = (sums[0] + first) % MODULUS, (sums[1] + second) % MODULUS
         done += values.size
-    return Fingerprint(tensor.shape, tensor.dtype.name, sums, None, _mark(key), name)
+    return Fingerprint(tensor.shape, tensor.dtype.name, sums, None, mark(key), name)
 
 
 def _of_mapping(arrays: Mapping[str, Any], key: str | bytes | None, views: Views) -> Fingerprints:
@@ -176,7 +176,7 @@ def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
                 read(values)
                 first, second = digest.digest(values, _key(key), fill.Span(start, (1,)))
                 sums = (sums[0] + first) % MODULUS, (sums[1] + second) % MODULUS
-        found[name] = Fingerprint(entry.shape, dtypes.as_dtype(entry.dtype).name, sums, None, _mark(key), name)
+        found[name] = Fingerprint(entry.shape, dtypes.as_dtype(entry.dtype).name, sums, None, mark(key), name)
     return Fingerprints(found)
 
 
@@ -196,6 +196,6 @@ def _key(key: str | bytes | None) -> Any:
     return DigestKey.from_secret(_secret(key))
 
 
-def _mark(key: str | bytes | None) -> str:
+def mark(key: str | bytes | None) -> str:
     """Return what identifies the key of a fingerprint, without making a good key easier to guess."""
     return "" if key is None else hashlib.blake2b(_secret(key), digest_size=4, person=b"numparam keymark").hexdigest()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from numparam.checkpoint.limits import MAX_HEADER_BYTES
 from numparam.checks import read_file
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, MissingNameError
+from numparam.fingerprints.joining import join
 from numparam.fingerprints.value import Fingerprint
 from numparam.text import amount, printable, shown
 
@@ -75,6 +76,41 @@ class Fingerprints(Mapping[str, Fingerprint]):
             return NotImplemented
         both = {name: self[name] + other[name] for name in self if name in other}
         return Fingerprints(self._found | other._found | both)
+
+    @classmethod
+    def join(cls, tables: "Mapping[Any, Mapping[str, Fingerprint]]") -> "Fingerprints":
+        """Add up what several ranks have computed, each of its own shards.
+
+        Parameters
+        ----------
+        tables : mapping
+            From a rank, or any name of one, to its table.
+
+        Returns
+        -------
+        Fingerprints
+            Every region is counted once, however many ranks hold it.
+
+        Raises
+        ------
+        DisagreementError
+            If ranks hold different values of one region; the message names the parameter, the ranks and the region.
+        MismatchError
+            If ranks differ in the shape, the dtype or the key of a parameter.
+        StateError
+            If regions overlap without being the same.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import numparam
+        >>> weight, rows = np.ones((4, 2), np.float32), numparam.Region.full((4, 2))
+        >>> halves = [numparam.fingerprint(weight[at], region=rows[at]) for at in (slice(2), slice(2, 4))]
+        >>> found = Fingerprints.join({rank: {"weight": each} for rank, each in enumerate(halves)})
+        >>> found["weight"] == numparam.fingerprint(weight)
+        True
+        """
+        return cls(join(tables))
 
     def compare(self, other: "Fingerprints") -> list[Difference]:
         """Return how `other`, what arrived, differs from this table, what was sent.

@@ -50,10 +50,18 @@ class View(NamedTuple):
         RegionError
             If the index does not suit the stored array.
         """
+        if (found := self.part(local)) is None:
+            return None
+        index, region = found
+        part = array[(*index, ...)]
+        return (part if self.axes is None else part.transpose(*self.axes)), region
+
+    def part(self, local: Region) -> tuple[tuple[int | slice, ...], Region] | None:
+        """Return the index of a local array that is in the canonical parameter, and its region there; see `of`."""
         chosen = Region.full(local.full_shape)[self.index]
         if len(chosen._picks) != len(local.full_shape):
             raise RegionError(f"a view of {self.source!r} takes integers, slices and ..., found {self.index!r}")
-        index: list[Any] = []
+        index: list[int | slice] = []
         region: list[slice] = []
         for (_, pick), have in zip(chosen._picks, local.ranges, strict=True):
             if isinstance(pick, int):
@@ -70,8 +78,6 @@ class View(NamedTuple):
             start = pick.start + first * pick.step - have.start
             index.append(slice(start, start + (stop - first) * pick.step, pick.step))
             region.append(slice(first, stop))
-        part = array[(*index, ...)]
-        if self.axes is None:
-            return part, Region.full(chosen.shape)[tuple(region)]
-        shape = tuple(chosen.shape[axis] for axis in self.axes)
-        return part.transpose(*self.axes), Region.full(shape)[tuple(region[axis] for axis in self.axes)]
+        order = range(len(region)) if self.axes is None else self.axes
+        shape = tuple(chosen.shape[axis] for axis in order)
+        return tuple(index), Region.full(shape)[tuple(region[axis] for axis in order)]

@@ -26,9 +26,22 @@ if find_spec("torch") is None:
 from numparam.torch.drawing import drawing
 from numparam.torch.filling import fill_
 from numparam.torch.growing import grow_
+from numparam.torch.identifying import Misplaced, identify
 from numparam.torch.modules import init_
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
 from numparam.torch.verify import fingerprint, pattern_, verify
 
-__all__ = ["PaddedNormal", "Report", "drawing", "fill_", "fingerprint", "grow_", "init_", "pattern_", "verify"]
+__all__ = [
+    "Misplaced",
+    "PaddedNormal",
+    "Report",
+    "drawing",
+    "fill_",
+    "fingerprint",
+    "grow_",
+    "identify",
+    "init_",
+    "pattern_",
+    "verify",
+]

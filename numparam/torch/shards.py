@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -43,6 +45,31 @@ def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
             f"but it holds shape {tuple(local.shape)}; shards must be split as by torch.chunk"
         )
     return local, region
+
+
+def layout(tensor: torch.Tensor, ranks: Sequence[int]) -> tuple[Region, ...] | None:
+    """Return what each of some ranks holds, as far as every rank knows it without communication; else None.
+
+    Examples
+    --------
+    >>> layout(torch.empty(4, 3), [0, 1])
+    (Region((4, 3): range(0, 4), range(0, 3)), Region((4, 3): range(0, 4), range(0, 3)))
+    """
+    shape = tuple(tensor.shape)
+    mesh = getattr(tensor, "device_mesh", None)
+    if mesh is None:
+        return (Region.full(shape),) * len(ranks)
+    order = mesh.mesh.reshape(-1).tolist()
+    if sorted(order) != sorted(ranks):
+        return None
+    held: Any = tensor
+    by_rank = dict(zip(order, _layout(shape, tuple(mesh.shape), held.placements), strict=True))
+    return tuple([by_rank[rank] for rank in ranks])
+
+
+@lru_cache(maxsize=1024)  # the layers of a model are sharded alike
+def _layout(shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Any, ...]) -> tuple[Region, ...]:
+    return tuple([cut_out(shape, mesh, placements, place) for place in product(*map(range, mesh))])
 
 
 def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[Any], place: Sequence[int]) -> Region:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from numparam.entry import Entry
-from numparam.errors import ArgumentTypeError, DisagreementError, NumparamError
+from numparam.errors import ArgumentTypeError, NumparamError
 from numparam.fingerprints import Fingerprint, Fingerprints, View
-from numparam.fingerprints.boxes import Box, text
-from numparam.fingerprints.measure import canonical_names, of_array
+from numparam.fingerprints.boxes import Box, box_of, merged
+from numparam.fingerprints.measure import canonical_names, mark, of_array
 from numparam.fingerprints.verifying import Verification, record
 from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer, Uniform, initializer
@@ -20,13 +20,14 @@ from numparam.parameter import Parameter
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Recipe
 from numparam.torch import layers
+from numparam.torch.exchange import Layout, add_up
 from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import renaming, tied
 from numparam.torch.memory import dtype_of, is_reachable, shared
 from numparam.torch.modules import Where, _Init, _moved
 from numparam.torch.report import Report
 from numparam.torch.rules import OwnRules
-from numparam.torch.shards import held_part
+from numparam.torch.shards import held_part, layout
 from numparam.torch.walk import is_of, places
 
 
@@ -41,8 +42,8 @@ def fingerprint(
 ) -> Fingerprints:
     """Return the fingerprints of all parameters of a module, whose ranks may hold them in shards.
 
-    Each rank reads what it holds, and the ranks exchange 16 bytes and the region of each part. What several ranks hold
-    is counted once, and must be equal on them.
+    Each rank reads what it holds, and one reduction adds up the sums of all parameters. What several ranks hold is
+    counted once, and must be equal on them.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ def fingerprint(
     ------
     DisagreementError
         If ranks hold different values of one region; the message names both, the region and the parameter.
+    MismatchError
+        If a parameter has another shape or dtype on another rank, or the ranks have different keys.
     StateError
         If regions overlap without being the same, or the placements do not tell what a rank holds.
 
@@ -79,31 +82,54 @@ def fingerprint(
     >>> fingerprint(layer)["weight"] == numparam.fingerprint(layer.weight.detach().numpy())
     True
     """
-    _check(module)
+    check(module)
     held = {}
     for place in places(module):
         if place.is_parameter:
-            held[place.name] = _held(place.name, place.current, where)
-    found: list[Fingerprint] = []
-    for name, source in canonical_names(held, view or {}):
-        tensor, region = held[source if isinstance(source, str) else source.source]
-        array = _array(tensor)
-        if not isinstance(source, str):
-            part = source.of(array, region)
-            if part is None:
-                continue
-            array, region = part
-        found.append(of_array(array, key, region, name))
+            held[place.name] = (place.current, *held_by(place.name, place.current, where))
     dist = torch.distributed
-    if local or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
-        return Fingerprints({each.name: each for each in found})
-    ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
-    tables: list[Any] = [None] * len(ranks)
-    dist.all_gather_object(tables, found, group=group)
-    return _joined(dict(zip(ranks, tables, strict=True)))
+    alone = local or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1
+    ranks = [] if alone else dist.get_process_group_ranks(group or dist.group.WORLD)
+    found: dict[str, Fingerprint] = {}
+    layouts: dict[str, Layout | None] = {}
+    alike: dict[Any, dict[int, tuple[Box, ...]]] = {}
+    for name, source in canonical_names(held, view or {}):
+        of = None if isinstance(source, str) else source
+        tensor, part, region = held[source if isinstance(source, str) else source.source]
+        if (here := _seen(region, of)) is not None:
+            array = array_of(part)
+            found[name] = of_array(array if of is None else of.of(array, region)[0], key, here, name)  # type: ignore[index]
+        if not alone:
+            regions = layout(tensor, ranks) if where is None else None
+            by_rank = dict(zip(ranks, regions or (), strict=False))
+            layouts[name] = _layout(tensor, of, by_rank, mark(key), alike)
+    return Fingerprints(found) if alone else add_up(found, layouts, ranks, group)
 
 
-def _check(module: Any) -> None:
+def _layout(
+    tensor: torch.Tensor, view: View | None, regions: dict[int, Region], key: str, alike: dict[Any, Any]
+) -> Layout | None:
+    """Return what all ranks hold of a parameter, as far as it has any of it; `alike` keeps what others have too."""
+    seen = [(rank, part) for rank, region in regions.items() if (part := _seen(region, view)) is not None]
+    if not seen:
+        return None
+    shape = seen[0][1].full_shape
+    which = (shape, tuple((rank, part.ranges) for rank, part in seen))
+    if which not in alike:
+        alike[which] = {rank: merged([box_of(part)], shape) for rank, part in seen}
+    return Layout(shape, dtype_of(tensor).name, key, alike[which])
+
+
+def _seen(region: Region, view: View | None) -> Region | None:
+    """Return what a view shows of a region."""
+    if view is None:
+        return region
+    part = view.part(region)
+    return part and part[1]
+
+
+def check(module: Any) -> None:
+    """Raise if it is not a module; let FSDP2 show its shards."""
     if not isinstance(module, torch.nn.Module):
         raise ArgumentTypeError(f"a torch.nn.Module was expected, found {type(module).__name__}")
     for part in module.modules():
@@ -111,7 +137,8 @@ def _check(module: Any) -> None:
             part.reshard()
 
 
-def _held(name: str, tensor: torch.Tensor, where: Where | None) -> tuple[torch.Tensor, Region]:
+def held_by(name: str, tensor: torch.Tensor, where: Where | None) -> tuple[torch.Tensor, Region]:
+    """Return the memory of this rank, and what it holds of the full parameter."""
     answer = None if where is None else where(name, tensor)
     if answer is not None:
         shape, part, tensor = answer
@@ -122,37 +149,12 @@ def _held(name: str, tensor: torch.Tensor, where: Where | None) -> tuple[torch.T
         raise type(error)(f"parameter {name!r}: {error}") from None
 
 
-def _array(tensor: torch.Tensor) -> Any:
+def array_of(tensor: torch.Tensor) -> Any:
     """Return an array over the memory of a tensor of any strides, or over a copy where numparam cannot read it."""
     bare = tensor.detach()
     if not is_reachable(bare.device):
         bare = bare.cpu()
     return shared(bare if bare.device.type == "cpu" else bare.contiguous())
-
-
-def _joined(tables: Mapping[int, list[Fingerprint]]) -> Fingerprints:
-    """Add up the regions of all ranks, each once."""
-    found: dict[str, dict[tuple[Box, ...], tuple[int, Fingerprint]]] = {}
-    for rank, table in tables.items():
-        for each in table:
-            if not all(map(len, each.boxes[0])) and each.shape and not each.complete:
-                continue  # an empty shard
-            parts = found.setdefault(each.name, {})
-            first, known = parts.setdefault(each.boxes, (rank, each))
-            if known != each:
-                where = "" if each.complete else f" of {' '.join(map(text, each.boxes))}"
-                raise DisagreementError(
-                    f"parameter {each.name!r}: ranks {first} and {rank} hold different values{where}: {known!r} and "
-                    f"{each!r}"
-                )
-    joined = {}
-    for name, parts in found.items():
-        total: Fingerprint | None = None
-        for _, each in parts.values():
-            total = each if total is None else total + each
-        assert total is not None
-        joined[name] = total
-    return Fingerprints(joined)
 
 
 def verify(
@@ -197,7 +199,7 @@ def verify(
     >>> len(verify(layer, report=report).differences)
     2
     """
-    _check(module)
+    check(module)
     found = Verification()
     ties = tied(module)
     number = common_seed(seed) if report is None else report.seed
@@ -247,7 +249,7 @@ def pattern_(module: torch.nn.Module, seed: SupportsIndex = 0) -> dict[str, Para
     >>> print(identify(shared(layer.weight[16:]), model))
     rows 16:48 of weight
     """
-    _check(module)
+    check(module)
     init = Uniform(1 / 8)
     init.seed = seed
     fills = [plan(place.name, place.current, init, 0) for place in places(module) if place.is_parameter]
