@@ -29,24 +29,9 @@ DLPACK_CODES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12}
 
 
 class DeviceArray:
-    """Numbers in device memory, of any strides.
+    """Hold numbers in the memory of a CUDA device, with any strides.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        The lengths of the axes.
-    dtype : numpy.dtype
-        Of the elements.
-    device : int
-        The number of the CUDA device.
-    address : int
-        Of the first element.
-    owner : object
-        What keeps the memory alive.
-    strides : tuple of int, optional
-        Steps along the axes in bytes; row-major by default.
-    writable : bool, optional
-        Whether other libraries, whose memory it may be, let it be written.
+    `address` is of the first element, `owner` keeps the memory alive, and `strides` are in bytes, row-major by default.
     """
 
     kind = "cuda"
@@ -107,13 +92,7 @@ class DeviceArray:
 
     @classmethod
     def from_foreign(cls, array: Any) -> DeviceArray:
-        """Share the memory of another library's array.
-
-        Parameters
-        ----------
-        array : object
-            Of any strides, on a CUDA device, with ``__cuda_array_interface__`` or ``__dlpack__``.
-        """
+        """Share the memory of an array with ``__cuda_array_interface__`` or ``__dlpack__``, of any strides."""
         from cuda.core.utils import StridedMemoryView
 
         try:

@@ -19,15 +19,7 @@ _MOST_BLOCKS_Y = 65535
 
 @lru_cache(maxsize=1024)
 def geometry(columns: int, rows: int, multiprocessors: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return grid and block for `rows` rows of `columns` pieces of work; threads take several when there are many.
-
-    Parameters
-    ----------
-    columns, rows : int
-        At least 1.
-    multiprocessors : int
-        Of the device.
-    """
+    """Return grid and block for `rows` rows of `columns` pieces of work; threads take several when there are many."""
     block_x = min(THREADS, 1 << (columns - 1).bit_length())
     block_y = min(THREADS // block_x, 1 << (rows - 1).bit_length())
     most = WAVES * multiprocessors

@@ -26,19 +26,7 @@ _LINE = 8 * WIDTH  # bytes
 def orthogonalise(matrix: np.ndarray[Any, Any]) -> None:
     """Replace a matrix by its factor Q with orthonormal columns, where the diagonal of the factor R is not negative.
 
-    Parameters
-    ----------
-    matrix : ndarray
-        Of shape (m, n) with m >= n, float64, C-contiguous, finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> matrix = np.array([[3.0, 1.0], [4.0, 7.0]])
-    >>> orthogonalise(matrix)
-    >>> matrix.round(6)
-    array([[ 0.6, -0.8],
-           [ 0.8,  0.6]])
+    The matrix is of shape (m, n) with m >= n, float64, C-contiguous and finite.
     """
     height, width = matrix.shape
     signs = np.ones(width)

@@ -28,27 +28,13 @@ _READ_ONLY = "the target of a copy must be writable, found a read-only array"
 
 
 def copy(target: Any, source: Any) -> None:
-    """Write the values of `source` into `target`.
+    """Write the values of `source`, broadcast and converted as NumPy does, into the writable array `target`.
 
     Both may have any strides and byte order, and be on any device. They may overlap: the result is as of copying
     `source` first. On a CPU extra memory is less than 1 MiB, except where the two overlap and have different strides:
     then it is the size of `source`. On a CUDA device a copy of `source` is made where the two overlap or are on
-    different devices, and where the host meets what is not row-major.
-
-    Parameters
-    ----------
-    target : ndarray or DeviceArray
-        Writable.
-    source : ndarray or DeviceArray
-        Broadcast to the shape of `target`. Its values are converted as NumPy does, and rounded once.
-
-    Examples
-    --------
-    >>> target = np.zeros((2, 3), np.float32)
-    >>> copy(target, np.arange(3, dtype=np.float32)[::-1])
-    >>> target
-    array([[2., 1., 0.],
-           [2., 1., 0.]], dtype=float32)
+    different devices, and where the host meets what is not row-major. It raises a ValueError if `target` is read-only
+    or `source` cannot be broadcast to its shape.
     """
     if (
         type(target) is type(source) is np.ndarray

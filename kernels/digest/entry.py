@@ -26,28 +26,9 @@ _RUN = 512
 def digest(array: Any, key: DigestKey, span: Span | None = None) -> tuple[int, int]:
     """Return two sums modulo `MODULUS` over the elements, each weighed by its place in the logical tensor.
 
-    The sums of the regions of any partition of a tensor add up, modulo `MODULUS`, to the sums of the tensor.
-
-    Parameters
-    ----------
-    array : ndarray or DeviceArray
-        Of any strides; elements of 1, 2, 4, 8 or 16 bytes.
-    key : DigestKey
-        What the weights follow from.
-    span : Span, optional
-        Where the elements lie in the logical tensor; `array` is all of it by default.
-
-    Returns
-    -------
-    tuple of (int, int)
-
-    Examples
-    --------
-    >>> x = np.arange(6, dtype=np.float32)
-    >>> key = DigestKey.from_secret()
-    >>> full, left, right = digest(x, key), digest(x[:2], key, Span(0, (1,))), digest(x[2:], key, Span(2, (1,)))
-    >>> full == tuple((a + b) % MODULUS for a, b in zip(left, right))
-    True
+    The sums of the regions of any partition of a tensor add up, modulo `MODULUS`, to the sums of the tensor. The array
+    has any strides and elements of 1, 2, 4, 8 or 16 bytes; `span` locates them in the logical tensor, which is the
+    array by default.
     """
     if array.dtype.itemsize not in (1, 2, 4, 8, 16) or array.dtype.hasobject:
         raise TypeError(f"elements of 1, 2, 4, 8 or 16 bytes have a digest, found {array.dtype}")

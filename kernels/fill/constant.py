@@ -84,15 +84,10 @@ def make_table() -> CudaKernel:
 
 
 def fill(out: Any, value: Any) -> None:
-    """Write one value to every element.
+    """Write one value, representable in the dtype, to every element of a C-contiguous array.
 
-    Parameters
-    ----------
-    out : ndarray or DeviceArray
-        C-contiguous and writable. On a CPU of any dtype: one whose items are not of 1, 2, 4 or 8 bytes goes at NumPy's
-        speed. On a device its items have 1, 2, 4, 8 or 16 bytes.
-    value : scalar
-        Must be representable in the dtype of `out`.
+    On a CPU the dtype is any; items of other than 1, 2, 4 or 8 bytes are written by NumPy. On a device items have 1, 2,
+    4, 8 or 16 bytes.
     """
     _TWINS[kind(out)](out, value)
 

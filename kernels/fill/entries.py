@@ -22,18 +22,10 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: Span | None = None) -> None:
-    """Write uniform values of the closed interval [low, high].
+    """Write uniform values of the closed interval [low, high], whose bounds no rounding crosses.
 
-    Parameters
-    ----------
-    out : ndarray
-        C-contiguous, writable, of a floating-point dtype.
-    key : Key
-        Seed and streams.
-    low, high : float
-        Bounds, ``low <= high``; never crossed, in any dtype.
-    span : Span, optional
-        Where `out` lies in the logical tensor; all of it from index 0 by default.
+    `out` is C-contiguous and of a floating-point dtype; `span` locates it in the logical tensor, from index 0 by
+    default. A ValueError if no number of the dtype lies in the interval.
     """
     bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
@@ -47,18 +39,10 @@ def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span:
 def truncated_normal(
     out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, low: float, high: float, span: Span | None = None
 ) -> None:
-    """Write normal values restricted to the absolute interval [low, high].
+    """Write normal values restricted to [low, high], absolute and possibly infinite bounds that no rounding crosses.
 
-    Bounds that are ten sigmas away or more truncate nothing, and the values are the same as from `normal`.
-
-    Parameters
-    ----------
-    out, key, span
-        As in `uniform`.
-    mean, sigma : float
-        Of the normal distribution before truncation, ``sigma > 0``.
-    low, high : float
-        Bounds, possibly infinite; never crossed, in any dtype.
+    Bounds that are ten sigmas away or more truncate nothing, and the values are the same as from `normal`. A ValueError
+    if less than 2**-93 of the distribution, or no number of the dtype, lies in the interval.
     """
     bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     if min(mean - low, high - mean) >= distributions.BEYOND_NORMAL * sigma:

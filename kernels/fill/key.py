@@ -7,15 +7,7 @@ from typing import NamedTuple
 
 
 class Key(NamedTuple):
-    """What selects a stream of random words.
-
-    Attributes
-    ----------
-    seed, stream : int
-        Philox key and upper half of the counter, below 2**64.
-    refinement : int
-        Stream of the low words that float64 needs.
-    """
+    """Select a stream of random words by the Philox key and the upper half of the counter, twice for float64."""
 
     seed: int
     stream: int
@@ -23,15 +15,7 @@ class Key(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where the elements of an output lie in the logical tensor.
-
-    Attributes
-    ----------
-    base : int
-        Global flat index of the first element of the output.
-    strides : tuple of int
-        Step of the global flat index along each axis of the output.
-    """
+    """Locate an output in a tensor: the flat index of its first element, and the steps of that along its axes."""
 
     base: int
     strides: tuple[int, ...]

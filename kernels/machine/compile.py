@@ -38,12 +38,9 @@ formula: Callable[[Any], Any] = partial(numba.njit, forceinline=True, error_mode
 
 
 def kernel(identity: str) -> Callable[[Any], Any]:
-    """Compile a loop that releases the GIL, and keep its machine code on disk under `identity`.
+    """Compile a loop that releases the GIL, and keep its machine code on disk.
 
-    Parameters
-    ----------
-    identity : str
-        What distinguishes this loop from others made by the same factory, for example ``"fill normal float32"``.
+    The identity tells loops of one factory apart, for example ``"fill normal float32"``.
     """
 
     def decorate(function: Any) -> Any:
@@ -107,16 +104,10 @@ COMPUTE_CAPABILITY = (7, 5)
 
 
 class CudaKernel:
-    """One CUDA kernel, compiled when its PTX is first asked for and kept on disk.
+    """Compile a CUDA kernel when its PTX is first needed, and keep it on disk.
 
-    Parameters
-    ----------
-    name : str
-        Of the entry in the PTX, unlike any other's.
-    function : callable
-        The body, for one thread. Takes numbers and tuples of numbers only.
-    signature : tuple
-        The Numba types of its arguments.
+    `name` is its unique entry in the PTX, and `function` the body for one thread, which takes numbers and tuples of
+    numbers of the Numba types in `signature`.
     """
 
     def __init__(self, name: str, function: Callable[..., None], signature: tuple[Any, ...]) -> None:

@@ -28,13 +28,7 @@ _num_threads: int | None = None
 
 
 def get_num_threads() -> int:
-    """Return how many threads one operation may use.
-
-    Returns
-    -------
-    int
-        The number given to `set_num_threads`, else ``NUMPARAM_NUM_THREADS``, else the number of usable cores.
-    """
+    """Return how many threads one operation may use: set, or from ``NUMPARAM_NUM_THREADS``, or one for each core."""
     if _num_threads is not None:
         return _num_threads
     text = os.environ.get("NUMPARAM_NUM_THREADS")
@@ -46,13 +40,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads one operation may use; values do not depend on it.
-
-    Parameters
-    ----------
-    count : int
-        At least 1.
-    """
+    """Set how many threads, at least 1, one operation may use; values do not depend on it."""
     global _num_threads  # noqa: PLW0603
     if isinstance(count, bool) or not hasattr(count, "__index__"):
         raise TypeError(f"the number of threads must be an integer, found {count!r}")
@@ -64,16 +52,8 @@ def set_num_threads(count: int) -> None:
 def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple: int) -> None:
     """Call ``work(start, stop)`` on consecutive ranges that cover ``range(count)``, on several threads when it pays.
 
-    An error, or an interrupt, drops the ranges that have not begun.
-
-    Parameters
-    ----------
-    work : callable
-        Must allow concurrent calls on different ranges, an empty one, and must hold what it reads and writes.
-    count, item_bytes : int
-        How many items there are, and how many bytes each one represents.
-    multiple : int
-        Ranges start at multiples of this number of items.
+    Ranges start at multiples of `multiple`. `work` allows concurrent calls and empty ranges, and keeps what it reads
+    and writes alive. An error, or an interrupt, drops the ranges that have not begun.
     """
     threads = count * item_bytes // BYTES_PER_PIECE
     if threads > 1:

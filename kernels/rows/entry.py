@@ -16,23 +16,8 @@ if TYPE_CHECKING:
 def gather(target: Any, source: Any, indices: Array) -> None:
     """Write ``source[indices]`` into `target`.
 
-    Parameters
-    ----------
-    target : ndarray or DeviceArray
-        C-contiguous and writable, of shape ``(len(indices), *source.shape[1:])``, sharing no memory with `source`.
-    source : ndarray or DeviceArray
-        Of the dtype of `target` and on its device; each of its rows C-contiguous.
-    indices : ndarray
-        One axis of int64, each from 0 to ``len(source) - 1``, which is not checked again.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> target = np.empty((2, 3), np.int64)
-    >>> gather(target, np.arange(12).reshape(4, 3), np.array([3, 1]))
-    >>> target
-    array([[ 9, 10, 11],
-           [ 3,  4,  5]])
+    Both are of one dtype and device and share no memory; `target` is C-contiguous, and so is each row of `source`. The
+    indices, one axis of int64 from 0 to ``len(source) - 1``, are not checked again.
     """
     _GATHERS[kind(target)](target, source, indices)
 

@@ -31,24 +31,12 @@ def update(
     mode: str = "nearest",
     extra: Any = None,
 ) -> None:
-    """Update all elements.
+    """Update all elements of weights by a rule of `RULES`, which defines its `states` and `numbers`.
 
-    Parameters
-    ----------
-    rule : str
-        One of `RULES`, which say what `states` and `numbers` are.
-    value : ndarray or DeviceArray
-        The weights, of a floating-point dtype of 16 bits or more.
-    gradient : ndarray or DeviceArray
-        float64 for weights of float64, else of a shorter floating-point dtype.
-    states : sequence of ndarray or DeviceArray
-        float32, or float64 for weights of float64.
-    numbers : sequence of float
-        The scale of the gradient, then those that `RULES` names.
-    mode : str
-        How the weights are rounded: ``"nearest"``, ``"stochastic"`` by the words of `extra`, of dtype uint32, or
-        ``"master"``: `extra` holds the weights in float32, and `value` is their rounded copy.
-    extra : ndarray or DeviceArray, optional
+    Weights have a floating-point dtype of 16 bits or more. States are float64 for weights of float64, else float32, and
+    so is the gradient, which may also be shorter. `numbers` begins with the scale of the gradient. `mode` rounds the
+    weights: ``"nearest"``, ``"stochastic"`` by the uint32 words of `extra`, or ``"master"``, where `extra` holds the
+    weights in float32 and `value` is their rounded copy.
     """
     if value.size:
         _TWINS[kind(value)](rule, value, gradient, states, _scalars(rule, numbers, value.dtype), mode, extra)
@@ -65,23 +53,11 @@ def update_rows(
 def update_rowwise(
     value: Any, rows: Any, gradient: Any, totals: Any, numbers: tuple[float, float, float, float]
 ) -> None:
-    """Update rows along axis 0 by Adagrad with one number a row.
+    """Update distinct rows along axis 0, or all if `rows` is None, by Adagrad with one number a row.
 
     The mean of the squares of a row's decayed gradient is added to its total, and the row moves by the rate over the
-    root of that. The sum over a row has an order that depends on its length alone.
-
-    Parameters
-    ----------
-    value : ndarray or DeviceArray
-        The weights, of a floating-point dtype of 16 bits or more.
-    rows : ndarray or DeviceArray or None
-        The rows to update, distinct and of dtype int64; None for all of them.
-    gradient : ndarray or DeviceArray
-        Of the rows to update, one after another.
-    totals : ndarray or DeviceArray
-        A number for each row of `value`: float32, or float64 for weights of float64.
-    numbers : tuple of float
-        The scale of the gradient, the decay, the rate and eps.
+    root of that. The sum over a row has an order that depends on its length alone. `gradient` holds the rows to update
+    one after another, and `numbers` the scale of the gradient, the decay, the rate and eps.
     """
     if gradient.size:
         count = totals.size if rows is None else rows.size

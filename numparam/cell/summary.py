@@ -12,17 +12,8 @@ _RIGHT = _COLUMNS.index("bytes")
 class Summary:
     """Hold what is known of every parameter of a cell at one moment.
 
-    Parameters
-    ----------
-    cell : Cell
-
-    Attributes
-    ----------
-    rows : list of tuple of str
-        For every parameter its path, shape, dtype, device and bytes, whether its values are ``made`` or still
-        ``lazy``, whether it is trainable, and where the values come from; see `numparam.Parameter.origin`.
-    total : str
-        The last line.
+    `rows` has for each its path, shape, dtype, device and bytes, whether its values are ``made`` or still ``lazy``,
+    whether it is trainable, and where the values come from, see `numparam.Parameter.origin`; `total` is the last line.
     """
 
     def __init__(self, cell: Tree) -> None:

@@ -38,33 +38,11 @@ _TRIES = 100  # of two writers that start at once, each looks at what the other 
 
 @contextmanager
 def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterator[io.FileIO]:
-    """Open a file that takes the place of `path` when the block ends well, and vanishes when it does not.
+    """Open a file that takes the place of `path` when the block ends normally, and vanishes when it does not.
 
     As with ``cp``, a link is followed, an existing file passes on its owner and permissions, and one that may not be
-    written is refused. Until the block ends no other process can replace the same part of the same checkpoint.
-
-    Parameters
-    ----------
-    path : Path
-        The file to create or to replace.
-    stem : str, optional
-        The name of the checkpoint that the file belongs to; by default the name of the file.
-    part : str
-        Which part of it: writers of different parts work at the same time.
-
-    Yields
-    ------
-    io.FileIO
-        The hidden file, open for writing.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> with replacing(folder / "greeting") as file:
-    ...     _ = file.write(b"hello")
-    >>> [path.name for path in folder.iterdir()]
-    ['greeting']
+    written is refused. Until the block ends no other process can replace the same `part` of the checkpoint `stem`, by
+    default the name of the file; writers of different parts work at the same time.
     """
     target = Path(os.path.realpath(path))
     before = _replaceable(target, path)

@@ -83,14 +83,8 @@ def rank_files(index: Path) -> Iterator[tuple[int, int, int, Path]]:
 def remove_former(index: Path, number: int, keep: Iterable[Path] = ()) -> None:
     """Remove the files that earlier attempts to save this checkpoint wrote and that no index names.
 
-    Parameters
-    ----------
-    index : Path
-        In place, so that its own files stay.
-    number : int
-        Files of ranks are of saves up to this one; later ones may still be written.
-    keep : iterable of Path
-        Files of the save that hold nothing the index names.
+    The index is in place, so its own files stay. Files of ranks are of saves up to `number`; later ones may still be
+    written. `keep` are files of the save that hold nothing the index names.
     """
     shards = re.compile(rf"{re.escape(stem_of(index))}(-[0-9a-f]{{8}})?-[0-9]{{5,}}-of-[0-9]{{5,}}{re.escape(SUFFIX)}")
     former = [path for path in index.parent.iterdir() if shards.fullmatch(path.name)]

@@ -14,16 +14,10 @@ from numparam.indexing.region import Region, as_slice
 
 
 class Overlap(NamedTuple):
-    """Describe what a region and a piece have in common.
+    """Describe what a region and a piece of a grid, at the place `cell`, have in common.
 
-    Parameters
-    ----------
-    cell : tuple of int
-        The place of the piece in the grid.
-    within : tuple of slice
-        Selects it from the piece.
-    target : tuple of slice
-        Selects it from the region, of which every dropped axis counts as one of length 1.
+    `within` selects it from the piece, and `target` from the region, of which every dropped axis counts as one of
+    length 1.
     """
 
     cell: tuple[int, ...]
@@ -57,15 +51,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def join(cls, name: str, found: Mapping[Piece, Path]) -> Grid:
-        """Find the grid that pieces of one parameter form.
-
-        Parameters
-        ----------
-        name : str
-            Of the parameter, for the message of an error.
-        found : mapping of Piece to Path
-            All of the same full shape, not empty unless the parameter is, and the files that hold them.
-        """
+        """Find the grid that pieces of one parameter form, all of the same full shape; the paths are for errors."""
         shape = next(iter(found)).full_shape
         cuts = []
         for axis, length in enumerate(shape):

@@ -28,18 +28,9 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True)
 class Header:
-    """Hold a checked header.
+    """Hold a checked header: entries in the order of their bytes, and the text of ``__metadata__``.
 
-    Parameters
-    ----------
-    entries : tuple of Entry
-        In the order of their bytes in the file.
-    metadata : dict of str to str
-        The free text of ``__metadata__``.
-    begins : dict of str to int
-        Where the values of each parameter begin, in bytes from the start of the file.
-    file : MappedFile
-        What it was read from; the values must come from there too.
+    `begins` are the bytes where the values of each parameter begin in `file`, from which they must be read.
     """
 
     entries: tuple[Entry, ...]
@@ -52,10 +43,6 @@ def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes
     """Write the first bytes of a safetensors file, and return the order in which the values must follow.
 
     Wide dtypes come first, so that the values of every parameter are aligned.
-
-    Returns
-    -------
-    tuple of (bytes, tuple of Entry)
     """
     ordered = tuple(sorted(entries, key=lambda entry: -entry.dtype.itemsize))
     table: dict[str, Any] = {"__metadata__": dict(metadata)}

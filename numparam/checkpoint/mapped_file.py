@@ -23,10 +23,6 @@ class MappedFile:
     Arrays that are mapped may be written to, which changes neither the file nor what others see. The file must not
     shrink as long as an array lives: the system ends a process that touches a page that is gone. To replace it by
     another file of the same name, as numparam does, is safe.
-
-    Parameters
-    ----------
-    path : Path
     """
 
     def __init__(self, path: Path) -> None:

@@ -43,14 +43,7 @@ class _Value:
 
 
 def read(path: Path, crc_check: bool = False) -> dict[str, np.ndarray[Any, np.dtype[Any]] | str]:
-    """Map the tensors of a file into memory, by name; text comes as str.
-
-    Parameters
-    ----------
-    path : Path
-    crc_check : bool
-        Whether to compare the checksum, which reads the full file.
-    """
+    """Map the tensors of a file into memory, by name; text comes as str. `crc_check` reads the full file."""
     mapping = opened(path)
     end = mapping.nbytes
     if end >= _TAIL and mapping.content[end - _TAIL : end - 10].tobytes() == _MARK:

@@ -37,34 +37,9 @@ _TRIES = 100  # each finds a complete checkpoint, unless a save ends just then
 class Checkpoint:
     """Give access to the parameters of one safetensors file, or of the files of one index.
 
-    Parameters
-    ----------
-    path : Path
-        The file or index that was opened.
-    entries : dict of str to Entry
-        Every parameter by name, in file order.
-    metadata : dict of str to str
-        The free text of the file or the index.
-    places : dict of str to tuple of (MappedFile, int)
-        The open file that holds each parameter and the byte at which its values begin.
-    stored : dict of str to Stored
-        The parameters that are in pieces, and so have no place.
-    shards : tuple of Checkpoint
-        The files of an index, by name.
-    recipes : dict of str to Recipe
-        The parameters that are generated, if the recipes of the metadata are followed.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from safetensors.numpy import save_file
-    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> save_file({"bias": np.arange(3, dtype=np.float32)}, path)
-    >>> checkpoint = open_checkpoint(path)
-    >>> checkpoint.entries["bias"].shape
-    (3,)
-    >>> checkpoint["bias"]
-    array([0., 1., 2.], dtype=float32)
+    `entries` has every parameter, in file order; `places` the open file that holds it and the byte at which its values
+    begin, `stored` those in pieces, and `recipes` those that are generated, if the recipes of `metadata` are followed.
+    `shards` are the files of an index, by name.
     """
 
     path: Path
@@ -148,13 +123,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a safetensors file, or a Hugging Face index (``*.safetensors.index.json``) and the files it names.
-
-    Parameters
-    ----------
-    path : Path
-        The file or the index.
-    """
+    """Open a safetensors file, or a Hugging Face index (``*.safetensors.index.json``) and the files it names."""
     if path.name.endswith(INDEX_SUFFIX):
         return _open_index(path)
     return _from(header.read(path))

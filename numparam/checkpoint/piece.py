@@ -20,23 +20,7 @@ PIECES = "numparam.pieces"
 
 
 class Piece(NamedTuple):
-    """Describe a block of a parameter.
-
-    Parameters
-    ----------
-    full_shape : tuple of int
-        The shape of the parameter.
-    start : tuple of int
-        The index of the first value of the block along every axis.
-    shape : tuple of int
-        The shape of the block.
-
-    Examples
-    --------
-    >>> piece = Piece.of(Region.full((8, 6))[4:, :3])
-    >>> print(piece)
-    [4:8, 0:3] of shape (8, 6)
-    """
+    """Describe a block of a parameter by the index of its first value along every axis, and its shape."""
 
     full_shape: tuple[int, ...]
     start: tuple[int, ...]

@@ -22,13 +22,9 @@ from numparam.tensor import Lazy, Tensor
 
 
 class Files:
-    """Open the files of a checkpoint when something in them is asked for, and keep them mapped.
+    """Open the files of a checkpoint when something in them is needed, and keep them mapped.
 
-    Parameters
-    ----------
-    paths : sequence of Path
-    attempt : str, optional
-        What their metadata must have as ``numparam.attempt``.
+    `attempt` is what their metadata must have as ``numparam.attempt``.
     """
 
     def __init__(self, paths: Sequence[Path], attempt: str | None = None) -> None:
@@ -70,20 +66,8 @@ class _Opened:
 class Stored(Lazy):
     """Describe values that are read from the files that hold the pieces of a parameter.
 
-    A region reads what it needs of the files that it needs.
-
-    Parameters
-    ----------
-    file : str
-        The index that names the pieces.
-    entry : Entry
-        The full parameter.
-    grid : Grid
-        How it is split.
-    places : sequence of int
-        The number of the file of each piece, in row-major order.
-    files : Files
-        The files that the numbers count.
+    A region reads what it needs of the files that it needs. `file` is the index that names the pieces, and `places` are
+    the numbers of the file of each piece, in row-major order of the grid.
     """
 
     def __init__(self, file: str, entry: Entry, grid: Grid, places: Sequence[int], files: Files) -> None:

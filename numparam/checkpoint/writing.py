@@ -37,29 +37,11 @@ def write_checkpoint(
     stem: str | None = None,
     part: str = "all",
 ) -> int:
-    """Write a safetensors file without ever holding more than a few blocks of it.
+    """Write a safetensors file without ever holding more than a few blocks of it, and return its bytes.
 
-    The file appears complete or not at all, and an existing file stays until then.
-
-    Parameters
-    ----------
-    path : Path
-        The file to create or to replace.
-    entries : iterable of Entry
-        The parameters.
-    metadata : mapping of str to str
-        The text to keep in the header.
-    blocks : callable
-        Gives the values of a parameter as consecutive blocks in row-major order, none larger than `BUFFER_BYTES`.
-    progress : callable, optional
-        Receives the bytes of values written since the last call.
-    stem, part : str, optional
-        The checkpoint that the file belongs to and which part of it it is, if it is not all; see `replacing`.
-
-    Returns
-    -------
-    int
-        The bytes of the file.
+    The file appears complete or not at all, and an existing file stays until then. `blocks` gives the values of a
+    parameter as consecutive blocks in row-major order of at most `BUFFER_BYTES`; `progress` receives the bytes written
+    since the last call. `stem` and `part` name the checkpoint that the file is a part of, see `replacing`.
     """
     if as_path(path).name.endswith((INDEX_SUFFIX, MINDSPORE_SUFFIX)):
         raise ArgumentValueError(f"cannot write {path}: this is not the name of a safetensors file; use .safetensors")

@@ -55,23 +55,7 @@ class Stopped(BaseException):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments; by default ``sys.argv[1:]``.
-
-    Returns
-    -------
-    int
-        The exit status.
-
-    Examples
-    --------
-    >>> main(["plan", "--like", "minilm-l6", "--mesh", "0"])
-    2
-    """
+    """Run one command with these arguments, by default ``sys.argv[1:]``, and return the exit status."""
     open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

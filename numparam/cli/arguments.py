@@ -47,13 +47,7 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def filtered(entries: Iterable[Entry], globs: list[str] | None) -> tuple[Entry, ...]:
-    """Return the parameters that --filter asks for.
-
-    Raises
-    ------
-    ArgumentValueError
-        If one of the globs matches none of them.
-    """
+    """Return the parameters that --filter selects; an ArgumentValueError if a glob matches none."""
     found = tuple(entries)
     if globs is None:
         return found

@@ -20,13 +20,7 @@ def size(box: Box) -> int:
 
 
 def common(a: Box, b: Box) -> Box | None:
-    """Return the elements that two boxes of one parameter share, None if there are none.
-
-    Examples
-    --------
-    >>> common((range(0, 4), range(0, 8, 2)), (range(2, 6), range(1, 8)))
-    (range(2, 4), range(2, 8, 2))
-    """
+    """Return the elements that two boxes of one parameter share, None if there are none."""
     shared = tuple(_common(one, other) for one, other in zip(a, b, strict=True))
     return shared if all(map(len, shared)) else None
 
@@ -96,12 +90,6 @@ def _without(box: Box, taken: Box) -> Iterable[Box]:
 
 
 def text(box: Box) -> str:
-    """Write a box as an index.
-
-    Examples
-    --------
-    >>> text((range(0, 4), range(2, 9, 3))), text(())
-    ('[0:4, 2:9:3]', '[]')
-    """
+    """Write a box as an index, such as ``[0:4, 2:9:3]``."""
     steps = [f":{indices.step}" if indices.step != 1 else "" for indices in box]
     return f"[{', '.join(f'{r.start}:{r.stop}{step}' for r, step in zip(box, steps, strict=True))}]"

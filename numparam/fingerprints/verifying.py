@@ -163,19 +163,8 @@ def record(
 ) -> None:
     """Compare one parameter, and note in a report what was found.
 
-    Parameters
-    ----------
-    found : Verification
-    entry : Entry
-        Name and dtype, and the shape of what is in memory.
-    held : Region
-        What of the full parameter is in memory.
-    read : callable
-        From an index of what is in memory to its values.
-    fill : callable
-        Writes into an array the expected values of a region of what is in memory.
-    needs_full : bool
-        Whether `fill` computes the full parameter each time, and so is called once.
+    `entry` and `held` describe what is in memory and its place in the full parameter. `read` returns the values at an
+    index of it; `fill` writes the expected values of a region of it into an array, and is called once if `needs_full`.
     """
     found.checked.append(entry.name)
     limit = entry.size if needs_full else BLOCK_BYTES // entry.dtype.itemsize

@@ -19,17 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Selection(NamedTuple):
-    """Rows of a tensor.
-
-    Attributes
-    ----------
-    numbers : ndarray of int64
-        Of the rows in row-major order, in the shape in which they are selected.
-    row : tuple of int
-        The shape of a row.
-    of : int
-        How many rows the tensor has.
-    """
+    """Select rows of a tensor of `of` rows: their numbers, in the shape of the selection, and the shape of a row."""
 
     numbers: Array
     row: tuple[int, ...]
@@ -43,13 +33,6 @@ class Selection(NamedTuple):
 
 def select_rows(shape: tuple[int, ...], index: Any) -> Selection:
     """Find the rows that an index with masks or integer arrays selects from a tensor of some shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the tensor.
-    index : object
-        What NumPy takes, or with tensors in the place of arrays.
 
     Examples
     --------

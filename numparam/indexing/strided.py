@@ -8,19 +8,7 @@ from numparam.indexing.region import Region
 class Strided(Region):
     """Describe a view of a tensor that indexing alone does not give, such as a transposed or a flattened one.
 
-    Parameters
-    ----------
-    full_shape, shape : tuple of int
-        Of the tensor, and of the view.
-    base : int
-        The flat index of the first element.
-    steps : tuple of int
-        Of the flat index, along each axis of the view.
-
-    Examples
-    --------
-    >>> Strided((3, 4), (4, 3), 0, (1, 4)).span()
-    (0, (1, 4))
+    `base` is the flat index of the first element, and `steps` those of the flat index along each axis of the view.
     """
 
     __slots__ = ("_span",)

@@ -67,19 +67,7 @@ class Uniform(RandomInitializer):
 
 
 class Between(RandomInitializer):
-    """Draw from the uniform distribution between two bounds.
-
-    Parameters
-    ----------
-    low, high : float
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> values = initializer(Between(2.0, 3.0), 100).asnumpy()
-    >>> bool(values.min() >= 2), bool(values.max() <= 3)
-    (True, True)
-    """
+    """Draw from the uniform distribution between two bounds."""
 
     on_device = True
 

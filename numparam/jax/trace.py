@@ -68,18 +68,7 @@ Value = Fixed | Draw | Unknown
 
 
 def follow(closed: Any, abstract: Sequence[bool]) -> list[Value]:
-    """Describe the results of a traced function.
-
-    Parameters
-    ----------
-    closed : ClosedJaxpr
-    abstract : sequence of bool
-        For each argument whether only its shape is known.
-
-    Returns
-    -------
-    list of Fixed, Draw or Unknown
-    """
+    """Describe the results of a traced function; of `abstract` arguments only the shapes are known."""
     arguments = [Fixed(needs=frozenset([number] if each else [])) for number, each in enumerate(abstract)]
     return _run(closed.jaxpr, [_constant(each) for each in closed.consts], arguments, ())
 

@@ -68,16 +68,7 @@ def split_axes(
 
 @dataclass(frozen=True)
 class Shard:
-    """Name one rank of a mesh and the axes the mesh splits.
-
-    Parameters
-    ----------
-    rank : int
-        From 0.
-    mesh : tuple of int
-        The grid of ranks.
-    axes : tuple of int, optional
-        The axis that each dimension of the mesh splits; by default chosen for each parameter.
+    """Name one rank of a mesh and the axis that each dimension of the mesh splits, by default chosen.
 
     Examples
     --------

@@ -32,29 +32,7 @@ from numparam.text import printable, shown, size
 
 @dataclass(frozen=True)
 class Generation:
-    """Generate the parameters of a model, or one shard of each, from a seed and rules.
-
-    Parameters
-    ----------
-    entries : tuple of Entry
-        The full parameters.
-    seed : int
-        From 0 to 2**64 - 1.
-    rules : Rules
-        Give each parameter its initializer.
-    shard : Shard, optional
-        Which slice of every parameter to make; all of it if not given.
-    device : str
-        The device that generates the values, which are the same on all.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> entries = (Entry("weight", (4, 6), np.dtype("float32")), Entry("bias", (4,), np.dtype("float32")))
-    >>> path = Path(tempfile.mkdtemp()) / "fresh.safetensors"
-    >>> Generation(entries, 7, Rules.from_toml("")).write(path) == path.stat().st_size
-    True
-    """
+    """Generate the parameters of a model, or one shard of each, from a seed and rules, on a device."""
 
     entries: tuple[Entry, ...]
     seed: int

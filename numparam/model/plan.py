@@ -28,14 +28,7 @@ CPU_SECONDS_PER_PARAMETER = 36e-6
 class Plan:
     """Describe what each rank of a mesh holds of a model.
 
-    Parameters
-    ----------
-    entries : tuple of Entry
-        The full parameters.
-    mesh : tuple of int
-        The grid of ranks.
-    axes : tuple of int, optional
-        The axis each dimension of the mesh splits; chosen for each parameter if not given, see `layout.sharding`.
+    Each dimension of the mesh splits one axis of a parameter: as given, or chosen for each, see `layout.sharding`.
 
     Examples
     --------
@@ -79,28 +72,11 @@ class Plan:
         return self._sum(lambda _: 1)
 
     def seconds(self, rate: float = CPU_RATE) -> float:
-        """Estimate how long the rank with the most values takes to make them.
-
-        Parameters
-        ----------
-        rate : float
-            The billions of values that a rank makes in a second.
-
-        Examples
-        --------
-        >>> round(Plan((Entry("w", (10**6, 957), np.dtype("float32")),), (1,)).seconds(), 2)
-        1.0
-        """
+        """Estimate how long the rank with the most values needs, at a rate in billions of values a second."""
         return int(self.sizes().max()) / rate / 1e9 + len(self.entries) * CPU_SECONDS_PER_PARAMETER
 
     def nbytes(self, each: Callable[[np.dtype[Any]], int] = lambda dtype: dtype.itemsize) -> Counts:
-        """Count the bytes of every rank, as an array of the shape of the mesh.
-
-        Parameters
-        ----------
-        each : callable
-            The bytes that a value of a dtype takes; those of the value itself by default.
-        """
+        """Count the bytes of every rank in an array of the shape of the mesh; `each` gives those of a value."""
         return self._sum(each)
 
     def _sum(self, weight: Callable[[np.dtype[Any]], int]) -> Counts:

@@ -54,19 +54,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Specification:
-    """Read a shipped specification.
-
-    Parameters
-    ----------
-    name : str
-        One of `names`.
-
-    Examples
-    --------
-    >>> gpt2 = load("gpt2")
-    >>> len(gpt2.entries), sum(entry.size for entry in gpt2.entries)
-    (148, 124439808)
-    """
+    """Read a specification that ships with the package, see `names`."""
     known = names()
     if name not in known:
         raise SpecificationError(f"no model specification is called {name!r}; known: {', '.join(known)}")
@@ -145,13 +133,10 @@ def open_model(path: Path) -> Checkpoint:
 
 
 def resolve(like: str) -> Specification:
-    """Find the parameters that a user means by a path or the name of a shipped specification.
+    """Find the parameters of a path, or of the name of a shipped specification.
 
-    Parameters
-    ----------
-    like : str
-        The path of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``) or
-        of a folder with one of the first two; or a name, over which a file wins, and which wins over a folder.
+    The path is of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``) or of
+    a folder with one of the first two. A file precedes a name, and a name precedes a folder.
 
     Examples
     --------

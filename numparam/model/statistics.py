@@ -15,16 +15,9 @@ BINS = 16
 
 @dataclass
 class Statistics:
-    """Hold what is known of a parameter's values; NaN and infinite ones are counted and left out of the rest.
+    """Hold statistics of the finite values of a parameter: meaningless if there are none.
 
-    Parameters
-    ----------
-    size, finite : int
-        How many values there are, and how many of them are finite.
-    mean, std, low, high : float
-        Of the finite values; meaningless when there are none. `std` is the standard deviation of the population.
-    bins : numpy.ndarray of int64, shape (16,)
-        A histogram from `low` to `high` in equal steps.
+    `std` is of the population, and `bins` a histogram from `low` to `high` in 16 equal steps.
     """
 
     size: int = 0
@@ -41,29 +34,6 @@ def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
 
     The values are read twice: for the moments and the range, and for the histogram, which needs the range. The moments
     of the chunks are merged by the rule of Chan, Golub and LeVeque (1979), which does not cancel.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The file or files.
-    name : str
-        The parameter.
-
-    Returns
-    -------
-    Statistics
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from safetensors.numpy import save_file
-    >>> from numparam.checkpoint.opening import open_checkpoint
-    >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> save_file({"bias": np.arange(4, dtype=np.float32)}, path)
-    >>> found = statistics(open_checkpoint(path), "bias")
-    >>> found.mean, found.low, found.high
-    (1.5, 0.0, 3.0)
     """
     found = Statistics(size=checkpoint.entries[name].size)
     squares = 0.0

@@ -13,20 +13,9 @@ from numparam.model.generation import Generation
 
 @dataclass(frozen=True)
 class Difference:
-    """Name the first value of a parameter that is not what it should be.
+    """Name the first wrong value of a parameter: what is in the file, and what belongs there.
 
-    Parameters
-    ----------
-    entry : Entry
-        The parameter, as it is in the file.
-    flat : int
-        The row-major index in the file's array.
-    index : tuple of int
-        The same as one number for each axis.
-    full_index : tuple of int
-        The index in the full parameter; `index` itself unless the file holds a shard.
-    found, expected : NumPy scalar
-        The value in the file, and the value that belongs there.
+    `flat` and `index` locate it in the file's array; `full_index` in the full parameter, if the file holds a shard.
     """
 
     entry: Entry
@@ -52,19 +41,10 @@ def recorded(checkpoint: Checkpoint) -> list[Checkpoint]:
 
 
 def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None) -> list[Difference]:
-    """Generate every value again and compare its bits with the file's.
+    """Generate every value of a checkpoint with a record again, and compare its bits with the file's.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        A file that ``numparam init`` wrote, or an index with its record; see `recorded`.
-    progress : callable, optional
-        Called with the number of bytes compared since the last call.
-
-    Returns
-    -------
-    list of Difference
-        The first difference of each parameter that has one, in file order; empty when the file is right.
+    It returns the first difference of each parameter that has one, in file order. `progress` is called with the number
+    of bytes compared since the last call.
     """
     generation = Generation.from_checkpoint(checkpoint)
     found = (_first_difference(checkpoint, generation, entry, progress) for entry in generation.entries)

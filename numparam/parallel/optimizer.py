@@ -24,14 +24,7 @@ from numparam.parameter import Parameter
 
 
 class Shard:
-    """Hold the rows of a parameter that this rank updates.
-
-    Parameters
-    ----------
-    parameter : Parameter
-    rows : slice
-        Along axis 0 of what the ranks hold alike.
-    """
+    """Hold the rows, along axis 0 of what the ranks hold alike, of a parameter that this rank updates."""
 
     def __init__(self, parameter: Parameter, rows: slice) -> None:
         self.parameter, self.rows = parameter, rows

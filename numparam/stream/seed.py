@@ -196,19 +196,9 @@ def as_seed(seed: SupportsIndex) -> int:
 
 @lru_cache(maxsize=1024)  # many slices of one parameter are read in a row
 def stream(name: str | int, label: str = "") -> int:
-    """Return the 64-bit number of the random stream of a tensor.
+    """Return the 64-bit number of the random stream of a tensor, by its name or number, and of a draw.
 
-    Parameters
-    ----------
-    name : str or int
-        The name of a parameter, or the number of a tensor that has none.
-    label : str
-        Identifies the draw; at most 16 bytes.
-
-    Returns
-    -------
-    int
-        From 0 to 2**64 - 1.
+    The label of the draw has at most 16 bytes.
     """
     from hashlib import blake2b  # 3 ms, which `import numparam` need not pay
 

@@ -36,19 +36,9 @@ if TYPE_CHECKING:
 
 
 class Recipe(Lazy):
-    """Describe a region of the values that an initializer generates from a seed and a name.
+    """Describe a region of the values that an initializer generates from a seed and a name, on a device.
 
-    Parameters
-    ----------
-    init : Initializer
-        Generates the values; `of` checks that it can.
-    seed : int
-    name : str or int
-        The name of the parameter, or the number of a tensor without a name.
-    region : Region
-    dtype : numpy.dtype
-    target : Device
-        Where the values will be materialised.
+    The name is that of the parameter, or the number of a tensor without one. `of` checks that the initializer can.
     """
 
     def __init__(
@@ -90,14 +80,9 @@ class Recipe(Lazy):
         )
 
     def fill_into(self, out: Any, region: Region | None = None) -> None:
-        """Generate the values of a region of these ones, or all, in a C-contiguous array, or a row-major device array.
+        """Generate the values of a region of these ones, or all, in a C-contiguous array of its shape.
 
-        Parameters
-        ----------
-        out : numpy.ndarray or DeviceArray
-            Of the dtype, and the shape of the region; a device array only if `on_device`.
-        region : Region, optional
-            Of a tensor of the shape of these values.
+        With `on_device` the array may also be a row-major device array.
         """
         if out.size:
             selected = self.region if region is None else self.region[region.slices()]

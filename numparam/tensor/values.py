@@ -29,18 +29,8 @@ class Values:
     """Hold the values of a tensor, or describe them.
 
     The values change in place, by `write`, and nothing else does: every other method leaves this object alone and
-    returns another one, so that a thread that reads a tensor finds its values before or after a change.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : numpy.dtype
-    device : Device
-        Where the values are, or will be materialised.
-    in_memory : bool
-        Whether the values are in memory.
-    region : Region or None
-        The region of a larger tensor that a description is about.
+    returns another one, so that a thread that reads a tensor finds its values before or after a change. Of a
+    description `in_memory` is false, and `region` is the region of a larger tensor that it is about.
     """
 
     __slots__ = ()

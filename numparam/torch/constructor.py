@@ -50,12 +50,9 @@ def is_configurable(model: Any) -> bool:
 
 
 def built_again(model: Any, seed: int) -> dict[str, Tracked]:
-    """Build a model again on the meta device, and record what its constructor writes.
+    """Build a model again on the meta device, and record what its constructor writes, by parameter and buffer.
 
-    Returns
-    -------
-    dict from str to Tracked
-        The parameters and buffers by name: on a device where the constructor gave values, else with a log of writes.
+    Those that it gave values are on a device; the others have a log of writes.
     """
     kind: Any = next(base for base in type(model).__mro__ if not base.__module__.startswith("torch."))
     mode = Drawing(seed, [], {})

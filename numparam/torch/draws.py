@@ -37,19 +37,8 @@ Shape = tuple[int, ...]
 class Transformed(Initializer):
     """Transform uniform or normal values, in float64 on the host, so that no shard changes a rounding.
 
-    Parameters
-    ----------
-    distribution : str
-        One of `torch.Tensor`'s in-place methods, without the underscore: ``"exponential"``, ``"log_normal"``,
-        ``"cauchy"``, ``"geometric"``, ``"bernoulli"`` or ``"random"``.
-    arguments : number
-        The arguments of the method.
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> round(float(initializer(Transformed("exponential", 4.0), 100_000).asnumpy().mean()), 2)
-    0.25
+    The distribution is one of `torch.Tensor`'s in-place methods, without the underscore, with its arguments:
+    ``"exponential"``, ``"log_normal"``, ``"cauchy"``, ``"geometric"``, ``"bernoulli"`` or ``"random"``.
     """
 
     def __init__(self, distribution: str, *arguments: float) -> None:

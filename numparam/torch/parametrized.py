@@ -23,13 +23,6 @@ def start_of(place: Place) -> Start | None:
 
     The weight starts as its layer's does, under its own name, and the parameters are those that give it. The vectors of
     spectral norm start from a normal draw, as torch starts them.
-
-    Examples
-    --------
-    >>> from numparam.torch.walk import places
-    >>> layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 2))
-    >>> [start_of(place) is not None for place in places(layer)]
-    [False, True, True]
     """
     inside = next((at for at, (_, part) in enumerate(place.around) if isinstance(part, ParametrizationList)), None)
     if inside is not None:

@@ -17,16 +17,7 @@ from numparam.layout.partition import split
 def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
     """Return the memory of this rank, and the region of the full tensor that it holds.
 
-    Parameters
-    ----------
-    tensor : torch.Tensor
-        An ordinary tensor is full; of a ``DTensor``, from FSDP2 or tensor parallelism, the rank holds its shard.
-
-    Examples
-    --------
-    >>> local, region = held_part(torch.empty(4, 3))
-    >>> region
-    Region((4, 3): range(0, 4), range(0, 3))
+    An ordinary tensor is full; of a ``DTensor``, from FSDP2 or tensor parallelism, the rank holds its shard.
     """
     shape = tuple(tensor.shape)
     mesh = getattr(tensor, "device_mesh", None)
@@ -73,22 +64,11 @@ def _layout(shape: tuple[int, ...], mesh: tuple[int, ...], placements: tuple[Any
 
 
 def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[Any], place: Sequence[int]) -> Region:
-    """Return the region of a tensor at a place of a mesh.
+    """Return the region of a tensor at a place of a mesh, of which each dimension has a placement.
 
     A dimension of the mesh splits an axis as ``torch.chunk`` does. Several that split the same axis do so from left to
     right, except that a ``_StridedShard`` comes after as many dimensions to its right as its ``split_factor`` counts
     shards: FSDP2 puts its own dimension before the dimension of tensor parallelism, but splits what that has split.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the full tensor.
-    mesh : tuple of int
-        The lengths of the dimensions of the mesh.
-    placements : sequence of torch.distributed.tensor.placement_types.Placement
-        One for each dimension of the mesh.
-    place : sequence of int
-        The coordinates in the mesh.
 
     Examples
     --------
@@ -124,19 +104,9 @@ def cut_out(shape: tuple[int, ...], mesh: tuple[int, ...], placements: Sequence[
 
 
 def narrowed(local: torch.Tensor, held: Region, region: Region) -> tuple[torch.Tensor, Region, Region]:
-    """Return the memory of this rank for a region of a tensor of which it holds another one.
+    """Return the memory of this rank for a region of a tensor of which it holds another one, in steps of one.
 
-    Parameters
-    ----------
-    local : torch.Tensor
-        What the rank holds.
-    held, region : Region
-        What this is of the full tensor, in steps of one, and the region that is asked for.
-
-    Returns
-    -------
-    tuple of (torch.Tensor, Region, Region)
-        A view of `local`, and what it is of the full tensor and of the region.
+    That is a view of `local`, and what the view is of the full tensor and of the region.
 
     Examples
     --------
