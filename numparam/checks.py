@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.text import shown
 
 
 def as_bool(what: str, value: Any) -> bool:
@@ -16,7 +17,7 @@ def as_bool(what: str, value: Any) -> bool:
     Anything else, 1 and 0 included, is an ArgumentTypeError.
     """
     if not isinstance(value, bool):
-        raise ArgumentTypeError(f"{what} is True or False, found {value!r:.80}")
+        raise ArgumentTypeError(f"{what} is True or False, found {shown(value)}")
     return value
 
 
@@ -26,10 +27,10 @@ def as_int(what: str, value: Any, low: int | None = None, high: int | None = Non
     Anything else is an ArgumentTypeError, one below `low` or above `high` an ArgumentValueError.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{what} is an int, found {value!r:.80}")
+        raise ArgumentTypeError(f"{what} is an int, found {shown(value)}")
     if (low is not None and value < low) or (high is not None and value > high):
         limits = f"from {low} to {high}" if high is not None else f"at least {low}"
-        raise ArgumentValueError(f"{what} is {limits}, found {value}")
+        raise ArgumentValueError(f"{what} is {limits}, found {shown(value)}")
     return int(value)
 
 
@@ -39,7 +40,7 @@ def as_mesh(what: str, value: Any) -> dict[str, int]:
     A mapping of another kind is an ArgumentTypeError, a length below 1 an ArgumentValueError.
     """
     if not isinstance(value, Mapping) or not all(isinstance(axis, str) for axis in value):
-        raise ArgumentTypeError(f"{what} maps the names of axes to their lengths, found {value!r:.80}")
+        raise ArgumentTypeError(f"{what} maps the names of axes to their lengths, found {shown(value)}")
     return {axis: as_int(f"{what}: the length of axis {axis!r}", length, 1) for axis, length in value.items()}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from numparam.checks import as_bool, as_int, as_mesh
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
+from numparam.text import shown
 
 
 class ParallelMode:
@@ -54,14 +55,14 @@ def _optional(check: Check) -> Check:
 
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ArgumentTypeError(f"{key} is a str, found {value!r:.80}")
+        raise ArgumentTypeError(f"{key} is a str, found {shown(value)}")
     return value
 
 
 def _one_of(*choices: str) -> Check:
     def check(key: str, value: Any) -> str:
         if _text(key, value) not in choices:
-            raise ArgumentValueError(f"{key} is one of {', '.join(choices)}; found {value!r}")
+            raise ArgumentValueError(f"{key} is one of {', '.join(choices)}; found {shown(value)}")
         return str(value)
 
     return check
@@ -76,10 +77,10 @@ def _shard_size(key: str, value: Any) -> int:
 
 def _split_indices(key: str, value: Any) -> list[int]:
     if not isinstance(value, list):
-        raise ArgumentTypeError(f"{key} is a list of ints, found {value!r}")
+        raise ArgumentTypeError(f"{key} is a list of ints, found {shown(value)}")
     indices = [as_int(f"an item of {key}", item, 0) for item in value]
     if not indices or any(before >= after for before, after in pairwise(indices)):
-        raise ArgumentValueError(f"{key} has at least one int, each larger than the one before; found {value!r}")
+        raise ArgumentValueError(f"{key} has at least one int, each larger than the one before; found {shown(value)}")
     return indices
 
 
@@ -89,19 +90,19 @@ def _strategy(key: str, value: Any) -> str | tuple[Any, ...]:
         found: str = _one_of("data_parallel", "full_batch")(key, value)
         return found
     if not isinstance(value, tuple):
-        raise ArgumentTypeError(f"{key} is a str or a tuple, found {value!r:.80}")
+        raise ArgumentTypeError(f"{key} is a str or a tuple, found {shown(value)}")
     for item in value:
         if isinstance(item, tuple):
             for parts in item:
                 as_int(f"an item of {key}", parts, 1)
         elif not hasattr(item, "to_dict"):
-            raise ArgumentTypeError(f"an item of {key} is a tuple of ints or a Layout, found {item!r:.80}")
+            raise ArgumentTypeError(f"an item of {key} is a tuple of ints or a Layout, found {shown(item)}")
     return value
 
 
 def _dict(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ArgumentTypeError(f"{key} is a dict, found {value!r}")
+        raise ArgumentTypeError(f"{key} is a dict, found {shown(value)}")
     return value
 
 
@@ -120,7 +121,7 @@ def _fusion(modes: tuple[str, ...]) -> Check:
             raise OptionError(f"{what} has a mode and a config; {' and '.join(sorted(missing))} missing in {value!r}")
         mode, config = value["mode"], value["config"]
         if mode not in modes:
-            raise OptionError(f"{what}: the mode is one of {', '.join(modes)}; found {mode!r}")
+            raise OptionError(f"{what}: the mode is one of {', '.join(modes)}; found {shown(mode)}")
         if mode == "auto":
             return {"mode": mode, "config": None}
         known = _count(1) if mode == "size" else _split_indices

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
+from numparam.text import shown
 
 KINDS = frozenset({"cpu", "cuda"})
 """The kinds of device; the name of a device begins with one."""
@@ -111,12 +112,12 @@ def device(name: Any) -> Device:
     Device('cpu')
     """
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"a device is named 'cpu', 'cuda' or 'cuda:N', found {name!r}")
+        raise ArgumentTypeError(f"a device is named 'cpu', 'cuda' or 'cuda:N', found {shown(name)}")
     if name.lower() == "cpu":
         return _CPU
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if match is None:
-        raise ArgumentValueError(f"a device is named 'cpu', 'cuda' or 'cuda:N', found {name!r}")
+        raise ArgumentValueError(f"a device is named 'cpu', 'cuda' or 'cuda:N', found {shown(name)}")
     index, count = int(match[1] or 0), _count_cuda(name)
     if index >= count:
         there = "no CUDA device" if not count else "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"

@@ -2,12 +2,16 @@
 
 from numparam.text import printable
 
+MAX_MESSAGE = 4000  # characters: what is named in the middle is left out
+
 
 class NumparamError(Exception):
     """Base of all errors of numparam; the message is safe to print and of bounded length."""
 
     def __init__(self, *arguments: object) -> None:
-        super().__init__(*[printable(item, keep="\n") if isinstance(item, str) else item for item in arguments])
+        super().__init__(
+            *[printable(item, MAX_MESSAGE, keep="\n") if isinstance(item, str) else item for item in arguments]
+        )
 
 
 class ArgumentTypeError(NumparamError, TypeError):

@@ -11,6 +11,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, NameTakenErro
 from numparam.parameter import Parameter
 from numparam.parameter.tuple import check_members
 from numparam.tensor import Tensor
+from numparam.text import shown
 
 
 def assign(tree: Tree, name: str, value: Any) -> bool:
@@ -270,10 +271,10 @@ def check_insert(
 ) -> None:
     """Raise unless a part can be registered under a new name."""
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"{type(tree).__name__}: the name of a part is a str, found {name!r}")
+        raise ArgumentTypeError(f"{type(tree).__name__}: the name of a part is a str, found {shown(name)}")
     _check_free(tree, name.replace(".", "$") if dots else name, table)
     if name in vars(tree) or name in tree._listed:
         raise NameTakenError(f"{type(tree).__name__}.{name} already exists")
     if part is not None and not isinstance(part, kind):
         expected = "Cell" if kind is Tree else kind.__name__
-        raise ArgumentTypeError(f"{type(tree).__name__}.{name}: expected a {expected}, found {part!r:.80}")
+        raise ArgumentTypeError(f"{type(tree).__name__}.{name}: expected a {expected}, found {shown(part)}")

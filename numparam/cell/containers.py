@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast, overload
 from numparam.cell import assign
 from numparam.cell.cell import Cell
 from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError, RegionError
+from numparam.text import shown
 
 C = TypeVar("C", bound=Cell)
 
@@ -41,7 +42,9 @@ class _Numbered(Cell, Generic[C]):
         try:
             place = operator.index(index)
         except TypeError:
-            raise ArgumentTypeError(f"{type(self).__name__}: an index is an int or a slice, found {index!r}") from None
+            raise ArgumentTypeError(
+                f"{type(self).__name__}: an index is an int or a slice, found {shown(index)}"
+            ) from None
         length = len(self._cells)
         if not -length <= place < length + room:
             raise RegionError(f"{type(self).__name__}: index {place} is out of range for {length} cells")
@@ -243,7 +246,7 @@ class CellDict(Cell, Generic[C]):
         pairs = list(cells.items() if isinstance(cells, Mapping | CellDict) else cells)
         for pair in list[Any](pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise ArgumentValueError(f"a CellDict takes pairs of a name and a cell, found {pair!r:.80}")
+                raise ArgumentValueError(f"a CellDict takes pairs of a name and a cell, found {shown(pair)}")
             self._check(*pair)
         for name, cell in pairs:
             assign.set_cell(self, name, cell)

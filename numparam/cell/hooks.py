@@ -8,6 +8,7 @@ from typing import Any
 from numparam.cell.tree import Hook, Tree
 from numparam.errors import ArgumentTypeError
 from numparam.parameter.hooks import HookHandle
+from numparam.text import shown
 
 
 def of_kind(hooks: Mapping[int, Hook], kind: str) -> list[Hook]:
@@ -26,7 +27,9 @@ def call(cell: Tree, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
         elif isinstance(replaced, tuple) and len(replaced) == 2:
             inputs, options = replaced
         else:
-            raise ArgumentTypeError(f"a pre-hook with_kwargs returns a pair of inputs, or None; found {replaced!r:.80}")
+            raise ArgumentTypeError(
+                f"a pre-hook with_kwargs returns a pair of inputs, or None; found {shown(replaced)}"
+            )
     output = cell.construct(*inputs, **options)
     for hook in of_kind(cell._hooks, "forward"):
         given = (inputs, options) if hook.with_kwargs else (inputs,)

@@ -13,6 +13,7 @@ from numparam.cell import assign
 from numparam.cell.tree import Tree
 from numparam.checks import as_bool, as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.text import shown
 
 C = TypeVar("C", bound=Tree)
 
@@ -44,7 +45,7 @@ def to_float(self: C, dst_type: np.typing.DTypeLike) -> C:
     except TypeError:
         dtype = None
     if dtype is None or dtype.name not in _COMPUTE_DTYPES:
-        raise ArgumentValueError(f"a cell computes in {', '.join(_COMPUTE_DTYPES)}; found {dst_type!r}")
+        raise ArgumentValueError(f"a cell computes in {', '.join(_COMPUTE_DTYPES)}; found {shown(dst_type)}")
     for _, cell in self._walk():
         if not assign.is_part(cell, "compute_dtype"):
             cell.compute_dtype = dtype
@@ -137,10 +138,10 @@ def shard(
     """Check strategies for operators, which have no effect: parameters are sharded by ``parameter_layout_dict``."""
     for strategy in (in_strategy, out_strategy or ()):
         if type(strategy) is not tuple:
-            raise ArgumentTypeError(f"the strategy of a cell is a tuple, found {strategy!r:.80}")
+            raise ArgumentTypeError(f"the strategy of a cell is a tuple, found {shown(strategy)}")
     plan: Any = {} if parameter_plan is None else parameter_plan
     if not isinstance(plan, dict) or not all(isinstance(k, str) and isinstance(v, tuple) for k, v in plan.items()):
-        raise ArgumentTypeError(f"parameter_plan maps names to tuples, found {plan!r:.80}")
+        raise ArgumentTypeError(f"parameter_plan maps names to tuples, found {shown(plan)}")
 
 
 def set_data_parallel(self: Tree) -> None:
@@ -152,7 +153,7 @@ def offload(self: Tree, backward_prefetch: str | int = "Auto") -> None:  # noqa:
     if not isinstance(backward_prefetch, str):
         as_int("backward_prefetch", backward_prefetch, 0)
     elif backward_prefetch != "Auto":
-        raise ArgumentValueError(f"backward_prefetch is 'Auto' or an int, found {backward_prefetch!r}")
+        raise ArgumentValueError(f"backward_prefetch is 'Auto' or an int, found {shown(backward_prefetch)}")
 
 
 def cast_inputs(self: Tree, inputs: tuple[Any, ...], dst_type: np.typing.DTypeLike) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.parameter import Parameter
 from numparam.tensor import Tensor
+from numparam.text import shown
 
 _TABLES = ("_params", "_cells", "_buffers", "_listed", "_taken", "_flags", "_hooks")
 _PARTS = _TABLES[:3]
@@ -264,9 +265,11 @@ class Tree:
             If it has other letters.
         """
         if not isinstance(prefix, str):
-            raise ArgumentTypeError(f"a prefix is a str, found {prefix!r}")
+            raise ArgumentTypeError(f"a prefix is a str, found {shown(prefix)}")
         if not re.fullmatch(r"\w*[0-9a-zA-Z_.-]*", prefix):
-            raise ArgumentValueError(f"a prefix has letters, digits, underscores, dots and hyphens, found {prefix!r}")
+            raise ArgumentValueError(
+                f"a prefix has letters, digits, underscores, dots and hyphens, found {shown(prefix)}"
+            )
         for path, parameter in self._walk_parameters(deep=recurse):
             parameter.name = prefix + path
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, FolderError
+from numparam.text import shown
 
 SUFFIX, INDEX_SUFFIX, MINDSPORE_SUFFIX = ".safetensors", ".safetensors.index.json", ".ckpt"
 _SUFFIXES = {None: SUFFIX, "safetensors": SUFFIX, "ckpt": MINDSPORE_SUFFIX}
@@ -15,16 +16,16 @@ _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 def as_path(name: Any) -> Path:
     """Return the path that a user gave for a checkpoint."""
     if not isinstance(name, str | os.PathLike) or isinstance(text := os.fspath(name), bytes):
-        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {name!r:.80}")
+        raise ArgumentTypeError(f"the name of a checkpoint is a str or a path, found {shown(name)}")
     if not text or "\0" in text:
-        raise ArgumentValueError(f"the name of a checkpoint is not empty and has no NUL, found {text!r:.80}")
+        raise ArgumentValueError(f"the name of a checkpoint is not empty and has no NUL, found {shown(text)}")
     return Path(text)
 
 
 def file_path(name: Any, format: str | None = None) -> Path:  # noqa: A002
     """Return the path of the single file that a user means, whose suffix is optional."""
     if format not in _SUFFIXES:
-        raise ArgumentValueError(f"the format of a checkpoint is 'ckpt' or 'safetensors', found {format!r:.80}")
+        raise ArgumentValueError(f"the format of a checkpoint is 'ckpt' or 'safetensors', found {shown(format)}")
     path, suffix = as_path(name), _SUFFIXES[format]
     if path.name in ("", "..") or os.fspath(name).endswith(_SEPARATORS):
         raise FolderError(

@@ -193,19 +193,19 @@ def _open_pieces(path: Path, index: dict[str, Any], metadata: dict[str, str]) ->
 def _stored(path: Path, name: str, content: Any, files: Files) -> Stored:
     where = f"{path}: parameter {name!r:.80}"
     if not isinstance(content, dict) or content.keys() != {"dtype", "shape", "cuts", "files"}:
-        raise CheckpointError(f"{where}: expected dtype, shape, cuts and files, found {content!r:.80}")
+        raise CheckpointError(f"{where}: expected dtype, shape, cuts and files, found {shown(content)}")
     entry = header.describe(name, content["dtype"], content["shape"], str(path))
     cuts, places = content["cuts"], content["files"]
     if not isinstance(cuts, list) or len(cuts) != len(entry.shape):
-        raise CheckpointError(f"{where}: shape {entry.shape} has a list of cuts for each axis, found {cuts!r:.80}")
+        raise CheckpointError(f"{where}: shape {entry.shape} has a list of cuts for each axis, found {shown(cuts)}")
     for starts, length in zip(cuts, entry.shape, strict=True):
         rising = header.is_naturals(starts) and starts[:1] == [0] and all(one < two for one, two in pairwise(starts))
         if not rising or starts[-1] >= max(length, 1):
-            raise CheckpointError(f"{where}: the cuts of {length} entries rise from 0, found {starts!r:.80}")
+            raise CheckpointError(f"{where}: the cuts of {length} entries rise from 0, found {shown(starts)}")
     count = math.prod(map(len, cuts))
     if not header.is_naturals(places) or len(places) != count or any(place >= len(files.paths) for place in places):
         raise CheckpointError(
-            f"{where}: its {count} pieces are in files numbered from 0 to {len(files.paths) - 1}, found {places!r:.80}"
+            f"{where}: its {count} pieces are in files numbered from 0 to {len(files.paths) - 1}, found {shown(places)}"
         )
     return Stored(str(path), entry, Grid(entry.shape, tuple(map(tuple, cuts))), places, files)
 

@@ -15,6 +15,7 @@ from numparam.checkpoint import header
 from numparam.entry import Entry
 from numparam.errors import CheckpointError
 from numparam.indexing.region import Region
+from numparam.text import shown
 
 PIECES = "numparam.pieces"
 
@@ -67,7 +68,9 @@ def read_record(metadata: Mapping[str, str], entries: Mapping[str, Entry], path:
     for name, content in header.parse_object(metadata[PIECES].encode(), f"{path}: {PIECES}").items():
         where = f"{path}: parameter {name!r:.80}"
         if name not in entries or not isinstance(content, dict) or content.keys() != {"shape", "start"}:
-            raise CheckpointError(f"{where}: {PIECES} gives the shape and the start of a tensor, found {content!r:.80}")
+            raise CheckpointError(
+                f"{where}: {PIECES} gives the shape and the start of a tensor, found {shown(content)}"
+            )
         shape = entries[name].shape
         full_shape, start = (_naturals(content[key], len(shape), f"{where}: {key}") for key in ("shape", "start"))
         found[name] = piece = Piece(full_shape, start, shape)
@@ -78,5 +81,5 @@ def read_record(metadata: Mapping[str, str], entries: Mapping[str, Entry], path:
 
 def _naturals(value: Any, count: int, where: str) -> tuple[int, ...]:
     if not header.is_naturals(value) or len(value) != count:
-        raise CheckpointError(f"{where} has a natural number for each of {count} axes, found {value!r:.80}")
+        raise CheckpointError(f"{where} has a natural number for each of {count} axes, found {shown(value)}")
     return tuple(value)

@@ -146,7 +146,7 @@ def save_checkpoint(
     if not native and (recipes or max_shard_bytes is not None):
         raise ArgumentValueError(f"cannot write {path}: only safetensors files have recipes and shards; use {SUFFIX}")
     if not isinstance(async_save, bool) and async_save not in ("thread", "process"):
-        raise ArgumentValueError(f"async_save is a bool, 'thread' or 'process', found {async_save!r:.80}")
+        raise ArgumentValueError(f"async_save is a bool, 'thread' or 'process', found {shown(async_save)}")
     texts, tensors = contents(save_obj, append_dict, choice_func)
     described = {name: recipe_text.encode(tensor) for name, tensor in tensors.items()} if recipes else {}
     known = {name: content for name, content in described.items() if content is not None}
@@ -274,7 +274,7 @@ def collect(source: Any) -> dict[str, Tensor | str]:
 
 def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"what is saved has a str for a name, found {name!r}")
+        raise ArgumentTypeError(f"what is saved has a str for a name, found {shown(name)}")
     if name in found:
         raise ArgumentValueError(f"duplicate name {shown(name)} among the parameters to save; choose another")
     if len(name) > MAX_NAME:
@@ -288,7 +288,7 @@ def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
     elif hasattr(value, "__array__") and not isinstance(value, Tensor):
         value = Tensor(value)
     if not isinstance(value, Tensor | str):
-        raise ArgumentTypeError(f"parameter {name!r}: a tensor, array or text can be saved, found {value!r:.80}")
+        raise ArgumentTypeError(f"parameter {name!r}: a tensor, array or text can be saved, found {shown(value)}")
     found[name] = value
 
 

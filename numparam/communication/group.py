@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.text import shown
 
 WORLD_COMM_GROUP = "mpi_world_group"
 """The name of the group of all ranks."""
@@ -77,10 +78,10 @@ def alone() -> World:
 def checked_ranks(rank_ids: Any, size: int) -> tuple[int, ...]:
     """Check the ranks of a new group."""
     if not isinstance(rank_ids, Sequence) or not all(type(rank) is int for rank in rank_ids):
-        raise ArgumentTypeError(f"rank_ids must be a list of ints, found {rank_ids!r:.80}")
+        raise ArgumentTypeError(f"rank_ids must be a list of ints, found {shown(rank_ids)}")
     if not rank_ids or len(set(rank_ids)) != len(rank_ids) or not all(0 <= rank < size for rank in rank_ids):
         raise ArgumentValueError(
-            f"rank_ids must hold distinct ranks from 0 to {size - 1}, found {list(rank_ids)!r:.80}"
+            f"rank_ids must hold distinct ranks from 0 to {size - 1}, found {shown(list(rank_ids))}"
         )
     return tuple(rank_ids)
 

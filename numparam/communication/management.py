@@ -28,6 +28,7 @@ from numparam.communication.watcher import Watched
 from numparam.context import stand_at
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.stream.seed import current_seed, share_seed
+from numparam.text import shown
 
 _LONGEST_START = 30 * 24 * 3600.0
 
@@ -74,7 +75,7 @@ def init(backend_name: str | None = None, timeout: float | None = None) -> None:
     (0, 1)
     """
     if backend_name not in (None, "mpi"):
-        raise ArgumentValueError(f"backend_name must be 'mpi' or None, found {backend_name!r}")
+        raise ArgumentValueError(f"backend_name must be 'mpi' or None, found {shown(backend_name)}")
     limit = _as_timeout(os.environ.get("NUMPARAM_COMM_TIMEOUT", DEFAULT_TIMEOUT) if timeout is None else timeout)
     if world.communicator is not None:
         world.timeout = limit if timeout is not None else world.timeout
@@ -160,7 +161,7 @@ def create_group(group: str, rank_ids: list[int]) -> None:
     >>> destroy_group("first")
     """
     if not isinstance(group, str):
-        raise ArgumentTypeError(f"the name of a group must be a str, found {group!r}")
+        raise ArgumentTypeError(f"the name of a group must be a str, found {shown(group)}")
     everyone = world.groups[WORLD_COMM_GROUP]
     ranks = checked_ranks(rank_ids, everyone.size)
     if group in world.groups:
@@ -198,7 +199,7 @@ def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
     """Return the rank in a group of a rank of the world; a ValueError if it is not there."""
     ranks = get_group(group).ranks
     if world_rank_id not in ranks:
-        raise ArgumentValueError(f"group {group!r} has {named(ranks)}, found {world_rank_id!r}")
+        raise ArgumentValueError(f"group {group!r} has {named(ranks)}, found {shown(world_rank_id)}")
     return ranks.index(world_rank_id)
 
 
@@ -224,7 +225,7 @@ def as_member(group: Group, rank: int) -> int:
         If the group has no such member.
     """
     if type(rank) is not int or not 0 <= rank < group.size:
-        raise ArgumentValueError(f"group {group.name!r} has ranks 0 to {group.size - 1}, found {rank!r}")
+        raise ArgumentValueError(f"group {group.name!r} has ranks 0 to {group.size - 1}, found {shown(rank)}")
     return rank
 
 
@@ -232,9 +233,9 @@ def _as_timeout(value: Any) -> float:
     try:
         seconds = float(value)
     except (TypeError, ValueError):
-        raise ArgumentTypeError(f"timeout must be a number of seconds, found {value!r}") from None
+        raise ArgumentTypeError(f"timeout must be a number of seconds, found {shown(value)}") from None
     if math.isnan(seconds) or seconds <= 0:
-        raise ArgumentValueError(f"timeout must be a positive number of seconds, found {value!r}")
+        raise ArgumentValueError(f"timeout must be a positive number of seconds, found {shown(value)}")
     return seconds
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ArgumentValueError, DtypeError
 from numparam.indexing import arrays
+from numparam.text import shown
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,7 +60,7 @@ class Reduction:
 
     def __init__(self, op: ReduceOp | str, dtype: np.dtype[Any], divisor: int = 1) -> None:
         if op not in list(ReduceOp):
-            raise ArgumentValueError(f"op must be one of {', '.join(ReduceOp)}, found {op!r}")
+            raise ArgumentValueError(f"op must be one of {', '.join(ReduceOp)}, found {shown(op)}")
         if dtype.kind == "b" and op not in (ReduceOp.MAX, ReduceOp.MIN):
             raise DtypeError(f"{op} of bools is not defined; use max for any, min for all")
         if (divisor != 1 or op == ReduceOp.AVG) and dtype.kind in "iu":

@@ -103,7 +103,7 @@ class Fingerprint:
         for fact in ("shape", "dtype", "key"):
             mine, its = getattr(self, fact), getattr(other, fact)
             if mine != its:
-                raise MismatchError(f"{self._what()}: regions of one {fact} add up, found {mine!r} and {its!r}")
+                raise MismatchError(f"{self._what()}: regions of one {fact} add up, found {shown(mine)} and {its!r}")
         for box in self.boxes:
             for another in other.boxes:
                 if (twice := boxes.common(box, another)) is not None:

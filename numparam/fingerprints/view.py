@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from numparam.errors import RegionError
 from numparam.indexing.region import Region
+from numparam.text import shown
 
 
 class View(NamedTuple):
@@ -60,7 +61,7 @@ class View(NamedTuple):
         """Return the index of a local array that is in the canonical parameter, and its region there; see `of`."""
         chosen = Region.full(local.full_shape)[self.index]
         if len(chosen._picks) != len(local.full_shape):
-            raise RegionError(f"a view of {self.source!r} takes integers, slices and ..., found {self.index!r}")
+            raise RegionError(f"a view of {self.source!r} takes integers, slices and ..., found {shown(self.index)}")
         index: list[int | slice] = []
         region: list[slice] = []
         for (_, pick), have in zip(chosen._picks, local.ranges, strict=True):
@@ -70,7 +71,7 @@ class View(NamedTuple):
                 index.append(pick - have.start)
                 continue
             if pick.step < 0 or have.step != 1:
-                raise RegionError(f"a view of {self.source!r} has positive steps, found {self.index!r}")
+                raise RegionError(f"a view of {self.source!r} has positive steps, found {shown(self.index)}")
             first = max(0, -((pick.start - have.start) // pick.step))
             stop = min(len(pick), -((pick.start - have.stop) // pick.step))
             if stop <= first:

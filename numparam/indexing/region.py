@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from numparam.errors import RegionError, ShapeError
+from numparam.text import shown
 
 Shape = SupportsIndex | Sequence[SupportsIndex]
 BasicIndex = SupportsIndex | slice | EllipsisType | None
@@ -190,7 +191,7 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
         lengths: Any = shape if many else (shape,)
         found = tuple([operator.index(length) for length in lengths])
     except (TypeError, ValueError):
-        raise ShapeError(f"a shape is an int, or a tuple or list of ints, found {shape!r}") from None
+        raise ShapeError(f"a shape is an int, or a tuple or list of ints, found {shown(shape)}") from None
     if any(length < 0 for length in found):
         raise ShapeError(f"the axes of a shape have length 0 or more, found {found}")
     if len(found) > MAX_AXES or math.prod(found) >= 2**63 or any(length >= 2**63 for length in found):

@@ -16,6 +16,7 @@ from numparam.indexing.strided import Strided
 from numparam.initializer.base import Initializer
 from numparam.initializer.fan import FanScaled
 from numparam.stream.source import Buffer, Source
+from numparam.text import shown
 
 Axis = int | Sequence[int]
 Shape = tuple[int, ...]
@@ -66,7 +67,7 @@ class Axes(Initializer):
         splits: int | Sequence[int] | None = None,
     ) -> None:
         if not isinstance(init, Initializer):
-            raise ArgumentTypeError(f"Axes reads the shape for an initializer, found {init!r} of {type(init)}")
+            raise ArgumentTypeError(f"Axes reads the shape for an initializer, found {shown(init)} of {type(init)}")
         self.init = init
         self.batch_axis = _tuple("batch_axis", batch_axis)
         self.in_axis = None if in_axis is None else _tuple("in_axis", in_axis)
@@ -75,7 +76,7 @@ class Axes(Initializer):
         if splits is not None:
             self.splits = as_int("splits", splits) if isinstance(splits, int) else _tuple("splits", splits)
             if min(self.splits if isinstance(self.splits, tuple) else (self.splits,), default=0) < 1:
-                raise ArgumentValueError(f"splits are positive, found {splits!r}")
+                raise ArgumentValueError(f"splits are positive, found {shown(splits)}")
             if self.out_axis is not None and len(self.out_axis) != 1:
                 raise ArgumentValueError(f"splits need one output axis, found out_axis={out_axis!r}")
         self._seed = init.seed
@@ -292,5 +293,5 @@ def _tuple(argument: str, axes: Axis) -> tuple[int, ...]:
     if isinstance(axes, int):
         return (as_int(argument, axes),)
     if not isinstance(axes, list | tuple):
-        raise ArgumentTypeError(f"{argument} is an int or a sequence of ints, found {axes!r}")
+        raise ArgumentTypeError(f"{argument} is an int or a sequence of ints, found {shown(axes)}")
     return tuple([as_int(argument, axis) for axis in axes])

@@ -11,6 +11,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, S
 from numparam.indexing.region import Region
 from numparam.stream.seed import as_seed, choose_seed, next_number
 from numparam.stream.source import Buffer, Source
+from numparam.text import shown
 
 _LARGEST_ROOT = 2.0**511
 
@@ -185,14 +186,14 @@ def real(
     if type(value) is float and at_least <= value and abs(value) < (_LARGEST_ROOT if is_squared else math.inf):
         return value  # a fifth of the time that the rest takes
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(f"{argument} is a number, found {value!r} of type {type(value).__name__}")
+        raise ArgumentTypeError(f"{argument} is a number, found {shown(value)} of type {type(value).__name__}")
     try:
         number = float(value)
     except OverflowError:  # an int, or a fraction of them
-        raise ArgumentValueError(f"{argument} is a number that float64 holds, found {value!r:.80}") from None
+        raise ArgumentValueError(f"{argument} is a number that float64 holds, found {shown(value)}") from None
     if is_squared and abs(number) >= _LARGEST_ROOT:
-        raise ArgumentValueError(f"{argument} is a number whose square float64 holds, found {value!r}")
+        raise ArgumentValueError(f"{argument} is a number whose square float64 holds, found {shown(value)}")
     if math.isnan(number) or (finite and math.isinf(number)) or number < at_least:
         least = "" if math.isinf(at_least) else f" of at least {at_least:g}"
-        raise ArgumentValueError(f"{argument} is a {'finite ' if finite else ''}number{least}, found {value!r}")
+        raise ArgumentValueError(f"{argument} is a {'finite ' if finite else ''}number{least}, found {shown(value)}")
     return number

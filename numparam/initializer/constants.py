@@ -11,6 +11,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region
 from numparam.initializer.base import Initializer
 from numparam.stream.source import Buffer, Source
+from numparam.text import shown
 
 
 class Constant(Initializer):
@@ -47,7 +48,9 @@ class Constant(Initializer):
                 raise ArgumentValueError(f"value is one number, found an array of {value.size}")
             value = value.item()
         if not isinstance(value, Real | np.bool_):
-            raise ArgumentTypeError(f"value is a real number or a bool, found {value!r} of type {type(value).__name__}")
+            raise ArgumentTypeError(
+                f"value is a real number or a bool, found {shown(value)} of type {type(value).__name__}"
+            )
         self.value = value
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -24,6 +24,7 @@ from numparam.initializer.random import CorrectedTruncatedNormal, Normal, Trunca
 from numparam.initializer.structured import Dirac, Identity, Orthogonal, Sparse
 from numparam.initializer.unset import Unset
 from numparam.tensor import Tensor
+from numparam.text import shown
 
 KaimingNormal = HeNormal
 KaimingUniform = HeUniform
@@ -64,13 +65,13 @@ def by_name(name: str) -> type[Initializer]:
     <class 'numparam.initializer.fan.HeUniform'>
     """
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"the name of an initializer is a str, found {name!r:.80}")
+        raise ArgumentTypeError(f"the name of an initializer is a str, found {shown(name)}")
     if name.lower() not in _ALIASES:
         from difflib import get_close_matches
 
         close = get_close_matches(name.lower(), _ALIASES, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_SNAKE)}"
-        raise ArgumentValueError(f"no initializer is called {name!r}; {hint}")
+        raise ArgumentValueError(f"no initializer is called {shown(name)}; {hint}")
     return _ALIASES[name.lower()]
 
 
@@ -93,7 +94,7 @@ def as_initializer(init: str | Initializer | float) -> Initializer:
     if isinstance(init, Number | np.bool_):
         return Constant(init)
     raise ArgumentTypeError(
-        f"an initializer is a Tensor, a name, an Initializer or a number, found {init!r} of {type(init)}"
+        f"an initializer is a Tensor, a name, an Initializer or a number, found {shown(init)} of {type(init)}"
     )
 
 

@@ -10,6 +10,7 @@ from numparam.indexing.region import Region
 from numparam.initializer.base import RandomInitializer, check_rank, real
 from numparam.initializer.random import draw_corrected
 from numparam.stream.source import Buffer, Source
+from numparam.text import shown
 
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("uniform", "truncated_normal", "untruncated_normal")
@@ -57,7 +58,7 @@ def gain(nonlinearity: str, negative_slope: float | None = None) -> float:
             raise ArgumentValueError(f"for leaky_relu, {error}") from None
         return math.sqrt(2.0 / (1.0 + slope**2))
     if nonlinearity not in _GAINS:
-        raise ArgumentValueError(f"nonlinearity is one of leaky_relu, {', '.join(_GAINS)}; found {nonlinearity!r}")
+        raise ArgumentValueError(f"nonlinearity is one of leaky_relu, {', '.join(_GAINS)}; found {shown(nonlinearity)}")
     return _GAINS[nonlinearity]
 
 
@@ -147,7 +148,7 @@ class _He(FanScaled):
     ) -> None:
         gain(nonlinearity, negative_slope)
         if str(mode).lower() not in ("fan_in", "fan_out"):
-            raise ArgumentValueError(f"mode is fan_in or fan_out, found {mode!r}")
+            raise ArgumentValueError(f"mode is fan_in or fan_out, found {shown(mode)}")
         self.negative_slope = negative_slope
         self.mode = mode
         self.nonlinearity = nonlinearity
@@ -232,11 +233,11 @@ class VarianceScaling(FanScaled):
     def __init__(self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal") -> None:
         self.scale = real("scale", scale)
         if self.scale <= 0:
-            raise ArgumentValueError(f"scale is above 0, found {scale!r}")
+            raise ArgumentValueError(f"scale is above 0, found {shown(scale)}")
         if mode not in _MODES:
-            raise ArgumentValueError(f"mode is one of {', '.join(_MODES)}; found {mode!r}")
+            raise ArgumentValueError(f"mode is one of {', '.join(_MODES)}; found {shown(mode)}")
         if distribution not in _DISTRIBUTIONS:
-            raise ArgumentValueError(f"distribution is one of {', '.join(_DISTRIBUTIONS)}; found {distribution!r}")
+            raise ArgumentValueError(f"distribution is one of {', '.join(_DISTRIBUTIONS)}; found {shown(distribution)}")
         self.mode = mode
         self.distribution = self._distribution = distribution
 

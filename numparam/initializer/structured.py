@@ -11,6 +11,7 @@ from numparam.indexing.region import Region, as_slice
 from numparam.initializer.base import Initializer, RandomInitializer, check_rank, real
 from numparam.initializer.constants import as_scalar
 from numparam.stream.source import Buffer, Source
+from numparam.text import shown
 
 _SPARSE_BLOCK = 2**16  # words ranked at a time, 256 KiB; more only where one column holds more
 
@@ -115,7 +116,7 @@ class Sparse(RandomInitializer):
     def __init__(self, sparsity: float, sigma: float = 0.01) -> None:
         self.sparsity = real("sparsity", sparsity, at_least=0)
         if self.sparsity > 1:
-            raise ArgumentValueError(f"sparsity is a number from 0 to 1, found {sparsity!r}")
+            raise ArgumentValueError(f"sparsity is a number from 0 to 1, found {shown(sparsity)}")
         self.sigma = real("sigma", sigma, at_least=0)
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

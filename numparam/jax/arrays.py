@@ -15,6 +15,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, N
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.tensor import Array, Recipe, Tensor
+from numparam.text import shown
 
 Fill = Callable[[Array, Region], None]
 SeededFill = Callable[[int], Fill]
@@ -113,7 +114,7 @@ def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
 def _on_devices(name: str, sharding: Any) -> Any:
     """Return a sharding itself, or what a spec or the sharding of a traced shape means on the present mesh."""
     if not isinstance(sharding, jax.sharding.Sharding | P):
-        raise ArgumentTypeError(f"parameter {name!r} needs a jax.sharding.Sharding, found {sharding!r:.80}")
+        raise ArgumentTypeError(f"parameter {name!r} needs a jax.sharding.Sharding, found {shown(sharding)}")
     if not isinstance(sharding, P) and not isinstance(getattr(sharding, "mesh", None), jax.sharding.AbstractMesh):
         return sharding
     mesh = jax.sharding.get_mesh()

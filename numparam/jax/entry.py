@@ -20,6 +20,7 @@ from numparam.jax.kernel import as_kernel
 from numparam.jax.names import as_initializer
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Array
+from numparam.text import shown
 
 
 def initializer(init: str | Initializer | float, name: str, seed: int | None = None) -> Callable[..., jax.Array]:
@@ -71,7 +72,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     """
     chosen = as_kernel(as_initializer(init))
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"the name of a parameter is a str, found {name!r}")
+        raise ArgumentTypeError(f"the name of a parameter is a str, found {shown(name)}")
     fixed = choose_seed(chosen.seed, seed) if seed is not None or chosen.seed is not None else None
 
     def initialize(key: Any, shape: Any, dtype: Any = np.float32, out_sharding: Any = None) -> jax.Array:

@@ -12,6 +12,7 @@ from numparam.errors import ArgumentTypeError, ShapeError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.stream.source import Buffer, Source
+from numparam.text import shown
 
 Axes = int | Sequence[int]
 
@@ -54,7 +55,7 @@ class Kernel(Initializer):
 
     def __init__(self, init: Initializer, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> None:
         if not isinstance(init, Initializer):
-            raise ArgumentTypeError(f"Kernel reads the shape for an Initializer, found {init!r} of {type(init)}")
+            raise ArgumentTypeError(f"Kernel reads the shape for an Initializer, found {shown(init)} of {type(init)}")
         self.init = init
         self.in_axis, self.out_axis, self.batch_axis = in_axis, out_axis, batch_axis
         self.reads = init.reads

@@ -10,6 +10,7 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.layout import Layout
+from numparam.text import shown
 
 
 def named_sharding(layout: Layout, devices: Sequence[Any] | None = None) -> jax.sharding.NamedSharding:
@@ -61,5 +62,5 @@ def layout(sharding: jax.sharding.NamedSharding) -> Layout:
     Layout({'tp': 1}, ('tp',))
     """
     if not isinstance(sharding, jax.sharding.NamedSharding):
-        raise ArgumentTypeError(f"expected a NamedSharding to make a layout of, found {sharding!r}")
+        raise ArgumentTypeError(f"expected a NamedSharding to make a layout of, found {shown(sharding)}")
     return Layout(dict(sharding.mesh.shape), tuple(sharding.spec))

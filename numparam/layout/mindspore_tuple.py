@@ -21,6 +21,7 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
 from numparam.layout.partition import Axes, Partition
+from numparam.text import shown
 
 _FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shard_group"
 
@@ -41,7 +42,7 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     dev_mat, tensor_map, slice_shape, field_size, uniform, group = layout[:6]
     grid = _ints(f"{where} dev_mat", dev_mat, 1)
     if not isinstance(tensor_map, list | tuple):
-        raise ArgumentTypeError(f"{where} tensor_map is a list of ints, found {tensor_map!r}")
+        raise ArgumentTypeError(f"{where} tensor_map is a list of ints, found {shown(tensor_map)}")
     spec = [_splitting(f"{where} tensor_map", item) for item in tensor_map]
     used = [axis for item in spec for axis in item]
     if len(set(used)) != len(used) or any(axis >= len(grid) for axis in used):
@@ -52,9 +53,9 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
     if field_size is not None:
         _ints(f"{where} field_size", [field_size], 0)
     if not isinstance(uniform, bool | np.bool_ | int):
-        raise ArgumentTypeError(f"{where} uniform_split is True or False, found {uniform!r}")
+        raise ArgumentTypeError(f"{where} uniform_split is True or False, found {shown(uniform)}")
     if group is not None and not isinstance(group, str):
-        raise ArgumentTypeError(f"{where} opt_shard_group is a str, found {group!r}")
+        raise ArgumentTypeError(f"{where} opt_shard_group is a str, found {shown(group)}")
     full = _ints(f"{where} full_shape", layout[6], 0) if len(layout) == 7 else shape
     if shape is not None and full != shape:
         raise ShapeError(f"{where} full_shape is {full}, the parameter has shape {shape}")
@@ -121,9 +122,11 @@ def to_dict(layout: Partition) -> dict[str, Any]:
 def named_mesh(lengths: tuple[int, ...], names: Any) -> dict[str, int]:
     """Return the mesh that MindSpore writes as a tuple of lengths and a tuple of names."""
     if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-        raise ArgumentTypeError(f"the axes of a mesh of lengths {lengths} are named by a tuple of str, found {names!r}")
+        raise ArgumentTypeError(
+            f"the axes of a mesh of lengths {lengths} are named by a tuple of str, found {shown(names)}"
+        )
     if len(names) != len(lengths) or len({*names} - {"", "None"}) != len(names):
-        raise ArgumentValueError(f"a mesh of lengths {lengths} needs as many different names, found {names!r}")
+        raise ArgumentValueError(f"a mesh of lengths {lengths} needs as many different names, found {shown(names)}")
     if "interleaved_parallel" in names:
         raise ArgumentValueError("the axes of a mesh are ranks; 'interleaved_parallel' splits within one, leave it out")
     return dict(zip(names, lengths, strict=True))
@@ -186,7 +189,7 @@ def _splitting(what: str, item: Any) -> tuple[int, ...]:
     if axes == (-1,):
         return ()
     if -1 in axes:
-        raise ArgumentValueError(f"{what} has -1 on its own, or a list of axes without it; found {item!r}")
+        raise ArgumentValueError(f"{what} has -1 on its own, or a list of axes without it; found {shown(item)}")
     return axes
 
 
@@ -194,7 +197,7 @@ def _ints(what: str, value: Any, low: int) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not all(
         isinstance(item, int | np.integer) and not isinstance(item, bool) for item in value
     ):
-        raise ArgumentTypeError(f"{what} holds ints, found {value!r}")
+        raise ArgumentTypeError(f"{what} holds ints, found {shown(value)}")
     if any(item < low for item in value):
-        raise ArgumentValueError(f"{what} holds ints of at least {low}, found {value!r}")
+        raise ArgumentValueError(f"{what} holds ints of at least {low}, found {shown(value)}")
     return tuple(int(item) for item in value)

@@ -12,6 +12,7 @@ import numpy as np
 from numparam.checks import as_int, as_mesh
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
 from numparam.indexing.region import Region
+from numparam.text import shown
 
 Axes = str | Sequence[str] | None
 
@@ -40,7 +41,7 @@ class Partition:
     def __init__(self, mesh: Mapping[str, int], spec: Sequence[Axes], optimizer_shard: Axes = None) -> None:
         self.mesh = as_mesh("the mesh of a layout", mesh)
         if not isinstance(spec, list | tuple):
-            raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {spec!r}")
+            raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {shown(spec)}")
         self.spec = tuple(_names(item) for item in spec)
         self.optimizer_shard = _names(optimizer_shard)
         used = [axis for item in (*self.spec, self.optimizer_shard) for axis in item]
@@ -212,7 +213,7 @@ def _lengths(length: int, parts: int) -> list[int]:
 def _names(axes: Any) -> tuple[str, ...]:
     names = () if axes is None else (axes,) if isinstance(axes, str) else axes
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ArgumentTypeError(f"a layout names an axis of its mesh, a tuple of several, or None; found {axes!r}")
+        raise ArgumentTypeError(f"a layout names an axis of its mesh, a tuple of several, or None; found {shown(axes)}")
     return tuple(names)
 
 

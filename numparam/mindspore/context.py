@@ -15,6 +15,7 @@ from numparam.context import (
     set_auto_parallel_context,
 )
 from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.text import shown
 
 __all__ = [
     "COMPATIBLE",
@@ -43,7 +44,7 @@ Check = Callable[[str, Any], Any]
 def _of_type(kind: type) -> Check:
     def check(key: str, value: Any) -> Any:
         if not isinstance(value, kind):
-            raise ArgumentTypeError(f"{key} is a {kind.__name__}, found {value!r:.80}")
+            raise ArgumentTypeError(f"{key} is a {kind.__name__}, found {shown(value)}")
         return value
 
     return check
@@ -60,7 +61,7 @@ def _one_of(*choices: Any) -> Check:
     def check(key: str, value: Any) -> Any:
         number = as_int(key, value) if isinstance(choices[0], int) else _text(key, value)
         if number not in choices:
-            raise ArgumentValueError(f"{key} is one of {', '.join(map(str, choices))}; found {value!r:.80}")
+            raise ArgumentValueError(f"{key} is one of {', '.join(map(str, choices))}; found {shown(value)}")
         return value
 
     return check
@@ -73,7 +74,7 @@ def _graphs(key: str, value: Any) -> int:
 def _memory(key: str, value: Any) -> str:
     number = _text(key, value).removesuffix("GB")
     if number == value or not number.replace(".", "", 1).isdecimal() or float(number) == 0:
-        raise ArgumentValueError(f"{key} is a number of GB such as '8GB', found {value!r:.80}")
+        raise ArgumentValueError(f"{key} is a number of GB such as '8GB', found {shown(value)}")
     return str(value)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
 from numparam.optim.memory import is_on_host
 from numparam.tensor import Tensor
+from numparam.text import shown
 
 if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray
@@ -80,11 +81,11 @@ def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> Sparse
     """Return the gradient of distinct rows, in ascending order, in the memory of the parameter's device."""
     where, rows = f"Parameter {parameter.name!r}", np.asarray(gradient.rows)
     if rounding != "nearest" and parameter.dtype.itemsize < 4:
-        raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {rounding!r}")
+        raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {shown(rounding)}")
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu") or not parameter.ndim:
         raise ShapeError(f"{where}: rows must be a vector of integers, found {rows.dtype} of shape {rows.shape}")
     if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < parameter.shape[0]:
-        raise ArgumentValueError(f"{where}: rows must be from 0 to {parameter.shape[0] - 1}, found {rows!r:.80}")
+        raise ArgumentValueError(f"{where}: rows must be from 0 to {parameter.shape[0] - 1}, found {shown(rows)}")
     values = as_array(parameter, gradient.values, (rows.size, *parameter.shape[1:]))
     if not isinstance(values, np.ndarray):
         raise ArgumentValueError(f"{where}: SparseRows are taken from the host, found values on {values.device}")

@@ -17,6 +17,7 @@ from numparam.parameter import Parameter
 from numparam.parameter.tuple import check_members
 from numparam.stream.seed import current_seed
 from numparam.stream.source import Source
+from numparam.text import shown
 
 Options = dict[str, Any]
 Sums = Callable[[int, np.ndarray[Any, Any], bool], np.ndarray[Any, Any]]
@@ -79,7 +80,7 @@ class Optimizer:
         self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
         self.check_finite = as_bool("check_finite", check_finite)
         if rounding not in ROUNDINGS:
-            raise ArgumentValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, found {rounding!r}")
+            raise ArgumentValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, found {shown(rounding)}")
         self.rounding, self._seed = rounding, seed
         self.defaults = self._checked(options)
         self.parameters: list[Parameter] = []
@@ -300,7 +301,7 @@ class Optimizer:
                 options[name] = not_negative(name, options[name])
         for name in ("beta1", "beta2"):
             if name in options and not 0.0 <= options[name] < 1.0:
-                raise ArgumentValueError(f"{name} must be at least 0 and below 1, found {options[name]!r}")
+                raise ArgumentValueError(f"{name} must be at least 0 and below 1, found {shown(options[name])}")
         self.check(options)
         return options
 
@@ -326,7 +327,7 @@ def _groups(params: Any) -> list[Mapping[str, Any]]:
         if listed and isinstance(listed[0], Mapping):
             for place, group in enumerate(listed):
                 if not isinstance(group, Mapping) or "params" not in group:
-                    raise ArgumentTypeError(f"group {place} must be a dict with 'params', found {group!r:.80}")
+                    raise ArgumentTypeError(f"group {place} must be a dict with 'params', found {shown(group)}")
             return listed
         params = listed
     return [{"params": params}]
@@ -351,14 +352,14 @@ def mindspore_names(options: Options, known: Iterable[str]) -> Options:
 def not_negative(name: str, value: Any) -> float:
     """Return a finite number, at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise ArgumentTypeError(f"{name} must be a number, found {value!r:.80}")
+        raise ArgumentTypeError(f"{name} must be a number, found {shown(value)}")
     if not 0.0 <= value < math.inf:
-        raise ArgumentValueError(f"{name} must be at least 0 and finite, found {value!r}")
+        raise ArgumentValueError(f"{name} must be at least 0 and finite, found {shown(value)}")
     return float(value)
 
 
 def positive(name: str, value: Any) -> float:
     """Return a finite number above 0."""
     if not_negative(name, value) == 0.0:
-        raise ArgumentValueError(f"{name} must be above 0, found {value!r}")
+        raise ArgumentValueError(f"{name} must be above 0, found {shown(value)}")
     return float(value)

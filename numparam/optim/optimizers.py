@@ -13,6 +13,7 @@ from numparam.initializer import initializer
 from numparam.optim.gradients import SparseRows
 from numparam.optim.optimizer import Optimizer, Options, Sums, mindspore_names, not_negative
 from numparam.parameter import Parameter
+from numparam.text import shown
 
 Rate = float | Callable[[int], float]
 
@@ -301,7 +302,7 @@ class RowwiseAdagrad(Adagrad):
         """Return a state with a number for each row."""
         where, region = f"Parameter {parameter.name!r}", parameter.region
         if parameter.dtype.itemsize < 4 and self.rounding != "nearest":
-            raise ArgumentValueError(f"{where}: RowwiseAdagrad rounds 16 bits to nearest, found {self.rounding!r}")
+            raise ArgumentValueError(f"{where}: RowwiseAdagrad rounds 16 bits to nearest, found {shown(self.rounding)}")
         if region.ranges[1:] != Region.full(region.full_shape).ranges[1:]:
             raise ShapeError(f"{where}: RowwiseAdagrad needs full rows, found {region}; shard along axis 0 alone")
         rows = Region.full(region.full_shape[:1])[region.slices()[:1]]
@@ -358,7 +359,7 @@ class FTRL(_Named):
         **others: Any,
     ) -> None:
         if lr_power != -0.5:
-            raise ArgumentValueError(f"lr_power must be -0.5, found {lr_power!r}")
+            raise ArgumentValueError(f"lr_power must be -0.5, found {shown(lr_power)}")
         options = {"initial_accum": initial_accum, "learning_rate": learning_rate, "l1": l1, "l2": l2}
         super().__init__(params, {**options, "weight_decay": weight_decay}, others)
 

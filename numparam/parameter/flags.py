@@ -9,6 +9,7 @@ import numpy as np
 
 from numparam.checks import as_bool, as_int
 from numparam.errors import ArgumentTypeError
+from numparam.text import shown
 
 Value = TypeVar("Value")
 
@@ -73,7 +74,7 @@ def lengths(doc: str) -> Flag[list[int]]:
 
     def check(what: str, value: Any) -> list[int]:
         if not isinstance(value, list | tuple) or not all(isinstance(item, int | np.integer) for item in value):
-            raise ArgumentTypeError(f"{what} is a list or tuple of ints, found {value!r}")
+            raise ArgumentTypeError(f"{what} is a list or tuple of ints, found {shown(value)}")
         return [int(item) for item in value]
 
     return Flag(list, check, doc)

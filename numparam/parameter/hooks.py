@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from numparam.errors import ArgumentTypeError
+from numparam.text import shown
 
 _numbers = count()  # never the same twice: a handle that is used again must not remove a later hook
 
@@ -28,7 +29,7 @@ class HookHandle:
         self, hooks: dict[int, Any], function: Any, what: str, kept: Any = None, prepend: bool = False
     ) -> None:
         if not callable(function):
-            raise ArgumentTypeError(f"{what} is a function, found {function!r:.80}")
+            raise ArgumentTypeError(f"{what} is a function, found {shown(function)}")
         self._hooks, self._number = hooks, next(_numbers)
         hooks[self._number] = function if kept is None else kept
         if prepend:

@@ -19,7 +19,7 @@ from numparam.parameter.flags import anything, integer, lengths, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
 from numparam.tensor import Array, State, Tensor
-from numparam.text import printable
+from numparam.text import printable, shown
 
 _MAX_NAME = 1024
 _generated = count()
@@ -130,7 +130,7 @@ class Parameter(Tensor):
         storage_format: str = "",
     ) -> None:
         if not isinstance(storage_format, str):
-            raise ArgumentTypeError(f"storage_format is a str, found {storage_format!r}")
+            raise ArgumentTypeError(f"storage_format is a str, found {shown(storage_format)}")
         if name is None:
             self._name, self._name_is_generated = f"Parameter#{next(_generated)}", True
         else:
@@ -172,7 +172,7 @@ class Parameter(Tensor):
     @name.setter
     def name(self, name: str | None) -> None:
         if name is not None and not isinstance(name, str):
-            raise ArgumentValueError(f"the name of a parameter is a str or None, found {name!r}")
+            raise ArgumentValueError(f"the name of a parameter is a str or None, found {shown(name)}")
         given = (name or "").strip()
         if len(given) > _MAX_NAME:
             raise ArgumentValueError(f"the name of a parameter has at most {_MAX_NAME} characters, found {len(given)}")
@@ -465,7 +465,7 @@ class Parameter(Tensor):
         warnings.warn("add_pipeline_stage is deprecated and will be removed", DeprecationWarning, stacklevel=2)
         given: Any = stage
         if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-            raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {stage!r}")
+            raise ArgumentTypeError(f"Parameter {self._name!r}: stage is a positive int, found {shown(stage)}")
         self._stage(int(given))
 
     def _stage(self, stage: int) -> None:

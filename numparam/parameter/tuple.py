@@ -9,6 +9,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.initializer import Initializer
 from numparam.parameter.parameter import Parameter
 from numparam.tensor import Tensor
+from numparam.text import shown
 
 
 class ParameterTuple(tuple[Parameter, ...]):
@@ -62,9 +63,11 @@ class ParameterTuple(tuple[Parameter, ...]):
             If `prefix` has other letters.
         """
         if not isinstance(prefix, str):
-            raise ArgumentTypeError(f"a prefix is a str, found {prefix!r}")
+            raise ArgumentTypeError(f"a prefix is a str, found {shown(prefix)}")
         if not re.fullmatch(r"\w+[0-9a-zA-Z_.]*", prefix, re.ASCII):
-            raise ArgumentValueError(f"a prefix consists of letters, digits, underscores and dots, found {prefix!r}")
+            raise ArgumentValueError(
+                f"a prefix consists of letters, digits, underscores and dots, found {shown(prefix)}"
+            )
         clones = [parameter.clone(init) for parameter in self]
         for clone in clones:
             clone.name = f"{prefix}.{clone.name}"

@@ -8,6 +8,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
 from numparam.tensor.values import Array
+from numparam.text import shown
 
 _DLPACK_UINT = 1
 
@@ -20,14 +21,14 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     try:
         array = np.array(data, order="C")
     except ValueError:
-        raise ArgumentTypeError(f"every row of the values needs the same length, found {data!r:.80}") from None
+        raise ArgumentTypeError(f"every row of the values needs the same length, found {shown(data)}") from None
     if isinstance(data, float | list | tuple) and array.dtype == np.float64:
         with np.errstate(over="ignore"):  # to infinity, as for arrays
             array = array.astype(np.float32)
     if array.dtype.name not in dtypes.TABLE:
         if isinstance(data, int):
             raise ArgumentValueError(f"no integer dtype can hold {data!r:.80}")
-        raise DtypeError(f"values are numbers or bools, found {data!r:.80} of type {type(data).__name__}")
+        raise DtypeError(f"values are numbers or bools, found {shown(data)} of type {type(data).__name__}")
     target = dtypes.as_dtype(array.dtype if dtype is None else dtype)
     if target == array.dtype:
         return np.asarray(array, target)

@@ -13,6 +13,7 @@ from numparam.errors import ShapeError
 from numparam.indexing.region import Region
 from numparam.tensor.convert import check_buffer
 from numparam.tensor.values import CPU, Array, Host, Values
+from numparam.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,6 +166,6 @@ class State:
         """
         values = self._named()
         if region is not None and getattr(region, "full_shape", None) != values.shape:
-            raise ShapeError(f"a region of a tensor of shape {values.shape} was asked for, found {region!r:.80}")
+            raise ShapeError(f"a region of a tensor of shape {values.shape} was asked for, found {shown(region)}")
         check_buffer(out, values.shape if region is None else region.shape, values.dtype)
         values.fill_into(out, region)

@@ -18,6 +18,7 @@ from numparam.tensor.convert import as_array, from_dlpack, to_capsule
 from numparam.tensor.promotion import promoted
 from numparam.tensor.recipe import Recipe
 from numparam.tensor.values import CPU, HOLDERS, Array, Host, OnDevice, Values
+from numparam.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -264,7 +265,7 @@ class Tensor(Arithmetic):
         [[0, 2], [0, 4]]
         """
         if not arrays.is_basic(index):
-            raise RegionError(f"an alias takes ints, slices, ... and None, found {index!r:.80}")
+            raise RegionError(f"an alias takes ints, slices, ... and None, found {shown(index)}")
         return Tensor._of(self._settle().alias(index))
 
     def view(self, *shape: Any) -> Tensor:

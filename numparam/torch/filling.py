@@ -14,6 +14,7 @@ from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
 from numparam.stream.seed import as_seed, choose_seed, current_seed, get_seed
 from numparam.tensor import Recipe
+from numparam.text import shown
 from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
 from numparam.torch.shards import held_part, narrowed
 
@@ -74,7 +75,7 @@ def fill_(
     if not isinstance(tensor, torch.Tensor):
         raise ArgumentTypeError(f"a torch tensor is filled, found {type(tensor).__name__}")
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"the name of a parameter is a str, found {name!r}")
+        raise ArgumentTypeError(f"the name of a parameter is a str, found {shown(name)}")
     if tensor.is_meta:
         raise StateError(f"parameter {name!r} is on the meta device and has no memory to fill")
     fill_all([plan(name, tensor, as_initializer(init), common_seed(seed), region)])

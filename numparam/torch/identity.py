@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from numparam.errors import ArgumentTypeError
+from numparam.text import shown
 from numparam.torch.walk import modules
 
 Rename = Callable[[str], str] | Mapping[str, str]
@@ -35,7 +36,7 @@ def renaming(rename: Rename | None) -> Callable[[str], str]:
         return str
     if not isinstance(rename, Mapping):
         if not callable(rename):
-            raise ArgumentTypeError(f"rename is a callable or a mapping of patterns, found {rename!r}")
+            raise ArgumentTypeError(f"rename is a callable or a mapping of patterns, found {shown(rename)}")
         return _checked(rename)
     patterns = []
     for old, new in rename.items():
@@ -59,7 +60,7 @@ def _checked(rename: Callable[[str], str]) -> Callable[[str], str]:
     def call(name: str) -> str:
         new = rename(name)
         if not isinstance(new, str):
-            raise ArgumentTypeError(f"rename({name!r}) must return a name, found {new!r}")
+            raise ArgumentTypeError(f"rename({name!r}) must return a name, found {shown(new)}")
         return new
 
     return call

@@ -17,6 +17,7 @@ from numparam.initializer import Initializer
 from numparam.initializer.buffers import BUFFERS
 from numparam.initializer.entry import as_initializer
 from numparam.rules import Rule, Rules
+from numparam.text import shown
 from numparam.torch.draws import by_torch
 from numparam.torch.memory import dtype_of
 from numparam.torch.stored import as_stored
@@ -63,7 +64,7 @@ class OwnRules:
         elif given is not None:
             raise ArgumentTypeError(
                 'rules are a mapping such as {"*.bias": "zeros"}, a callable, Rules or the path of a file of them, '
-                f"found {given!r}"
+                f"found {shown(given)}"
             )
 
     def find(self, place: Place) -> tuple[Initializer, str] | None:

@@ -237,7 +237,7 @@ def prove(count: int, seed: int, folder: Path) -> Counter[str]:
             case.reader(case.read)
         except NumparamError as error:
             counts["refused"] += 1
-            if not str(error).isprintable() or len(str(error)) > 2000:
+            if not str(error).isprintable() or len(str(error)) > 4000:
                 raise AssertionError(f"{case.file.name} {content!r}: {str(error)!r}") from None
         except BaseException as error:
             raise AssertionError(f"{case.file.name} {content!r}") from error

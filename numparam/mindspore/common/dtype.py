@@ -6,6 +6,7 @@ import numpy as np
 
 from numparam.dtypes import as_dtype
 from numparam.errors import DtypeError
+from numparam.text import shown
 
 bool_ = as_dtype("bool")
 int8 = byte = as_dtype("int8")
@@ -107,4 +108,4 @@ def pytype_to_dtype(obj: Any) -> np.dtype[Any]:
         return _FROM_PYTHON[obj]
     if isinstance(obj, type) and issubclass(obj, np.generic):
         return as_dtype(obj)
-    raise DtypeError(f"bool, int, float, complex and NumPy's scalar types have a dtype, found {obj!r:.80}")
+    raise DtypeError(f"bool, int, float, complex and NumPy's scalar types have a dtype, found {shown(obj)}")

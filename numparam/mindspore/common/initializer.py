@@ -23,6 +23,7 @@ from numparam.initializer import (
     initializer,
 )
 from numparam.initializer.fan import fans, gain
+from numparam.text import shown
 
 __all__ = [
     "Constant",
@@ -58,5 +59,5 @@ def _calculate_correct_fan(shape: Sequence[int], mode: str) -> int:
     """Return the inputs or the outputs of a weight."""
     modes = ("fan_in", "fan_out")
     if mode.lower() not in modes:
-        raise ArgumentValueError(f"mode is one of {', '.join(modes)}; found {mode!r}")
+        raise ArgumentValueError(f"mode is one of {', '.join(modes)}; found {shown(mode)}")
     return _calculate_fan_in_and_fan_out(shape)[modes.index(mode.lower())]
