@@ -12,7 +12,8 @@ Files
     ``cache`` compiled kernels on disk; ``pool`` the threads of a CPU; ``driver`` all calls of the CUDA driver
 ``formula/``   what is computed, for every target
     ``philox`` random bits; ``elementary`` logarithm, cosine and sine; ``distributions`` random words to values;
-    ``formats`` floating-point dtypes; ``integers`` all others; ``axes`` where a row is
+    ``formats`` floating-point dtypes; ``access`` loads and stores of them; ``integers`` all others; ``axes`` where a
+    row is
 ``array``      arrays in device memory: views, and copies from and to the host
 ``dispatch``   the kind of device that holds an array
 ``launch``     the shape of a grid, and the only place that launches
@@ -25,5 +26,6 @@ Files
 ``digest/``    sums over bits and places: ``entry``, ``key``, ``words``, ``formulas``, ``cpu``, ``cuda``
 ``rows/``      gather and scatter of rows: ``entry``, ``cpu``, ``cuda``
 ``update/``    steps of optimizers, fused and in place
+``perturb/``   noise that is drawn and added in one pass: ``entry``, ``formulas``, ``cpu``, ``cuda``
 ``orthogonal`` the orthogonal factor of a matrix, on a CPU
 """

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from numparam import mindspore as mindspore
     from numparam import optim as optim
     from numparam import parallel as parallel
+    from numparam import perturb as perturb
     from numparam import rules as rules
     from numparam import torch as torch
     from numparam.checkpoint.distributed_index import write_index
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from numparam.checkpoint.saving import save_checkpoint
     from numparam.fingerprints import Fingerprint, Fingerprints, Verification, View, fingerprint, identify, verify
     from numparam.layout.automatic import automatic_layouts
+    from numparam.perturb import noise
     from numparam.rules import Rules
     from numparam.threads import get_num_threads, set_num_threads
 
@@ -112,6 +114,7 @@ __all__ = [
     "load_checkpoint",
     "load_distributed_checkpoint",
     "load_param_into_net",
+    "noise",
     "reset_auto_parallel_context",
     "save_checkpoint",
     "save_distributed_checkpoint",
@@ -128,7 +131,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _PACKAGES = ("communication", "fingerprints", "jax", "mindspore", "optim", "parallel", "rules", "torch")
+    _PACKAGES = ("communication", "fingerprints", "jax", "mindspore", "optim", "parallel", "perturb", "rules", "torch")
     _IN_MODULES = {
         "Fingerprint": "numparam.fingerprints",
         "Fingerprints": "numparam.fingerprints",
@@ -142,6 +145,7 @@ if not TYPE_CHECKING:
         "load_checkpoint": "numparam.checkpoint.loading",
         "load_distributed_checkpoint": "numparam.checkpoint.loading",
         "load_param_into_net": "numparam.checkpoint.loading",
+        "noise": "numparam.perturb",
         "save_checkpoint": "numparam.checkpoint.saving",
         "save_distributed_checkpoint": "numparam.checkpoint.distributed_saving",
         "set_num_threads": "numparam.threads",

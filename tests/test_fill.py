@@ -117,10 +117,20 @@ def test_runs_in_rows(draw: str, dtype: str, whole: dict[tuple[str, str], np.nda
 def test_both_loops_give_the_same_bits(draw: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     by_run = filled(draw, dtype, 1001, Span(5, (1,)))
     monkeypatch.setattr(cpu, "SHORTEST_RUN", 10**9)
-    monkeypatch.setattr(cpu, "_make_run", None)
+    monkeypatch.setattr(cpu, "make_run", None)
     by_gather = filled(draw, dtype, (1001, 2), Span(5, (1, 0)))
     assert np.array_equal(by_run, by_gather[:, 0])
     assert np.array_equal(by_run, by_gather[:, 1])
+
+
+@every_dtype
+def test_either_number_is_chosen_by_the_word(dtype: str) -> None:
+    words, out = np.empty(1001, np.uint32), np.empty(1001, DTYPES[dtype])
+    fill.bits(words, KEY)
+    fill.either(out, KEY, 0.25, 2.0, -0.5)
+    assert np.array_equal(out, np.where(words < 2**30, 2.0, -0.5).astype(out.dtype))
+    fill.either(out, KEY, 0.0, 2.0, -0.5)
+    assert (out == DTYPES[dtype].type(-0.5)).all()
 
 
 @st.composite

@@ -23,7 +23,7 @@ ROOMS = """
     kernels.array kernels.dispatch kernels.launch kernels.batch
     kernels.fill
     kernels.copy
-    kernels.rows kernels.digest kernels.update kernels.orthogonal
+    kernels.rows kernels.digest kernels.update kernels.perturb kernels.orthogonal
     errors text
     dtypes entry checks threads device context html
     progress
@@ -39,7 +39,7 @@ ROOMS = """
     checkpoint
     model
     fingerprints optim
-    parallel
+    parallel perturb
     torch jax mindspore
     cli
     __init__ __main__

@@ -58,6 +58,8 @@ def kernels_of(maker: str) -> Iterator[CudaKernel]:
             yield from itertools.starmap(make, cuda_convert.pairs())
     elif file == "fill.cuda":
         yield from itertools.starmap(make, CASES)
+    elif file == "perturb.cuda":
+        yield from itertools.starmap(make, MOVED if name == "make_low_rank" else [("normal", *each) for each in MOVED])
     elif file == "update.cuda":
         yield from itertools.starmap(make, {"make_update": UPDATES, "make_row_sums": SUMMED}.get(name, ROWWISE))
     elif file == "digest.cuda":
@@ -80,14 +82,16 @@ PROVEN = [
 test_ptx_conversion.py, and whose code is looked at below."""
 
 COMPARED = {
-    "digest.cuda.make_kernel": 8, "update.cuda.make_row_sums": 8, "update.cuda.make_rowwise": 8,
+    "digest.cuda.make_kernel": 8, "perturb.cuda.make_gather": 2, "perturb.cuda.make_low_rank": 2,
+    "perturb.cuda.make_run": 2, "update.cuda.make_row_sums": 8, "update.cuda.make_rowwise": 8,
     "update.cuda.make_update": 3,
 }  # fmt: skip
-"""The functions whose kernels are compared with the CPU in test_ptx_digest.py and test_ptx_update.py, and the least
-number of loads that are on their way at once."""
+"""The functions whose kernels are compared with the CPU in test_ptx_digest.py, test_ptx_perturb.py and
+test_ptx_update.py, and the least number of loads that are on their way at once."""
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 SUMMED = [((FLOAT32,),), ((FLOAT64,),), ((FLOAT32,) * 3,)]
+MOVED = [(FLOAT32, FLOAT32, mode) for mode in ("plain", "lattice", "check")] + [(FLOAT64, FLOAT64, "plain")]
 ROWWISE = [(FLOAT32, FLOAT32), (FLOAT64, FLOAT64)]
 
 MAKERS = ("CudaKernel", "_make_kernel", "make_rows", "make_tiles")

@@ -27,6 +27,7 @@ FLOATS = [
 ]  # fmt: skip
 DRAWS: dict[str, tuple[str, tuple[float, ...]]] = {
     "uniform": ("uniform", (-1.5, 0.25)),
+    "either": ("either", (0.3, 2.0, -0.5)),
     "normal": ("normal", (0.5, 2.0)),
     "normal_within": ("truncated_normal", (0.5, 2.0, -100.0, 100.0)),
     "truncated_normal": ("truncated_normal", (0.1, 2.0, -3.0, 17.0)),

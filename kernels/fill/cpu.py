@@ -1,12 +1,13 @@
 """Random fill on a CPU.
 
-Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `_make_run`
+Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `make_run`
 where consecutive elements of the output are consecutive in the tensor, a tile of whole blocks at a time, and
-`_make_gather` where they are not, one block per element. The bits are the same.
+`make_gather` where they are not, one block per element. The bits are the same.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,8 @@ def _make_store(storage: Storage) -> Any:
 
 
 @cache
-def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
+def make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the loop over runs; position `origin` of the output is the first item of `out`."""
     words, values = _make_formulas(distribution, dtype)
     items = STORAGE[dtype].items
     store = _make_store(STORAGE[dtype])
@@ -122,7 +124,7 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
         store(out, at, values(words(lanes, lanes >> 32, key), params))
 
     @kernel(f"fill run {distribution} {dtype}")
-    def run(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
+    def run(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(TILE, items)
         run_length = axes[0, -1]
         at = start
@@ -135,7 +137,7 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
                 tile(scratch, 0, block, key, params)
                 count = min(end - at, TILE - skip)
                 for i in range(count):
-                    out[at + i] = scratch[skip + i]
+                    out[at - origin + i] = scratch[skip + i]
                 at += count
                 block += np.uint64(WIDTH)
             while end - at >= TILE:
@@ -150,24 +152,25 @@ def _make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
                 for _ in range(tiles):
                     block += np.uint64(WIDTH)
                     following = words(counters(block), high, key)
-                    store(out, at, values(ready, params))
+                    store(out, at - origin, values(ready, params))
                     ready = following
                     at += TILE
                 if tiles == 0:
-                    tile(out, at, block, key, params)
+                    tile(out, at - origin, block, key, params)
                     block += np.uint64(WIDTH)
                     at += TILE
             if at < end:
                 tile(scratch, 0, block, key, params)
                 for i in range(end - at):
-                    out[at + i] = scratch[i]
+                    out[at - origin + i] = scratch[i]
                 at = end
 
     return run
 
 
 @cache
-def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
+def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the loop over elements in any order; see `make_run`."""
     words, values = _make_formulas(distribution, dtype)
     items, rounding = STORAGE[dtype].items, STORAGE[dtype].rounding
 
@@ -180,7 +183,7 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
         store_lanes(out, at, rounding(select(word < 2, select(word == 0, a, b), select(word == 2, c, d))))
 
     @kernel(f"fill gather {distribution} {dtype}")
-    def gather(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
+    def gather(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(WIDTH, items)
         indices = np.zeros(WIDTH, np.uint64)
         length, step = axes[0, -1], axes[1, -1]
@@ -197,11 +200,11 @@ def _make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
                     index = _locate(at + lane + 1, axes, base)
                     left_in_row = length
             if count == WIDTH:
-                draw(out, at, indices, key, params)
+                draw(out, at - origin, indices, key, params)
             else:
                 draw(scratch, 0, indices, key, params)
                 for i in range(count):
-                    out[at + i] = scratch[i]
+                    out[at - origin + i] = scratch[i]
             at += count
 
     return gather
@@ -215,19 +218,24 @@ def fill_array(
 ) -> None:
     """Write a slice of a logical tensor into an array; see the entries of `fill`."""
     storage = STORAGE[out.dtype]
-    base, strides = (0, None) if span is None else span
-    axes, run_length = _axes(out.shape, strides)
-    make: Callable[[str, np.dtype[Any]], Any] = _make_run if run_length >= min(SHORTEST_RUN, out.size) else _make_gather
-    loop = make(distribution, out.dtype)
-    arguments = axes, np.int64(base), _words(key), _scalars(params, storage.wide)
+    make, axes, base = spread(out.shape, span)
+    loop, arguments = make(distribution, out.dtype), (axes, base, _words(key), scalars(params, storage.wide), 0)
     flat = out.reshape(-1).view(storage.items)
     pool.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
+
+
+def spread(shape: tuple[int, ...], span: Span | None) -> tuple[Callable[[str, np.dtype[Any]], Any], Any, np.int64]:
+    """Return what makes the loop for an output, its axes as the loop takes them, and the index it begins with."""
+    base, strides = (0, None) if span is None else span
+    axes, run_length = _axes(shape, strides)
+    return make_run if run_length >= min(SHORTEST_RUN, math.prod(shape)) else make_gather, axes, np.int64(base)
 
 
 # What a fill hands to the loop is kept: making it again takes as long as drawing a thousand values.
 
 
-def _scalars(params: tuple[Any, ...], wide: bool) -> tuple[Any, ...]:
+def scalars(params: tuple[Any, ...], wide: bool) -> tuple[Any, ...]:
+    """Return parameters as the loops take them."""
     # Not cached: 0.0 would find the entry of -0.0.
     scalar = np.float64 if wide else np.float32
     return tuple([scalar(value) if type(value) is float else value for value in params])

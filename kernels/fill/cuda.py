@@ -65,6 +65,7 @@ class Draw(NamedTuple):
 PARAMETERS = {
     "bits": Draw(0),
     "uniform": Draw(4),
+    "either": Draw(3, split=True),
     "normal": Draw(2),
     "normal_within": Draw(4),
     "truncated_normal": Draw(8, split=True),
@@ -73,7 +74,7 @@ PARAMETERS = {
 
 
 @cache
-def _make_block(distribution: str, dtype: np.dtype[Any]) -> Any:
+def make_block(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the formula from a block number to what is stored of its four values."""
     storage = STORAGE[dtype]
     narrow, wide = DRAWS[distribution]
@@ -120,7 +121,7 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     item, size = items(0), np.dtype(items).itemsize
     in_line, group = 16 // size, GROUP[size]
     line_mask = min(in_line, 4) - 1
-    draw = _together(_make_block(distribution, dtype), group // 4)
+    draw = _together(make_block(distribution, dtype), group // 4)
 
     @formula
     def row(address: Any, count: Any, base: Any, key: Any, params: Any) -> None:
@@ -166,7 +167,7 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
 def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
     """Make the kernel for rows with any step."""
     items = STORAGE[dtype].items
-    draw, item, size = _make_block(distribution, dtype), items(0), dtype.itemsize
+    draw, item, size = make_block(distribution, dtype), items(0), dtype.itemsize
 
     def gather(address: Any, rows: Any, length: Any, step: Any, axes: Any, base: Any, key: Any, params: Any) -> None:
         at = thread(1)

@@ -46,6 +46,7 @@ STORAGE: dict[np.dtype[Any], Storage] = {
 DRAWS = {
     "bits": (raw_bits, None),
     "uniform": (distributions.uniform, distributions.uniform_64),
+    "either": (distributions.either, distributions.either_64),
     "normal": (distributions.normal, distributions.normal_64),
     "truncated_normal": (distributions.truncated_normal, distributions.truncated_normal_64),
     "truncated_normal_symmetric": (distributions.truncated_normal_symmetric, None),

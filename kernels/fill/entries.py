@@ -54,6 +54,14 @@ def truncated_normal(
     _fill(distribution, out, key, params, span)
 
 
+def either(
+    out: np.ndarray[Any, Any], key: Key, chance: float, chosen: float, other: float, span: Span | None = None
+) -> None:
+    """Write `chosen` with a probability, rounded to 32 bits, and `other` elsewhere; parameters as in `uniform`."""
+    split = np.uint32(min(round(chance * 2**32), 2**32 - 1))
+    _fill("either", out, key, (split, float(chosen), float(other)), span)
+
+
 def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
     """Write the raw words of the stream into an array of uint32."""
     _fill("bits", out, key, (), span)

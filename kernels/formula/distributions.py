@@ -119,6 +119,23 @@ def uniform_params(low: float, high: float, bounds: Bounds) -> tuple[float, ...]
     return (high / 2 - low / 2) / TWO_31, low / 2 + high / 2, *bounds
 
 
+# --------------------------------------------------------------------------- one of two numbers
+
+
+@formula
+def either(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
+    """Return the first number for words below a split, and the second for the others."""
+    split, below, above = params
+    return select(a < split, below, above), select(b < split, below, above)
+
+
+@formula
+def either_64(a: U32, b: U32, _a_refined: U32, _b_refined: U32, params: Any) -> tuple[F64, F64]:
+    """Return `either` in float64."""
+    split, below, above = params
+    return select(a < split, below, above), select(b < split, below, above)
+
+
 # --------------------------------------------------------------------------- normal
 
 

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.kernels.formula.formats import FORMATS, Format
+from numparam.kernels.formula.access import Access, lanes_access, state_dtype
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH
 from numparam.kernels.machine.memory import access
 from numparam.kernels.update.rules import RULES
 from numparam.kernels.update.step import (
-    Access,
     make_accumulate,
     make_decayed,
     make_step,
     make_term,
     per_item,
-    state_dtype,
 )
 
 if TYPE_CHECKING:
@@ -28,25 +26,11 @@ if TYPE_CHECKING:
 
 Dtype = np.dtype[Any]
 
-_WORDS = Format("u32", 4)
-
 _PARTIAL = 8
 """Running sums of a row, whatever the width of the registers: the order of its additions is fixed."""
 
 
 # --------------------------------------------------------------------------- loops
-
-
-def lanes_access(width: int) -> Callable[[Dtype], Access]:
-    """Make the function that gives access to `width` values at a time."""
-
-    def of(dtype: Dtype) -> Access:
-        form = FORMATS.get(dtype) or _WORDS
-        load, store, _ = access(form.element, width, form.item_bytes if form.element == "u32" else None)
-        widen = form.widen
-        return Access(formula(lambda address: widen(load(address))), store, form.shorten)
-
-    return of
 
 
 @cache

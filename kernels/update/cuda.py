@@ -13,19 +13,17 @@ from numba import types
 
 from numparam.kernels import launch as _launch
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.formula.formats import FORMATS, unchanged
+from numparam.kernels.formula.access import state_dtype, thread_access
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, thread, threads
-from numparam.kernels.machine.lanes import float16_bits, widened
+from numparam.kernels.machine.lanes import widened
 from numparam.kernels.update.rules import RULES
 from numparam.kernels.update.step import (
-    Access,
     make_accumulate,
     make_decayed,
     make_step,
     make_term,
     per_item,
-    state_dtype,
 )
 
 if TYPE_CHECKING:
@@ -36,21 +34,6 @@ Dtype = np.dtype[Any]
 _ROW, _SUM = np.uint64(0), np.float64(0)
 
 
-def _access(dtype: Dtype) -> Access:
-    if dtype == np.uint32:
-        item: Any = np.uint32(0)
-        widen, shorten = unchanged, unchanged
-    else:
-        form = FORMATS[dtype]
-        item = np.uint16(0) if form.element == "u32" else dtype.type(0)
-        widen, shorten = form.widen, float16_bits if dtype == np.float16 else form.shorten
-    return Access(
-        formula(lambda address: widen(load_item(address, item))),
-        formula(lambda address, kept: store_item(address, kept, item)),
-        shorten,
-    )
-
-
 def _numbers(rule: str, value: Dtype) -> Any:
     kind = types.float64 if value == np.float64 else types.float32
     return types.UniTuple(kind, len(RULES[rule].numbers) + 1)
@@ -59,7 +42,7 @@ def _numbers(rule: str, value: Dtype) -> Any:
 @cache
 def make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> CudaKernel:
     """Make the kernel for rows of elements: those that follow each other, or those whose numbers are given."""
-    step, count = make_step(rule, value, gradient, mode, _access), RULES[rule].states
+    step, count = make_step(rule, value, gradient, mode, thread_access), RULES[rule].states
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
     shifted = per_item(formula(lambda address: address), count)
 
@@ -120,7 +103,7 @@ def _make_total(term: Any) -> Any:
 @cache
 def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
     """Make the kernel that sums the squares of each row, in the order of the CPU."""
-    total_of = _make_total(make_term(dtypes, _access))
+    total_of = _make_total(make_term(dtypes, thread_access))
 
     def row_sums(out: Any, arrays: Any, rows: Any, length: Any, numbers: Any) -> None:
         row = thread(0)
@@ -139,8 +122,11 @@ def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
 @cache
 def make_rowwise(value: Dtype, gradient: Dtype) -> CudaKernel:
     """Make the kernel of row-wise Adagrad: a row is one thread's, which keeps the order of its additions."""
-    total_of = _make_total(make_decayed(value, gradient, _access))
-    step, accumulate = make_step("sgd", value, gradient, "nearest", _access), make_accumulate(value, _access)
+    total_of = _make_total(make_decayed(value, gradient, thread_access))
+    step, accumulate = (
+        make_step("sgd", value, gradient, "nearest", thread_access),
+        make_accumulate(value, thread_access),
+    )
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
 
     def rowwise(value: Any, gradient: Any, totals: Any, chosen: Any, rows: Any, length: Any, numbers: Any) -> None:

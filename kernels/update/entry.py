@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numparam.kernels.dispatch import kind
+from numparam.kernels.formula.access import state_dtype
 from numparam.kernels.update import cpu
 from numparam.kernels.update.rules import RULES
-from numparam.kernels.update.step import state_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

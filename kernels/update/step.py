@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
+from numparam.kernels.formula.access import Access, state_dtype
 from numparam.kernels.formula.formats import unchanged
 from numparam.kernels.machine.compile import formula
 from numparam.kernels.machine.lanes import extended, rounded, sqrt
@@ -19,11 +20,6 @@ Dtype = np.dtype[Any]
 
 STOCHASTIC = {np.dtype(np.float16): stochastic_float16, np.dtype(ml_dtypes.bfloat16): stochastic_bfloat16}
 """Weights that may be rounded by random words, and how."""
-
-
-def state_dtype(value: Dtype) -> Dtype:
-    """Return the dtype that weights are computed in, and of their states."""
-    return np.dtype(np.float64 if value == np.float64 else np.float32)
 
 
 def per_item(make: Callable[[Any], Any], count: int) -> Any:
@@ -59,14 +55,6 @@ def _storing(store: Any, count: int) -> Any:
         store(addresses[2] + at, values[2])
 
     return (none, one, two, three)[count]
-
-
-class Access(NamedTuple):
-    """How values of a dtype are loaded as they are computed with, and rounded and stored."""
-
-    load: Any
-    store: Any
-    shorten: Any
 
 
 def make_step(rule: str, value: Dtype, gradient: Dtype, mode: str, access: Callable[[Dtype], Access]) -> Any:

@@ -55,6 +55,10 @@ class Source:
         """Fill `out` from the normal distribution restricted to the absolute interval from `low` to `high`."""
         self._draw("truncated_normal", out, region, label, mean, sigma, low, high)
 
+    def either(self, out: Buffer, region: Region, chance: float, chosen: float, other: float, label: str = "") -> None:
+        """Fill `out` with `chosen` with a probability, and with `other` elsewhere."""
+        self._draw("either", out, region, label, chance, chosen, other)
+
     def bits(self, out: Buffer, region: Region, label: str = "") -> None:
         """Fill `out`, of dtype uint32, with the words of the stream."""
         self._draw("bits", out, region, label)
