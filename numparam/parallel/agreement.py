@@ -22,9 +22,9 @@ from numparam.parameter import Parameter
 def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
     """Raise unless all ranks hold the same values, bit for bit.
 
-    Each rank makes a checksum of 64 bits of each parameter, and these are compared. Parameters with
-    ``layerwise_parallel`` and parameters of which a rank holds a slice are left out. A lazy parameter is compared by
-    what it will be made from, or else its values are made in small blocks and forgotten; it stays lazy.
+    Each rank computes a checksum of 64 bits of each parameter, and these are compared. Parameters with
+    ``layerwise_parallel`` and parameters of which a rank holds a slice are left out. A lazy parameter stays lazy: its
+    recipe is compared, or its values are generated in small blocks if it cannot be written as text.
 
     Parameters
     ----------
@@ -37,11 +37,7 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
         If it is neither.
     RuntimeError
         If ranks hold different values: `numparam.errors.DisagreementError` names the first such parameter and the
-        ranks. Also if a rank does not come.
-
-    Examples
-    --------
-    >>> check_agreement([Parameter([1.0, 2.0], name="w")])
+        ranks. Also if a rank is late.
     """
     members, parameters = get_group(group), parameters_of(cell_or_parameters)
     operation = "check_agreement"
@@ -59,14 +55,14 @@ def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> N
 
 
 def not_surely_same(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Return the parameters that all ranks should hold alike, but for those that are lazy and made from the same."""
+    """Return the shared parameters, which all ranks must list alike, without the lazy ones with equal recipes."""
     shared = _matched(members, operation, parameters)
     same = _same_recipes(members, operation, shared)
     return [parameter for parameter, is_same in zip(shared, same, strict=True) if not is_same]
 
 
 def _matched(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
-    """Return the parameters that all ranks should hold alike; all have the same list of them."""
+    """Return the parameters that all ranks share; a DisagreementError if the ranks do not have the same list."""
     shared = [parameter for parameter in parameters if is_shared(parameter)]
     counts = gather_small(members, operation, np.array([len(shared)], np.uint64))[:, 0]
     least = int(counts.min())
@@ -88,7 +84,7 @@ def _matched(members: Group, operation: str, parameters: Sequence[Parameter]) ->
 
 
 def _same_recipes(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[bool]:
-    """Say of each parameter whether it is lazy on all ranks, and will be made from the same everywhere."""
+    """Return for each parameter whether it is lazy with the same recipe on all ranks."""
     own = [recipes.encode(parameter) for parameter in parameters]
     digests = [0 if recipe is None else _digest(json.dumps(recipe, sort_keys=True).encode()) for recipe in own]
     sums = gather_small(members, operation, np.array(digests, np.uint64))
@@ -115,7 +111,7 @@ def _digest(data: bytes | memoryview) -> int:
 
 
 def _camps(members: Group, values: Array) -> str:
-    """Name the ranks that have each value, the larger parties first."""
+    """Name the ranks that have each value, the largest group first."""
     camps: dict[Any, list[int]] = {}
     for rank, value in zip(members.ranks, values.tolist(), strict=True):
         camps.setdefault(value, []).append(rank)

@@ -15,10 +15,10 @@ from numparam.parallel.agreement import not_surely_same
 def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
     """Overwrite the parameters of all ranks with the values of rank 0 of a group, as data parallel training begins.
 
-    Parameters with ``layerwise_parallel``, or of which a rank holds a slice, are left out. Parameters that are
-    lazy on all ranks and made from the same seed stay lazy: there is nothing to send. The others travel together, in
-    messages of at most 4 MiB, two of which are the extra memory. ``parameter_broadcast`` of the parallel context tells
-    whether a training loop should call this.
+    Parameters with ``layerwise_parallel``, or of which a rank holds a slice, are left out. Parameters that are lazy
+    with the same recipe on all ranks stay lazy: there is nothing to send. The others travel together, in messages of at
+    most 4 MiB, two of which are the extra memory. A training loop that follows the parallel context calls this if
+    ``parameter_broadcast`` is set.
 
     Parameters
     ----------
@@ -31,12 +31,7 @@ def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP)
     TypeError
         If it is neither.
     RuntimeError
-        If the ranks have different parameters, or one does not come.
-
-    Examples
-    --------
-    >>> from numparam import Parameter
-    >>> broadcast_parameters([Parameter([1.0, 2.0], name="w")])
+        If the ranks have different parameters, or one is late.
     """
     members, parameters = get_group(group), parameters_of(cell_or_parameters)
     operation = "broadcast_parameters"

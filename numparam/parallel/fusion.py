@@ -1,4 +1,4 @@
-"""Which gradients travel together: arithmetic alone, the same on every rank.
+"""Which gradients travel together: computed without communication, the same on every rank.
 
 * Gradients of parameters with equal ``comm_fusion`` fuse; those with 0 never do.
 * Where all parameters share one ``comm_fusion`` and split indices ``[i, j, ...]`` are set, the buckets are numbered
@@ -22,7 +22,7 @@ FIRST_SPLIT = 1024
 
 
 class Gradient(NamedTuple):
-    """Describe the gradient of one parameter, as far as fusion asks."""
+    """Describe the gradient of one parameter, as far as fusion depends on it."""
 
     nbytes: int
     dtype: Any = "float32"
@@ -38,28 +38,14 @@ class Bucket(NamedTuple):
 
 
 class Fusion(NamedTuple):
-    """Say how gradients are fused.
-
-    Parameters
-    ----------
-    threshold : int or None
-        Of the bytes in a bucket, None for no limit.
-    split_indices : sequence of int
-        Places after which a new bucket begins.
-    """
+    """Describe how gradients are fused: up to a threshold in bytes, None for no limit, or split after some places."""
 
     threshold: int | None = DEFAULT_THRESHOLD
     split_indices: Sequence[int] = ()
 
     @classmethod
     def from_context(cls) -> Fusion:
-        """Return what ``comm_fusion`` and ``all_reduce_fusion_config`` of the parallel context ask for.
-
-        Examples
-        --------
-        >>> Fusion.from_context()
-        Fusion(threshold=67108864, split_indices=())
-        """
+        """Return the fusion that ``comm_fusion`` and ``all_reduce_fusion_config`` of the parallel context describe."""
         options = get_auto_parallel_context("comm_fusion")
         mode, config = options["allreduce"]["mode"], options["allreduce"]["config"]
         if not options["openstate"]:
@@ -71,18 +57,7 @@ class Fusion(NamedTuple):
 
 
 def plan_buckets(gradients: Iterable[Gradient], fusion: Fusion = Fusion()) -> list[Bucket]:  # noqa: B008
-    """Share gradients out to buckets.
-
-    Parameters
-    ----------
-    gradients : iterable of Gradient
-        In the order of the parameters.
-    fusion : Fusion
-
-    Returns
-    -------
-    list of Bucket
-        In the order of their first gradients.
+    """Assign gradients, in the order of the parameters, to buckets, in the order of their first gradients.
 
     Examples
     --------

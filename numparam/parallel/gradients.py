@@ -34,9 +34,9 @@ class DistributedGradReducer:
     ----------
     parameters : Cell or iterable of Parameter
     mean : bool, optional
-        Whether sums are divided by `degree`; ``gradients_mean`` of the parallel context if not given.
+        Whether sums are divided by `degree`; ``gradients_mean`` of the parallel context by default.
     degree : int, optional
-        The size of the group if not given.
+        The size of the group by default.
     group : str
         The name of a group of this rank.
 
@@ -105,7 +105,7 @@ class DistributedGradReducer:
         ValueError
             If their number or a shape is another, or one is read-only.
         RuntimeError
-            If another rank does not come, or comes to something else.
+            If another rank is late, or calls another operation.
         """
         check_count(self.parameters, gradients)
         found = [_memory(parameter, gradient) for parameter, gradient in zip(self.parameters, gradients, strict=True)]

@@ -32,7 +32,7 @@ class Shard:
         self.is_dropped = False
 
     def drop(self) -> None:
-        """Keep the own rows alone; the rest of the memory is free."""
+        """Keep only the own rows, and free the rest of the memory."""
         if not self.is_dropped:
             keep_rows(self.parameter, self.rows)
             self.is_dropped = True

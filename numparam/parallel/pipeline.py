@@ -1,10 +1,17 @@
 """Stages of a pipeline: which ranks form one, and which parameters live there.
 
-``pipeline_stages`` of the parallel context divides the ranks into stages of equal size: of 8 ranks and 2 stages, 0 to 3
-are stage 0. `Parameter.add_pipeline_stage` and `set_pipeline_stage` set where a parameter lives. One may live on
-several stages, as the embedding that a model uses at both ends; one without a stage lives on all of them. What lives
-elsewhere stays lazy, without memory. The ranks of a stage are replicas: `stage_group` names the group that reduces
-their gradients.
+``pipeline_stages`` of the parallel context divides the ranks into stages of equal size. `Parameter.add_pipeline_stage`
+and `set_pipeline_stage` assign parameters to stages. One may live on several stages, as an embedding that a model uses
+at both ends; one without a stage lives on all of them. Parameters of other stages stay lazy, without memory. The ranks
+of a stage are replicas: `stage_group` names the group that reduces their gradients.
+
+The functions raise a ValueError if the stages do not divide the ranks, or a stage or rank does not exist.
+
+>>> from numparam import reset_auto_parallel_context, set_auto_parallel_context
+>>> set_auto_parallel_context(device_num=8, pipeline_stages=2, global_rank=5)
+>>> pipeline_stage(), stage_ranks(), pipeline_stage(3)
+(1, [4, 5, 6, 7], 0)
+>>> reset_auto_parallel_context()
 """
 
 from __future__ import annotations
@@ -23,18 +30,7 @@ from numparam.parameter import Parameter
 
 
 def pipeline_stage(rank: int | None = None) -> int:
-    """Return the stage of a rank, by default this one.
-
-    Raises
-    ------
-    ValueError
-        If the stages do not divide the ranks, or the rank does not exist.
-
-    Examples
-    --------
-    >>> pipeline_stage()
-    0
-    """
+    """Return the stage of a rank, by default this one."""
     ranks, stages = _ranks_per_stage()
     chosen = get_auto_parallel_context("global_rank") if rank is None else as_int("a rank", rank)
     if not 0 <= chosen < ranks * stages:
@@ -43,18 +39,7 @@ def pipeline_stage(rank: int | None = None) -> int:
 
 
 def stage_ranks(stage: int | None = None) -> list[int]:
-    """Return the ranks of a stage, by default the stage of this rank.
-
-    Raises
-    ------
-    ValueError
-        If the stages do not divide the ranks, or the stage does not exist.
-
-    Examples
-    --------
-    >>> stage_ranks()
-    [0]
-    """
+    """Return the ranks of a stage, by default the stage of this rank."""
     ranks, stages = _ranks_per_stage()
     chosen = pipeline_stage() if stage is None else as_int("a pipeline stage", stage)
     if not 0 <= chosen < stages:
@@ -63,39 +48,25 @@ def stage_ranks(stage: int | None = None) -> list[int]:
 
 
 def stage_group() -> str:
-    """Return the name of the group of the ranks of this stage.
-
-    Raises
-    ------
-    ValueError
-        If the stages do not divide the ranks.
-
-    Examples
-    --------
-    >>> stage_group()
-    'pipeline stage 0'
-    """
+    """Return the name of the group of the ranks of this stage."""
     return _group(f"pipeline stage {pipeline_stage()}", stage_ranks())
 
 
 def set_pipeline_stage(cell_or_parameters: Any, stage: int) -> None:
-    """Note that parameters live on a stage, as well as on the stages they live on already.
+    """Assign parameters to a stage, in addition to the stages that they are on already.
 
     `Parameter.add_pipeline_stage` does the same for one parameter, but does not take 0.
 
-    Raises
-    ------
-    TypeError
-        If it is neither a cell nor parameters, or `stage` is not an int.
-    ValueError
-        If the stage does not exist.
-
     Examples
     --------
-    >>> weight = Parameter(1.0)
-    >>> set_pipeline_stage([weight], 0)
-    >>> stages_of(weight)
-    (0,)
+    >>> from numparam import reset_auto_parallel_context, set_auto_parallel_context
+    >>> set_auto_parallel_context(device_num=4, pipeline_stages=4)
+    >>> embedding, norm = Parameter(1.0), Parameter(1.0)
+    >>> set_pipeline_stage([embedding], 0)
+    >>> set_pipeline_stage([embedding], 3)
+    >>> stages_of(embedding), stages_of(norm)
+    ((0, 3), (0, 1, 2, 3))
+    >>> reset_auto_parallel_context()
     """
     number = as_int("a pipeline stage", stage)
     stage_ranks(number)
@@ -104,18 +75,7 @@ def set_pipeline_stage(cell_or_parameters: Any, stage: int) -> None:
 
 
 def stages_of(parameter: Parameter) -> tuple[int, ...]:
-    """Return the stages that a parameter lives on, in order; by default all stages.
-
-    Raises
-    ------
-    ValueError
-        If it names a stage that does not exist.
-
-    Examples
-    --------
-    >>> stages_of(Parameter(1.0))
-    (0,)
-    """
+    """Return the stages that a parameter lives on, in order; by default all stages."""
     _, stages = _ranks_per_stage()
     named = sorted(set(parameter._pipeline_stages)) or range(stages)
     if named[-1] >= stages:
@@ -126,45 +86,13 @@ def stages_of(parameter: Parameter) -> tuple[int, ...]:
 
 
 def parameters_here(cell_or_parameters: Any) -> list[Parameter]:
-    """Return the parameters that live on this stage.
-
-    Raises
-    ------
-    TypeError
-        If it is neither a cell nor parameters.
-    ValueError
-        If one names a stage that does not exist.
-
-    Examples
-    --------
-    >>> len(parameters_here([Parameter(1.0)]))
-    1
-    """
+    """Return the parameters that live on this stage; a TypeError if it is neither a cell nor parameters."""
     stage = pipeline_stage()
     return [parameter for parameter in parameters_of(cell_or_parameters) if stage in stages_of(parameter)]
 
 
 def init_stage(cell_or_parameters: Any) -> list[Parameter]:
-    """Make the values of the parameters that live on this stage; those that live elsewhere stay as they are.
-
-    Raises
-    ------
-    TypeError
-        If it is neither a cell nor parameters.
-    ValueError
-        If one names a stage that does not exist.
-
-    Returns
-    -------
-    list of Parameter
-        Those that live here.
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> [parameter.has_init for parameter in init_stage([Parameter(initializer("normal", 3), name="w")])]
-    [False]
-    """
+    """Materialise the parameters that live on this stage, and return them; the others stay as they are."""
     return [parameter.init_data() for parameter in parameters_here(cell_or_parameters)]
 
 
@@ -183,17 +111,8 @@ def sum_shared_gradients(parameters: Sequence[Parameter], gradients: Sequence[An
 
     Raises
     ------
-    TypeError
-        If a gradient is neither a tensor nor an array.
-    ValueError
-        If there are not as many gradients, a shape is another, or a stage does not exist.
-    RuntimeError
-        If another rank does not come, or comes to something else.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> sum_shared_gradients([Parameter([1.0])], [np.ones(1, np.float32)])  # of a single stage
+    TypeError, ValueError, RuntimeError
+        As for `DistributedGradReducer`.
     """
     check_count(parameters, gradients)
     place = get_auto_parallel_context("global_rank") - stage_ranks()[0]
