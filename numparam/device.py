@@ -1,4 +1,4 @@
-"""Devices: where values are, and where new ones are made."""
+"""Devices: where values are, and where new ones are generated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = frozenset({"cpu", "cuda"})
 class Device(str):
     """Name a device: ``"cpu"``, or ``"cuda:N"`` for the CUDA device of that number.
 
-    A device is a str, so it compares with one. As a context manager it is where tensors made inside are.
+    A device is a str, so it compares with one. As a context manager it is the default device inside the block.
 
     Examples
     --------
@@ -182,7 +182,7 @@ def _count_cuda(name: str) -> int:
 
 
 def _host_memory() -> tuple[int, int]:
-    """Return bytes of total and free memory of this machine; 0 where it does not say."""
+    """Return bytes of total and free memory of this machine; 0 if unknown."""
     import os
 
     try:

@@ -132,7 +132,7 @@ def type_name(dtype: np.dtype[Any]) -> str:
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:
-    """Say whether a dtype holds real floating-point numbers, the small ones of ``ml_dtypes`` included.
+    """Return whether a dtype holds real floating-point numbers, the small ones of ``ml_dtypes`` included.
 
     Examples
     --------

@@ -23,7 +23,7 @@ class ArgumentValueError(NumparamError, ValueError):
 
 
 class DtypeError(ArgumentTypeError):
-    """Report a dtype that numparam does not have, or that cannot hold what was asked."""
+    """Report a dtype that numparam does not have, or that cannot hold the values."""
 
 
 class MissingNameError(NumparamError, KeyError):
@@ -50,7 +50,7 @@ class SpecificationError(ArgumentValueError):
 
 
 class CheckpointError(NumparamError, ValueError):
-    """Report a checkpoint file that is damaged, or does not hold what was asked."""
+    """Report a checkpoint file that is damaged, or lacks what was requested."""
 
 
 class CheckpointFileError(CheckpointError, OSError):
@@ -85,7 +85,7 @@ class DeviceError(NumparamError, RuntimeError):
 
 
 class DeviceOutOfMemoryError(DeviceError, MemoryError):
-    """Report a device without room for what was asked."""
+    """Report a device with too little memory."""
 
 
 class CommunicationError(NumparamError, RuntimeError):

@@ -97,7 +97,9 @@ class InterpretedDriver:
     def allocate(self, device: int, nbytes: int) -> _Buffer:
         free, total = self.memory(device)
         if nbytes > free:
-            raise _driver.DeviceMemoryError(f"{nbytes} bytes were asked of cuda:{device}, {free} of {total} are free")
+            raise _driver.DeviceMemoryError(
+                f"{nbytes} bytes were requested on cuda:{device}, {free} of {total} are free"
+            )
         buffer = _Buffer(nbytes)
         self._buffers[device].add(buffer)
         return buffer

@@ -91,7 +91,7 @@ def test_seed_that_was_set_stays() -> None:
 def test_tensors_made_before_init_are_refused() -> None:
     done = start("seeds.py", 2, "drawn")
     assert done.returncode != 0
-    assert "rank 1 of 2 ended with StateError: lazy tensors were made before" in done.stderr
+    assert "rank 1 of 2 ended with StateError: lazy tensors were created before" in done.stderr
 
 
 def test_missing_mpi_is_told_in_one_sentence() -> None:

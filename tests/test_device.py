@@ -374,7 +374,7 @@ def test_a_parameter_gets_another_dtype_on_its_device(driver: InterpretedDriver)
 def test_too_little_memory_is_said_with_sizes() -> None:
     with (
         interpreted(1000),
-        pytest.raises(DeviceOutOfMemoryError, match="1600 bytes were asked of cuda:0, 1000 of 1000"),
+        pytest.raises(DeviceOutOfMemoryError, match="1600 bytes were requested on cuda:0, 1000 of 1000"),
     ):
         Tensor(np.zeros(400, np.float32), device="cuda")
     assert issubclass(DeviceOutOfMemoryError, MemoryError)
@@ -384,7 +384,7 @@ def test_a_move_that_fails_leaves_the_tensor_and_the_memory_as_they_were() -> No
     with interpreted(5000) as driver:
         cell = Cell()
         cell.small, cell.large = Parameter(np.ones(800, np.float32)), Parameter(np.ones(800, np.float32))
-        with pytest.raises(DeviceOutOfMemoryError, match="3200 bytes were asked of cuda:0, 1800 of 5000"):
+        with pytest.raises(DeviceOutOfMemoryError, match="3200 bytes were requested on cuda:0, 1800 of 5000"):
             cell.to("cuda")
         assert (cell.small.device, cell.large.device) == ("cuda:0", "cpu")
         assert cell.large.asnumpy().sum() == 800

@@ -342,6 +342,6 @@ def test_arrays_are_verified_against_rules() -> None:
     assert numparam.verify(arrays, rules)
     assert not numparam.verify(arrays, rules, seed=4)
     found = numparam.verify(arrays, {"v": numparam.Tensor([1.0])})
-    assert found.unchecked == {"w": "nothing says its values", "v": "it is missing"}
+    assert found.unchecked == {"w": "nothing determines its values", "v": "it is missing"}
     found = numparam.verify({"v": np.zeros(2, np.float32)}, {"v": numparam.Tensor([1.0])})
     assert found.unchecked == {"v": "(1,) of float32 was expected, found (2,) of float32"}

@@ -203,7 +203,7 @@ def test_a_launch_that_the_driver_refuses_is_an_error() -> None:
 
 def test_too_little_memory_is_said_with_sizes() -> None:
     with pytest.raises(
-        DeviceOutOfMemoryError, match=r"\d+ bytes were asked of cuda:0, which has \d+ of \d+ bytes free"
+        DeviceOutOfMemoryError, match=r"\d+ bytes were requested on cuda:0, which has \d+ of \d+ bytes free"
     ):
         Tensor(shape=(2**42,), init=numparam.initializer.Normal(), device="cuda").init_data()
 

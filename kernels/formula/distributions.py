@@ -2,7 +2,7 @@
 
 Each distribution is one formula for float32, from one pair of words to one pair of values, and one for float64, from
 the same words and a second pair that refines them: the float64 value is the float32 one with more digits. Next to it
-is the function that turns what the user asked for into the formula's parameters, in exact or decimal arithmetic,
+is the function that turns the user's arguments into the formula's parameters, in exact or decimal arithmetic,
 so that the parameters too are the same on every machine.
 
 Half precision values are these float32 values rounded once; `Bounds` are rounded inwards to the stored type beforehand,

@@ -45,7 +45,7 @@ _PREFIX = f"numparam-{_hash_of_sources()}-"
 
 
 def name(*parts: str) -> str:
-    """Return the file name of a kernel of these sources, told from others by `parts`."""
+    """Return the file name of a kernel of these sources, identified by `parts`."""
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=12)
     return f"{_PREFIX}{digest.hexdigest()}.kernel"
 

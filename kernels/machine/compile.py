@@ -40,7 +40,7 @@ formula: Callable[[Any], Any] = partial(numba.njit, forceinline=True, error_mode
 def kernel(identity: str) -> Callable[[Any], Any]:
     """Compile a loop that releases the GIL, and keep its machine code on disk.
 
-    The identity tells loops of one factory apart, for example ``"fill normal float32"``.
+    The identity distinguishes loops of one factory, for example ``"fill normal float32"``.
     """
 
     def decorate(function: Any) -> Any:

@@ -190,7 +190,7 @@ class Driver:
                 raise
             free, total = self.memory(device)
             raise DeviceMemoryError(
-                f"{nbytes} bytes were asked of cuda:{device}, which has {free} of {total} bytes free"
+                f"{nbytes} bytes were requested on cuda:{device}, which has {free} of {total} bytes free"
             ) from error
 
     def pinned(self, device: int, nbytes: int) -> np.ndarray[Any, Any]:
@@ -201,7 +201,7 @@ class Driver:
         except Exception as error:
             if _OUT_OF_MEMORY not in str(error):
                 raise
-            raise DeviceMemoryError(f"{nbytes} bytes of page-locked host memory were asked for and refused") from error
+            raise DeviceMemoryError(f"{nbytes} bytes of page-locked host memory were requested and refused") from error
         return np.from_dlpack(buffer).view(np.uint8)
 
     def copy(self, device: int, target: int, source: int, nbytes: int) -> None:

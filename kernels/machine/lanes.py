@@ -28,7 +28,7 @@ from numba.extending import lower_builtin, register_model, type_callable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What a formula's annotations say. To the type checker they are opaque.
+# The types in a formula's annotations. To the type checker they are opaque.
 U64: TypeAlias = Any
 U32: TypeAlias = Any
 F32: TypeAlias = Any

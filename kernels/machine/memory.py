@@ -1,4 +1,4 @@
-"""Memory by address: loads and stores of lanes, past the caches where asked, and transposes in registers.
+"""Memory by address: loads and stores of lanes, optionally past the caches, and transposes in registers.
 
 An address is an int64. Nothing is checked here, nor aligned beyond what is said; the kernels know their bounds.
 """

@@ -21,7 +21,7 @@ _LINES_AHEAD = 16
 
 @cache
 def _moving(scattered: bool) -> Any:
-    """Make the loop that copies consecutive rows to where indices say, or the rows there to consecutive places."""
+    """Make the loop that copies consecutive rows to rows at given indices, or the other way round."""
 
     @kernel("scatter rows" if scattered else "gather rows")
     def move(

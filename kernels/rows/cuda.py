@@ -52,13 +52,13 @@ def _make_kernel(name: str, item_bytes: int, to_row: Any, from_row: Any) -> Cuda
 
 @cache
 def make_gather(item_bytes: int) -> CudaKernel:
-    """Make the kernel that reads rows of items of 1, 2, 4, 8 or 16 bytes where indices say."""
+    """Make the kernel that reads rows of items of 1, 2, 4, 8 or 16 bytes at given indices."""
     return _make_kernel("gather", item_bytes, _identity, _look_up)
 
 
 @cache
 def make_scatter(item_bytes: int) -> CudaKernel:
-    """Make the kernel that writes rows of items of 1, 2, 4, 8 or 16 bytes where indices say."""
+    """Make the kernel that writes rows of items of 1, 2, 4, 8 or 16 bytes at given indices."""
     return _make_kernel("scatter", item_bytes, _look_up, _identity)
 
 

@@ -61,7 +61,7 @@ class Cell(Tree):
     cell_type : str
         A note for the user's programs.
     compute_dtype : numpy.dtype or None
-        The dtype that ``construct`` is asked to compute in, see `to_float`.
+        The dtype that ``construct`` should compute in, see `to_float`.
 
     Examples
     --------
@@ -382,7 +382,7 @@ class Cell(Tree):
         return Summary(self)
 
     def extend_repr(self) -> str:
-        """Return what `repr` shows of the cell itself; subclasses may say more."""
+        """Return what `repr` shows of the cell itself; subclasses may add to it."""
         return ""
 
     def _repr_html_(self) -> str:

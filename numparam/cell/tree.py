@@ -1,4 +1,4 @@
-"""The tree of a cell: its parts, what they are called, and what can be asked about them."""
+"""The tree of a cell: its parts, their names, and queries about them."""
 
 from __future__ import annotations
 

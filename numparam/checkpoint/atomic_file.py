@@ -55,7 +55,7 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
             refuse_twin(target)
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode if before is None else before.st_mode)
         if os.name != "nt":
-            os.fchmod(file.fileno(), 0o600)  # nobody reads it half written, or writes to it afterwards
+            os.fchmod(file.fileno(), 0o600)  # not readable while half written, nor writable afterwards
             if before is not None:
                 _keep_owner(file, before, path)
         yield file

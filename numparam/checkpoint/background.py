@@ -27,7 +27,7 @@ class Saving:
 
     @property
     def done(self) -> bool:
-        """Say whether the save has ended, well or not."""
+        """Return whether the save has ended, well or not."""
         return not self._thread.is_alive()
 
     def join(self) -> None:
@@ -43,7 +43,7 @@ class Saving:
             self._job()
         except BaseException as error:
             self._failure = error
-            _LOGGER.error("saving %s in the background failed: %s", self._path, error)  # in case nobody joins
+            _LOGGER.error("saving %s in the background failed: %s", self._path, error)  # in case `join` is never called
         finally:
             del self._job  # the copies
 

@@ -156,7 +156,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 
 def is_cut(held: Tensor, value: Tensor) -> bool:
-    """Say whether values are those of the whole parameter, of which one holds a region."""
+    """Return whether values are of the full parameter, of which a rank holds a region."""
     region = region_of(held)
     return not region.is_full and region_of(value).is_full and value.shape == region.full_shape
 

@@ -2,7 +2,7 @@
 
 A file is eight bytes of little-endian header length, a JSON header of that length, and the values of every parameter
 one after the other. Every claim of a header is checked before it is used, so that a damaged or hostile file gives one
-sentence and never a crash, a huge allocation or somebody else's bytes.
+sentence and never a crash, a huge allocation or bytes of other memory.
 """
 
 import json

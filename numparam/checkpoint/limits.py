@@ -1,4 +1,4 @@
-"""What the files that others wrote may ask for; `docs/reliability.md` gives the reasons.
+"""Limits for files from others; `docs/reliability.md` gives the reasons.
 
 Each limit is checked before the work that it bounds, so that the time and the memory that a file takes are in
 proportion to its size.

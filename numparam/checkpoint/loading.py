@@ -387,7 +387,7 @@ def _read_mindspore(path: Path, wanted: Callable[[str], bool], crc_check: bool) 
 def _loaded(
     name: str, values: np.ndarray[Any, np.dtype[Any]] | Tensor, file: Path, origin: str = "checkpoint"
 ) -> Parameter:
-    """Make a parameter around an array that nobody else holds, or a lazy tensor."""
+    """Return a parameter that adopts an array or a lazy tensor."""
     parameter = Parameter.__new__(Parameter)
     try:
         parameter._rename(name)

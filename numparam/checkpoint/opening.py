@@ -5,7 +5,7 @@ pieces of parameters, one of numparam. Its ``files`` are file names, and its ``p
 ``shape``, ``cuts``, for each axis the first index of every part, and ``files``, the number of the file of each piece in
 row-major order: the pieces can have no gap and no overlap.
 
-Reading never loads more than is asked for: a header is read on opening, values are mapped or streamed parameter by
+Reading never loads more than is needed: a header is read on opening, values are mapped or streamed parameter by
 parameter. Writing streams block by block, so the memory needed does not grow with the file.
 """
 
@@ -179,7 +179,7 @@ def _follow_index(path: Path, index: dict[str, Any]) -> Checkpoint:
 
 
 def _open_pieces(path: Path, index: dict[str, Any], metadata: dict[str, str]) -> Checkpoint:
-    """Open an index of pieces; the files are opened when something in them is asked for."""
+    """Open an index of pieces; the files are opened when something in them is needed."""
     names, parameters = index.get("files"), index["parameters"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{path}: an index of pieces needs a list of files")

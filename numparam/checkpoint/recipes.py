@@ -1,4 +1,4 @@
-"""Recipes as text: what a lazy tensor is made from, in a few hundred bytes instead of its values.
+"""Recipes as text: what a lazy tensor is generated from, in a few hundred bytes instead of its values.
 
 A recipe is a JSON object with the keys ``init`` (the name of an initializer of numparam), ``args`` (its arguments,
 reals as decimal text), ``seed``, ``stream`` (the name whose random stream it is), ``shape`` (of the full parameter),
@@ -72,7 +72,7 @@ def encode(tensor: Tensor) -> dict[str, Any] | None:
 
 
 def decode(content: Any, where: str) -> Tensor:
-    """Make the lazy tensor that a text describes, with every claim checked.
+    """Return the lazy tensor that a text describes, with every claim checked.
 
     Examples
     --------

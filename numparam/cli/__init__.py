@@ -2,7 +2,7 @@
 
 Every command ends with status 0 when all is well, 1 when ``verify`` or ``compare`` finds a difference, 2 when something
 cannot be done (one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it.
-A standard stream that is closed counts as one that nobody reads; one that cannot be written, such as a full disk, is a
+A closed standard stream is treated as one without a reader; one that cannot be written, such as a full disk, is a
 status of 2.
 """
 
@@ -47,7 +47,7 @@ class Version(argparse.Action):
 
 
 class Stopped(BaseException):
-    """Report a signal that asks the process to end, so that unfinished files are removed first."""
+    """Report a signal to terminate, so that unfinished files are removed first."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -67,7 +67,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def model(arguments: argparse.Namespace) -> Specification:
-    """Find the parameters that --like, --dtype and --filter ask for."""
+    """Find the parameters that --like, --dtype and --filter select."""
     found = resolve(arguments.like)
     entries = filtered(found.entries, getattr(arguments, "filter", None))
     return found._replace(entries=with_dtype(entries, arguments.dtype) if arguments.dtype else entries)

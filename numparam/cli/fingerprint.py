@@ -37,7 +37,7 @@ def add_to(commands: Commands) -> None:
     parser.set_defaults(run=run)
     parser = commands.add_parser("compare", help="compare the parameters of two files", description=_COMPARE)
     parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="what is expected, unless --seed says it, and what arrived"
+        "files", type=Path, nargs="+", metavar="FILE", help="what is expected, unless --seed gives it, and what arrived"
     )
     parser.add_argument("--seed", type=int, help="expect the values of this seed, as numparam init writes them")
     parser.add_argument("--rules", type=Path, metavar="TOML", help="the rules of those values")
@@ -105,7 +105,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def _demanded(arguments: argparse.Namespace, arrived: Path) -> dict[str, Tensor]:
-    """Return the lazy parameters that the seed and the rules say, by default for the names and shapes of a file."""
+    """Return the lazy parameters of the seed and the rules, by default for the names and shapes of a file."""
     arguments.like = arguments.like or str(arrived)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
     generation = Generation(model(arguments).entries, as_seed(arguments.seed), rules)

@@ -50,7 +50,7 @@ def add_to(commands: Commands) -> None:
         type=_rate,
         default=CPU_RATE,
         metavar="G",
-        help="how many billion values a rank makes in a second (default: %(default)s, as measured on one CPU core)",
+        help="how many billion values a rank generates in a second (default: %(default)s, as measured on one CPU core)",
     )
     parser.add_argument("--optimizer", choices=_OPTIMIZERS, help="also count the states of an optimizer")
     parser.add_argument(

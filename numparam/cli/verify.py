@@ -1,4 +1,4 @@
-"""``numparam verify``: make every value of a file, or of the files of an index, again and compare."""
+"""``numparam verify``: generate every value of a file, or of the files of an index, again and compare."""
 
 import argparse
 import time

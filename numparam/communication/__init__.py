@@ -1,4 +1,4 @@
-"""The ranks of a job and what they tell each other, on MPI: ``mpiexec -n 4 python train.py``.
+"""The ranks of a job and their communication, on MPI: ``mpiexec -n 4 python train.py``.
 
 ``pip install "numparam[mpi]"`` brings mpi4py, an MPI and its mpiexec. A process that mpiexec did not start is a job of
 one rank, and does not need it unless it calls `init`. `numparam.communication.comm_func` has the operations.

@@ -1,7 +1,7 @@
 """Whether MPI reads and writes the memory of NVIDIA GPUs by itself.
 
 A CUDA-aware MPI declares it in the standard's way, by ``cuda`` in the info key ``mpi_memory_alloc_kinds`` of its world
-(MPI 4.1). One that cannot say it is trusted when ``NUMPARAM_CUDA_AWARE_MPI=1`` is set; 0 turns the direct way off.
+(MPI 4.1). One that cannot declare it is trusted when ``NUMPARAM_CUDA_AWARE_MPI=1`` is set; 0 turns the direct way off.
 Without it, and for every reduction, which the processor computes, values go through pinned host memory, 4 MiB at a
 time.
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def is_direct() -> bool:
-    """Say whether MPI may be given addresses on a CUDA device."""
-    told = os.environ.get("NUMPARAM_CUDA_AWARE_MPI")
-    if told is not None or world.communicator is None:
-        return told == "1"
+    """Return whether MPI may be given addresses on a CUDA device."""
+    setting = os.environ.get("NUMPARAM_CUDA_AWARE_MPI")
+    if setting is not None or world.communicator is None:
+        return setting == "1"
     info = world.communicator.Get_info()
     kinds = info.get("mpi_memory_alloc_kinds") or ""
     info.Free()

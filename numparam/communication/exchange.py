@@ -47,7 +47,7 @@ _DRAINED_EVERY = 64  # operations; a rank that never waits would else never take
 _MOST_GATHERINGS = 64  # of a group; each holds as many bytes as it gathers
 _TAGS = 32768  # that every MPI has
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
-_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # what mpiexec of MPICH and of Open MPI tell a process
+_COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # set by mpiexec of MPICH and of Open MPI
 
 world = alone()
 _REPORT = 1  # added to the tag of a group
@@ -142,7 +142,7 @@ class _Arrival:
         return self.misfit(missing)
 
     def finishes(self, requests: list[Any]) -> bool:
-        """Return whether a round ends before waiting on is of no use."""
+        """Return whether a round ends before further waiting is useless."""
         since = None
         while not world.mpi.Request.Testall(requests):
             now = time.monotonic()
@@ -153,7 +153,7 @@ class _Arrival:
         return True
 
     def is_over(self, now: float) -> bool:
-        """Return whether waiting on is of no use, and tell those who wait for long where this rank is."""
+        """Return whether further waiting is useless, and report where this rank is if it takes long."""
         places, waited = self.places(), now - self.start
         if len(places) > 1 or waited > min(_PATIENCE, self.timeout / 2):
             self.report()

@@ -20,7 +20,7 @@ _COMPARED = 64
 
 
 class Piece(NamedTuple):
-    """Say that lines of an array are lines of a parameter.
+    """Match lines of an array with lines of a parameter.
 
     Of more than two axes, those before the last are counted together as rows, and those without the one before the last
     as columns.
@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
 
 class Identification(NamedTuple):
-    """Say what an array holds; printed, it is one line."""
+    """Describe what an array holds; printed, it is one line."""
 
     pieces: tuple[Piece, ...]
     transposed: bool
@@ -75,7 +75,7 @@ class Identification(NamedTuple):
         return piece.name, piece.rows, piece.columns
 
     def against(self, name: str, expected: Region | int = 0) -> str:
-        """Say how this differs from what was expected; ``""`` if it does not.
+        """Describe how this differs from what was expected; ``""`` if it does not.
 
         Parameters
         ----------

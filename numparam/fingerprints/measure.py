@@ -41,7 +41,7 @@ def fingerprint(
         A mapping has names and any of the first four. A path is a safetensors file, an index of such files, or a
         MindSpore ``.ckpt``. `numparam.torch.fingerprint` and `numparam.jax.fingerprint` take modules and trees.
     key : str or bytes, optional
-        A secret, which makes the fingerprint a universal hash; without it, it is an error check that anybody can
+        A secret, which makes the fingerprint a universal hash; without it, it is an error check that anyone can
         compute, and forge.
     region : Region, optional
         What an array holds of the full parameter; all of it by default.

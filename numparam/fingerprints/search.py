@@ -70,7 +70,7 @@ def keys(lines: Array) -> Array:
 
 
 def is_plain(lines: Array) -> Array:
-    """Say which lines repeat one value, such as zeros, and so are of no parameter in particular."""
+    """Find which lines repeat one value, such as zeros, and so are of no parameter in particular."""
     if lines.shape[1] == 1:
         return np.zeros(len(lines), bool)
     items = np.ascontiguousarray(lines).view(np.uint8).reshape(*lines.shape, -1)

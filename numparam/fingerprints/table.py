@@ -17,7 +17,7 @@ _FORMAT = "numparam fingerprints 1"
 
 
 class Difference(NamedTuple):
-    """Say how a parameter of one table differs from the one of the same name in another."""
+    """Describe how a parameter of one table differs from the one of the same name in another."""
 
     name: str
     reason: str

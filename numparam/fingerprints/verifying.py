@@ -1,4 +1,4 @@
-"""Compare what is in memory with what a seed says, block by block."""
+"""Compare what is in memory with the values that a seed determines, block by block."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ Read = Callable[[tuple[int | slice, ...]], np.ndarray[Any, np.dtype[Any]]]
 
 @dataclass(frozen=True)
 class Verification:
-    """Report how the values in memory differ from those that a seed says; printed, it is a few lines for a log.
+    """Report how values in memory differ from those of a seed; printed, it is a few lines for a log.
 
     Attributes
     ----------
@@ -74,15 +74,15 @@ class Verification:
 def verify(
     x: Cell | Mapping[str, Any], expected: Cell | Mapping[str, Tensor] | Rules, seed: SupportsIndex | None = None
 ) -> Verification:
-    """Compare the bits of parameters in memory with what a seed says, without a second copy of any.
+    """Compare the bits of parameters in memory with the values of a seed, without a second copy of any.
 
     Parameters
     ----------
     x : Cell or mapping of str to Tensor or ndarray
         What is in memory. Lazy parameters are compared too, and stay lazy.
     expected : Cell, mapping of str to Tensor, or Rules
-        What says the values: a lazy cell that the same code has built, lazy tensors by name, or rules, which say the
-        initializer of each name.
+        What determines the values: a lazy cell that the same code has built, lazy tensors by name, or rules, which
+        give the initializer of each name.
     seed : int, optional
         For rules; by default that of `numparam.set_seed`.
 
@@ -126,7 +126,7 @@ def verify(
     found = Verification()
     for name, (entry, each) in arrays.items():
         if name not in wanted:
-            found.unchecked[name] = "nothing says its values"
+            found.unchecked[name] = "nothing determines its values"
         elif entry != (other := wanted[name][0]):
             found.unchecked[name] = f"{other.shape} of {other.dtype} was expected, found {entry.shape} of {entry.dtype}"
         else:

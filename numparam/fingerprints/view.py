@@ -8,7 +8,7 @@ from numparam.text import shown
 
 
 class View(NamedTuple):
-    """Say where in a stored array a canonical parameter is.
+    """Locate a canonical parameter in a stored array.
 
     Parameters
     ----------

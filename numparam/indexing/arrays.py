@@ -1,4 +1,4 @@
-"""Read and write parts of arrays as NumPy does, at the speed of memory, with errors that say which axis and bound."""
+"""Read and write parts of arrays as NumPy does, at the speed of memory, with errors that name axis and bound."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def overwrite(target: Array, source: Array) -> None:
 
 
 def is_basic(index: Any) -> bool:
-    """Say whether an index selects a view: integers, slices, ``...`` and None only."""
+    """Return whether an index selects a view: integers, slices, ``...`` and None only."""
     for item in index if isinstance(index, tuple) else (index,):
         if isinstance(item, bool | np.bool_) or not isinstance(
             item, int | slice | EllipsisType | np.integer | type(None)
@@ -123,7 +123,7 @@ def assignable(value: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def is_assignable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    """Say whether every value of a dtype may be written into another; if not, integers that fit may."""
+    """Return whether every value of a dtype may be written into another; if not, integers that fit may."""
     if source == target:
         return True
     kinds = [_RANKS.get("f" if dtypes.is_floating(kind) else kind.kind) for kind in (source, target)]
@@ -143,7 +143,7 @@ def plain(index: Any) -> Any:
 
 
 def is_row_index(index: Any) -> bool:
-    """Say whether an index of `plain` is integers, which name rows of the first axis."""
+    """Return whether an index of `plain` is integers, which name rows of the first axis."""
     return isinstance(index, np.ndarray) and index.ndim > 0 and index.dtype.kind in "iu"
 
 

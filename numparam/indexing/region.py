@@ -68,7 +68,7 @@ class Region:
 
     @property
     def is_full(self) -> bool:
-        """Say whether the selection is the full array in its own order."""
+        """Return whether the selection is the full array in its own order."""
         return self._chosen is None or (
             self.shape == self.full_shape
             and all(axis != _INSERTED and pick == range(self.full_shape[axis]) for axis, pick in self._picks)

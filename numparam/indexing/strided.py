@@ -20,7 +20,7 @@ class Strided(Region):
 
     @property
     def is_full(self) -> bool:
-        """Say that the view is not the tensor itself."""
+        """Return False: the view is not the tensor itself."""
         return False
 
     def span(self) -> tuple[int, tuple[int, ...]]:

@@ -50,7 +50,7 @@ class Axes(Initializer):
 
     Examples
     --------
-    Eight experts, of which each has the bound of its own 128 inputs:
+    Eight experts, each with the bound of its 128 inputs:
 
     >>> from numparam.initializer import HeUniform, initializer
     >>> experts = initializer(Axes(HeUniform(), batch_axis=0), (8, 256, 128)).asnumpy()
@@ -267,7 +267,7 @@ class _Within:
     def _narrowed(self, region: Region) -> Strided:
         if region.is_full:
             return self._block
-        # Only Sparse asks for less: some columns of a matrix, whose two axes are the axes of the block.
+        # Only Sparse needs less: some columns of a matrix, whose two axes are the axes of the block.
         base, steps = self._block.span()
         at, inner = region.span()
         row, column = divmod(at, region.full_shape[1])

@@ -30,7 +30,7 @@ class Initializer:
         Fill the full array `arr` in place, as in MindSpore. A slice of a lazy tensor then costs as much as the full
         tensor.
 
-    Override ``check(self, shape, dtype)`` to refuse tensors before their values are generated. Class attributes say
+    Override ``check(self, shape, dtype)`` to refuse tensors before their values are generated. Class attributes declare
     what an initializer can do; a class that writes its own ``fill`` or ``_initialize`` starts from the defaults again.
 
     Calling an initializer on an array fills it in place, as the next unnamed tensor.

@@ -149,5 +149,5 @@ def initializer(
         return init
     init = as_initializer(init)
     if shape is None:
-        raise ShapeError(f"{init!r} needs a shape to make a tensor")
+        raise ShapeError(f"{init!r} needs a shape")
     return Tensor(shape=shape, dtype=dtypes.as_dtype(dtype), init=init, seed=seed)

@@ -15,7 +15,7 @@ class Unset(Initializer):
     Raises
     ------
     RuntimeError
-        When values are asked for.
+        When values are needed.
 
     Examples
     --------

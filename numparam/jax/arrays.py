@@ -24,9 +24,9 @@ _ALIGNMENT = 64  # of the memory that the CPU client of JAX adopts instead of co
 
 
 def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
-    """Make a `jax.Array` of the values of a tensor or parameter, shard by shard.
+    """Return a `jax.Array` with the values of a tensor or parameter, generated shard by shard.
 
-    Every device of this process gets its own part, with the bits that the tensor has there. The parts are made one
+    Every device of this process gets its own part, with the bits that the tensor has there. The parts are generated one
     after the other, and once for all devices that hold the same; the full array is never materialised,
     unless the initializer needs it for any part, as `Orthogonal` does. On the CPU the array adopts the memory in which
     they were generated, which nothing else can write to. A lazy tensor stays lazy.
@@ -67,12 +67,12 @@ def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
 
 
 def callback(tensor: Tensor) -> Callable[[tuple[slice, ...]], Array]:
-    """Return the function that `jax.make_array_from_callback` asks for the part at an index.
+    """Return the callback of `jax.make_array_from_callback` for the part at an index.
 
     Parameters
     ----------
     tensor : Tensor
-        Or a `Parameter`. If it is lazy it stays lazy, and an index makes only its part.
+        Or a `Parameter`. If it is lazy it stays lazy, and an index generates only its part.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def callback(tensor: Tensor) -> Callable[[tuple[slice, ...]], Array]:
 
 
 def assembled(entry: Entry, sharding: Any, fill: Fill) -> jax.Array:
-    """Make the array of a parameter from what `fill` writes into its parts; see `array`."""
+    """Return the array of a parameter from what `fill` writes into its parts; see `array`."""
     name, shape, dtype = entry
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise DtypeError(

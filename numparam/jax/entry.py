@@ -32,7 +32,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     values of seed 7, and a key that is split or folded from it another seed. Keys of more than two words are hashed.
 
     Outside ``jax.jit`` an `out_sharding` gets its array shard by shard, as by `array`. Under ``jax.jit`` the host makes
-    the values when the compiled function runs, by ``jax.pure_callback``: with an `out_sharding` each device asks for
+    the values when the compiled function runs, by ``jax.pure_callback``: with an `out_sharding` each device requests
     its part; without one the full array is made at once, wherever the compiler puts it then, so that for a large
     sharded model `init` is the better way. Under ``jax.vmap`` every key of a batch has its values, and a seed gives all
     the same.
@@ -89,7 +89,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
 
 
 def _traced(words: jax.Array, entry: Entry, sharding: Any, fill: SeededFill) -> jax.Array:
-    """Let the host make the values when the compiled function runs: every device its part of a sharding."""
+    """Generate the values on the host when the compiled function runs: every device its part of a sharding."""
     spec, mesh, local = P(), None, entry.shape
     if sharding is not None:
         spec = sharding if isinstance(sharding, P) else sharding.spec

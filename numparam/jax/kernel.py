@@ -39,7 +39,7 @@ class Kernel(Initializer):
     TypeError
         If `init` is not an initializer.
     ValueError
-        When a tensor is made that has not these axes, or which the initializer cannot fill.
+        For a tensor without these axes, or one that the initializer cannot fill.
 
     Examples
     --------

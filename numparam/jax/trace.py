@@ -126,7 +126,7 @@ def _results(equation: Any, inputs: list[Value], place: tuple[Any, ...]) -> list
             found = replace(found, value=_number(equation, numbers))
         return [found] * len(equation.outvars)
     found = rule(equation, inputs) if rule and random else Unknown(f"the result of {name}")
-    for each in inputs:  # the first cause tells most
+    for each in inputs:  # the first cause is the most informative
         found = each if isinstance(each, Unknown) else found
     return [found] * len(equation.outvars)
 

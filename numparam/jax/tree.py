@@ -82,8 +82,8 @@ def init(
     TypeError
         If a leaf has a dtype that a parameter or JAX cannot have.
     ValueError
-        If neither a rule nor the code of the model says how a parameter starts, its initializer or sharding does not
-        suit its shape, or two have one name. The message names it.
+        If neither a rule nor the code of the model determines how a parameter starts, its initializer or sharding does
+        not suit its shape, or two have one name. The message names it.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def init(
 
 
 def _made(init: Initializer, name: str, entry: Entry, seed: int | None, sharding: Any) -> Callable[[], jax.Array]:
-    """Return the function that makes an array with the values of the parameter `name`."""
+    """Return the function that generates an array with the values of the parameter `name`."""
     fill = filling(init, entry._replace(name=name))(choose_seed(init.seed, seed))
     return partial(assembled, entry, sharding, fill)
 
@@ -174,7 +174,7 @@ def _unknown(leaves: Sequence[tuple[str, Any]]) -> str:
             f"follow; add a rule: {{{name!r}: 'zeros'}}"
         )
     return (
-        f"no rule matches parameter {name!r}{others}, and shapes alone do not say how a model starts: trace it with "
+        f"no rule matches parameter {name!r}{others}, and shapes do not determine how a model starts: trace it with "
         f"numparam.jax.eval_shape in place of jax.eval_shape, or add a rule: {{{name!r}: 'zeros'}}"
     )
 

@@ -9,7 +9,7 @@
 * ``field_size``, int or None: checked, and of no effect, as in MindSpore.
 * ``uniform_split``, bool: True refuses slices of unequal size. MindSpore refuses False; here it allows them.
 * ``opt_shard_group``, str: unless it is empty, the ranks that would hold the same slice split its axis 0 further, into
-  as many parts as ``slice_shape`` asks for, the most if several numbers are possible, and into as many as there are
+  as many parts as ``slice_shape`` implies, the most if several numbers are possible, and into as many as there are
   such ranks if it is None. Where there are more such ranks than parts, the fastest axes of the mesh split.
 * ``full_shape``, list of int: the shape of the full parameter, which is checked.
 """
@@ -146,7 +146,7 @@ def _tensor_map(layout: Partition) -> list[Any]:
 
 
 def _shared_out(layout: Partition, shape: tuple[int, ...], wanted: tuple[int, ...] | None, uniform: bool) -> Partition:
-    """Let the optimizer split a shard of some shape into as many parts as the wanted shape asks for."""
+    """Let the optimizer split a shard of some shape to match the wanted shape."""
     mesh, replicas = dict(layout.mesh), math.prod(layout.mesh[axis] for axis in layout.replicated)
     parts = replicas
     if wanted is not None:  # one that cannot be had is found out when the slices are compared with it

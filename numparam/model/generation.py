@@ -61,7 +61,7 @@ class Generation:
         return full if self.shard is None else full[self.shard.slices(entry.shape)]
 
     def recipe(self, entry: Entry) -> Recipe:
-        """Return what the generated part of a full parameter is made from."""
+        """Return the recipe of the generated part of a full parameter."""
         init, region = self.chosen[entry.name].initializer, self.region(entry)
         return Recipe.of(init, entry.name, region, entry.dtype, self.seed, device(self.device))
 

@@ -1,6 +1,6 @@
 """Model specifications: the names, shapes and dtypes of an architecture.
 
-A specification is a small JSON file; those of real public models ship in ``numparam/model/specifications``. Its
+A specification is a small JSON file; specifications of public models ship in ``numparam/model/specifications``. Its
 ``parameters`` is a list whose items are either
 
 * ``[name, shape]`` or ``[name, shape, dtype]`` - one parameter, of the file's ``dtype`` if it gives none, or

@@ -31,7 +31,7 @@ class Parameter(Tensor):
 
     A parameter created from a lazy tensor is lazy too. Its values are a pure function of the seed that the tensor was
     created under, its own name when they are materialised, and the index. A parameter without a name has the values of
-    the tensor it was created from. A slice of a tensor makes one shard of a parameter.
+    the tensor it was created from. A slice of a tensor gives one shard of a parameter.
 
     `clone`, ``copy.copy``, ``copy.deepcopy`` and pickle keep every attribute and share no storage; a lazy parameter
     stays lazy, and so does its copy. A clone always has the values of its original; a copy of a lazy parameter that
@@ -400,7 +400,7 @@ class Parameter(Tensor):
         if layout is not None:
             place = get_auto_parallel_context("global_rank") if rank is None else rank
             region = layout.region(self.shape, place, self._name)
-            self._values = values.read(region.slices())  # of a slice that the parameter was made from, its part
+            self._values = values.read(region.slices())  # of a slice that the parameter was created from, its part
             self._region, self._layout = self._values.region, layout
         self._settle()
         self.sliced = set_sliced

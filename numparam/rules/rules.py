@@ -51,7 +51,7 @@ _OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")
 
 
 class RuleError(ArgumentValueError):
-    """Report a rule that makes no sense, or a parameter that no rule covers."""
+    """Report an invalid rule, or a parameter that no rule covers."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ index in the full tensor, never in a slice or shard::
     counter = (block & 0xffffffff, block >> 32, stream & 0xffffffff, stream >> 32)
     word i  = philox4x32_10(counter, key)[i % 4]
 
-Uniform, normal and truncated normal values are made from these words as ``numparam.kernels.distributions`` documents.
+Uniform, normal and truncated normal values follow from these words as in ``numparam.kernels.formula.distributions``.
 A normal value uses both words of its pair: (0, 1) or (2, 3) of the block. The dtype changes the precision of a value
 and nothing else.
 
@@ -74,9 +74,9 @@ _is_drawn = False
 
 
 def set_seed(seed: SupportsIndex) -> None:
-    """Set the seed of every lazy tensor made from now on, and number the unnamed ones from 0 again.
+    """Set the seed of lazy tensors created from now on, and number unnamed ones from 0 again.
 
-    A lazy tensor keeps the seed under which it was made.
+    A lazy tensor keeps the seed with which it was created.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def share_seed(seed: int) -> None:
     global _seed  # noqa: PLW0603
     if _is_drawn and seed != _seed:
         raise StateError(
-            "lazy tensors were made before numparam.communication.init(), with a seed that each rank drew for itself: "
+            "lazy tensors were created before numparam.communication.init(), with a seed that this rank drew: "
             "call init() or numparam.set_seed() first"
         )
     if _seed is None:

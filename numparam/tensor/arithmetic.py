@@ -128,7 +128,7 @@ class Arithmetic(State):
 
 
 def takes_part(value: Any) -> bool:
-    """Say whether an operand is one that NumPy computes with."""
+    """Return whether an operand is one that NumPy computes with."""
     return isinstance(value, Arithmetic | np.ndarray | np.generic | bool | int | float | complex | list | tuple)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numparam.entry import Block
 
     class Generator(Protocol):
-        """List what a recipe asks of an initializer; `numparam.initializer.Initializer` documents it."""
+        """List what a recipe needs of an initializer; `numparam.initializer.Initializer` documents it."""
 
         @property
         def seed(self) -> int | None: ...

@@ -42,7 +42,7 @@ class State:
         self._values = Host(array).move(self.device)
 
     def _place(self, name: Any) -> None:
-        """Put a new tensor where it was asked for, or on the default device unless it is on a device."""
+        """Move a new tensor to a device by name, or to the default device unless it is on a device."""
         if name is not None:
             self._move(as_device(name))
         elif (default := get_default_device()) is not CPU and self.device == CPU:
@@ -111,7 +111,7 @@ class State:
 
     @property
     def has_init(self) -> bool:
-        """Say whether the values are still to be materialised."""
+        """Return whether the values are still to be materialised."""
         return not self._values.in_memory
 
     @property

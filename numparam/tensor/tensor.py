@@ -31,7 +31,7 @@ _DLPACK_CUDA = 2
 class Tensor(Arithmetic):
     """Hold an array of numbers, or the recipe for one.
 
-    A tensor of an initializer is lazy: it takes no memory until its values are asked for. A slice of it is lazy too,
+    A tensor of an initializer is lazy: it takes no memory until its values are needed. A slice of it is lazy too,
     and generates only its own values, the same bits that the full tensor has there. The seed of a lazy tensor is chosen
     when the tensor is created.
 
@@ -156,7 +156,7 @@ class Tensor(Arithmetic):
         Parameters
         ----------
         array : numpy.ndarray
-            Of any strides, in native byte order. A read-only one makes a tensor that refuses to be written to.
+            Of any strides, in native byte order. The tensor of a read-only array is read-only.
 
         Raises
         ------

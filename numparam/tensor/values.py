@@ -55,7 +55,7 @@ class Values:
 
     @property
     def is_row_major(self) -> bool:
-        """Say whether the values are, or will be, in row-major order."""
+        """Return whether the values are, or will be, in row-major order."""
         return True
 
     def named(self, name: str) -> Values:  # noqa: ARG002
@@ -152,7 +152,7 @@ class Host(Values):
 
     @property
     def is_row_major(self) -> bool:
-        """Say whether the values are in row-major order."""
+        """Return whether the values are in row-major order."""
         return bool(self.array.flags.c_contiguous)
 
     def to_host(self) -> Array:
@@ -240,7 +240,7 @@ class OnDevice(Values):
 
     @property
     def is_row_major(self) -> bool:
-        """Say whether the values are in row-major order."""
+        """Return whether the values are in row-major order."""
         return self.array.is_contiguous
 
     def in_order(self) -> DeviceArray:
@@ -371,7 +371,7 @@ class Lazy(Values):
         if self.device is CPU or not self.on_device or HOLDERS[self.device.kind] is Host:
             try:
                 array = np.empty(self.region.shape, self.dtype)
-            except ValueError:  # beyond the address space, which NumPy tells before it asks for memory
+            except ValueError:  # beyond the address space, which NumPy finds before it allocates
                 asked = f"an array of shape {self.region.shape} and dtype {self.dtype}"
                 raise ShapeError(f"{asked} is too large; read a slice") from None
             self.fill_into(array)
@@ -417,7 +417,7 @@ def _overwrite(target: DeviceArray, values: DeviceArray) -> None:
 
 
 def _allocated(make: Any, *arguments: Any) -> DeviceArray:
-    """Return a new device array, or raise with what was asked for and how much room there is."""
+    """Return a new device array, or raise an error with the bytes requested and free."""
     from numparam.kernels.machine.driver import DeviceMemoryError
 
     try:

@@ -43,7 +43,7 @@ class _Values(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
 
 
 def is_configurable(model: Any) -> bool:
-    """Say whether a model can be built again: it keeps all arguments of its constructor."""
+    """Return whether a model can be built again: it keeps all arguments of its constructor."""
     if is_of(model, "PreTrainedModel", "transformers"):
         return getattr(model, "config", None) is not None
     return is_of(model, "ModelMixin", "diffusers") and is_of(model, "ConfigMixin", "diffusers")

@@ -1,4 +1,4 @@
-"""Run initialisation code that somebody else wrote, with the values of numparam."""
+"""Run third-party initialisation code with the values of numparam."""
 
 from __future__ import annotations
 

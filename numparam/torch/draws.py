@@ -168,12 +168,12 @@ def choose(table: dict[str, Callable[..., Initializer | None]], name: str, first
 
 
 def is_random(init: Initializer) -> bool:
-    """Say whether an initializer draws, so that its values depend on the name."""
+    """Return whether an initializer draws, so that its values depend on the name."""
     return not isinstance(init, Constant | Dirac | Identity)
 
 
 def needs_axes(init: Initializer) -> bool:
-    """Say whether the values depend on the axes of the tensor, not on the flat index alone."""
+    """Return whether the values depend on the axes of the tensor, not on the flat index alone."""
     return isinstance(init, Dirac | Identity | Orthogonal | Sparse)
 
 

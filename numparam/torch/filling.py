@@ -1,4 +1,4 @@
-"""Fill the memory of torch tensors with what an initializer makes of a seed and a name."""
+"""Fill the memory of torch tensors with the values of an initializer, a seed and a name."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ class Fill(NamedTuple):
 
     @property
     def in_place(self) -> bool:
-        """Say whether the values are generated in the tensor itself, not copied there."""
+        """Return whether the values are generated in the tensor itself, not copied there."""
         return bool(self.local.is_contiguous()) and self.draws_on == self.local.device
 
     @property
     def may_wait(self) -> bool:
-        """Say whether it is filled on a CUDA device, by launches that others may join."""
+        """Return whether it is filled on a CUDA device, by launches that others may join."""
         return self.in_place and bool(self.local.is_cuda)
 
     def run(self) -> None:

@@ -21,7 +21,7 @@ from numparam.torch.walk import places
 
 
 class Misplaced(NamedTuple):
-    """Say what a parameter holds in place of its own values; printed, it is one line."""
+    """Describe what a parameter holds in place of its own values; printed, it is one line."""
 
     name: str
     expected: Region

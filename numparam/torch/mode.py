@@ -121,7 +121,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         return part
 
     def orphan(self, tensor: torch.Tensor) -> Tracked | None:
-        """Return what was written to a parameter that was made inside the block."""
+        """Return what was written to a parameter that was created inside the block."""
         found = self._orphans.get(id(tensor))
         return None if found is None else found[1]
 
@@ -244,7 +244,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         how.check(part.shape, dtype)
 
     def _is_settled(self, item: Tracked) -> bool:
-        """Say whether the code that runs must not write to a tensor."""
+        """Return whether the code that runs must not write to a tensor."""
         return item.locked or (self.protected and item.written)
 
     def replaced(self, owner: torch.nn.Module) -> None:
@@ -267,7 +267,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                     item.local.copy_(values)
 
     def ensure(self, item: Tracked) -> None:
-        """Let a tensor that nobody has written start as its own module does."""
+        """Initialise a tensor without writes as its module does."""
         start = item.start
         if item.written or item.locked or start is None or item.local.is_meta:
             return
@@ -413,7 +413,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     # ------------------------------------------------------------------- the end
 
     def adopt(self, module: torch.nn.Module, prefix: str, rename: Callable[[str], str]) -> None:
-        """Give their values to the parameters that were made inside the block, now that they have names."""
+        """Give the parameters created inside the block their values, now that they have names."""
         known = {id(item.place.current) for item in self.tracker.all if item.log is None}
         for place in places(module, prefix):
             if id(place.tensor) in known:

@@ -50,7 +50,7 @@ def init_(
     row-major, or with initializers that compute on the host are generated in scratch memory, one at a time, and copied.
     Nothing is written if there is an error.
 
-    What no rule decides starts as the authors of the model say. A model of transformers runs its ``_init_weights``, and
+    What no rule decides starts as its authors intended. A model of transformers runs its ``_init_weights``, and
     other modules their ``init_weights`` or ``reset_parameters`` (`numparam.torch.own.METHODS` lists the names), inside
     `drawing`; a layer of ``torch.nn`` starts as in `numparam.torch.layers`. Anything else is an error.
 
@@ -74,7 +74,7 @@ def init_(
     seed : int, optional
         From 0 to 2**64 - 1, the same on all ranks; by default the seed of `numparam.set_seed`.
     device : torch.device or str, optional
-        Where to make memory for what is on the ``meta`` device; shared parameters stay shared. Without it, call
+        Where to allocate memory for what is on the ``meta`` device; shared parameters stay shared. Without it, call
         ``module.to_empty(device=...)`` before.
     prefix : str
         The name of the module inside a larger one, such as ``"layers.3"``.
@@ -310,7 +310,7 @@ class _Init:
             raise type(error)(f'{error}; the rule {{"{place.name}": "unset"}} leaves it as it is') from None
 
     def _held(self, place: Place) -> tuple[torch.Tensor, Region | None]:
-        """Return the memory of a parameter, and what it holds of the full one where the caller says so."""
+        """Return the memory of a parameter, and what it holds of the full one if the caller specifies it."""
         tensor = place.current
         answer = None if self.where is None or not place.is_parameter else self.where(place.name, tensor)
         if answer is None:
@@ -366,7 +366,7 @@ class _Init:
     def _track(self, place: Place) -> Tracked | None:
         try:
             item = tracked(place._replace(tensor=place.current), place.name)
-        except (NumparamError, RuntimeError, NotImplementedError):  # a tensor whose memory nobody can follow
+        except (NumparamError, RuntimeError, NotImplementedError):  # a tensor whose memory cannot be followed
             return None
         item.place = place
         view, region = self._held(place)
@@ -403,7 +403,7 @@ class _Init:
         for place in suspect:
             if id(place) in was_meta or has_raw:
                 raise StateError(
-                    f"{_what(place)} may hold memory that nobody has written, as after to_empty: neither the code of "
+                    f"{_what(place)} may hold uninitialised memory, as after to_empty: neither the code of "
                     "the model nor a layer of torch initialises it; give it a rule, or the rule "
                     f'{{"{place.name}": "unset"}} if it has its values'
                 )

@@ -66,7 +66,7 @@ def _parametrize(mode: Drawing, layer: Any, key: str, around: Any) -> None:
         try:
             setattr(layer, key, weight)
             mode.replaced(parameters)
-        except NotImplementedError:  # torch starts those that nobody can invert with the weight itself
+        except NotImplementedError:  # torch starts parametrisations without an inverse with the weight itself
             parameters.original.copy_(weight)
         for part in parameters:
             if isinstance(part, parametrizations._SpectralNorm) and weight.ndim > 1:

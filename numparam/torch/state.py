@@ -14,13 +14,13 @@ from numparam.torch.walk import Place
 
 
 def is_packed(tensor: torch.Tensor) -> bool:
-    """Say whether a class of tensors does torch's operations itself, so that its memory need not be its values."""
+    """Return whether a class of tensors does torch's operations itself, so that its memory need not be its values."""
     own = (base for base in type(tensor).__mro__ if base.__module__.split(".")[0] != "torch")
     return any(vars(base).keys() & {"__torch_function__", "__torch_dispatch__"} for base in own)
 
 
 def is_overwritten(place: Place) -> bool:
-    """Say whether a tensor on the meta device was written to more often than the constructor of its layer does."""
+    """Return whether a tensor on the meta device was written to more often than the constructor of its layer does."""
     tensor = place.current
     if not tensor.is_meta or hasattr(tensor, "device_mesh"):
         return False
@@ -28,7 +28,7 @@ def is_overwritten(place: Place) -> bool:
 
 
 def is_zeroed(place: Place, init: Initializer) -> bool:
-    """Say whether somebody has overwritten a random start with zeros, after the layer's own constructor."""
+    """Return whether a random start was overwritten with zeros after the layer's constructor."""
     tensor = place.current
     if tensor.is_meta or tensor._version < 2 or not is_random(init) or hasattr(tensor, "device_mesh"):
         return False
@@ -36,7 +36,7 @@ def is_zeroed(place: Place, init: Initializer) -> bool:
 
 
 def is_raw(place: Place) -> bool:
-    """Say whether nobody has written to a parameter that the constructor of its layer writes to."""
+    """Return whether a parameter that the constructor of its layer writes to was not written to."""
     return layers.default(place) is not None and place.tensor._version == 0
 
 

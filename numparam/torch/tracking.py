@@ -1,4 +1,4 @@
-"""Which part of which parameter a tensor shows, inside an initialisation that somebody else wrote."""
+"""Which part of which parameter a tensor shows, inside third-party initialisation code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints of torch modules, and the comparison of what is in memory with what a seed says."""
+"""Fingerprints of torch modules, and the comparison of what is in memory with the values of a seed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fingerprint(
     key : str or bytes, optional
         As `numparam.fingerprint` takes it.
     view : mapping of str to View, optional
-        Canonical parameters that are parts of those of the module; a rank adds what its shards hold of them.
+        Canonical parameters that are parts of the parameters of the module; a rank adds what its shards hold of them.
     where : callable, optional
         What ordinary tensors hold of full parameters, as `init_` takes it.
     group : torch.distributed.ProcessGroup, optional
@@ -165,7 +165,7 @@ def verify(
     report: Report | None = None,
     where: Where | None = None,
 ) -> Verification:
-    """Compare what a module has in memory with what a seed says, on each rank for its own part.
+    """Compare what a module has in memory with the values of a seed, on each rank for its own part.
 
     Parameters are compared in blocks of 256 KiB, so no second copy is made, except of parameters whose initializer
     needs the full one, such as `Orthogonal`. Nothing is written, and nothing is communicated.
@@ -181,7 +181,7 @@ def verify(
     Returns
     -------
     Verification
-        The first difference of each parameter, and what nothing but the model's own code can say.
+        The first difference of each parameter, and what only the model's own code determines.
 
     Raises
     ------
