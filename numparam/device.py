@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from typing import Any
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
 from numparam.text import shown
@@ -84,7 +83,7 @@ _default = _CPU
 _inside: ContextVar[tuple[Device, ...]] = ContextVar("devices", default=())
 
 
-def device(name: Any) -> Device:
+def device(name: str) -> Device:
     """Return a device that is present.
 
     Parameters
@@ -160,7 +159,7 @@ def get_default_device() -> Device:
     return _inside.get()[-1] if _inside.get() else _default
 
 
-def set_default_device(name: Any) -> None:
+def set_default_device(name: str) -> None:
     """Set the device on which new tensors are, in all threads, outside of ``with device(...)``.
 
     Parameters

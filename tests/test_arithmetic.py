@@ -1,5 +1,6 @@
 """Operators, reductions and NumPy's functions on tensors give the dtypes that torch, JAX and MindSpore give."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,60 @@ def test_functions_that_join_promote_as_operators(one: str) -> None:
             assert (type(joined), joined.dtype) == (Tensor, expected.dtype)
             plain = function([tensor.asnumpy().astype(expected.dtype) for tensor in pair])
             assert np.array_equal(joined.asnumpy(), plain)
+
+
+@pytest.mark.parametrize("one", DTYPES)
+def test_functions_that_compute_with_several_arrays_promote_as_operators(one: str) -> None:
+    for other in DTYPES:
+        first, second = Tensor(np.ones((2, 2))).astype(one), Tensor(np.eye(2)).astype(other)
+        expected = np.where([[True]], first, second).dtype
+        results = [
+            np.append(first, second), np.block([[first, second], [second, first]]), np.kron(first, second),
+            np.select([np.ones((2, 2), bool)], [first], second), np.dot(first, second), np.outer(first, second),
+            np.linalg.multi_dot([first, second, first]), np.tensordot(first, second),
+        ]  # fmt: skip
+        if expected.name != "bfloat16":  # NumPy's refuses it
+            results.append(np.einsum("ij,jk", first, second))
+        assert {(type(result), result.dtype) for result in results} == {(Tensor, expected)}
+        assert results[1].tolist() == np.block([[np.ones((2, 2)), np.eye(2)], [np.eye(2), np.ones((2, 2))]]).tolist()
+        assert results[4].tolist() == [[1, 1], [1, 1]]
+
+
+def test_every_function_of_numpy_gives_tensors_and_floats_of_the_width_that_came_in() -> None:
+    makes_arrays = "array asarray asanyarray asarray_chkfinite ascontiguousarray asfortranarray asmatrix from_dlpack"
+    others = "require save savez savez_compressed savetxt info test"
+    given = [Tensor(np.array([[1.5, 2], [3, 4]], dtype)) for dtype in (np.float32, np.int32)]
+    tried = 0
+    for space in (np, np.linalg, np.fft):
+        for name in set(dir(space)) - {*makes_arrays.split(), *others.split()}:
+            function = getattr(space, name)
+            if name.startswith("_") or not callable(function) or isinstance(function, type | np.ufunc):
+                continue
+            for arguments in ([given[0]], [given[1]], [given[0], given[1]], [given[0], 1]):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    try:
+                        found = leaves(function(*arguments))
+                    except Exception:  # such arguments are not for it
+                        continue
+                tried += 1
+                assert not [item for item in found if isinstance(item, np.ndarray | np.generic)], name
+                assert not [item for item in found if isinstance(item, Tensor) and item.dtype.char in "dD"], name
+    assert tried > 400
+
+
+def leaves(value: Any) -> list[Any]:
+    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list | tuple) else [value]
+
+
+def test_functions_write_where_they_should() -> None:
+    tensor, out = Tensor([[1.0, 2.0], [3.0, 4.0]]), Tensor(np.zeros((2, 2), np.float32))
+    np.copyto(tensor, 5)
+    np.fill_diagonal(tensor, 7)
+    assert tensor.tolist() == [[7, 5], [5, 7]]
+    assert np.dot(tensor, tensor, out=out) is out
+    assert out.tolist() == [[74, 70], [70, 74]]
+    assert np.linalg.svd(tensor).S.tolist() == pytest.approx([12, 2])
 
 
 def test_python_numbers_and_lists_are_weak_where_functions_join() -> None:

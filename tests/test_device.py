@@ -331,6 +331,9 @@ def test_arithmetic_by_way_of_the_host_comes_back(driver: InterpretedDriver) -> 
     assert ((there + here).device, (here + there).device) == ("cuda:0", "cpu")
     np.add(there, here, out=there)
     assert (there.device, there.tolist()) == ("cuda:0", [4.0, 6.0])
+    np.copyto(there, here)
+    assert np.cumsum(there, out=there) is there
+    assert (there.device, there.tolist()) == ("cuda:0", [3.0, 7.0])
 
 
 def test_an_initializer_of_the_users_computes_on_the_host(driver: InterpretedDriver) -> None:  # noqa: ARG001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,20 @@ def main() -> None:
     total: Tensor = (-above[0, ...]).sum() if above.ndim == 0 else above.sum(axis=0)
     assert isinstance(total, Tensor)
     narrow: Tensor = parts[0].astype(numparam.bfloat16)
-    assert narrow.dtype == numparam.bfloat16
+    assert narrow.to("float32").half().dtype == numparam.float16
+    moved: Parameter = weight.to(numparam.device("cpu"))
+    halved: Tensor = divmod(weight * [1, 2], np.float32(2))[0].mean(axis=(0, 1), keepdims=True)
+    assert (moved[0, :].shape, halved.shape) == ((2,), (1, 1))
+    weight -= 0.5
+    weight[..., 0] = np.zeros(2, np.float32)
+    assert isinstance(weight, Parameter)
+    with tempfile.TemporaryDirectory() as folder:
+        numparam.save_checkpoint(net, f"{folder}/net.safetensors")
+        loaded = numparam.load_checkpoint(f"{folder}/net.safetensors")
+        report = numparam.load_param_into_net(Net([4, 8, 2]), loaded)
+        assert report.param_not_load == []
+    bias: Parameter = net.layers[0].bias
+    assert bias.name == "layers.0.bias"
 
 
 if __name__ == "__main__":

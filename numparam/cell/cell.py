@@ -330,7 +330,7 @@ class Cell(Tree):
         """
         return state.save_state(self, prefix)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(self, state_dict: Mapping[str, np.typing.ArrayLike], strict: bool = True) -> IncompatibleKeys:
         """Copy values into the parameters and persistent buffers at their paths; on an error nothing changes.
 
         Parameters

@@ -53,7 +53,7 @@ def load_checkpoint(
     format: str | None = None,  # noqa: A002
     *,
     progress: Progress = None,
-) -> dict[str, Any]:
+) -> dict[str, Parameter | str]:
     """Open a checkpoint: its parameters by name, mapped into memory and read when they are touched.
 
     A slice of a parameter reads that slice of the file and no more. Writing to a parameter never changes the file. The
@@ -192,7 +192,7 @@ def load_distributed_checkpoint(
 
 def load_param_into_net(
     net: Cell,
-    parameter_dict: Mapping[str, Any],
+    parameter_dict: Mapping[str, Tensor | str],
     strict_load: bool = False,
     remove_redundancy: bool = False,
     *,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
 
 from numparam import dtypes
 from numparam.errors import ArgumentValueError, DtypeError, RegionError, ShapeError
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 Array = np.ndarray[Any, np.dtype[Any]]
+Index: TypeAlias = "SupportsIndex | slice | EllipsisType | npt.ArrayLike | tuple[Index, ...] | None"
+"""What selects a part of a tensor."""
 
 # NumPy is as fast on smaller arrays, and needs no other import.
 _LARGE = 1 << 14

@@ -2,9 +2,10 @@
 
 import re
 from numbers import Number
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
+import numpy.typing as npt
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError
@@ -101,7 +102,7 @@ def as_initializer(init: str | Initializer | float) -> Initializer:
 def initializer(
     init: Tensor | str | Initializer | float,
     shape: Shape | None = None,
-    dtype: Any = "float32",
+    dtype: npt.DTypeLike = "float32",
     *,
     seed: SupportsIndex | None = None,
 ) -> Tensor:

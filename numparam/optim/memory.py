@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Parameters: TypeAlias = Cell | Iterable[Parameter]
 
 
-def parameters_of(cell_or_parameters: Any) -> list[Parameter]:
+def parameters_of(cell_or_parameters: Parameters) -> list[Parameter]:
     """Return the parameters of a cell, or of an iterable, each once."""
     if isinstance(cell_or_parameters, Cell):
         return list(cell_or_parameters.get_parameters())
-    if isinstance(cell_or_parameters, Tensor) or not isinstance(cell_or_parameters, Iterable):
-        raise ArgumentTypeError(f"expected a Cell or parameters, found {type(cell_or_parameters).__name__}")
-    found = list({id(parameter): parameter for parameter in cell_or_parameters}.values())
+    given: Any = cell_or_parameters
+    if isinstance(given, Tensor) or not isinstance(given, Iterable):
+        raise ArgumentTypeError(f"expected a Cell or parameters, found {type(given).__name__}")
+    found = list({id(parameter): parameter for parameter in given}.values())
     for place, parameter in enumerate(found):
         if not isinstance(parameter, Parameter):
             raise ArgumentTypeError(f"expected a Cell or parameters, found {type(parameter).__name__} at {place}")

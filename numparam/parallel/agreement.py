@@ -15,11 +15,11 @@ from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP, Group, named
 from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
-from numparam.optim.memory import is_shared, parameters_of
+from numparam.optim.memory import Parameters, is_shared, parameters_of
 from numparam.parameter import Parameter
 
 
-def check_agreement(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
+def check_agreement(cell_or_parameters: Parameters, group: str = WORLD_COMM_GROUP) -> None:
     """Raise unless all ranks hold the same values, bit for bit.
 
     Each rank computes a checksum of 64 bits of each parameter, and these are compared. Parameters with

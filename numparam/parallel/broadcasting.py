@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from numparam.communication import collectives
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
-from numparam.optim.memory import as_bytes, parameters_of, writable
+from numparam.optim.memory import Parameters, as_bytes, parameters_of, writable
 from numparam.parallel.agreement import not_surely_same
 
 
-def broadcast_parameters(cell_or_parameters: Any, group: str = WORLD_COMM_GROUP) -> None:
+def broadcast_parameters(cell_or_parameters: Parameters, group: str = WORLD_COMM_GROUP) -> None:
     """Overwrite the parameters of all ranks with the values of rank 0 of a group, as data parallel training begins.
 
     Parameters with ``layerwise_parallel``, or of which a rank holds a slice, are left out. Parameters that are lazy

@@ -24,7 +24,7 @@ from numparam.communication.exchange import world
 from numparam.communication.management import create_group
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentValueError
-from numparam.optim.memory import check_count, parameters_of
+from numparam.optim.memory import Parameters, check_count, parameters_of
 from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parameter import Parameter
 
@@ -52,7 +52,7 @@ def stage_group() -> str:
     return _group(f"pipeline stage {pipeline_stage()}", stage_ranks())
 
 
-def set_pipeline_stage(cell_or_parameters: Any, stage: int) -> None:
+def set_pipeline_stage(cell_or_parameters: Parameters, stage: int) -> None:
     """Assign parameters to a stage, in addition to the stages that they are on already.
 
     `Parameter.add_pipeline_stage` does the same for one parameter, but does not take 0.
@@ -85,13 +85,13 @@ def stages_of(parameter: Parameter) -> tuple[int, ...]:
     return tuple(named)
 
 
-def parameters_here(cell_or_parameters: Any) -> list[Parameter]:
+def parameters_here(cell_or_parameters: Parameters) -> list[Parameter]:
     """Return the parameters that live on this stage; a TypeError if it is neither a cell nor parameters."""
     stage = pipeline_stage()
     return [parameter for parameter in parameters_of(cell_or_parameters) if stage in stages_of(parameter)]
 
 
-def init_stage(cell_or_parameters: Any) -> list[Parameter]:
+def init_stage(cell_or_parameters: Parameters) -> list[Parameter]:
     """Materialise the parameters that live on this stage, and return them; the others stay as they are."""
     return [parameter.init_data() for parameter in parameters_here(cell_or_parameters)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
 from numparam.tensor import Array, State, Tensor
 from numparam.text import printable, shown
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from numparam.indexing.arrays import Index
 
 _MAX_NAME = 1024
 _generated = count()
@@ -120,7 +125,7 @@ class Parameter(Tensor):
 
     def __init__(
         self,
-        default_input: Any,
+        default_input: npt.ArrayLike,
         name: str | None = None,
         requires_grad: bool = True,
         layerwise_parallel: bool = False,
@@ -249,7 +254,7 @@ class Parameter(Tensor):
         """Keep a function for gradients until its handle removes it; it is never called, as there are no gradients."""
         return HookHandle(vars(self).setdefault("_hooks", {}), hook_fn, f"Parameter {self._name!r}: a hook")
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: Index, value: npt.ArrayLike) -> None:
         super().__setitem__(index, value)
         self._set_origin("in place")
 

@@ -12,8 +12,10 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
 from numparam.indexing.region import Region
-from numparam.tensor.promotion import aligned
+from numparam.tensor.promotion import aligned, narrowed
 from numparam.tensor.state import State
+
+_WRITING = {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
 
 
 class Arithmetic(State):
@@ -114,10 +116,18 @@ class Arithmetic(State):
         name = _NAMES.get(function)
         if name and isinstance(inputs[0], Arithmetic) and len(inputs) < 3 and "out" not in options:
             return getattr(inputs[0], name)(*inputs[1:], **options)
-        arguments = _each(plain, inputs)
-        if options.get("dtype") is None:
-            arguments = aligned(function, arguments)
-        return _each(self._wrapped, function(*arguments, **_each(plain, options)))
+        read, named = _each(plain, inputs), _each(plain, options)
+        given: list[Any] = []
+        _each(given.append, (read, named))
+        free = options.get("dtype") is None
+        result = function(*(aligned(function, read) if free else read), **named)
+        targets = [(options.get("out"), named.get("out")), *([(inputs[0], read[0])] if function in _WRITING else [])]
+        for tensor, array in targets:
+            if isinstance(tensor, Arithmetic) and tensor._settle().array is not array:  # a copy, of a CUDA device
+                tensor._settle().write(..., array)
+            if isinstance(tensor, Arithmetic) and result is array:
+                return tensor
+        return _each(lambda item: self._wrapped(narrowed(item, given) if free else item), result)
 
     def _wrapped(self, result: Any) -> Any:
         known = isinstance(result, np.ndarray | np.generic) and result.dtype.name in dtypes.TABLE
@@ -141,8 +151,9 @@ def _each(change: Callable[[Any], Any], value: Any) -> Any:
     """Return nested lists, tuples and dicts with their other items changed."""
     if isinstance(value, dict):
         return {name: _each(change, item) for name, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)([_each(change, item) for item in value])
+    if isinstance(value, list | tuple):
+        items = [_each(change, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return change(value)
 
 

@@ -7,7 +7,7 @@ where theirs is the highest, it is int64, float32 or complex64. A float that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -18,7 +18,24 @@ from numparam.tensor.convert import as_array
 
 _KINDS = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}
 _UNEQUAL = {np.ldexp}  # takes a float and an integer
-_JOINING = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack}
+_ALL = 99
+_PAIRS = (
+    np.append, np.dot, np.inner, np.outer, np.vdot, np.kron, np.cross, np.tensordot, np.union1d, np.intersect1d,
+    np.setxor1d, np.setdiff1d, np.linalg.matmul, np.linalg.outer, np.linalg.cross, np.linalg.tensordot,
+    np.linalg.vecdot,
+)  # fmt: skip
+_LISTS = (np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack, np.linalg.multi_dot)
+# The arguments that are computed together, and how many lists are around the arrays there.
+_TOGETHER: dict[Any, dict[int, int]] = {
+    **{function: {0: 0, 1: 0} for function in _PAIRS},
+    **{function: {0: 1} for function in _LISTS},
+    np.where: {1: 0, 2: 0},
+    np.clip: {0: 0, 1: 0, 2: 0},
+    np.select: {1: 1, 2: 0},
+    np.block: {0: _ALL},
+    np.einsum: dict.fromkeys(range(1, _ALL), 0),
+}
+_NARROW = {"d": np.float32, "D": np.complex64}
 _WEAK = {bool: "bool", int: "int64", float: "float32", complex: "complex64"}
 
 
@@ -56,24 +73,42 @@ def promoted(ufunc: np.ufunc, inputs: Sequence[Any]) -> list[Any]:
 
 
 def aligned(function: Any, inputs: Sequence[Any]) -> Sequence[Any]:
-    """Convert what `numpy.where` chooses from, or `numpy.concatenate` and its kin join, to one dtype."""
-    if function is np.where and len(inputs) == 3:
-        return (inputs[0], *_converted(inputs[1:]))
-    if function in _JOINING and inputs and isinstance(inputs[0], list | tuple) and inputs[0]:
-        return (_converted(inputs[0]), *inputs[1:])
-    return inputs
+    """Convert the arrays that `numpy.where`, `numpy.concatenate` or their kin compute together to one dtype."""
+    depths = _TOGETHER.get(function, {})
+    leaves: list[Any] = []
+    for place, value in enumerate(inputs):
+        if place in depths:
+            _each_leaf(leaves.append, value, depths[place])
+    read, target = _read(leaves)
+    if target is None:
+        return inputs
+    results = iter([np.asarray(value, target) for value in read])
+    return [
+        _each_leaf(lambda _: next(results), value, depths[place]) if place in depths else value
+        for place, value in enumerate(inputs)
+    ]
 
 
-def _converted(values: Sequence[Any]) -> list[Any]:
-    values, target = _read(values)
-    return values if target is None else [np.asarray(value, target) for value in values]
+def narrowed(result: Any, inputs: Iterable[Any]) -> Any:
+    """Return a float64 that NumPy computed from arrays of other dtypes as float32, and a complex128 as complex64."""
+    if not isinstance(result, np.ndarray | np.generic) or result.dtype.char not in _NARROW:
+        return result
+    if any(isinstance(value, np.ndarray) and value.dtype.char in _NARROW for value in inputs):
+        return result
+    return result.astype(_NARROW[result.dtype.char])
+
+
+def _each_leaf(change: Callable[[Any], Any], value: Any, depth: int) -> Any:
+    if depth and isinstance(value, list | tuple):
+        return [_each_leaf(change, item, depth - 1) for item in value]
+    return change(value)
 
 
 def _read(values: Sequence[Any]) -> tuple[list[Any], np.dtype[Any] | None]:
     """Return operands, lists as arrays, and their common dtype; None if one is not of numbers."""
     read = [as_array(value) if isinstance(value, list | tuple) else value for value in values]
     held = [np.asarray(value).dtype for value in read if not _is_number(value)]
-    if any(dtype.kind not in _KINDS for dtype in held):
+    if not read or any(dtype.kind not in _KINDS for dtype in held):
         return read, None
     return read, common_dtype(held, [value for value in read if _is_number(value)])
 

@@ -11,7 +11,7 @@ from numparam.device import device as as_device
 from numparam.device import get_default_device
 from numparam.errors import ShapeError
 from numparam.indexing.region import Region
-from numparam.tensor.convert import check_buffer
+from numparam.tensor.convert import check_buffer, to_capsule
 from numparam.tensor.values import CPU, Array, Host, Values
 from numparam.text import shown
 
@@ -134,6 +134,23 @@ class State:
         """
         values = self._values
         return (values if values.in_memory else self._settle()).to_host()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Describe the values to other libraries, which share them; version 3."""
+        if self.device == CPU:
+            raise AttributeError("the tensor is on the CPU")
+        interface: dict[str, Any] = self._settle().array.__cuda_array_interface__
+        return interface
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's kind and number of the device."""
+        kind, number = self._settle().array.__dlpack_device__()
+        return int(kind), int(number)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Share the values with another library."""
+        return to_capsule(self._settle().array, **options)
 
     def fill_into(self, out: Array, region: Region | None = None) -> None:
         """Write the values of a region into a buffer, keeping nothing.

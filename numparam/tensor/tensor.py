@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from numparam.errors import ArgumentTypeError, DtypeError, RegionError, ShapeErr
 from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
 from numparam.stream.seed import next_number
-from numparam.tensor.arithmetic import Arithmetic, plain, takes_part
-from numparam.tensor.convert import as_array, from_dlpack, to_capsule
+from numparam.tensor.arithmetic import plain, takes_part
+from numparam.tensor.convert import as_array, from_dlpack
+from numparam.tensor.declared import Declared
 from numparam.tensor.promotion import promoted
 from numparam.tensor.recipe import Recipe
 from numparam.tensor.values import CPU, HOLDERS, Array, Host, OnDevice, Values
@@ -23,12 +24,15 @@ from numparam.text import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy.typing as npt
+
+    from numparam.indexing.arrays import Index
     from numparam.tensor.recipe import Generator
 
 _DLPACK_CUDA = 2
 
 
-class Tensor(Arithmetic):
+class Tensor(Declared["Tensor"]):
     """Hold an array of numbers, or the recipe for one.
 
     A tensor of an initializer is lazy: it takes no memory until its values are needed. A slice of it is lazy too,
@@ -70,67 +74,13 @@ class Tensor(Arithmetic):
     (2199023255552, (524288,))
     """
 
-    if TYPE_CHECKING:  # see `Arithmetic`
-
-        def __add__(self, other: Any) -> Tensor: ...
-        def __radd__(self, other: Any) -> Tensor: ...
-        def __sub__(self, other: Any) -> Tensor: ...
-        def __rsub__(self, other: Any) -> Tensor: ...
-        def __mul__(self, other: Any) -> Tensor: ...
-        def __rmul__(self, other: Any) -> Tensor: ...
-        def __truediv__(self, other: Any) -> Tensor: ...
-        def __rtruediv__(self, other: Any) -> Tensor: ...
-        def __floordiv__(self, other: Any) -> Tensor: ...
-        def __rfloordiv__(self, other: Any) -> Tensor: ...
-        def __mod__(self, other: Any) -> Tensor: ...
-        def __rmod__(self, other: Any) -> Tensor: ...
-        def __pow__(self, other: Any) -> Tensor: ...
-        def __rpow__(self, other: Any) -> Tensor: ...
-        def __matmul__(self, other: Any) -> Tensor: ...
-        def __rmatmul__(self, other: Any) -> Tensor: ...
-        def __and__(self, other: Any) -> Tensor: ...
-        def __rand__(self, other: Any) -> Tensor: ...
-        def __or__(self, other: Any) -> Tensor: ...
-        def __ror__(self, other: Any) -> Tensor: ...
-        def __xor__(self, other: Any) -> Tensor: ...
-        def __rxor__(self, other: Any) -> Tensor: ...
-        def __lshift__(self, other: Any) -> Tensor: ...
-        def __rlshift__(self, other: Any) -> Tensor: ...
-        def __rshift__(self, other: Any) -> Tensor: ...
-        def __rrshift__(self, other: Any) -> Tensor: ...
-        def __lt__(self, other: Any) -> Tensor: ...
-        def __le__(self, other: Any) -> Tensor: ...
-        def __gt__(self, other: Any) -> Tensor: ...
-        def __ge__(self, other: Any) -> Tensor: ...
-        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
-        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
-        def __neg__(self) -> Tensor: ...
-        def __pos__(self) -> Tensor: ...
-        def __abs__(self) -> Tensor: ...
-        def __invert__(self) -> Tensor: ...
-
-        sum: Callable[..., Tensor]
-        prod: Callable[..., Tensor]
-        mean: Callable[..., Tensor]
-        std: Callable[..., Tensor]
-        var: Callable[..., Tensor]
-        norm: Callable[..., Tensor]
-        min: Callable[..., Tensor]
-        max: Callable[..., Tensor]
-        argmin: Callable[..., Tensor]
-        argmax: Callable[..., Tensor]
-        all: Callable[..., Tensor]
-        any: Callable[..., Tensor]
-
-    __hash__ = Arithmetic.__hash__
-
     def __init__(
         self,
-        input_data: Any = None,
-        dtype: Any = None,
+        input_data: npt.ArrayLike | None = None,
+        dtype: npt.DTypeLike | None = None,
         shape: Shape | None = None,
         init: Generator | None = None,
-        device: Any = None,
+        device: str | None = None,
         seed: SupportsIndex | None = None,
     ) -> None:
         if init is not None:
@@ -211,7 +161,7 @@ class Tensor(Arithmetic):
         dtypes.as_dtype(array.dtype)  # NumPy computes in dtypes that numparam does not have, such as longdouble
         return Tensor._of(Host(array).move(self.device))
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: Index) -> Tensor:
         """Return the values at an index as a new tensor.
 
         A lazy tensor takes integers, slices, ``...`` and None, and gives a lazy slice. One with values takes any index
@@ -224,7 +174,7 @@ class Tensor(Arithmetic):
         """
         return Tensor._of(self._values.read(index, self._own_name))
 
-    def __setitem__(self, index: Any, value: Any) -> None:
+    def __setitem__(self, index: Index, value: npt.ArrayLike) -> None:
         """Write values in place; the values of a lazy tensor are materialised first.
 
         The value is broadcast to the part and converted to the dtype of the tensor. Bools become numbers, integers
@@ -242,7 +192,7 @@ class Tensor(Arithmetic):
         """
         self._settle().write(index, value._settle() if isinstance(value, Tensor) else value)
 
-    def alias(self, index: Any = ...) -> Tensor:
+    def alias(self, index: Index = ...) -> Tensor:
         """Return a tensor that shares the storage of a part of this one: writing to one is seen in the other.
 
         The values of a lazy tensor are materialised first.
@@ -268,7 +218,7 @@ class Tensor(Arithmetic):
             raise RegionError(f"an alias takes ints, slices, ... and None, found {shown(index)}")
         return Tensor._of(self._settle().alias(index))
 
-    def view(self, *shape: Any) -> Tensor:
+    def view(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
         """Return a tensor of another shape that shares the storage; see `reshape` for one that may copy.
 
         The values of a lazy tensor are materialised first. `alias` shares a part at an index.
@@ -378,7 +328,7 @@ class Tensor(Arithmetic):
         """Return a tensor with the axes reversed."""
         return self.transpose()
 
-    def astype(self, dtype: Any) -> Tensor:
+    def astype(self, dtype: npt.DTypeLike) -> Tensor:
         """Return a tensor with the values converted to another dtype.
 
         Floating-point values are rounded once, to nearest even. A value that is too large becomes infinity, or NaN in
@@ -401,7 +351,11 @@ class Tensor(Arithmetic):
         """
         return Tensor._of(self._settle().convert(dtypes.as_dtype(dtype)))
 
-    def to(self, target: Any) -> Any:
+    @overload
+    def to(self, target: Device) -> Self: ...
+    @overload
+    def to(self, target: npt.DTypeLike) -> Tensor: ...
+    def to(self, target: Any) -> Tensor:
         """Return the tensor on a device, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, or in another dtype, see `astype`.
 
         It is this tensor if nothing changes. On another device a lazy tensor stays lazy, and its values are the same
@@ -454,23 +408,6 @@ class Tensor(Arithmetic):
         if isinstance(results, tuple):
             return tuple([self._made(np.asarray(result)) for result in results])
         return None if results is None else self._made(np.asarray(results))
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Describe the values to other libraries, which share them; version 3."""
-        if self.device == CPU:
-            raise AttributeError("the tensor is on the CPU")
-        interface: dict[str, Any] = self._settle().array.__cuda_array_interface__
-        return interface
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """Return DLPack's kind and number of the device."""
-        kind, number = self._settle().array.__dlpack_device__()
-        return int(kind), int(number)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        """Share the values with another library."""
-        return to_capsule(self._settle().array, **options)
 
     def _repr_html_(self) -> str:
         from numparam import html
