@@ -262,9 +262,9 @@ def set_auto_parallel_context(**options: Any) -> None:
 
     Examples
     --------
-    >>> set_auto_parallel_context(parallel_mode="semi_auto_parallel", device_num=4, global_rank=2)
-    >>> get_auto_parallel_context("parallel_mode")
-    'semi_auto_parallel'
+    >>> set_auto_parallel_context(device_num=4, full_batch=True)
+    >>> get_auto_parallel_context("dataset_strategy")
+    'full_batch'
     >>> reset_auto_parallel_context()
     """
     draft = dict(_context)
@@ -317,7 +317,7 @@ def reset_auto_parallel_context() -> None:
 
 
 def stand_at(rank: int, ranks: int) -> None:
-    """Set the place of this process among all, and let `reset_auto_parallel_context` go back to it."""
+    """Set the rank of this process and the number of ranks, also as the defaults of a reset."""
     place = {"device_num": ranks, "global_rank": rank}
     set_auto_parallel_context(**place)
     _OPTIONS.update({key: (value, _OPTIONS[key][1]) for key, value in place.items()})

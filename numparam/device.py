@@ -107,7 +107,7 @@ def device(name: str) -> Device:
 
     Examples
     --------
-    >>> device("cpu")
+    >>> device("CPU")
     Device('cpu')
     """
     if not isinstance(name, str):

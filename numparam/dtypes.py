@@ -84,12 +84,7 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def tag(dtype: np.dtype[Any]) -> str:
-    """Return the name of a dtype in safetensors files.
-
-    Raises
-    ------
-    DtypeError
-        If safetensors has no tag for it.
+    """Return the name of a dtype in safetensors files; a DtypeError if safetensors has no tag for it.
 
     Examples
     --------
@@ -103,12 +98,7 @@ def tag(dtype: np.dtype[Any]) -> str:
 
 
 def from_tag(tag: str) -> np.dtype[Any]:
-    """Return the dtype of a tag of a safetensors file.
-
-    Raises
-    ------
-    DtypeError
-        If no dtype of the table has the tag.
+    """Return the dtype of a tag of a safetensors file; a DtypeError if no dtype of the table has the tag.
 
     Examples
     --------
@@ -154,17 +144,7 @@ def unchecked(dtype: np.dtype[Any]) -> str:
 
 
 def check_imaginary(source: np.dtype[Any], target: np.dtype[Any]) -> None:
-    """Raise if a conversion would drop imaginary parts.
-
-    Raises
-    ------
-    DtypeError
-        If `source` is a complex dtype and `target` is not. It is also a TypeError.
-
-    Examples
-    --------
-    >>> check_imaginary(as_dtype("float32"), as_dtype("complex64"))
-    """
+    """Raise a DtypeError if a conversion would drop imaginary parts."""
     if source.kind == "c" and target.kind != "c":
         raise DtypeError(
             f"dtype {target} has no imaginary parts, found values of dtype {source}; give their real parts"

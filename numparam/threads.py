@@ -7,25 +7,7 @@ def set_num_threads(count: int) -> None:
     """Set the number of threads that every later operation uses.
 
     The values are the same for every number of threads. By default it is the environment variable
-    ``NUMPARAM_NUM_THREADS``, or one per core.
-
-    Parameters
-    ----------
-    count : int
-        At least 1.
-
-    Raises
-    ------
-    TypeError
-        If `count` is not an int.
-    ValueError
-        If it is below 1.
-
-    Examples
-    --------
-    >>> set_num_threads(2)
-    >>> get_num_threads()
-    2
+    ``NUMPARAM_NUM_THREADS``, or one per core. A count that is not an int is a TypeError, and one below 1 a ValueError.
     """
     from numparam.kernels.machine import pool
 

@@ -204,26 +204,14 @@ def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
 
 
 def get_group(name: str) -> Group:
-    """Return a group by its name.
-
-    Raises
-    ------
-    ArgumentValueError
-        If this rank is not in such a group.
-    """
+    """Return a group by its name; an ArgumentValueError if this rank is not in such a group."""
     if name not in world.groups:
         raise ArgumentValueError(f"this rank is not in a group {name!r}; it is in {', '.join(map(repr, world.groups))}")
     return world.groups[name]
 
 
 def as_member(group: Group, rank: int) -> int:
-    """Check a rank in a group and return it.
-
-    Raises
-    ------
-    ArgumentValueError
-        If the group has no such member.
-    """
+    """Check a rank in a group and return it; an ArgumentValueError if the group has no such member."""
     if type(rank) is not int or not 0 <= rank < group.size:
         raise ArgumentValueError(f"group {group.name!r} has ranks 0 to {group.size - 1}, found {shown(rank)}")
     return rank

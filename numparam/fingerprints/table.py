@@ -165,13 +165,7 @@ class Fingerprints(Mapping[str, Fingerprint]):
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprints":
-        """Read what `to_json` wrote.
-
-        Raises
-        ------
-        ArgumentValueError
-            If it is something else.
-        """
+        """Read what `to_json` wrote; an ArgumentValueError if it is something else."""
         try:
             content = json.loads(text)
             key, parameters = content["key"], content["parameters"].items()

@@ -144,13 +144,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, content: Any, key: str = "", name: str = "") -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises
-        ------
-        ArgumentValueError
-            If it is something else.
-        """
+        """Read what `to_dict` wrote; an ArgumentValueError if it is something else."""
         try:
             shape, digits = as_shape(list(content["shape"])), content["fingerprint"]
             value = int(digits, 16)

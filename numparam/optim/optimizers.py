@@ -65,22 +65,18 @@ class SGD(_Named):
         super().__init__(params, {**options, "weight_decay": weight_decay, "nesterov": nesterov}, others)
 
     def check(self, options: Options) -> None:
-        """Check momentum and dampening."""
         options["momentum"] = not_negative("momentum", options["momentum"])
         options["dampening"] = not_negative("dampening", options["dampening"])
         if as_bool("nesterov", options["nesterov"]) and (not options["momentum"] or options["dampening"]):
             raise ArgumentValueError("nesterov needs a momentum and no dampening")
 
     def rule(self, options: Options) -> str:
-        """Return the name of the kernel."""
         return "nesterov" if options["nesterov"] else "momentum" if options["momentum"] else "sgd"
 
     def kept(self, options: Options) -> dict[str, str | float]:
-        """Return the states."""
         return {"moments": "zeros"} if options["momentum"] else {}
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:
-        """Return the numbers of the rule."""
         both = options["weight_decay"], options["learning_rate"]
         undamped = 1.0 if step == 1 else 1.0 - options["dampening"]
         return (*both, options["momentum"], undamped) if options["momentum"] else both
@@ -151,20 +147,16 @@ class Adam(_Named):
         super().__init__(params, {**options, "weight_decay": weight_decay, "use_amsgrad": use_amsgrad}, others)
 
     def check(self, options: Options) -> None:
-        """Check use_amsgrad."""
         as_bool("use_amsgrad", options["use_amsgrad"])
 
     def rule(self, options: Options) -> str:
-        """Return the name of the kernel."""
         return "amsgrad" if options["use_amsgrad"] else "adam"
 
     def kept(self, options: Options) -> dict[str, str | float]:
-        """Return the states."""
         names = ("moment1", "moment2", "vhat") if options["use_amsgrad"] else ("moment1", "moment2")
         return dict.fromkeys(names, "zeros")
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:
-        """Return the numbers of the rule."""
         beta1, beta2, rate, decay = (options[name] for name in ("beta1", "beta2", "learning_rate", "weight_decay"))
         correction = 1.0 - beta1**step if self.corrected else 1.0
         root_correction = math.sqrt(1.0 - beta2**step) if self.corrected else 1.0
@@ -261,19 +253,15 @@ class Adagrad(_Named):
         super().__init__(params, options, others)
 
     def check(self, options: Options) -> None:
-        """Check accum."""
         options["accum"] = not_negative("accum", options["accum"])
 
     def rule(self, options: Options) -> str:  # noqa: ARG002
-        """Return the name of the kernel."""
         return "adagrad"
 
     def kept(self, options: Options) -> dict[str, str | float]:
-        """Return the states."""
         return {"accum": options["accum"]}
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:  # noqa: ARG002
-        """Return the numbers of the rule."""
         return options["weight_decay"], options["learning_rate"], options["eps"]
 
 
@@ -364,22 +352,18 @@ class FTRL(_Named):
         super().__init__(params, {**options, "weight_decay": weight_decay}, others)
 
     def check(self, options: Options) -> None:
-        """Check the penalties."""
         for name in ("initial_accum", "l1", "l2"):
             options[name] = not_negative(name, options[name])
         if options["learning_rate"] == 0.0:
             raise ArgumentValueError("learning_rate must be above 0 in FTRL, found 0.0")
 
     def rule(self, options: Options) -> str:  # noqa: ARG002
-        """Return the name of the kernel."""
         return "ftrl"
 
     def kept(self, options: Options) -> dict[str, str | float]:
-        """Return the states."""
         return {"accum": options["initial_accum"], "linear": "zeros"}
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:  # noqa: ARG002
-        """Return the numbers of the rule."""
         return options["weight_decay"], options["learning_rate"], options["l1"], 2.0 * options["l2"]
 
 
@@ -417,15 +401,12 @@ class Lamb(_Named):
         super().__init__(params, {**options, "weight_decay": weight_decay}, others)
 
     def rule(self, options: Options) -> str:  # noqa: ARG002
-        """Return the name of the kernel."""
         return "lamb"
 
     def kept(self, options: Options) -> dict[str, str | float]:  # noqa: ARG002
-        """Return the states."""
         return {"moment1": "zeros", "moment2": "zeros"}
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:
-        """Return the numbers of the rule but for the last one, the length of the step."""
         correction, root = 1.0 - options["beta1"] ** step, math.sqrt(1.0 - options["beta2"] ** step)
         return correction, root, options["eps"], options["weight_decay"]
 

@@ -74,13 +74,7 @@ class Rule:
 
     @classmethod
     def parse(cls, content: Any, where: str) -> "Rule":
-        """Check one rule.
-
-        Raises
-        ------
-        RuleError
-            If it makes no sense; `where` begins the message.
-        """
+        """Check one rule; a RuleError if it makes no sense; `where` begins the message."""
         if not isinstance(content, dict) or not isinstance(content.get("init"), str):
             raise RuleError(f'{where}: a rule is a table with an init, such as init = "zeros"; found {shown(content)}')
         for key in ("min_ndim", "max_ndim"):
@@ -233,13 +227,7 @@ class Rules:
         return next((rule for rule in self.rules if rule.matches(entry)), None)
 
     def assign(self, entries: Iterable[Entry]) -> dict[str, Rule]:
-        """Give every parameter its rule.
-
-        Raises
-        ------
-        RuleError
-            If no rule matches some parameter; the message names the first.
-        """
+        """Give every parameter its rule; a RuleError if no rule matches some parameter; the message names the first."""
         found = {entry: self.find(entry) for entry in entries}
         missing = [entry for entry, rule in found.items() if rule is None]
         if missing:

@@ -92,9 +92,12 @@ def set_seed(seed: SupportsIndex) -> None:
 
     Examples
     --------
+    >>> from numparam.initializer import initializer
     >>> set_seed(7)
-    >>> get_seed()
-    7
+    >>> first = initializer("normal", 3).tolist()
+    >>> set_seed(7)
+    >>> initializer("normal", 3).tolist() == first
+    True
     """
     global _numbers, _seed, _is_drawn
     _seed, _numbers, _is_drawn = as_seed(seed), count(), False

@@ -73,13 +73,7 @@ class Arithmetic(State):
         return np.array(self.asnumpy(), dtype=dtype, copy=copy)
 
     def item(self) -> Any:
-        """Return the value of the only element as a Python number.
-
-        Raises
-        ------
-        ValueError
-            If there is not exactly one element.
-        """
+        """Return the value of the only element as a Python number; a ValueError if there is not exactly one element."""
         array = self.asnumpy()
         if array.size != 1:
             raise ArgumentValueError(f"a tensor with one element is needed, found the shape {array.shape}")

@@ -162,15 +162,10 @@ class Tensor(Declared["Tensor"]):
         return Tensor._of(Host(array).move(self.device))
 
     def __getitem__(self, index: Index) -> Tensor:
-        """Return the values at an index as a new tensor.
+        """Return the values at an index as a new tensor; an IndexError if the index does not fit.
 
         A lazy tensor takes integers, slices, ``...`` and None, and gives a lazy slice. One with values takes any index
-        that NumPy takes, tensors included, and gives a copy; see `view` for a slice that shares storage.
-
-        Raises
-        ------
-        IndexError
-            If the index does not fit.
+        that NumPy takes, tensors included, and gives a copy; see `alias` for a slice that shares storage.
         """
         return Tensor._of(self._values.read(index, self._own_name))
 
@@ -262,17 +257,12 @@ class Tensor(Declared["Tensor"]):
         return Tensor._of(self._settle().rearranged(arrange))
 
     def reshape(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
-        """Return a tensor of another shape with the same values in row-major order.
+        """Return a tensor of another shape with the same values in row-major order; a ValueError if the sizes differ.
 
         Parameters
         ----------
         *shape : int or sequence of int
             One length may be -1: what is left.
-
-        Raises
-        ------
-        ValueError
-            If the sizes differ.
 
         Examples
         --------
@@ -329,7 +319,7 @@ class Tensor(Declared["Tensor"]):
         return self.transpose()
 
     def astype(self, dtype: npt.DTypeLike) -> Tensor:
-        """Return a tensor with the values converted to another dtype.
+        """Return a tensor with the values converted to another dtype; a TypeError if the dtype is unknown.
 
         Floating-point values are rounded once, to nearest even. A value that is too large becomes infinity, or NaN in
         float8_e4m3fn. Everything else is converted as NumPy does, unchecked; floats that an integer dtype cannot hold
@@ -338,11 +328,6 @@ class Tensor(Declared["Tensor"]):
         Parameters
         ----------
         dtype : numpy.dtype or str
-
-        Raises
-        ------
-        TypeError
-            If the dtype is unknown.
 
         Examples
         --------

@@ -11,13 +11,7 @@ __all__ = ["Tensor", "from_numpy", "is_tensor", "tensor"]
 def tensor(
     input_data: Any = None, dtype: Any = None, shape: int | Sequence[int] | None = None, init: Any = None
 ) -> Tensor:
-    """Return a new tensor; see `numparam.Tensor`.
-
-    Examples
-    --------
-    >>> tensor([1.0, 2.0]).tolist()
-    [1.0, 2.0]
-    """
+    """Return a new tensor; see `numparam.Tensor`."""
     return Tensor(input_data, dtype, shape, init)
 
 
