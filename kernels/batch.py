@@ -1,13 +1,15 @@
-"""Many small arrays in few launches: small fills on a CUDA device inside ``with Batch()`` are launched at its end.
+"""Many small arrays in few calls, which cost more than their values.
 
-Each kernel that takes part reads its tasks from a table of 64-bit words in device memory, one row for each
-array or piece of one, and is launched once.
+On a CPU a fill takes `Arrays`, which it gives the values of as many streams. On a CUDA device small fills inside ``with
+Batch()`` are launched at its end: each kernel that takes part reads its tasks from a table of 64-bit words in device
+memory, one row for each array or piece of one, and is launched once.
 """
 
 from __future__ import annotations
 
+import math
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +23,35 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 22
 """Of an array that waits for others; a larger one fills a device by itself."""
+
+
+class Arrays:
+    """Point to row-major arrays of one shape and dtype in host memory, whose owner keeps them.
+
+    Parameters
+    ----------
+    addresses : array_like of int
+    shape : tuple of int
+        Of each array.
+    dtype : numpy.dtype
+    """
+
+    kind = "many"
+
+    def __init__(self, addresses: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.addresses = np.asarray(addresses, np.int64)
+        self.shape, self.dtype, self.size = shape, dtype, math.prod(shape)
+
+    def reshape(self, shape: tuple[int, ...]) -> Arrays:
+        """Return the same arrays in another shape of the same size."""
+        return Arrays(self.addresses, shape, self.dtype)
+
+    def __getitem__(self, rows: slice) -> Arrays:
+        """Return consecutive rows of each array."""
+        start, stop, _ = rows.indices(self.shape[0])
+        shape = max(stop - start, 0), *self.shape[1:]
+        return Arrays(self.addresses + start * math.prod(shape[1:]) * self.dtype.itemsize, shape, self.dtype)
+
 
 _current: ContextVar[Batch | None] = ContextVar("batch", default=None)
 

@@ -10,7 +10,7 @@ import pytest
 from numparam.entry import Entry
 from numparam.indexing.region import Region
 from numparam.initializer import HeNormal, TruncatedNormal
-from numparam.rules import RuleError, Rules
+from numparam.rules import Glob, GlobIndex, RuleError, Rules
 from numparam.rules.globs import Regex
 from numparam.stream.source import Source
 
@@ -238,3 +238,12 @@ def test_regexes_that_are_refused(pattern: str, words: str) -> None:
 def test_the_number_of_rules_is_bounded() -> None:
     with pytest.raises(RuleError, match="at most 1000 rules, found 1001"):
         Rules.from_json(json.dumps([{"init": "zeros"}] * 1001), "record")
+
+
+def test_the_index_of_globs_leaves_out_none_that_matches() -> None:
+    globs = ["*", "a", "a.b", "a.*", "*.b", "a.*b", "a?b", "[ab].b", "a.[b", "[!a]*b]", "*]", "a.b*", "?", ""]
+    index = GlobIndex(globs)
+    for name in ["", "a", "b", "a.b", "a.b.b", "axb", "a.[b", "b.b]", "a.]", "b", "aa.b", "a.bb"]:
+        matching = [place for place, glob in enumerate(globs) if Glob([glob]).matches(name)]
+        assert [place for place in index.find(name) if Glob([globs[place]]).matches(name)] == matching, name
+    assert not {1, 2, 3, 4} & set(index.find("b.x"))

@@ -9,7 +9,7 @@ import pytest
 
 import numparam
 from numparam.indexing.region import Region
-from numparam.initializer import Initializer, Normal, Uniform, initializer
+from numparam.initializer import Initializer, Normal, Uniform, XavierUniform, initializer
 from numparam.rules import Rules
 
 torch = pytest.importorskip("torch")
@@ -296,6 +296,18 @@ def test_other_arguments() -> None:
         init_(net(), {3: "ones"})
     with pytest.raises(ValueError, match="rule 'a': no initializer is called 'onse'"):
         init_(net(), {"a": "onse"})
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_many_small_tensors_have_the_values_of_each(dtype: str) -> None:
+    inits = {"uniform": Uniform(0.5), "padded": PaddedNormal(2), "xavier": XavierUniform(), "constant": 0.5}
+    names = [f"{place}_{kind}" for place in range(3) for kind in inits]
+    module = nn.ParameterDict({name: nn.Parameter(torch.empty(5, 7, dtype=getattr(torch, dtype))) for name in names})
+    versions = [tensor._version for tensor in module.values()]
+    init_(module, {f"*_{kind}": init for kind, init in inits.items()}, seed=SEED)
+    assert all(tensor._version > version for tensor, version in zip(module.values(), versions, strict=True))
+    for name, tensor in module.items():
+        assert_same(tensor.detach(), expected(name, inits[name[2:]], (5, 7), dtype))
 
 
 # --------------------------------------------------------------------------- buffers

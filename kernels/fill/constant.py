@@ -19,12 +19,13 @@ from numparam.kernels.machine.compile import CudaKernel, formula, kernel
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, store_line, thread
 from numparam.kernels.machine.cuda import threads as cuda_threads
 from numparam.kernels.machine.lanes import low_word, select, widened
-from numparam.kernels.machine.memory import stream_word
+from numparam.kernels.machine.memory import items_at, stream_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numparam.kernels.array import DeviceArray
+    from numparam.kernels.batch import Arrays
 
 # Smaller arrays are better left in the caches, where the next operation finds them.
 STREAM_FROM_BYTES = 4 << 20
@@ -36,6 +37,18 @@ def _stream(out: Any, start: Any, stop: Any, word: Any) -> None:
     """Write `word` to ``out[start:stop]``; both bounds are multiples of four and the address of `out` of 32."""
     for at in range(start, stop, _WORDS_PER_STORE):
         stream_word(out, at, word)
+
+
+@cache
+def _make_many(item: np.dtype[Any]) -> Any:
+    array = items_at(item)
+
+    @kernel(f"constant many {item}")
+    def many(addresses: Any, start: Any, stop: Any, size: Any, value: Any) -> None:
+        for place in range(start, stop):
+            array(addresses[place], size)[:] = value
+
+    return many
 
 
 _BYTE, _WORD = np.uint8(0), np.uint64(0)
@@ -110,6 +123,17 @@ def _fill_cpu(out: np.ndarray[Any, Any], value: Any) -> None:
     pool.run(lambda start, stop: _stream(words, start, stop, word), words.size, 8, _WORDS_PER_STORE)
 
 
+def _fill_many(out: Arrays, value: Any) -> None:
+    bits = np.asarray(value).astype(out.dtype).reshape(1).view(f"u{out.dtype.itemsize}")
+    loop, size = _make_many(bits.dtype), np.int64(out.size)
+    pool.run(
+        lambda start, stop: loop(out.addresses, start, stop, size, bits[0]),
+        len(out.addresses),
+        out.size * out.dtype.itemsize,
+        1,
+    )
+
+
 def _fill_cuda(out: DeviceArray, value: Any) -> None:
     from numparam.kernels.batch import waiting
     from numparam.kernels.launch import launch
@@ -130,4 +154,4 @@ def _fill_cuda(out: DeviceArray, value: Any) -> None:
         launch(out.device, make_constant(), -(-nbytes // 16) + 1, 1, words)
 
 
-_TWINS: dict[str, Callable[[Any, Any], None]] = {"cpu": _fill_cpu, "cuda": _fill_cuda}
+_TWINS: dict[str, Callable[[Any, Any], None]] = {"cpu": _fill_cpu, "many": _fill_many, "cuda": _fill_cuda}

@@ -23,6 +23,7 @@ from numparam.kernels.machine.memory import (
     POSITION,
     counters,
     in_memory_order,
+    items_at,
     load_indices,
     pairs_in_memory_order,
     store_lanes,
@@ -31,6 +32,8 @@ from numparam.kernels.machine.memory import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numparam.kernels.batch import Arrays
 
 TILE = 4 * WIDTH  # elements of one tile
 _POSITION = np.array(POSITION, np.int64)
@@ -111,10 +114,9 @@ def _make_store(storage: Storage) -> Any:
 
 
 @cache
-def make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
-    """Make the loop over runs; position `origin` of the output is the first item of `out`."""
+def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the formula that writes one run."""
     words, values = _make_formulas(distribution, dtype)
-    items = STORAGE[dtype].items
     store = _make_store(STORAGE[dtype])
 
     @formula
@@ -123,49 +125,80 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
         lanes = counters(block)
         store(out, at, values(words(lanes, lanes >> 32, key), params))
 
+    @formula
+    def write(out: Any, at: Any, end: Any, index: Any, scratch: Any, key: Any, params: Any) -> None:
+        """Write ``out[at:end]``, whose first element is the one of a global flat `index` and the others follow it."""
+        block = index >> np.uint64(2)
+        skip = np.int64(index & np.uint64(3))
+        if skip > 0 and at < end:
+            tile(scratch, 0, block, key, params)
+            count = min(end - at, TILE - skip)
+            for i in range(count):
+                out[at + i] = scratch[skip + i]
+            at += count
+            block += np.uint64(WIDTH)
+        while end - at >= TILE:
+            # The upper half of the block number is constant up to the next multiple of 2**32, which takes two of the
+            # twenty multiplications of Philox out of the loop.
+            until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
+            tiles = min((end - at) // TILE, until_carry)
+            high = broadcast(block >> np.uint64(32), counters(block))
+            # Words are drawn one tile ahead, so that their long chains overlap the ones of the values: half as long
+            # again.
+            ready = words(counters(block), high, key)
+            for _ in range(tiles):
+                block += np.uint64(WIDTH)
+                following = words(counters(block), high, key)
+                store(out, at, values(ready, params))
+                ready = following
+                at += TILE
+            if tiles == 0:
+                tile(out, at, block, key, params)
+                block += np.uint64(WIDTH)
+                at += TILE
+        if at < end:
+            tile(scratch, 0, block, key, params)
+            for i in range(end - at):
+                out[at + i] = scratch[i]
+
+    return write
+
+
+@cache
+def make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the loop over runs; position `origin` of the output is the first item of `out`."""
+    write, items = _make_write(distribution, dtype), STORAGE[dtype].items
+
     @kernel(f"fill run {distribution} {dtype}")
     def run(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(TILE, items)
         run_length = axes[0, -1]
         at = start
         while at < stop:
-            index = np.uint64(_locate(at, axes, base))
             end = min(stop, at - at % run_length + run_length)
-            block = index >> np.uint64(2)
-            skip = np.int64(index & np.uint64(3))
-            if skip > 0 and at < end:
-                tile(scratch, 0, block, key, params)
-                count = min(end - at, TILE - skip)
-                for i in range(count):
-                    out[at - origin + i] = scratch[skip + i]
-                at += count
-                block += np.uint64(WIDTH)
-            while end - at >= TILE:
-                # The upper half of the block number is constant up to the next multiple of 2**32, which takes two of
-                # the twenty multiplications of Philox out of the loop.
-                until_carry = np.int64((np.uint64(0x100000000) - (block & np.uint64(0xFFFFFFFF))) // np.uint64(WIDTH))
-                tiles = min((end - at) // TILE, until_carry)
-                high = broadcast(block >> np.uint64(32), counters(block))
-                # Words are drawn one tile ahead, so that their long chains overlap the ones of the values: half as long
-                # again.
-                ready = words(counters(block), high, key)
-                for _ in range(tiles):
-                    block += np.uint64(WIDTH)
-                    following = words(counters(block), high, key)
-                    store(out, at - origin, values(ready, params))
-                    ready = following
-                    at += TILE
-                if tiles == 0:
-                    tile(out, at - origin, block, key, params)
-                    block += np.uint64(WIDTH)
-                    at += TILE
-            if at < end:
-                tile(scratch, 0, block, key, params)
-                for i in range(end - at):
-                    out[at - origin + i] = scratch[i]
-                at = end
+            index = np.uint64(_locate(at, axes, base))
+            write(out, at - origin, end - origin, index, scratch, key, params)
+            at = end
 
     return run
+
+
+@cache
+def _make_many(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the loop over many small arrays, each with its own stream."""
+    write, items = _make_write(distribution, dtype), STORAGE[dtype].items
+    array = items_at(np.dtype(items))
+
+    @kernel(f"fill many {distribution} {dtype}")
+    def many(
+        addresses: Any, start: Any, stop: Any, size: Any, base: Any, seed: Any, streams: Any, lows: Any, params: Any
+    ) -> None:
+        scratch = np.empty(TILE, items)
+        for place in range(start, stop):
+            out = array(addresses[place], size)
+            write(out, 0, size, np.uint64(base), scratch, (seed, streams[place], lows[place]), params)
+
+    return many
 
 
 @cache
@@ -229,6 +262,20 @@ def spread(shape: tuple[int, ...], span: Span | None) -> tuple[Callable[[str, np
     base, strides = (0, None) if span is None else span
     axes, run_length = _axes(shape, strides)
     return make_run if run_length >= min(SHORTEST_RUN, math.prod(shape)) else make_gather, axes, np.int64(base)
+
+
+def fill_arrays(distribution: str, out: Arrays, key: Key, params: tuple[Any, ...], span: Span | None) -> None:
+    """Write full tensors, or runs of them, into small arrays: `stream` and `refinement` of the key are arrays."""
+    loop, wide = _make_many(distribution, out.dtype), STORAGE[out.dtype].wide
+    base = 0 if span is None else span.base
+    arguments = np.int64(out.size), np.int64(base), np.uint64(key.seed), key.stream, key.refinement
+    numbers = scalars(params, wide)
+    pool.run(
+        lambda start, stop: loop(out.addresses, start, stop, *arguments, numbers),
+        len(out.addresses),
+        out.size * out.dtype.itemsize,
+        1,
+    )
 
 
 # What a fill hands to the loop is kept: making it again takes as long as drawing a thousand values.

@@ -25,7 +25,8 @@ def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: 
     """Write uniform values of the closed interval [low, high], whose bounds no rounding crosses.
 
     `out` is C-contiguous and of a floating-point dtype; `span` locates it in the logical tensor, from index 0 by
-    default. A ValueError if no number of the dtype lies in the interval.
+    default. Of `Arrays` the streams and refinements in the key are arrays of uint64. A ValueError if no number of the
+    dtype lies in the interval.
     """
     bounds = _inner_bounds(low + 0.0, high + 0.0, out.dtype)
     _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
@@ -113,4 +114,4 @@ def _on_cuda(*arguments: Any) -> None:
     cuda.fill_array(*arguments)
 
 
-_TWINS: dict[str, Callable[..., None]] = {"cpu": cpu.fill_array, "cuda": _on_cuda}
+_TWINS: dict[str, Callable[..., None]] = {"cpu": cpu.fill_array, "many": cpu.fill_arrays, "cuda": _on_cuda}

@@ -6,14 +6,19 @@ An address is an int64. Nothing is checked here, nor aligned beyond what is said
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 
+from numparam.kernels.machine.compile import formula
 from numparam.kernels.machine.lanes import ELEMENTS, I32, I64, WIDTH, Lanes, constant_indices, shuffled, splat
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LINE = 64
 """Bytes of a cache line. A store past the caches pays only when it writes whole ones."""
@@ -168,6 +173,28 @@ def tile_transposer(item_bytes: int) -> Any:
         return types.void(number, number, number, number), emit
 
     return transpose
+
+
+# --------------------------------------------------------------------------- arrays at addresses
+
+
+@cache
+def items_at(kind: np.dtype[Any]) -> Any:
+    """Make the formula from an address and a length to an array of a dtype over the memory there."""
+    item = from_dtype(kind)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def pointer(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+            return _pointer(builder, args[0], context.get_value_type(item))
+
+        return types.CPointer(item)(types.int64), emit
+
+    @formula
+    def array(address: Any, length: Any) -> Any:
+        return carray(pointer(address), (length,))
+
+    return array
 
 
 # --------------------------------------------------------------------------- lanes of arrays

@@ -47,6 +47,35 @@ class Glob:
         return self._matches(name) is not None
 
 
+class GlobIndex:
+    """Find the few of many globs that may match a name, by what they begin and end with.
+
+    Parameters
+    ----------
+    globs : sequence of str
+
+    Examples
+    --------
+    >>> GlobIndex(["layers.0.*", "layers.1.*", "*.bias", "layers.1?.*"]).find("layers.1.bias")
+    [1, 2]
+    """
+
+    def __init__(self, globs: Sequence[str]) -> None:
+        self._places: dict[tuple[int, int], dict[tuple[str, str], list[int]]] = {}
+        for place, glob in enumerate(globs):
+            head, *others = re.split(r"[*?[]", glob)
+            tail = re.split(r"[*?\]]", glob)[-1] if others else ""
+            by_ends = self._places.setdefault((len(head), len(tail)), {})
+            by_ends.setdefault((head, tail), []).append(place)
+
+    def find(self, name: str) -> list[int]:
+        """Return the places of the globs that may match, in order."""
+        found: list[int] = []
+        for (first, last), by_ends in self._places.items():
+            found += by_ends.get((name[:first], name[len(name) - last :] if last else ""), ())
+        return sorted(found)
+
+
 class Regex:
     r"""Match full names by a regular expression.
 

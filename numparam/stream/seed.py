@@ -58,10 +58,12 @@ And for the words, the first five and two far beyond 2**34:
 
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import count
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
+
+import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.text import shown
@@ -203,7 +205,24 @@ def stream(name: str | int, label: str = "") -> int:
 
     The label of the draw has at most 16 bytes.
     """
+    text = b"n" + name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b"#%d" % name
+    return int.from_bytes(_digests([text], label), "little")
+
+
+def streams(names: Sequence[str], label: str = "") -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return the `stream` of each of many parameters.
+
+    Examples
+    --------
+    >>> streams(["encoder.0.weight", ""]).tolist() == [stream("encoder.0.weight"), stream("")]
+    True
+    """
+    digests = _digests([b"n" + name.encode("utf-8", "surrogatepass") for name in names], label)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)
+
+
+def _digests(texts: Sequence[bytes], label: str) -> bytes:
     from hashlib import blake2b  # 3 ms, which `import numparam` need not pay
 
-    text = b"n" + name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b"#%d" % name
-    return int.from_bytes(blake2b(text, digest_size=8, person=label.encode()).digest(), "little")
+    person = label.encode()
+    return b"".join([blake2b(text, digest_size=8, person=person).digest() for text in texts])

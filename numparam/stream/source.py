@@ -1,5 +1,6 @@
 """The random values of one tensor, for any region of it."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from numparam.errors import ArgumentValueError
 from numparam.indexing.region import Region
-from numparam.stream.seed import stream
+from numparam.stream.seed import stream, streams
 
 Buffer = np.ndarray[Any, np.dtype[Any]]
 
@@ -65,16 +66,33 @@ class Source:
 
     def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
         fill = _kernels()
+        high = self._stream(label)
         # Only float64 has low words, and a digest costs as much as a small fill.
-        refinement = stream(self.name, "refine" + label) if out.dtype == np.float64 else 0
-        key = fill.Key(self.seed, stream(self.name, label), refinement)
+        low = self._stream("refine" + label) if out.dtype == np.float64 else high * 0
+        key = fill.Key(self.seed, high, low)
         try:
             getattr(fill, kind)(out, key, *arguments, None if region.is_full else fill.Span(*region.span()))
         except ValueError as error:
             raise ArgumentValueError(f"{self}: {error}") from None
 
+    def _stream(self, label: str) -> Any:
+        return stream(self.name, label)
+
     def __str__(self) -> str:
         return f"parameter {self.name!r}" if isinstance(self.name, str) else f"tensor number {self.name}"
+
+
+class Sources(Source):
+    """Draw the same region of many small tensors, each under its own name, into `numparam.kernels.batch.Arrays`."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, seed: int, names: Sequence[str]) -> None:
+        super().__init__(seed, names[0])
+        self.names = names
+
+    def _stream(self, label: str) -> Any:
+        return streams(self.names, label)
 
 
 @cache

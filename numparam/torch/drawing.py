@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import SupportsIndex
 
@@ -13,7 +13,7 @@ from numparam.torch.mode import Drawing
 from numparam.torch.report import Report, row
 from numparam.torch.seeing import seeing
 from numparam.torch.tracking import tracked
-from numparam.torch.walk import modules, places
+from numparam.torch.walk import Visit, modules, places
 
 
 @contextmanager
@@ -65,7 +65,8 @@ def drawing(module: torch.nn.Module, seed: SupportsIndex | None = None, *, prefi
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     number = common_seed(seed)
     report = Report(number)
-    mode = Drawing(number, map(tracked, places(module, prefix)), module_names(module, prefix))
+    visits = modules(module, prefix)
+    mode = Drawing(number, map(tracked, places(module, prefix, visits)), module_names(visits))
     with seeing(mode, mode.uncaught):
         yield report
     mode.adopt(module, prefix, str)
@@ -78,6 +79,6 @@ def drawing(module: torch.nn.Module, seed: SupportsIndex | None = None, *, prefi
     report.uncaught.extend(mode.uncaught)
 
 
-def module_names(module: torch.nn.Module, prefix: str, rename: Callable[[str], str] = str) -> dict[int, str]:
-    """Return the names of the modules in a module, by their identity."""
-    return {id(part): rename(inside + "*").removesuffix("*") for inside, part, _ in modules(module, prefix)}
+def module_names(visits: Iterable[Visit], rename: Callable[[str], str] = str) -> dict[int, str]:
+    """Return the names of modules, by their identity."""
+    return {id(part): rename(inside + "*").removesuffix("*") for inside, part, _ in visits}

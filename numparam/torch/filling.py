@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, NamedTuple, SupportsIndex
 
 import torch
@@ -13,12 +14,15 @@ from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
 from numparam.stream.seed import as_seed, choose_seed, current_seed, get_seed
+from numparam.stream.source import Sources
 from numparam.tensor import Recipe
 from numparam.text import shown
-from numparam.torch.memory import dtype_of, in_order, is_reachable, shared
+from numparam.torch.memory import as_numpy, dtype_of, in_order, is_reachable, shared
 from numparam.torch.shards import held_part, narrowed
 
 _CPU = torch.device("cpu")
+_SMALL = 1 << 18
+"""Bytes of a tensor that is filled together with others."""
 
 
 def fill_(
@@ -125,8 +129,10 @@ class Fill(NamedTuple):
 def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: Region | None = None) -> Fill:
     """Check that an initializer can fill a tensor, and find the part of this rank."""
     try:
-        if tensor.layout != torch.strided:
-            raise ArgumentTypeError(f"a dense tensor is filled, found {tensor.layout}")
+        if region is None and type(tensor) in _PLAIN:
+            held = _full(init, tensor.shape, tensor.dtype, tensor.layout)
+            return Fill(name, tensor, tensor, held, init, seed)
+        _check_layout(tensor.layout)
         local, held = held_part(tensor)
         full_shape = held.full_shape
         if local is not tensor:
@@ -145,6 +151,22 @@ def plan(name: str, tensor: torch.Tensor, init: Initializer, seed: int, region: 
     return Fill(name, tensor, local, held, init, seed)
 
 
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+
+
+@lru_cache(maxsize=1024)  # models have thousands of tensors of a few shapes
+def _full(init: Initializer, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.layout) -> Region:
+    """Check that an initializer can fill an ordinary tensor, and return its region, one object for equal arguments."""
+    _check_layout(layout)
+    init.check(shape, as_numpy(dtype))
+    return Region.full(tuple(shape))
+
+
+def _check_layout(layout: torch.layout) -> None:
+    if layout != torch.strided:
+        raise ArgumentTypeError(f"a dense tensor is filled, found {layout}")
+
+
 def _check_memory(tensor: torch.Tensor, local: torch.Tensor) -> None:
     """Raise if a DTensor that an operation returned does not share the memory of its input."""
     base: Any = tensor._base
@@ -156,16 +178,41 @@ def _check_memory(tensor: torch.Tensor, local: torch.Tensor) -> None:
 
 
 def fill_all(fills: Sequence[Fill]) -> None:
-    """Write all values; small tensors on CUDA devices in few launches."""
-    indices = {fill.local.device.index for fill in fills if fill.local.is_cuda}
-    with torch.no_grad(), in_order(indices):
-        with _batch() if indices else nullcontext():
-            for fill in fills:
+    """Write all values: small tensors on CUDA devices in few launches, on the CPU in few calls."""
+    many: dict[tuple[Initializer, Region, torch.dtype, int], list[Fill]] = {}
+    later, devices = [], set()
+    for fill in fills:
+        local = fill.local
+        if local.is_cuda:
+            devices.add(local.device.index)
+        init, region = fill.init, fill.region
+        if local.is_cpu and local.nbytes <= _SMALL and init.on_device and region.is_full and local.is_contiguous():
+            many.setdefault((init, region, local.dtype, fill.seed), []).append(fill)
+        else:
+            later.append(fill)
+    with torch.no_grad(), in_order(devices):
+        for (init, region, _, seed), group in many.items():
+            _fill_many(init, region, seed, group)
+        with _batch() if devices else nullcontext():
+            for fill in later:
                 if fill.may_wait:
                     fill.run()
-        for fill in fills:
+        for fill in later:
             if not fill.may_wait:
                 fill.run()
+
+
+def _fill_many(init: Initializer, region: Region, seed: int, fills: list[Fill]) -> None:
+    """Fill tensors of one shape and dtype on the CPU; a call for each would take longer than its values."""
+    if len(fills) == 1:
+        fills[0].run()
+        return
+    from numparam.kernels.batch import Arrays
+
+    if region.size:
+        out = Arrays([fill.local.data_ptr() for fill in fills], region.shape, dtype_of(fills[0].local))
+        init.fill(out, region, Sources(choose_seed(init.seed, seed), [fill.name for fill in fills]))  # type: ignore[arg-type]
+    torch.autograd.graph.increment_version([fill.tensor for fill in fills])
 
 
 def common_seed(seed: SupportsIndex | None) -> int:

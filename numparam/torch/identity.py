@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from numparam.errors import ArgumentTypeError
 from numparam.text import shown
-from numparam.torch.walk import modules
+from numparam.torch.walk import Visit
 
 Rename = Callable[[str], str] | Mapping[str, str]
 
@@ -67,12 +68,12 @@ def _checked(rename: Callable[[str], str]) -> Callable[[str], str]:
 
 
 @contextmanager
-def untied(module: torch.nn.Module, prefix: str, ties: Mapping[str, str]) -> Iterator[None]:
+def untied(visits: Iterable[Visit], ties: Mapping[str, str]) -> Iterator[None]:
     """Take shared parameters out of the modules that borrow them, so that the code of the owner decides the values."""
     lent = []
     by_name = {
         inside + key: (part, key, parameter)
-        for inside, part, _ in (modules(module, prefix) if ties else ())
+        for inside, part, _ in (visits if ties else ())
         for key, parameter in part._parameters.items()
     }
     for target, source in ties.items():
@@ -87,18 +88,22 @@ def untied(module: torch.nn.Module, prefix: str, ties: Mapping[str, str]) -> Ite
             part._parameters[key] = parameter
 
 
-def tied(module: torch.nn.Module, prefix: str = "") -> dict[str, str]:
+def tied(visits: Iterable[Visit]) -> dict[str, str]:
     """Return the ties that models of transformers declare, by names: which parameter is another one.
 
     Examples
     --------
+    >>> from numparam.torch.walk import modules
     >>> class Net(torch.nn.Module):
     ...     all_tied_weights_keys = {"head.weight": "embed.weight"}
-    >>> tied(Net())
+    >>> tied(modules(Net()))
     {'head.weight': 'embed.weight'}
     """
     found: dict[str, str] = {}
-    for inside, part, _ in modules(module, prefix):
+    for inside, part, _ in visits:
+        kind: Any = type(part)
+        if not _may_tie(kind):
+            continue
         keys: Any = getattr(part, "all_tied_weights_keys", None)
         if keys is None and getattr(getattr(part, "config", None), "tie_word_embeddings", False):
             keys = getattr(part, "_tied_weights_keys", None)
@@ -106,3 +111,8 @@ def tied(module: torch.nn.Module, prefix: str = "") -> dict[str, str]:
             for target, source in keys.items():
                 found.setdefault(inside + target, inside + source)
     return {target: found.get(source, source) for target, source in found.items()}
+
+
+@lru_cache(maxsize=1024)  # models have thousands of modules of a few classes
+def _may_tie(kind: Any) -> bool:
+    return hasattr(kind, "all_tied_weights_keys") or hasattr(kind, "_tied_weights_keys")

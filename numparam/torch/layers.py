@@ -55,28 +55,22 @@ def default(place: Place) -> tuple[Initializer, str] | None:
     """
     for prefix, module in place.around:
         kind: Any = type(module)
-        rule = _rule(kind)
-        init = None if rule is None else rule(module, place.path.removeprefix(prefix), place.tensor)
-        if init is not None:
-            return init, _called(kind)
+        rule, called = _rule(kind)
+        if rule is not None and (init := rule(module, place.path[len(prefix) :], place.tensor)) is not None:
+            return init, called
     return None
 
 
 @lru_cache(maxsize=1024)  # models have thousands of layers of a few classes
-def _called(kind: Any) -> str:
-    layer = next(base for base in kind.__mro__ if base.__module__.startswith("torch.nn."))
-    return f"torch.nn.{layer.__name__}"
-
-
-@lru_cache(maxsize=1024)
-def _rule(kind: Any) -> LayerRule | None:
-    """Return the rule for layers of a class, or None."""
+def _rule(kind: Any) -> tuple[LayerRule | None, str]:
+    """Return the rule for layers of a class and the layer of torch that it is for, or None."""
     for base in kind.__mro__:
         if base in _RULES:
-            return _RULES[base]
+            layer = next(base for base in kind.__mro__ if base.__module__.startswith("torch.nn."))
+            return _RULES[base], f"torch.nn.{layer.__name__}"
         if vars(base).keys() & {"reset_parameters", "_reset_parameters"}:
-            return None
-    return None
+            break
+    return None, ""
 
 
 @lru_cache(maxsize=1024)
@@ -85,15 +79,19 @@ def _uniform(inputs: int) -> Initializer:
 
 
 def _affine(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return _uniform(math.prod(_shape(layer)[1:])) if name in ("weight", "bias") else None
+    return _uniform(_shape(layer)[1:].numel()) if name in ("weight", "bias") else None
 
 
 def _shape(layer: Any) -> torch.Size:
     """Return the shape of the weight, which may be computed: by a parametrization, which reading it would run."""
+    weight = layer._parameters.get("weight")
+    if weight is not None:
+        shape: torch.Size = weight.shape
+        return shape
     if "parametrizations" in layer._modules and "weight" in layer.parametrizations:
         parameters = layer.parametrizations["weight"]
         return (parameters.original if parameters.is_tensor else parameters.original1).shape
-    computed = (layer._parameters.get(key) for key in ("weight", "weight_v", "weight_orig"))
+    computed = (layer._parameters.get(key) for key in ("weight_v", "weight_orig"))
     return next(weight.shape for weight in computed if weight is not None)
 
 

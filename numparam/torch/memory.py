@@ -29,11 +29,12 @@ def dtype_of(tensor: torch.Tensor) -> np.dtype[Any]:
     >>> dtype_of(torch.empty(0, dtype=torch.bfloat16))
     dtype(bfloat16)
     """
-    return _dtype(tensor.dtype)
+    return as_numpy(tensor.dtype)
 
 
 @cache
-def _dtype(dtype: torch.dtype) -> np.dtype[Any]:
+def as_numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    """Return the NumPy dtype of a dtype of torch."""
     return as_dtype(str(dtype).removeprefix("torch."))
 
 

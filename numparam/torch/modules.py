@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any, SupportsIndex
 
@@ -26,7 +27,7 @@ from numparam.torch.rules import Choice, OwnRules
 from numparam.torch.seeing import seeing
 from numparam.torch.state import give_memory, is_overwritten, is_packed, is_raw, is_zeroed
 from numparam.torch.tracking import Tracked, tracked
-from numparam.torch.walk import Place, is_of, places
+from numparam.torch.walk import Place, Visit, is_of, modules, places, resharded
 
 Where = Callable[[str, torch.Tensor], tuple[Any, Any, torch.Tensor] | None]
 
@@ -122,13 +123,26 @@ def init_(
     if not isinstance(module, torch.nn.Module):
         raise ArgumentTypeError(f"a torch.nn.Module is initialised, found {type(module).__name__}")
     number, own = common_seed(seed), OwnRules(rules)
-    for part in module.modules():
-        if is_of(part, "FSDPModule"):  # FSDP2 may still show the gathered parameters of the last forward pass
-            part.reshard()
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
-    ties = tied(module, prefix)
+    visits = modules(module, prefix)
+    resharded(visits)
+    ties = tied(visits)
     same = ties | dict(same_as or {})
-    return _Init(module, prefix, number, own, _moved(renaming(rename), same), ties, same, where).run(device)
+    moved = str if rename is None and not same else _moved(renaming(rename), same)
+    with collecting_later():
+        return _Init(module, prefix, visits, number, own, moved, ties, same, where).run(device)
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Put off garbage collections: a model has a million objects, and each new record of it may have all visited."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def _moved(rename: Callable[[str], str], same: Mapping[str, str]) -> Callable[[str], str]:
@@ -148,6 +162,7 @@ class _Init:
         self,
         module: torch.nn.Module,
         prefix: str,
+        visits: Sequence[Visit],
         seed: int,
         own: OwnRules,
         moved: Callable[[str], str],
@@ -156,8 +171,8 @@ class _Init:
         where: Where | None,
     ) -> None:
         self.module, self.prefix, self.seed, self.own, self.moved = module, prefix, seed, own, moved
-        self.ties, self.same, self.where = ties, same, where
-        self.starts, self.adapters = starts(module, prefix) if own.layers else ([], [])
+        self.visits, self.ties, self.same, self.where = visits, ties, same, where
+        self.starts, self.adapters = starts(visits) if own.layers else ([], [])
         self.chosen: list[tuple[Place, Initializer, str]] = []
         self.left: list[Place] = []
         self.covered: list[tuple[Place, Start]] = []
@@ -169,24 +184,36 @@ class _Init:
     def _choose(self) -> None:
         """Give every parameter and buffer its initializer, the code that starts it, or leave it as it is."""
         covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
+        is_computed = self.own.layers and any(map(parametrized.is_inside, self.visits))
+        has_rules = bool(self.own.texts)
         unknown: list[Place] = []
+        lost: list[Place] = []
+        zero: set[int] = set()
         first: dict[str, Place] = {}
-        for found in places(self.module, self.prefix):
-            place = found._replace(name=self.moved(found.name))
+        for place in places(self.module, self.prefix, self.visits):
+            if self.moved is not str:
+                place = place._replace(name=self.moved(place.name))  # noqa: PLW2901
+                known = first.setdefault(place.name, place)
+                if known is not place and place.path != known.path:
+                    self.order.append(place)
+                    self._same(place, known)
+                    continue
             self.order.append(place)
-            known = first.setdefault(place.name, place)
-            if known is not place and place.path != known.path:
-                self._same(place, known)
-                continue
-            choice = self.own.find(place)
-            start = next((covering[id(part)] for _, part in reversed(place.around) if id(part) in covering), None)
-            if start is None and self.own.layers:
+            choice, start = self.own.find(place) if has_rules else None, None
+            if covering:
+                start = next((covering[id(part)] for _, part in reversed(place.around) if id(part) in covering), None)
+            if start is None and is_computed:
                 start = parametrized.start_of(place)
             if choice is None and start is not None:
                 self.covered.append((place, start))
                 continue
             if choice is None and (self.own.layers or not place.is_parameter):
                 choice = layers.default(place)
+                if place.tensor._version > 1 and choice is not None:
+                    if is_overwritten(place) and is_random(choice[0]):
+                        lost.append(place)
+                    elif is_zeroed(place) and is_random(choice[0]):
+                        zero.add(id(place))
             if choice is None:
                 (unknown if place.is_parameter else self.left).append(place)
             elif isinstance(choice[0], Unset):
@@ -195,32 +222,32 @@ class _Init:
                 self.chosen.append((place, *choice))
         if unknown:
             raise RuleError(_unknown(unknown))
-        self._keep_zeros()
+        for place in lost:
+            raise RuleError(
+                f"parameter {place.name!r} was written to on the meta device after its layer had started it, and what "
+                f'was written is lost: give it a rule, such as rules={{"{place.name}": "zeros"}}, or build the module '
+                "on the CPU"
+            )
+        # The zeros of weights that a constructor has overwritten are kept, unless all weights are zero.
+        if zero and any(
+            is_random(init) and not (id(place) in zero or is_zeroed(place)) for place, init, _ in self.chosen
+        ):
+            self.chosen = [
+                (place, Zero(), "zero before") if id(place) in zero else (place, init, rule)
+                for place, init, rule in self.chosen
+            ]
+        if self.same:
+            self._check_sources()
+
+    def _check_sources(self) -> None:
         names = {place.path for place in self.order}
-        for place, init, rule in self.chosen:
-            if rule.startswith("torch.nn.") and is_random(init) and is_overwritten(place):
-                raise RuleError(
-                    f"parameter {place.name!r} was written to on the meta device after its layer had started it, and "
-                    "what was written is lost: give it a rule, such as "
-                    f'rules={{"{place.name}": "zeros"}}, or build the module on the CPU'
-                )
+        for place, _, rule in self.chosen:
             source = self.same.get(place.path)
             if source is not None and source not in names and rule.startswith("torch.nn."):
                 raise RuleError(
                     f"parameter {place.path!r} gets the values of {source!r}, which is not in this module; give a rule "
                     f'for that one on all ranks, such as rules={{"{source}": Normal(0.02)}}'
                 )
-
-    def _keep_zeros(self) -> None:
-        """Keep the zeros of weights that a constructor has overwritten, unless all weights are zero."""
-        zero = {
-            id(place) for place, init, rule in self.chosen if rule.startswith("torch.nn.") and is_zeroed(place, init)
-        }
-        if zero and any(is_random(init) and not is_zeroed(place, init) for place, init, _ in self.chosen):
-            self.chosen = [
-                (place, Zero(), "zero before") if id(place) in zero else (place, init, rule)
-                for place, init, rule in self.chosen
-            ]
 
     def _same(self, place: Place, known: Place) -> None:
         """Let one of two places with the same name have the values of the other."""
@@ -238,42 +265,43 @@ class _Init:
 
     def run(self, device: Any) -> Report:
         """Write everything, or nothing."""
-        self._check_meta(device)
+        was_meta = {id(place) for place in self.order if place.tensor.is_meta}
+        self._check_meta(device, was_meta)
         fills = self._plan()
-        values = [_values(fill) for fill in fills]
+        theirs = {init for init in {init for _, init, _ in self.chosen} if not _is_own(init)}
+        values = {at: _values(fill) for at, fill in enumerate(fills) if fill.init in theirs} if theirs else {}
         with ExitStack() as undo:
-            was_meta = [place for place in self.order if place.tensor.is_meta]
             if device is not None:
                 undo.callback(give_memory(self.module, device))
                 fills = self._plan()
-            mode = self._run_own(undo, {id(place) for place in was_meta})
-            self._check_left(mode, {id(place) for place in was_meta})
+            mode = self._run_own(undo, was_meta)
+            self._check_left(mode, was_meta)
             undo.pop_all()
         with torch.no_grad():
-            for fill, value in zip(fills, values, strict=True):
-                if value is not None:
-                    fill.local.copy_(value)
-        fill_all([fill for fill, value in zip(fills, values, strict=True) if value is None])
-        rows = {
-            id(place): row(fill.name, fill.tensor, fill.local, fill.init, rule)
-            for fill, (place, _, rule) in zip(fills, self.chosen, strict=True)
-        }
+            for at, value in values.items():
+                fills[at].local.copy_(value)
+        fill_all([fill for at, fill in enumerate(fills) if at not in values] if values else fills)
+        filled = [
+            row(fill.name, fill.tensor, fill.local, fill.init, rule)
+            for fill, (_, _, rule) in zip(fills, self.chosen, strict=True)
+        ]
         uncaught: list[str] = []
         if mode is not None:
+            rows = {id(place): found for (place, _, _), found in zip(self.chosen, filled, strict=True)}
             uncaught = list(mode.uncaught)
             by_start = {id(place): start.rule for place, start in self.covered}
             for item in mode.tracker.all:
                 if id(item.place) in by_start and item.written:
                     tensor, rule = item.place.current, by_start[id(item.place)]
                     rows[id(item.place)] = row(item.name, tensor, item.local, item.how, rule)
+            filled = [rows[id(place)] for place in self.order if id(place) in rows]
         self._copy()
-        filled = [rows[id(place)] for place in self.order if id(place) in rows]
         return Report(self.seed, filled, [place.name for place in self.left], self.own.unused, uncaught)
 
-    def _check_meta(self, device: Any) -> None:
+    def _check_meta(self, device: Any, was_meta: set[int]) -> None:
         """Raise if something would get no memory."""
-        for place in self.order if device is None else ():
-            if place.tensor.is_meta and not any(place is left for left in self.left):
+        for place in self.order if device is None and was_meta else ():
+            if id(place) in was_meta and not any(place is left for left in self.left):
                 raise StateError(
                     f"{_what(place)} is on the meta device and has no memory: call to_empty(device=...) of the module "
                     "before, or give init_ a device"
@@ -295,11 +323,11 @@ class _Init:
     def _planned(self, place: Place, init: Initializer, rule: str) -> Fill:
         tensor = place.current
         try:
-            if not hasattr(tensor, "device_mesh") and is_packed(tensor):
+            if type(tensor) is not torch.nn.Parameter and is_packed(tensor):
                 raise ArgumentTypeError(
                     f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor"
                 )
-            view, region = self._held(place)
+            view, region = (tensor, None) if self.where is None else self._held(place)
             if region is not None and not region.is_full and rule.startswith("torch.nn.") and is_random(init):
                 raise RuleError(
                     f"parameter {place.name!r} is a part of a full one, whose layer torch knows only the part of: give "
@@ -329,7 +357,7 @@ class _Init:
         if not self.covered:
             return None
         items = [item for place in self.order if (item := self._track(place)) is not None]
-        names = module_names(self.module, self.prefix, self.moved)
+        names = module_names(self.visits, self.moved)
         mode = Drawing(self.seed, items, names)
         mode.kept = {item: None for item in items if id(item.place) in was_meta}
         covered = {id(place) for place, _ in self.covered}
@@ -338,7 +366,7 @@ class _Init:
             item.locked = id(item.place) not in covered | borrowed
         undo.callback(mode.give_back)
         needed = {id(start.module) for _, start in self.covered}
-        with seeing(mode, mode.uncaught), untied(self.module, self.prefix, self.ties):
+        with seeing(mode, mode.uncaught), untied(self.visits, self.ties):
             for start in [*self.starts, *self.adapters]:
                 if id(start.module) in needed:
                     start.run(mode)
@@ -430,11 +458,12 @@ def _unknown(unknown: list[Place]) -> str:
     )
 
 
-def _values(fill: Fill) -> torch.Tensor | None:
-    """Compute the values of a user's initializer, which may raise; None for initializers of numparam."""
-    init = getattr(fill.init, "init", fill.init)
-    if type(init).__module__.split(".")[0] == "numparam":
-        return None
+def _is_own(init: Initializer) -> bool:
+    """Return whether an initializer is numparam's, and not a user's, which may raise."""
+    return type(getattr(init, "init", init)).__module__.startswith("numparam.")
+
+
+def _values(fill: Fill) -> torch.Tensor:
     out = torch.empty(fill.local.shape, dtype=fill.local.dtype)
     try:
         fill._replace(tensor=out, local=out).run()

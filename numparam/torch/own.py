@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 
 from numparam.rules import RuleError
 from numparam.torch.mode import Drawing
-from numparam.torch.walk import is_of, modules
+from numparam.torch.walk import Visit, is_of
 
 METHODS = (
     "init_states",
@@ -36,20 +36,24 @@ class Start(NamedTuple):
     """The class and its method."""
 
 
-def starts(module: torch.nn.Module, prefix: str = "") -> tuple[list[Start], list[Start]]:
+def starts(visits: Iterable[Visit]) -> tuple[list[Start], list[Start]]:
     """Return the starts of the outermost modules that declare one, then the starts of adapters inside them.
 
     Examples
     --------
+    >>> from numparam.torch.walk import modules
     >>> class Scaled(torch.nn.Linear):
     ...     def reset_parameters(self):
     ...         torch.nn.init.ones_(self.weight)
-    >>> [start.rule for start in starts(torch.nn.Sequential(Scaled(2, 2), torch.nn.Linear(2, 2)))[0]]
+    >>> [start.rule for start in starts(modules(torch.nn.Sequential(Scaled(2, 2), torch.nn.Linear(2, 2))))[0]]
     ['Scaled.reset_parameters']
     """
     outer: dict[int, Start] = {}
     adapters = []
-    for _, part, around in modules(module, prefix):
+    for _, part, around in visits:
+        kind: Any = type(part)
+        if not _may_start(kind):
+            continue
         if is_of(part, "LoraLayer", "peft"):
             configs: Any = next((outside.peft_config for _, outside in around if hasattr(outside, "peft_config")), {})
             adapters.append(Start(part, _lora(part, configs), f"{type(part).__qualname__}.reset_lora_parameters"))
@@ -82,6 +86,12 @@ def start_of(module: torch.nn.Module) -> Start | None:
 
 
 @lru_cache(maxsize=1024)  # models have thousands of modules of a few classes
+def _may_start(kind: Any) -> bool:
+    packages = {base.__module__.split(".")[0] for base in kind.__mro__}
+    return not packages.isdisjoint(("transformers", "diffusers", "peft")) or bool(_declared(kind))
+
+
+@lru_cache(maxsize=1024)
 def _declared(kind: Any) -> tuple[str, ...]:
     """Return the methods that a class declares itself, and not only torch."""
     owners = {name: next((base for base in kind.__mro__ if name in vars(base)), None) for name in METHODS}

@@ -15,7 +15,12 @@ from numparam.initializer import Normal
 from numparam.torch import layers
 from numparam.torch.mode import Drawing
 from numparam.torch.own import Start
-from numparam.torch.walk import Place
+from numparam.torch.walk import Place, Visit
+
+
+def is_inside(visit: Visit) -> bool:
+    """Return whether `start_of` may know the parameters of a module."""
+    return bool(visit[1]._forward_pre_hooks) or isinstance(visit[1], ParametrizationList)
 
 
 def start_of(place: Place) -> Start | None:

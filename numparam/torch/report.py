@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -97,6 +98,11 @@ class Report:
 
 def row(name: str, tensor: torch.Tensor, local: torch.Tensor, how: Initializer | str, rule: str) -> Filled:
     """Describe what was filled: a tensor, of which this rank holds `local`."""
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    nbytes = local.numel() * local.element_size()
-    return Filled(name, tuple(tensor.shape), tuple(local.shape), dtype, str(local.device), nbytes, how, rule)
+    shape = tuple(tensor.shape)
+    held = shape if local is tensor else tuple(local.shape)
+    return Filled(name, shape, held, *_called(tensor.dtype, local.device), local.nbytes, how, rule)
+
+
+@cache
+def _called(dtype: torch.dtype, device: torch.device) -> tuple[str, str]:
+    return str(dtype).removeprefix("torch."), str(device)

@@ -16,7 +16,7 @@ from numparam.errors import ArgumentTypeError, NumparamError
 from numparam.initializer import Initializer
 from numparam.initializer.buffers import BUFFERS
 from numparam.initializer.entry import as_initializer
-from numparam.rules import Rule, Rules
+from numparam.rules import GlobIndex, Rule, Rules
 from numparam.text import shown
 from numparam.torch.draws import by_torch
 from numparam.torch.memory import dtype_of
@@ -38,6 +38,8 @@ class OwnRules:
     ----------
     layers : bool
         Whether the layers of ``torch.nn`` decide what no rule decides.
+    texts : list of str
+        What the rules are called in reports.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class OwnRules:
         self.layers = True
         self._choices: list[tuple[str, Callable[[Place], Initializer | None]]] = []
         self._used: set[str] = set()
+        globs: list[str] | None = None
         if isinstance(given, str | os.PathLike):
             given = Rules.from_file(Path(given))
         if isinstance(given, Rules):
@@ -59,6 +62,7 @@ class OwnRules:
             self._choices = [(_text(rule), _by_rule(rule)) for rule in own]
         elif isinstance(given, Mapping):
             self._choices = [(glob, _by_glob(glob, init)) for glob, init in given.items()]
+            globs = list(given)
         elif callable(given) and not isinstance(given, Initializer):
             self._choices = [(getattr(given, "__qualname__", repr(given)), _by_call(given))]
         elif given is not None:
@@ -66,10 +70,13 @@ class OwnRules:
                 'rules are a mapping such as {"*.bias": "zeros"}, a callable, Rules or the path of a file of them, '
                 f"found {shown(given)}"
             )
+        self.texts = [text for text, _ in self._choices]
+        self._index = GlobIndex(["*"] * len(self.texts) if globs is None else globs)
 
     def find(self, place: Place) -> tuple[Initializer, str] | None:
         """Return the initializer of a parameter and the rule that chose it, or None if no rule matches."""
-        for text, choose in self._choices:
+        for at in self._index.find(place.name):
+            text, choose = self._choices[at]
             if not place.is_parameter and not text.endswith(place.key):
                 continue
             init = choose(place)
@@ -81,7 +88,7 @@ class OwnRules:
     @property
     def unused(self) -> list[str]:
         """Return the rules that have matched nothing."""
-        return [text for text, _ in self._choices if text not in self._used]
+        return [text for text in self.texts if text not in self._used]
 
 
 def _own(rules: Rules) -> tuple[Rule, ...]:

@@ -28,7 +28,7 @@ from numparam.torch.modules import Where, _Init, _moved
 from numparam.torch.report import Report
 from numparam.torch.rules import OwnRules
 from numparam.torch.shards import held_part, layout
-from numparam.torch.walk import is_of, places
+from numparam.torch.walk import modules, places, resharded
 
 
 def fingerprint(
@@ -132,9 +132,7 @@ def check(module: Any) -> None:
     """Raise if it is not a module; let FSDP2 show its shards."""
     if not isinstance(module, torch.nn.Module):
         raise ArgumentTypeError(f"a torch.nn.Module was expected, found {type(module).__name__}")
-    for part in module.modules():
-        if is_of(part, "FSDPModule"):  # FSDP2 may still show the gathered parameters of the last forward pass
-            part.reshard()
+    resharded(modules(module))
 
 
 def held_by(name: str, tensor: torch.Tensor, where: Where | None) -> tuple[torch.Tensor, Region]:
@@ -201,10 +199,11 @@ def verify(
     """
     check(module)
     found = Verification()
-    ties = tied(module)
+    visits = modules(module)
+    ties = tied(visits)
     number = common_seed(seed) if report is None else report.seed
     own = OwnRules(rules if report is None else {row.name: row.init for row in report.filled if _is_known(row.init)})
-    job = _Init(module, "", number, own, _moved(renaming(None), ties), ties, ties, where)
+    job = _Init(module, "", visits, number, own, _moved(renaming(None), ties), ties, ties, where)
     for place, init, rule in job.chosen:
         if rule == "zero before":  # what init_ keeps, a parameter that was never loaded looks like
             init = (layers.default(place) or (init,))[0]  # noqa: PLW2901

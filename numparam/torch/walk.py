@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -30,6 +30,10 @@ _WRAPPED = {
 }
 
 
+Around = tuple[tuple[str, Any], ...]
+Visit = tuple[str, torch.nn.Module, Around]
+
+
 class Place(NamedTuple):
     """A parameter or buffer, and its place in the module."""
 
@@ -40,7 +44,7 @@ class Place(NamedTuple):
     key: str
     """The name of that attribute."""
     tensor: torch.Tensor
-    around: tuple[tuple[str, Any], ...]
+    around: Around
     """The modules around it, the outermost first, each with the prefix of the names in it."""
     path: str
     """The dotted name in the full module, without wrappers."""
@@ -60,7 +64,7 @@ class Place(NamedTuple):
         return isinstance(self.tensor, torch.nn.Parameter)
 
 
-def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
+def places(module: torch.nn.Module, prefix: str = "", visits: Iterable[Visit] | None = None) -> Iterator[Place]:
     """Walk through the parameters and buffers in the order of ``named_parameters``.
 
     A shared one is visited once, at its first place. What ``DistributedDataParallel``, ``DataParallel``,
@@ -74,44 +78,57 @@ def places(module: torch.nn.Module, prefix: str = "") -> Iterator[Place]:
     ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     seen: set[int] = set()
-    for inside, part, around in modules(module, prefix):
+    for inside, part, around in modules(module, prefix) if visits is None else visits:
         for key, tensor in chain(part._parameters.items(), part._buffers.items()):
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                if torch.nn.parameter.is_lazy(tensor):
-                    raise StateError(f"parameter {inside + key!r} has no shape yet: call the module once")
-                yield Place(inside + key, part, key, tensor, around, inside + key)
+                name = inside + key
+                if type(tensor) is not torch.nn.Parameter and torch.nn.parameter.is_lazy(tensor):
+                    raise StateError(f"parameter {name!r} has no shape yet: call the module once")
+                yield Place(name, part, key, tensor, around, name)
 
 
-def modules(
-    module: torch.nn.Module, prefix: str = "", around: tuple[tuple[str, Any], ...] = (), seen: set[int] | None = None
-) -> Iterator[tuple[str, torch.nn.Module, tuple[tuple[str, Any], ...]]]:
-    """Walk through the modules, the outer ones first; each with the prefix of the names in it, and what is around it.
+def modules(module: torch.nn.Module, prefix: str = "") -> list[Visit]:
+    """List the modules, the outer ones first; each with the prefix of the names in it, and what is around it.
 
     Examples
     --------
     >>> [prefix for prefix, _, _ in modules(torch.nn.Sequential(torch.nn.ReLU()))]
     ['', '0.']
     """
-    seen = set() if seen is None else seen
-    if id(module) in seen:
-        return
+    found: list[Visit] = []
+    _walk(module, prefix, (), set(), found)
+    return found
+
+
+def _walk(module: torch.nn.Module, prefix: str, around: Around, seen: set[int], found: list[Visit]) -> None:
     seen.add(id(module))
-    if is_of(module, "FullyShardedDataParallel"):
+    kind: Any = type(module)
+    is_flattened, wrapped = _kept(kind)
+    if is_flattened:
         raise StateError(
             f"module {prefix.rstrip('.')!r} is wrapped by FullyShardedDataParallel, which flattens parameters: "
             "initialise before wrapping, or use torch.distributed.fsdp.fully_shard"
         )
     around = *around, (prefix, module)
-    yield prefix, module, around
-    kind: Any = type(module)
-    wrapped = _wrapped(kind)
-    for name, child in module.named_children():
-        if name == "modules_to_save" and name in wrapped:  # copies of the original module, one for each adapter
+    found.append((prefix, module, around))
+    for name, child in module._modules.items():
+        if child is None or id(child) in seen:
+            continue
+        if name in wrapped and name == "modules_to_save":  # copies of the original module, one for each adapter
+            seen.add(id(child))
             for copy in child.children():
-                yield from modules(copy, prefix, around, seen)
+                if id(copy) not in seen:
+                    _walk(copy, prefix, around, seen, found)
         else:
-            yield from modules(child, prefix if name in wrapped else f"{prefix}{name}.", around, seen)
+            _walk(child, prefix if name in wrapped else f"{prefix}{name}.", around, seen, found)
+
+
+def resharded(visits: Iterable[Visit]) -> None:
+    """Let FSDP2, which may show the gathered parameters of the last forward pass, show the shards."""
+    for _, part, _ in visits:
+        if is_of(part, "FSDPModule"):
+            part.reshard()
 
 
 def is_of(module: Any, name: str, package: str = "torch") -> bool:
@@ -126,5 +143,8 @@ def _classes(kind: Hashable) -> set[tuple[str, str]]:
 
 
 @lru_cache(maxsize=1024)
-def _wrapped(kind: Hashable) -> set[str]:
-    return {name for wrapper in _WRAPPED.keys() & _classes(kind) for name in _WRAPPED[wrapper]}
+def _kept(kind: Hashable) -> tuple[bool, frozenset[str]]:
+    """Return whether a class is FSDP1's, and under which attributes it keeps the module that it wraps."""
+    found = _classes(kind)
+    is_flattened = ("torch", "FullyShardedDataParallel") in found
+    return is_flattened, frozenset([name for wrapper in _WRAPPED.keys() & found for name in _WRAPPED[wrapper]])
