@@ -18,7 +18,7 @@ from numparam.kernels.machine.memory import access
 
 _BLOCK = 32  # reflections applied at once
 _STRIP = 64  # columns they are applied to at once
-_ROWS = 64  # rows whose share of a sum is a sum of its own: with it rounding errors stay below LAPACK's
+_ROWS = 64  # rows whose share of a sum is computed separately: with it rounding errors stay below LAPACK's
 _load, _store, _ = access("f64", WIDTH)
 _LINE = 8 * WIDTH  # bytes
 

@@ -221,7 +221,7 @@ _context: dict[str, Any] = {key: default for key, (default, _) in _OPTIONS.items
 
 
 def set_auto_parallel_context(**options: Any) -> None:
-    """Set options of the parallel context; all of them or none.
+    """Set options of the parallel context; on an error nothing changes.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ class DtypeError(ArgumentTypeError):
 
 
 class MissingNameError(NumparamError, KeyError):
-    """Report a name under which there is nothing."""
+    """Report a name that does not exist."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # a KeyError would show its message in quotes
@@ -93,7 +93,7 @@ class CommunicationError(NumparamError, RuntimeError):
 
 
 class LateRankError(CommunicationError, TimeoutError):
-    """Report ranks that did not come to an operation of all, or from which nothing came in the middle of it."""
+    """Report ranks that did not reach an operation, or sent nothing during it."""
 
 
 class DisagreementError(CommunicationError):

@@ -170,7 +170,7 @@ def _bar(nbytes: int, total: int) -> str:
 
 
 def grid(title: str, rows: Sequence[str], columns: Sequence[str], cell_at: Callable[[int, int], str | None]) -> str:
-    """Return blocks in rows and columns, each in a colour of its own; None is a block that is left out."""
+    """Return blocks in rows and columns, each in its own colour; None is a block that is left out."""
     head = "".join(f"<th style='text-align:center'>{text(column)}</th>" for column in columns)
     body = ""
     for down, row in enumerate(rows):

@@ -49,7 +49,7 @@ def test_json_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         "seed": None,
         "arrived": "b.safetensors",
         "parameters": 2,
-        "differences": [{"parameter": "gate", "reason": "its values differ, and are those of 'up'"}],
+        "differences": [{"parameter": "gate", "reason": "its values differ, and are the values of 'up'"}],
     }
 
 
@@ -60,7 +60,7 @@ def test_a_difference_is_named_and_gives_status_1(
     save_file({"up": ARRAYS["gate"], "gate": ARRAYS["up"]}, "b.safetensors")
     assert main(["compare", "a.safetensors", "b.safetensors"]) == 1
     out = capsys.readouterr().out
-    assert "parameter 'up': its values differ, and are those of 'gate'\n" in out
+    assert "parameter 'up': its values differ, and are the values of 'gate'\n" in out
     assert out.endswith("2 of 2 parameters differ\n")
 
 

@@ -284,8 +284,8 @@ def test_differences_are_named() -> None:
     arrived |= {"cast": sent["cast"].astype(np.float16), "flat": sent["flat"].reshape(-1)}
     del arrived["gone"]
     assert list(map(str, fingerprint(sent).compare(fingerprint(arrived)))) == [
-        "parameter 'gate': its values differ, and are those of 'up'",
-        "parameter 'up': its values differ, and are those of 'gate'",
+        "parameter 'gate': its values differ, and are the values of 'up'",
+        "parameter 'up': its values differ, and are the values of 'gate'",
         "parameter 'down': its values differ",
         "parameter 'gone': it is missing",
         "parameter 'cast': float32 was expected, found float16",

@@ -73,7 +73,7 @@ def alike(ours: Any, theirs: Any) -> None:
         (lambda key: random.bernoulli(key, 0.3, (4, 6)), "the result of lt"),
         (lambda key: random.permutation(key, 6), "the result of"),
         (lambda key: random.gamma(key, 2.0, (4, 6)), "the result of"),
-        (lambda key: random.bits(key, (4, 6)), "bits numbers in an order of their own"),
+        (lambda key: random.bits(key, (4, 6)), "bits numbers in their own order"),
         (lambda key: jnp.concatenate([random.normal(key, (4, 6)), jnp.zeros((4, 6))]), "parts of several"),
         (lambda key: jax.lax.scan(lambda c, _: (c, random.normal(key, (6,))), 0, None, 4)[1], "one draw that every"),
         (

@@ -102,7 +102,7 @@ def _moved(source: DeviceArray, target: DeviceArray) -> DeviceArray:
     fits = target.is_contiguous and target.dtype == source.dtype
     moved = target if fits else DeviceArray.empty(source.shape, source.dtype, target.device)
     driver = _driver.get_driver()
-    driver.record(source.device).sync()  # the stream of one device knows nothing of the other's
+    driver.record(source.device).sync()  # the streams of the devices are independent
     driver.copy(target.device, moved.address, source.address, source.nbytes)
     driver.record(target.device).sync()
     return moved

@@ -1,6 +1,6 @@
 """Floating-point formats: float32 to the bits of shorter types, rounded to nearest even, and back.
 
-Numba has none of the short types on a CPU, so their bits are computed as integers. NaN stays NaN; what is too large
+Numba lacks the short types on a CPU, so their bits are computed as integers. NaN stays NaN; what is too large
 becomes infinity, or NaN in float8_e4m3fn, which has no infinity. All short types are exact in float32.
 """
 

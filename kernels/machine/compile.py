@@ -150,7 +150,7 @@ class CudaKernel:
             import numba.cuda
             import numba.cuda.dispatcher
 
-            # Numba asks the current device for its architecture to compile the formulas, and there may be none.
+            # Numba asks the current device for its architecture to compile the formulas, which may not exist.
             known = numba.cuda.dispatcher.get_current_device
             numba.cuda.dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=COMPUTE_CAPABILITY)
             try:

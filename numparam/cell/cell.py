@@ -208,7 +208,7 @@ class Cell(Tree):
         return {name: cast("Cell", self._cells[name]) for name in reversed(distinct.values())}
 
     def get_sub_cell(self, target: str) -> Cell:
-        """Return the cell at a path, this one for an empty path; AttributeError if there is none."""
+        """Return the cell at a path, this one for an empty path; AttributeError if nothing is there."""
         return self._found("cell", target, cast("Iterator[tuple[str, Cell]]", self._walk()))
 
     @shadowable

@@ -223,11 +223,11 @@ class Tree:
 
     @shadowable
     def get_parameter(self, target: str) -> Parameter:
-        """Return the parameter at a path; AttributeError if there is none."""
+        """Return the parameter at a path; AttributeError if nothing is there."""
         return self._found("parameter", target, self._walk_parameters())
 
     def get_buffer(self, target: str) -> Tensor:
-        """Return the buffer at a path; AttributeError if there is none."""
+        """Return the buffer at a path; AttributeError if nothing is there."""
         return self._found("buffer", target, ((path, buffer) for path, buffer, _ in self._state_buffers()))
 
     def _found(self, what: str, target: str, parts: Iterable[tuple[str, Part]]) -> Part:

@@ -32,7 +32,7 @@ def check_attempt(head: header.Header, attempt: str | None) -> None:
     """Refuse a file of an attempt that is not its index's, if the index names one."""
     if attempt is not None and head.metadata.get(ATTEMPT) != attempt:
         raise CheckpointError(
-            f"{head.file.path}: it is of another save than its index; if it was replaced meanwhile, load it again"
+            f"{head.file.path}: it is of another save than its index; if it was just replaced, load it again"
         )
 
 
@@ -84,7 +84,7 @@ def remove_former(index: Path, number: int, keep: Iterable[Path] = ()) -> None:
     """Remove the files that earlier attempts to save this checkpoint wrote and that no index names.
 
     The index is in place, so its own files stay. Files of ranks are of saves up to `number`; later ones may still be
-    written. `keep` are files of the save that hold nothing the index names.
+    written. `keep` are files of the save with nothing that the index names.
     """
     shards = re.compile(rf"{re.escape(stem_of(index))}(-[0-9a-f]{{8}})?-[0-9]{{5,}}-of-[0-9]{{5,}}{re.escape(SUFFIX)}")
     former = [path for path in index.parent.iterdir() if shards.fullmatch(path.name)]

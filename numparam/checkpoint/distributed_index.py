@@ -74,7 +74,7 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
         with replacing(index) as file:
             save = _new_save(index, count)  # another process may have joined it before this one could
             if save is None:
-                raise CheckpointError(f"{index}: another process wrote it meanwhile")
+                raise CheckpointError(f"{index}: another process has written it")
             number, paths = save
             content = _content(_read_all(paths))
             content["metadata"][SAVE] = str(number)

@@ -193,7 +193,7 @@ def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ran
 
 def _piece(name: str, tensor: Tensor) -> Piece:
     region = region_of(tensor)
-    if 0 in region.full_shape:  # a part of nothing is all of it
+    if 0 in region.full_shape:  # a part of an empty parameter is full
         region = Region.full(region.full_shape)
     found = Piece.of(region)
     if found is None:

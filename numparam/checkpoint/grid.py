@@ -96,7 +96,7 @@ class Grid(NamedTuple):
         return number
 
     def overlaps(self, region: Region) -> Iterator[Overlap]:
-        """Yield what each piece has of a region; pieces that have nothing of it are left out."""
+        """Yield what each piece that overlaps a region has of it."""
         axes = zip(region.ranges, self.cuts, self.shape, strict=True)
         for parts in product(*(list(_along(*axis)) for axis in axes)):
             cell, within, target = zip(*parts, strict=True) if parts else ((), (), ())

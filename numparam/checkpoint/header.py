@@ -131,7 +131,7 @@ def decode(file: MappedFile) -> Header:
 
 
 def parse_object(text: bytes, path: str) -> dict[str, Any]:
-    """Read a JSON object that names nothing twice."""
+    """Read a JSON object without duplicate names."""
     if text.count(b"[") + text.count(b"{") > MAX_JSON_ITEMS:
         raise CheckpointError(f"{path}: its JSON has more than {MAX_JSON_ITEMS} lists and objects")
     try:

@@ -319,7 +319,7 @@ def _prefixes(argument: str, prefix: Any) -> tuple[str, ...]:
     if not isinstance(prefixes, list | tuple) or not all(isinstance(item, str) for item in prefixes):
         raise ArgumentTypeError(f"{argument} is a str or a list of str, found {shown(prefix)}")
     if not prefixes or not all(prefixes):
-        raise ArgumentValueError(f"{argument} needs at least one prefix, and none may be empty; found {shown(prefix)}")
+        raise ArgumentValueError(f"{argument} needs at least one prefix, not empty; found {shown(prefix)}")
     return tuple(prefixes)
 
 

@@ -1,4 +1,4 @@
-"""Files that are opened once: the header and the values come from the same file, whatever takes its name meanwhile."""
+"""Files that are opened once: the header and the values come from the same file, even if the name is reused."""
 
 import mmap
 import os

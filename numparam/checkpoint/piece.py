@@ -51,7 +51,7 @@ class Piece(NamedTuple):
 
 
 def write_record(pieces: Mapping[str, Piece]) -> dict[str, str]:
-    """Return the metadata that describes which tensors are pieces; empty if none is."""
+    """Return the metadata that describes which tensors are pieces."""
     parts = {
         name: {"shape": piece.full_shape, "start": piece.start}
         for name, piece in pieces.items()

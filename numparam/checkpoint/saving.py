@@ -119,7 +119,7 @@ def save_checkpoint(
         If a name is a duplicate or cannot be in a file, an option is one that the format does not have, or a file
         cannot be written. If that is the fault of the file system, it is also an OSError.
     RuntimeError
-        If a parameter still holds nothing.
+        If a parameter has no values yet.
 
     Examples
     --------

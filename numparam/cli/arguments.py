@@ -47,7 +47,7 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def filtered(entries: Iterable[Entry], globs: list[str] | None) -> tuple[Entry, ...]:
-    """Return the parameters that --filter selects; an ArgumentValueError if a glob matches none."""
+    """Return the parameters that --filter selects; an ArgumentValueError if a glob matches no parameter."""
     found = tuple(entries)
     if globs is None:
         return found

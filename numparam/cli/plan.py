@@ -57,7 +57,7 @@ def add_to(commands: Commands) -> None:
         "--rounding",
         choices=_ROUNDINGS,
         default=_ROUNDINGS[0],
-        help="of the optimizer: master also counts weights of float32 for those of 16 bits (default: %(default)s)",
+        help="of the optimizer: master also counts float32 copies of weights of 16 bits (default: %(default)s)",
     )
     add_json(parser)
     parser.set_defaults(run=run)

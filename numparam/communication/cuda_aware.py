@@ -29,7 +29,7 @@ def is_direct() -> bool:
 
 
 def finish(array: DeviceArray) -> None:
-    """Wait for the work that was queued on the device of an array, of which MPI knows nothing."""
+    """Wait for the work that was queued on the device of an array, which MPI does not see."""
     from numparam.kernels.machine.driver import get_driver
 
     get_driver().record(array.device).sync()

@@ -151,9 +151,9 @@ def _text(indices: range) -> str:
 def identify(array: Any, expected: Cell | Mapping[str, Tensor]) -> Identification:
     """Find which rows or columns of which parameters an array holds, from its values alone.
 
-    The first values of each row and column are looked up among those of all rows and columns of the lazy parameters,
-    drawn anew; the 7 million rows of 70 billion parameters take a second on one core. Rows of constants and of
-    zeros are of no parameter in particular, and remain unknown.
+    The first values of each row and column are looked up among the first values of all rows and columns of the lazy
+    parameters, drawn anew; the 7 million rows of 70 billion parameters take a second on one core. Rows of constants are
+    of no parameter in particular, and remain unknown.
 
     Parameters
     ----------

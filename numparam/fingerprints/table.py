@@ -39,8 +39,8 @@ class Fingerprints(Mapping[str, Fingerprint]):
     >>> sent = numparam.fingerprint({"up": ones, "gate": zeros})
     >>> arrived = numparam.fingerprint({"up": zeros, "gate": ones})
     >>> print(*sent.compare(arrived), sep="\n")
-    parameter 'up': its values differ, and are those of 'gate'
-    parameter 'gate': its values differ, and are those of 'up'
+    parameter 'up': its values differ, and are the values of 'gate'
+    parameter 'gate': its values differ, and are the values of 'up'
     >>> print(sent)
     parameter  shape   dtype    fingerprint
     up         (2, 2)  float32  01d540a33e9bdedd05682970e71966e1
@@ -205,4 +205,4 @@ def _reason(sent: Fingerprint, arrived: Fingerprint, holder: str | None) -> str:
         return f"{sent.dtype} was expected, found {arrived.dtype}"
     if sent.sums == arrived.sums:
         return ""
-    return "its values differ" if holder is None else f"its values differ, and are those of {holder!r}"
+    return "its values differ" if holder is None else f"its values differ, and are the values of {holder!r}"

@@ -8,7 +8,7 @@ from numparam.indexing.region import Region
 class Strided(Region):
     """Describe a view of a tensor that indexing alone does not give, such as a transposed or a flattened one.
 
-    `base` is the flat index of the first element, and `steps` those of the flat index along each axis of the view.
+    `base` is the flat index of the first element; `steps` are its steps along each axis of the view.
     """
 
     __slots__ = ("_span",)

@@ -19,7 +19,7 @@ class Arange(Initializer):
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if not shape:
-            raise ShapeError("arange counts along the last axis; a scalar has none")
+            raise ShapeError("arange counts along the last axis, which a scalar lacks")
         as_scalar(max(shape[-1] - 1, 0), dtype)
 
     def fill(self, out: np.ndarray[Any, np.dtype[Any]], region: Region, source: Source) -> None:  # noqa: ARG002

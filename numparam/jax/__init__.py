@@ -26,7 +26,7 @@ full tree, whose parameters have the names of their places:
 >>> bool((init(shapes, {"*kernel": "lecun_normal"}, seed=7)["dense"]["kernel"] == kernel).all())
 True
 
-A model has initializers of its own. `eval_shape` finds them, for ``model.init`` of linen, ``optimizer.init`` of optax,
+A model has its own initializers. `eval_shape` finds them, for ``model.init`` of linen, ``optimizer.init`` of optax,
 or a function that returns a module of nnx or what ``nnx.split`` makes of it, and `init` follows them:
 ``init(eval_shape(model.init, key, x), seed=7)``.
 """

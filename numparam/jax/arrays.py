@@ -42,7 +42,7 @@ def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
     Returns
     -------
     jax.Array
-        Of the shape and dtype of the tensor, committed to the sharding, or uncommitted if there is none.
+        Of the shape and dtype of the tensor, committed to the sharding, or uncommitted without one.
 
     Raises
     ------

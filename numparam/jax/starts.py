@@ -55,7 +55,7 @@ def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     The function is traced and not run: `init` then generates the values that its own initializers describe, shard by
     shard. Keys may be any; what depends on them are the names alone. Layers that ``nn.scan``, ``nn.vmap`` or
     ``jax.vmap`` stacks are draws with the scale of one layer, states of optimizers are the zeros that optax writes, and
-    keys and counters are those of the code. Of one draw in two places both get the values of the first one.
+    keys and counters are as in the code. One draw in two places gets the values of the first place.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _start(shape: Any, value: Value) -> Start:
     if isinstance(value, Draw):
         init = as_initializer(value)
-        return Start(shape, init, draw=value, why="" if init else f"{value.kind} numbers in an order of their own")
+        return Start(shape, init, draw=value, why="" if init else f"{value.kind} numbers in their own order")
     if isinstance(value, Unknown):
         return Start(shape, why=value.why)
     if value.value is not None and not jax.dtypes.issubdtype(shape.dtype, jax.dtypes.extended):

@@ -1,7 +1,7 @@
 """Contexts under the names of ``mindspore.context``.
 
 The options of `set_context` choose how MindSpore compiles and runs, which does not concern parameters: they are
-checked, kept and given back, and none acts. `numparam.set_default_device` chooses where values are.
+checked, kept and given back, without effect. `numparam.set_default_device` chooses where values are.
 """
 
 from collections.abc import Callable
@@ -123,7 +123,7 @@ _server: dict[str, Any] = {}
 
 
 def set_context(**options: Any) -> None:
-    """Keep options of MindSpore's runtime; all of them or none.
+    """Keep options of MindSpore's runtime; on an error nothing changes.
 
     Parameters
     ----------

@@ -76,7 +76,7 @@ class Plan:
         return int(self.sizes().max()) / rate / 1e9 + len(self.entries) * CPU_SECONDS_PER_PARAMETER
 
     def nbytes(self, each: Callable[[np.dtype[Any]], int] = lambda dtype: dtype.itemsize) -> Counts:
-        """Count the bytes of every rank in an array of the shape of the mesh; `each` gives those of a value."""
+        """Count the bytes of every rank in an array of the shape of the mesh; `each` gives the bytes of a value."""
         return self._sum(each)
 
     def _sum(self, weight: Callable[[np.dtype[Any]], int]) -> Counts:

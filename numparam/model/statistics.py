@@ -15,7 +15,7 @@ BINS = 16
 
 @dataclass
 class Statistics:
-    """Hold statistics of the finite values of a parameter: meaningless if there are none.
+    """Hold statistics of the finite values of a parameter: meaningless without finite values.
 
     `std` is of the population, and `bins` a histogram from `low` to `high` in 16 equal steps.
     """

@@ -25,7 +25,7 @@ REACH = 8.0
 
 
 class Perturbed(Lazy):
-    """Describe values that are those of a base, moved by noise; a region costs what the region costs."""
+    """Describe the values of a base, moved by noise; a region costs what the region costs."""
 
     def __init__(
         self, base: Values, name: str, region: Region, noise: Noise, seeds: Sequence[int], scales: Sequence[float]
@@ -365,7 +365,7 @@ def _name(parameter: Parameter) -> str:
     if not isinstance(parameter, Parameter):
         raise ArgumentTypeError(f"a Parameter is perturbed, found {type(parameter).__name__}")
     if parameter._own_name is None:
-        raise ArgumentValueError("a parameter without a name has no noise of its own; set its name")
+        raise ArgumentValueError("a parameter without a name has no noise; set its name")
     return parameter._own_name
 
 

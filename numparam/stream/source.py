@@ -24,7 +24,7 @@ class Source:
     seed : int
         From 0 to 2**64 - 1.
     name : str or int
-        The name of the parameter, or the number of a tensor that has none.
+        The name of the parameter, or the number of a tensor without a name.
 
     Examples
     --------

@@ -61,7 +61,7 @@ def fill_(
     ValueError
         If the shape does not fit the initializer or the region.
     RuntimeError
-        If the tensor has no memory, or its part is none that its placements explain, or each of several ranks would
+        If the tensor has no memory, or its placements do not explain its part, or each of several ranks would
         draw a different seed.
 
     Examples
