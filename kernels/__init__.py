@@ -19,12 +19,14 @@ Files
 ``launch``     the shape of a grid, and the only place that launches
 ``batch``      many small arrays in few launches
 ``fill/``      random fills and constants
-    ``entries``, ``cpu``, ``cuda``, ``constant``; ``draws`` distributions and dtypes; ``key`` streams and slices
+    ``entries``, ``cpu``, ``rows``, ``cuda``, ``constant``; ``draws`` distributions and dtypes; ``key`` streams and
+    slices
 ``copy/``      copies and conversions between any strides, dtypes and devices
     ``entry``, ``walk`` a copy without its arrays; ``cpu``, ``runs``, ``transposes``, ``convert`` on a CPU; ``cuda``,
     ``cuda_rows``, ``cuda_tiles``, ``cuda_convert`` on a device
 ``digest/``    sums over bits and places: ``entry``, ``key``, ``words``, ``formulas``, ``cpu``, ``cuda``
 ``rows/``      gather and scatter of rows: ``entry``, ``cpu``, ``cuda``
+``keys/``      sets of int64 keys on a CPU: ``index``, ``bitmap``, ``recent``; ``sums`` of rows by key
 ``update/``    steps of optimizers, fused and in place
 ``perturb/``   noise that is drawn and added in one pass: ``entry``, ``formulas``, ``cpu``, ``cuda``
 ``orthogonal`` the orthogonal factor of a matrix, on a CPU

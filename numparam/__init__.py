@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
     from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
     from numparam.checkpoint.saving import save_checkpoint
+    from numparam.embedding import Embedding, EmbeddingCache, EmbeddingLookup
     from numparam.fingerprints import Fingerprint, Fingerprints, Verification, View, fingerprint, identify, verify
     from numparam.layout.automatic import automatic_layouts
     from numparam.perturb import noise
@@ -73,6 +74,9 @@ __all__ = [
     "CellDict",
     "CellList",
     "Device",
+    "Embedding",
+    "EmbeddingCache",
+    "EmbeddingLookup",
     "Fingerprint",
     "Fingerprints",
     "Layout",
@@ -131,8 +135,22 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _PACKAGES = ("communication", "fingerprints", "jax", "mindspore", "optim", "parallel", "perturb", "rules", "torch")
+    _PACKAGES = (
+        "communication",
+        "embedding",
+        "fingerprints",
+        "jax",
+        "mindspore",
+        "optim",
+        "parallel",
+        "perturb",
+        "rules",
+        "torch",
+    )
     _IN_MODULES = {
+        "Embedding": "numparam.embedding",
+        "EmbeddingCache": "numparam.embedding",
+        "EmbeddingLookup": "numparam.embedding",
         "Fingerprint": "numparam.fingerprints",
         "Fingerprints": "numparam.fingerprints",
         "Rules": "numparam.rules",

@@ -23,7 +23,7 @@ ROOMS = """
     kernels.array kernels.dispatch kernels.launch kernels.batch
     kernels.fill
     kernels.copy
-    kernels.rows kernels.digest kernels.update kernels.perturb kernels.orthogonal
+    kernels.rows kernels.digest kernels.update kernels.keys kernels.perturb kernels.orthogonal
     errors text
     dtypes entry checks threads device context html
     progress
@@ -39,6 +39,7 @@ ROOMS = """
     checkpoint
     model
     fingerprints optim
+    embedding
     parallel perturb
     torch jax mindspore
     cli

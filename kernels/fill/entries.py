@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 
 from numparam.kernels.dispatch import kind
-from numparam.kernels.fill import cpu
+from numparam.kernels.fill import cpu, rows
+from numparam.kernels.fill.key import Rows
 from numparam.kernels.formula import distributions
 from numparam.kernels.formula.distributions import Bounds
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: Span | None = None) -> None:
+def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: Span | Rows | None = None) -> None:
     """Write uniform values of the closed interval [low, high], whose bounds no rounding crosses.
 
     `out` is C-contiguous and of a floating-point dtype; `span` locates it in the logical tensor, from index 0 by
@@ -32,13 +33,19 @@ def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: 
     _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
 
 
-def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span: Span | None = None) -> None:
+def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span: Span | Rows | None = None) -> None:
     """Write normal values with the given mean and standard deviation; parameters as in `uniform`."""
     _fill("normal", out, key, distributions.normal_params(mean, sigma), span)
 
 
 def truncated_normal(
-    out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, low: float, high: float, span: Span | None = None
+    out: np.ndarray[Any, Any],
+    key: Key,
+    mean: float,
+    sigma: float,
+    low: float,
+    high: float,
+    span: Span | Rows | None = None,
 ) -> None:
     """Write normal values restricted to [low, high], absolute and possibly infinite bounds that no rounding crosses.
 
@@ -56,22 +63,24 @@ def truncated_normal(
 
 
 def either(
-    out: np.ndarray[Any, Any], key: Key, chance: float, chosen: float, other: float, span: Span | None = None
+    out: np.ndarray[Any, Any], key: Key, chance: float, chosen: float, other: float, span: Span | Rows | None = None
 ) -> None:
     """Write `chosen` with a probability, rounded to 32 bits, and `other` elsewhere; parameters as in `uniform`."""
     split = np.uint32(min(round(chance * 2**32), 2**32 - 1))
     _fill("either", out, key, (split, float(chosen), float(other)), span)
 
 
-def bits(out: np.ndarray[Any, Any], key: Key, span: Span | None = None) -> None:
+def bits(out: np.ndarray[Any, Any], key: Key, span: Span | Rows | None = None) -> None:
     """Write the raw words of the stream into an array of uint32."""
     _fill("bits", out, key, (), span)
 
 
-def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | None) -> None:
+def _fill(
+    distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | Rows | None
+) -> None:
     if out.size:
         _check_params(distribution, params, out.dtype)
-        _TWINS[kind(out)](distribution, out, key, params, span)
+        (_ROW_TWINS if isinstance(span, Rows) else _TWINS)[kind(out)](distribution, out, key, params, span)
 
 
 @lru_cache(maxsize=1024)
@@ -115,3 +124,4 @@ def _on_cuda(*arguments: Any) -> None:
 
 
 _TWINS: dict[str, Callable[..., None]] = {"cpu": cpu.fill_array, "many": cpu.fill_arrays, "cuda": _on_cuda}
+_ROW_TWINS: dict[str, Callable[..., None]] = {"cpu": rows.fill_rows}  # a device gets the rows of its cache from a host

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Key(NamedTuple):
@@ -19,6 +22,21 @@ class Span(NamedTuple):
 
     base: int
     strides: tuple[int, ...]
+
+
+class Rows(NamedTuple):
+    """Name the rows of a table that the rows of an output are, in place of a `Span`.
+
+    Row `k` of a table with rows of `d` elements has the flat indices ``(k % 2**64) * d`` and on. They may exceed 64
+    bits: the counter of Philox is the 128-bit integer ``stream * 2**64 + block``, as for all other fills.
+
+    Attributes
+    ----------
+    keys : ndarray
+        Of int64, the numbers of the rows of the table; one for each row of the output.
+    """
+
+    keys: np.ndarray[Any, Any]
 
 
 def merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[int], int]:

@@ -31,6 +31,11 @@ _generated = count()
 _cache_keys = count()
 
 
+def next_cache_key() -> int:
+    """Return the next number by which an embedding cache knows a parameter."""
+    return next(_cache_keys)
+
+
 class Parameter(Tensor):
     """Hold a tensor that a model learns.
 
@@ -44,8 +49,8 @@ class Parameter(Tensor):
 
     Operators such as ``+=`` change the values in place, as in NumPy.
 
-    Parameter servers and embedding caches are not supported: `is_param_ps`, `init_in_server`, `cache_enable`,
-    `cache_shape`, `key` and `unique` are kept, copied and saved for programs that read them.
+    `cache_enable`, `cache_shape` and `key` are set by `numparam.EmbeddingLookup`; `is_param_ps` and `init_in_server`
+    by `set_param_ps`; `unique` is kept, copied and saved for programs that read it.
 
     Parameters
     ----------
@@ -445,7 +450,7 @@ class Parameter(Tensor):
         else:
             twin._take_new(initializer(init, self.shape, self.dtype))
         if self.cache_enable:
-            twin.key = next(_cache_keys)
+            twin.key = next_cache_key()
         return twin
 
     def copy(self) -> Self:

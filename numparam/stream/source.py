@@ -71,12 +71,15 @@ class Source:
         low = self._stream("refine" + label) if out.dtype == np.float64 else high * 0
         key = fill.Key(self.seed, high, low)
         try:
-            getattr(fill, kind)(out, key, *arguments, None if region.is_full else fill.Span(*region.span()))
+            getattr(fill, kind)(out, key, *arguments, self._place(region))
         except ValueError as error:
             raise ArgumentValueError(f"{self}: {error}") from None
 
     def _stream(self, label: str) -> Any:
         return stream(self.name, label)
+
+    def _place(self, region: Region) -> Any:
+        return None if region.is_full else _kernels().Span(*region.span())
 
     def __str__(self) -> str:
         return f"parameter {self.name!r}" if isinstance(self.name, str) else f"tensor number {self.name}"
@@ -93,6 +96,35 @@ class Sources(Source):
 
     def _stream(self, label: str) -> Any:
         return streams(self.names, label)
+
+
+class RowSource(Source):
+    """Draw rows of a table by their keys, any int64: what a `Source` draws for a table that has so many rows.
+
+    Parameters
+    ----------
+    seed, name
+        As for a `Source`.
+    keys : ndarray of int64
+        Of the rows of every buffer; a negative key is a row from 2**63 on. Regions are not looked at.
+
+    Examples
+    --------
+    >>> full, rows = np.empty((9, 4), np.float32), np.empty((2, 4), np.float32)
+    >>> Source(7, "w").normal(full, Region.full((9, 4)), 0.0, 1.0)
+    >>> RowSource(7, "w", np.array([8, 3])).normal(rows, Region.full((9, 4)), 0.0, 1.0)
+    >>> bool((rows == full[[8, 3]]).all())
+    True
+    """
+
+    __slots__ = ("keys",)
+
+    def __init__(self, seed: int, name: str | int, keys: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        super().__init__(seed, name)
+        self.keys = keys
+
+    def _place(self, region: Region) -> Any:  # noqa: ARG002
+        return _kernels().Rows(self.keys)
 
 
 @cache

@@ -129,6 +129,11 @@ class Host(Values):
         self.array = array
 
     @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: np.dtype[Any], target: Device) -> Host:  # noqa: ARG003
+        """Allocate memory."""
+        return cls(np.empty(shape, dtype))
+
+    @classmethod
     def from_host(cls, array: Array, target: Device) -> Host:  # noqa: ARG003
         """Hold an array."""
         return cls(array)

@@ -1,0 +1,75 @@
+"""Random fill of the rows of a table on a CPU: rows with any keys, each a tile or several."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numparam.kernels.fill.cpu import TILE, _make_formulas, _make_store, _words, scalars
+from numparam.kernels.fill.draws import STORAGE
+from numparam.kernels.machine import pool
+from numparam.kernels.machine.compile import formula, kernel
+from numparam.kernels.machine.lanes import WIDTH
+from numparam.kernels.machine.memory import counters
+
+if TYPE_CHECKING:
+    from numparam.kernels.fill.key import Key, Rows
+
+_ZERO, _ONE, _LOW = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFF)
+
+
+@formula
+def _first(key: Any, length: Any) -> Any:
+    """Return the low and the high word of the flat index of a row's first element, of 128 bits."""
+    low = (key & _LOW) * length
+    high = (key >> np.uint64(32)) * length + (low >> np.uint64(32))
+    return key * length, high >> np.uint64(32)
+
+
+@cache
+def _make_rows(distribution: str, dtype: np.dtype[Any]) -> Any:
+    words, values = _make_formulas(distribution, dtype)
+    items, store = STORAGE[dtype].items, _make_store(STORAGE[dtype])
+
+    @formula
+    def tile(out: Any, at: Any, block: Any, key: Any, params: Any) -> None:
+        lanes = counters(block)
+        store(out, at, values(words(lanes, lanes >> 32, key), params))
+
+    @kernel(f"fill rows {distribution} {dtype}")
+    def rows(out: Any, length: Any, start: Any, stop: Any, keys: Any, key: Any, params: Any) -> None:
+        scratch = np.empty(TILE, items)
+        for row in range(start, stop):
+            low, high = _first(keys[row], np.uint64(length))
+            at, end = row * length, (row + 1) * length
+            while at < end:
+                block, top = (low >> np.uint64(2)) | (high << np.uint64(62)), high >> np.uint64(2)
+                own = key[0], key[1] + top, key[2] + top
+                skip, left = np.int64(low & np.uint64(3)), _ZERO - block
+                if skip == 0 and end - at >= TILE and (left == _ZERO or left >= np.uint64(WIDTH)):
+                    tile(out, at, block, own, params)
+                    count = TILE
+                else:
+                    tile(scratch, 0, block, own, params)
+                    count = min(end - at, TILE - skip)
+                    if _ZERO < left < np.uint64(WIDTH):  # the next block has the next number of 128 bits
+                        count = min(count, np.int64(left) * 4 - skip)
+                    for i in range(count):
+                        out[at + i] = scratch[skip + i]
+                at += count
+                before = low
+                low = low + np.uint64(count)
+                high = high + (_ONE if low < before else _ZERO)
+
+    return rows
+
+
+def fill_rows(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], rows: Rows) -> None:
+    """Write rows of a table into an array; see `Rows`."""
+    storage, loop = STORAGE[out.dtype], _make_rows(distribution, out.dtype)
+    length = out.size // len(out)
+    arguments = rows.keys.view(np.uint64), _words(key), scalars(params, storage.wide)
+    flat = out.reshape(-1).view(storage.items)
+    pool.run(lambda start, stop: loop(flat, length, start, stop, *arguments), len(out), length * out.itemsize, 1)

@@ -1,0 +1,8 @@
+"""Sets of int64 keys in host memory: where the row of a key is, and which keys there are."""
+
+from numparam.kernels.keys.bitmap import Bitmap
+from numparam.kernels.keys.index import Index, distinct
+from numparam.kernels.keys.recent import Recent
+from numparam.kernels.keys.sums import gather_found, sum_rows
+
+__all__ = ["Bitmap", "Index", "Recent", "distinct", "gather_found", "sum_rows"]

@@ -1,0 +1,76 @@
+"""Rows of gradients and of tables, by numbers that may be missing or repeated."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from numparam.kernels.copy.runs import copy_bytes
+from numparam.kernels.formula.access import lanes_access
+from numparam.kernels.machine import pool
+from numparam.kernels.machine.compile import kernel
+from numparam.kernels.machine.lanes import WIDTH
+from numparam.kernels.machine.memory import LINE, prefetch
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_ROWS_AHEAD = 4
+_LINES_AHEAD = 16
+
+
+@kernel("gather found rows")
+def _gather(target: Any, source: Any, numbers: Any, row_bytes: Any, start: Any, stop: Any) -> None:
+    for row in range(start, stop):
+        following = source + numbers[min(row + _ROWS_AHEAD, stop - 1)] * row_bytes
+        for line in range(min(_LINES_AHEAD, row_bytes // LINE + 1)):
+            prefetch(following + line * LINE)
+        if numbers[row] >= 0:
+            copy_bytes(target + row * row_bytes, source + numbers[row] * row_bytes, row_bytes, False)
+
+
+def gather_found(target: Array, source: Array, numbers: Array) -> None:
+    """Write ``source[numbers]`` into `target`, and leave rows whose number is negative as they are."""
+    row_bytes = target.nbytes // max(1, len(numbers))
+    addresses = target.ctypes.data, source.ctypes.data
+    pool.run(lambda start, stop: _gather(*addresses, numbers, row_bytes, start, stop), len(numbers), row_bytes, 1)
+
+
+@cache
+def _make_sum(dtype: np.dtype[Any]) -> Any:
+    wide = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    (many, one), (many_sums, one_sum) = [[lanes_access(width)(kind) for width in (WIDTH, 1)] for kind in (dtype, wide)]
+    load_many, load_one, size, wide_size = many.load, one.load, dtype.itemsize, wide.itemsize
+    sums_many, store_many = many_sums.load, many_sums.store
+    sum_one, store_one = one_sum.load, one_sum.store
+
+    @kernel(f"sum rows {dtype}")
+    def add(out: Any, source: Any, numbers: Any, length: Any) -> None:
+        for row in range(numbers.size):
+            into, given, at = out + numbers[row] * length * wide_size, source + row * length * size, 0
+            while at + WIDTH <= length:
+                place = into + at * wide_size
+                store_many(place, sums_many(place) + load_many(given + at * size))
+                at += WIDTH
+            while at < length:
+                place = into + at * wide_size
+                store_one(place, sum_one(place) + load_one(given + at * size))
+                at += 1
+
+    return add
+
+
+def sum_rows(source: Array, numbers: Array, count: int) -> Array:
+    """Return `count` rows, each the sum of the rows of `source` with its number, in their order, in float32 or float64.
+
+    Examples
+    --------
+    >>> sum_rows(np.float32([[1, 2], [3, 4], [5, 6]]), np.array([0, 1, 0]), 2)
+    array([[6., 8.],
+           [3., 4.]], dtype=float32)
+    """
+    out = np.zeros((count, *source.shape[1:]), np.float64 if source.dtype == np.float64 else np.float32)
+    length = source.size // max(1, len(source))
+    _make_sum(source.dtype)(out.ctypes.data, source.ctypes.data, numbers, length)
+    return out

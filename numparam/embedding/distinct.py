@@ -1,0 +1,44 @@
+"""The distinct ones of the keys of a call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numparam.errors import ArgumentTypeError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Distinct:
+    """Hold the distinct ones of some keys, in the order of their first use.
+
+    Attributes
+    ----------
+    keys, uses : ndarray of int64
+    which : ndarray of int64
+        For each of the given keys, which of the distinct ones it is.
+    scores : ndarray of int64 or None
+        The last one that is given for each.
+    """
+
+    def __init__(self, keys: Array, scores: Any = None) -> None:
+        from numparam.kernels.keys import distinct
+
+        first, self.which = distinct(keys)
+        self.keys, self.uses = keys[first], np.bincount(self.which, minlength=first.size)
+        self.scores: Array | None = None
+        if scores is not None:
+            given = np.asarray(scores)
+            if given.dtype.kind not in "iu" or given.size != keys.size:
+                raise ArgumentTypeError(f"expected {keys.size} scores of int64, found {given.dtype} of {given.shape}")
+            self.scores = np.empty(first.size, np.int64)
+            self.scores[self.which] = given.reshape(-1)
+
+    def part(self, chosen: Array) -> Distinct:
+        """Return the keys at some places, without `which`."""
+        part = Distinct.__new__(Distinct)
+        part.keys, part.uses, part.which = self.keys[chosen], self.uses[chosen], self.which
+        part.scores = None if self.scores is None else self.scores[chosen]
+        return part

@@ -1,0 +1,130 @@
+"""The layer that looks up rows of a table, with MindSpore's name and arguments."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from numparam.cell import Cell
+from numparam.checks import as_bool, as_int
+from numparam.embedding.cache import EmbeddingCache
+from numparam.embedding.schema import OptimizerMaker
+from numparam.embedding.table import Embedding
+from numparam.initializer import initializer
+from numparam.parameter import Parameter
+from numparam.parameter.parameter import next_cache_key
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class EmbeddingLookup(Cell):
+    """Look up rows of a parameter by their numbers; with `sparse`, only rows that were trained take memory.
+
+    Parameters
+    ----------
+    vocab_size, embedding_size : int
+        The shape of the parameter.
+    param_init : Initializer, str or number
+    sparse : bool
+        Whether the rows are kept in an `Embedding`, which `table` returns; the parameter stays lazy then. Else they are
+        read from the parameter.
+    vocab_cache_size : int
+        The rows of an `EmbeddingCache` in front of the table; 0 is none. Sets the parameter's `cache_enable`,
+        `cache_shape` and `key`.
+    dtype : dtype
+    device : str or Device
+        Where the cache is.
+    optimizer : callable, optional
+    path : str or path, optional
+    **options
+        Of the `Embedding`.
+
+    Attributes
+    ----------
+    embedding_table : Parameter
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Embedding` does.
+
+    Examples
+    --------
+    >>> from numparam.optim import Adagrad
+    >>> items = EmbeddingLookup(10**9, 8, vocab_cache_size=1000, optimizer=lambda rows: Adagrad(rows, 0.0, 0.1))
+    >>> row = items.embedding_table[5:6].asnumpy()
+    >>> bool((items([5]) == row).all()), items.embedding_table.cache_shape
+    (True, [1000, 8])
+    >>> items.update([5], np.ones((1, 8), np.float32))
+    >>> bool(np.allclose(items([5]), row - 0.1))
+    True
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_size: int,
+        param_init: Any = "normal",
+        *,
+        sparse: bool = True,
+        vocab_cache_size: int = 0,
+        dtype: Any = "float32",
+        device: Any = "cpu",
+        optimizer: OptimizerMaker | None = None,
+        path: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        shape = as_int("vocab_size", vocab_size, 1), as_int("embedding_size", embedding_size, 1)
+        self.sparse, rows = as_bool("sparse", sparse), as_int("vocab_cache_size", vocab_cache_size, 0)
+        self.embedding_table = Parameter(initializer(param_init, shape, dtype), name="embedding_table")
+        if rows:
+            self.embedding_table.cache_enable = True
+            self.embedding_table.cache_shape = [rows, shape[1]]
+            self.embedding_table.key = next_cache_key()
+        self._options = {**options, "optimizer": optimizer, "path": path}
+        self._cache_device, self._cache_rows = device, rows
+        self._table: Any = None
+        self._cache: EmbeddingCache | None = None
+
+    @property
+    def table(self) -> Embedding:
+        """Return the table, which is opened when it is first asked for, under the name that the parameter then has."""
+        if self._table is None:
+            recipe: Any = self.embedding_table._values
+            count, dim = self.embedding_table.shape
+            self._table = Embedding(
+                count, dim, name=self.embedding_table.name, init=recipe.init, dtype=recipe.dtype, seed=recipe.seed,
+                **self._options,
+            )  # fmt: skip
+        table: Embedding = self._table
+        return table
+
+    @property
+    def cache(self) -> EmbeddingCache | None:
+        """Return the cache, if there is one."""
+        if self._cache is None and self._cache_rows:
+            self._cache = EmbeddingCache(self.table, self._cache_rows, self._cache_device)
+        return self._cache
+
+    def construct(self, ids: Any) -> Any:
+        """Return the rows of ids."""
+        if not self.sparse:
+            return self.embedding_table.init_data()[np.asarray(ids)]
+        return self.table.find(ids) if self.cache is None else self.cache.lookup(ids)
+
+    def update(self, ids: Any, gradients: Any) -> None:
+        """Step the optimizer on the rows of ids; see `Embedding.update`."""
+        (self.cache or self.table).update(ids, gradients)
+
+    def prefetch(self, ids: Any) -> None:
+        """Begin to read the rows that the next call needs, if there is a cache."""
+        if self.cache is not None:
+            self.cache.prefetch(ids)
+
+    def flush(self) -> None:
+        """Write the rows that were changed in the cache back to the table."""
+        if self.cache is not None:
+            self.cache.flush()

@@ -1,0 +1,138 @@
+"""The durable state of a table: its rows, its log, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam.embedding.counters import Counters
+from numparam.embedding.folder import agree, claim, known
+from numparam.embedding.log import Log, Record
+from numparam.embedding.mapped import Mapped
+from numparam.embedding.schema import Schema
+from numparam.errors import CheckpointError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_LOG_BYTES = 256 << 20
+
+
+class Store:
+    """Keep the rows of a table, which change by records that are logged first.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the schema, given the seed that the files were written with, or None.
+    name : str
+    folder : Path or None
+        Without one nothing is logged.
+    sync : bool
+
+    Attributes
+    ----------
+    rows : Mapped
+    step, clock : int
+        Updates, and uses, so far.
+    sources : dict of int to int
+        The last request of each worker.
+    counts : dict of int to int
+        How often keys that are not admitted were asked for.
+    """
+
+    def __init__(self, make: Callable[[int | None], Schema], name: str, folder: Path | None, sync: bool) -> None:
+        self._log: Log | None = None
+        self._guard = None if folder is None else claim(folder, name)
+        noted = {} if folder is None else known(folder)
+        self.schema = make(noted.get("seed"))
+        if folder is not None:
+            agree(folder, noted, self.schema)
+        self.rows = Mapped(self.schema, None if folder is None else folder / "rows")
+        self.step, self.clock, self.sources, self.is_closed = 0, 0, dict[int, int](), False
+        self.counts: dict[int, int] = {}
+        self.counters = Counters()
+        if folder is not None:
+            self._log = Log(folder / "log", self.schema, sync)
+            self._recover()
+
+    def checkpoint(self) -> None:
+        """Write the rows to the disk, and begin a new log."""
+        if self._log is not None and not self.is_closed:
+            self.rows.flush()
+            self._log.restart(self._summary())
+
+    def close(self) -> None:
+        """Write the rows to the disk, and leave the files to others."""
+        self.checkpoint()
+        self.is_closed = True
+        for file in (self._log, self._guard, self.rows):
+            if file is not None:
+                file.close()
+
+    def fill(self, column: int, keys: Array, numbers: Array, out: Array, unseen: float | None) -> None:
+        """Write a column of rows, and for those that have none what they begin with, or a constant."""
+        absent = numbers < 0
+        count = int(absent.sum())
+        if count < keys.size:
+            self.rows.read(column, numbers, out)
+        if count and unseen is not None and column == 0:
+            out[absent] = unseen
+        elif count == keys.size and count:
+            self.schema.initial(column, keys, out)
+        elif count:
+            out[absent] = self.schema.initial(column, keys[absent])
+
+    def gathered(self, column: int, keys: Array, numbers: Array) -> Array:
+        """Return a column of rows, and for those that have none what they begin with."""
+        kind = self.schema.columns[column]
+        out = np.empty((keys.size, kind.width), kind.dtype)
+        self.fill(column, keys, numbers, out, None)
+        return out
+
+    def record(self, **parts: Any) -> Record:
+        """Return a record that leaves the step and the clock as they are."""
+        return Record(self.step, self.clock, self.sources, **parts)
+
+    def commit(self, record: Record) -> None:
+        """Log a record, and then apply it."""
+        if self._log is not None:
+            self.counters["log_bytes"] += self._log.append(record)
+        self._apply(record)
+        if self._log is not None and self._log.nbytes > _LOG_BYTES:
+            self.checkpoint()
+
+    def _apply(self, record: Record) -> None:
+        self.step, self.clock, self.sources = record.step, record.clock, record.sources
+        for key, count in zip(record.counted.tolist(), record.counts.tolist(), strict=True):
+            if count:
+                self.counts[key] = count
+            else:
+                self.counts.pop(key, None)
+        if record.erased.size:
+            self.rows.remove(record.erased)
+        if record.keys.size:
+            self.rows.write(record.keys, record.rows)
+
+    def _summary(self) -> Record:
+        counted = np.array([*self.counts.items()], np.int64).reshape(-1, 2)
+        return self.record(counted=counted[:, 0], counts=counted[:, 1], size=len(self.rows), slots=self.rows.slots)
+
+    def _recover(self) -> None:
+        assert self._log is not None
+        records = self._log.replay()
+        first = next(records, None)
+        second = next(records, None)
+        if first is None:
+            self._log.restart(self._summary())
+            return
+        if first.size < 0:
+            raise CheckpointError(f"{self._log.path}: it does not begin as a log; restore it or load a snapshot")
+        self.rows.recover(first.size if second is None else -1, first.slots)
+        self._apply(first)
+        if second is not None:
+            for record in (second, *records):
+                self._apply(record)
+            self.checkpoint()
