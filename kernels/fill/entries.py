@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from numparam.kernels.fill.key import Key, Span
 
+    Place = Span | Rows | None
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: Span | Rows | None = None) -> None:
+def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: Place = None) -> None:
     """Write uniform values of the closed interval [low, high], whose bounds no rounding crosses.
 
     `out` is C-contiguous and of a floating-point dtype; `span` locates it in the logical tensor, from index 0 by
@@ -33,7 +35,7 @@ def uniform(out: np.ndarray[Any, Any], key: Key, low: float, high: float, span: 
     _fill("uniform", out, key, distributions.uniform_params(low, high, bounds), span)
 
 
-def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span: Span | Rows | None = None) -> None:
+def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span: Place = None) -> None:
     """Write normal values with the given mean and standard deviation; parameters as in `uniform`."""
     _fill("normal", out, key, distributions.normal_params(mean, sigma), span)
 
@@ -45,7 +47,7 @@ def truncated_normal(
     sigma: float,
     low: float,
     high: float,
-    span: Span | Rows | None = None,
+    span: Place = None,
 ) -> None:
     """Write normal values restricted to [low, high], absolute and possibly infinite bounds that no rounding crosses.
 
@@ -62,22 +64,18 @@ def truncated_normal(
     _fill(distribution, out, key, params, span)
 
 
-def either(
-    out: np.ndarray[Any, Any], key: Key, chance: float, chosen: float, other: float, span: Span | Rows | None = None
-) -> None:
+def either(out: np.ndarray[Any, Any], key: Key, chance: float, chosen: float, other: float, span: Place = None) -> None:
     """Write `chosen` with a probability, rounded to 32 bits, and `other` elsewhere; parameters as in `uniform`."""
     split = np.uint32(min(round(chance * 2**32), 2**32 - 1))
     _fill("either", out, key, (split, float(chosen), float(other)), span)
 
 
-def bits(out: np.ndarray[Any, Any], key: Key, span: Span | Rows | None = None) -> None:
+def bits(out: np.ndarray[Any, Any], key: Key, span: Place = None) -> None:
     """Write the raw words of the stream into an array of uint32."""
     _fill("bits", out, key, (), span)
 
 
-def _fill(
-    distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Span | Rows | None
-) -> None:
+def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[Any, ...], span: Place) -> None:
     if out.size:
         _check_params(distribution, params, out.dtype)
         (_ROW_TWINS if isinstance(span, Rows) else _TWINS)[kind(out)](distribution, out, key, params, span)

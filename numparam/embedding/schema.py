@@ -143,7 +143,7 @@ class Schema:
             options = {**options, "learning_rate": float(rate(count - 1))}
         numbers = (1.0 / optimizer.loss_scale, *optimizer.numbers(options, count))
         if isinstance(optimizer, RowwiseAdagrad):
-            update_rowwise(values, rows, gradients, states[0], numbers)
+            update_rowwise(values, rows, gradients, states[0], numbers)  # type: ignore[arg-type]
             return
         update_rows(optimizer.rule(options), values, rows, gradients, states, numbers)
 
