@@ -14,7 +14,7 @@ from numparam.embedding.schema import OptimizerMaker
 from numparam.embedding.table import Embedding
 from numparam.initializer import initializer
 from numparam.parameter import Parameter
-from numparam.parameter.parameter import next_cache_key
+from numparam.parameter.flags import next_cache_key
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -12,6 +13,8 @@ from numparam.errors import ArgumentTypeError
 from numparam.text import shown
 
 Value = TypeVar("Value")
+
+_cache_keys = count()
 
 
 if TYPE_CHECKING:
@@ -83,3 +86,8 @@ def lengths(doc: str) -> Flag[list[int]]:
 def anything(default: Any, doc: str) -> Flag[Any]:
     """Return a flag that takes any value."""
     return Flag(lambda: default, lambda _, value: value, doc)
+
+
+def next_cache_key() -> int:
+    """Return the next number by which an embedding cache knows a parameter."""
+    return next(_cache_keys)

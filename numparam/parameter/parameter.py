@@ -15,7 +15,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, S
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer, initializer
 from numparam.layout import Layout
-from numparam.parameter.flags import anything, integer, lengths, switch
+from numparam.parameter.flags import anything, integer, lengths, next_cache_key, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
 from numparam.tensor import Array, State, Tensor
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
 _MAX_NAME = 1024
 _generated = count()
-_cache_keys = count()
-
-
-def next_cache_key() -> int:
-    """Return the next number by which an embedding cache knows a parameter."""
-    return next(_cache_keys)
 
 
 class Parameter(Tensor):
