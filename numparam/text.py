@@ -14,17 +14,8 @@ _SHORT.maxlevel = 4
 def printable(text: str, limit: int = 10_000, keep: str = "") -> str:
     r"""Escape what a terminal would obey rather than show, and shorten: a name comes from a file of unknown origin.
 
-    Control characters, line breaks, bidirectional overrides and halves of surrogate pairs are escaped. Everything that
-    this library prints, logs or raises passes through here.
-
-    Parameters
-    ----------
-    text : str
-        Anything.
-    limit : int
-        The most characters of the text to show.
-    keep : str
-        Characters that stay as they are, such as a line break between the lines of a list.
+    Control characters, line breaks, bidirectional overrides and halves of surrogate pairs are escaped, except those in
+    `keep`. Everything that this library prints, logs or raises passes through here.
 
     Examples
     --------
@@ -38,16 +29,10 @@ def printable(text: str, limit: int = 10_000, keep: str = "") -> str:
     return "".join(letter if letter.isprintable() or letter in keep else repr(letter)[1:-1] for letter in text)
 
 
-def shown(value: Any, limit: int = 80) -> str:
-    """Return a repr of bounded length, and in bounded time, of a value from a file or a user.
-
-    Examples
-    --------
-    >>> len(shown("w" * 10**6)), len(shown([[]] * 10**6, limit=20))
-    (80, 20)
-    """
+def shown(value: Any) -> str:
+    """Return a repr of at most 80 characters, and in bounded time, of a value from a file or a user."""
     try:
-        return printable(_SHORT.repr(value), limit)
+        return printable(_SHORT.repr(value), 80)
     except Exception:  # a repr of a user's own class may do anything
         return f"a {type(value).__name__}"
 

@@ -43,13 +43,6 @@ class Reduction:
 
     Floats of 16 and 8 bits are reduced and divided in float32, and rounded once.
 
-    Raises
-    ------
-    ArgumentValueError
-        If `op` is unknown.
-    DtypeError
-        If it is not defined for the dtype: sums of bools, divided integers.
-
     Examples
     --------
     >>> out = np.empty(2, np.float32)
@@ -95,13 +88,7 @@ class Reduction:
 
 @lru_cache(maxsize=64)
 def reduction_of(op: ReduceOp | str, dtype: np.dtype[Any], count: int) -> Reduction:
-    """Return the reduction of the values of some ranks: a mean is over all of them.
-
-    Raises
-    ------
-    ArgumentValueError, DtypeError
-        As `Reduction` does.
-    """
+    """Return the reduction of the values of some ranks: a mean is over all of them."""
     return Reduction(op, dtype, count if op == ReduceOp.AVG else 1)
 
 

@@ -13,13 +13,7 @@ Covered = tuple[Box, ...]
 
 
 def check_facts(name: str, facts: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
-    """Raise if ranks differ in the shape, the dtype or the key of a parameter.
-
-    Raises
-    ------
-    MismatchError
-        With both ranks and both facts.
-    """
+    """Raise if ranks differ in the shape, the dtype or the key of a parameter."""
     (first, known), *rest = facts
     for rank, found in rest:
         for what, mine, its in zip(("shape", "dtype", "key"), known, found, strict=False):
@@ -28,13 +22,7 @@ def check_facts(name: str, facts: Iterable[tuple[Any, tuple[Any, ...]]]) -> None
 
 
 def holders(name: str, held: Iterable[tuple[Any, Covered]]) -> dict[Covered, list[Any]]:
-    """Return the ranks that hold each region; empty regions are left out.
-
-    Raises
-    ------
-    StateError
-        If two regions overlap without being the same; the message names the ranks and the elements.
-    """
+    """Return the ranks that hold each region; empty regions are left out."""
     found: dict[Covered, list[Any]] = {}
     for rank, covered in held:
         if any(all(map(len, box)) for box in covered):
@@ -60,17 +48,7 @@ def _overlap(regions: tuple[Covered, ...]) -> tuple[tuple[Covered, Covered], Box
 
 
 def join(tables: Mapping[Any, Mapping[str, Fingerprint]]) -> dict[str, Fingerprint]:
-    """Add up the fingerprints of all regions of each parameter, by the tables of all ranks.
-
-    Raises
-    ------
-    DisagreementError
-        If ranks hold different values of one region.
-    MismatchError
-        If they differ in the shape, the dtype or the key of a parameter.
-    StateError
-        If regions overlap without being the same.
-    """
+    """Add up the fingerprints of all regions of each parameter, by the tables of all ranks."""
     joined = {}
     for name in dict.fromkeys(name for table in tables.values() for name in table):
         parts = {rank: table[name] for rank, table in tables.items() if name in table}

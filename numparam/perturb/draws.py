@@ -59,15 +59,7 @@ class Noise:
         return math.sqrt(self.rank) * LARGEST_NORMAL**2
 
     def check(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        """Check that a parameter can be perturbed.
-
-        Raises
-        ------
-        DtypeError
-            If it does not hold floats of 16 bits or more.
-        ShapeError
-            If the noise has a rank and the parameter is not a matrix.
-        """
+        """Check that a parameter can be perturbed."""
         if dtype not in _FLOATS and dtype.name != "bfloat16":
             raise DtypeError(f"Parameter {name!r}: floats of 16 bits or more are perturbed, found {dtype}")
         if self.rank is not None and len(shape) != 2:
@@ -131,15 +123,7 @@ def _factors(name: str, region: Region, label: str, like: Any, dtype: np.dtype[A
 
 
 def as_pairs(seed: Any, scale: Any) -> tuple[list[int], list[float]]:
-    """Return seeds and scales, of one perturbation or of several, as lists of one length.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If a scale is not a number, or a seed not an integer.
-    ArgumentValueError
-        If their numbers differ, or one is out of range.
-    """
+    """Return seeds and scales, of one perturbation or of several, as lists of one length."""
     many = isinstance(seed, Iterable)
     seeds = [as_seed(each) for each in seed] if many else [as_seed(seed)]
     scales = list(scale) if isinstance(scale, Iterable) else [scale] * (len(seeds) if many else 1)

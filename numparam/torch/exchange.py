@@ -44,11 +44,6 @@ def add_up(
     ranks : sequence of int
         The ranks of the group, in their order.
     group : ProcessGroup or None
-
-    Raises
-    ------
-    DisagreementError, MismatchError, StateError
-        As `numparam.Fingerprints.join`.
     """
     dist = torch.distributed
     known = {name: layout for name, layout in layouts.items() if layout is not None}
