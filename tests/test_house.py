@@ -38,7 +38,7 @@ ROOMS = """
     communication
     checkpoint
     model
-    fingerprints optim
+    fingerprints optim randomness
     embedding
     parallel perturb
     torch jax mindspore

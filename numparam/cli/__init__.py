@@ -1,6 +1,7 @@
-"""The command line: ``numparam init``, ``inspect``, ``verify``, ``plan``, ``fingerprint``, ``compare``, ``completion``.
+"""The command line: ``numparam init``, ``inspect``, ``verify``, ``plan``, ``fingerprint``, ``compare``, ...
 
-Every command ends with status 0 when all is well, 1 when ``verify`` or ``compare`` finds a difference, 2 when something
+Every command ends with status 0 when all is well, 1 when ``verify``, ``compare`` or
+``selftest`` finds a difference, 2 when something
 cannot be done (one sentence on the standard error explains it), and 128 plus the number of the signal that stopped it.
 A closed standard stream is treated as one without a reader; one that cannot be written, such as a full disk, is a
 status of 2.
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from numparam.cli import completion, fingerprint, init, inspect, plan, verify
+from numparam.cli import completion, fingerprint, init, inspect, plan, selftest, verify
 from numparam.cli.streams import drop, open_closed, print_error
 from numparam.errors import NumparamError
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="numparam", description="Initial values of model parameters: a function of seed, name, index.")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (init, inspect, verify, plan, fingerprint):
+    for command in (init, inspect, verify, plan, fingerprint, selftest):
         command.add_to(commands)
     completion.add_to(commands, parser)
     try:
