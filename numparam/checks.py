@@ -1,6 +1,6 @@
 """Checks of arguments that many functions share; `what` begins the message of an error."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.text import shown
+
+Check = Callable[[str, Any], Any]
 
 
 def as_bool(what: str, value: Any) -> bool:
@@ -32,6 +34,36 @@ def as_int(what: str, value: Any, low: int | None = None, high: int | None = Non
         limits = f"from {low} to {high}" if high is not None else f"at least {low}"
         raise ArgumentValueError(f"{what} is {limits}, found {shown(value)}")
     return int(value)
+
+
+def int_from(low: int, high: int | None = None) -> Check:
+    """Return a check for an int in a range."""
+    return lambda what, value: as_int(what, value, low, high)
+
+
+def of_type(kind: type) -> Check:
+    """Return a check for a value of a type; another one is an ArgumentTypeError."""
+
+    def check(what: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ArgumentTypeError(f"{what} is a {kind.__name__}, found {shown(value)}")
+        return value
+
+    return check
+
+
+as_text, as_dict = of_type(str), of_type(dict)
+
+
+def one_of(*choices: Any) -> Check:
+    """Return a check for one of some ints or texts; another one is an ArgumentValueError."""
+
+    def check(what: str, value: Any) -> Any:
+        if (as_int if isinstance(choices[0], int) else as_text)(what, value) not in choices:
+            raise ArgumentValueError(f"{what} is one of {', '.join(map(str, choices))}; found {shown(value)}")
+        return value
+
+    return check
 
 
 def as_mesh(what: str, value: Any) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from numparam.checks import as_bool, as_int, as_mesh
+from numparam.checks import Check, as_bool, as_dict, as_int, as_mesh, as_text, int_from, one_of
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError
 from numparam.text import shown
 
@@ -36,8 +36,6 @@ class ParallelMode:
     MODE_LIST = (STAND_ALONE, DATA_PARALLEL, HYBRID_PARALLEL, SEMI_AUTO_PARALLEL, AUTO_PARALLEL)
 
 
-Check = Callable[[str, Any], Any]
-
 _MODES_OF_FUSION = {
     "allreduce": ("auto", "size", "index"),
     "allgather": ("auto", "size"),
@@ -45,27 +43,8 @@ _MODES_OF_FUSION = {
 }
 
 
-def _count(low: int, high: int | None = None) -> Check:
-    return lambda key, value: as_int(key, value, low, high)
-
-
 def _optional(check: Check) -> Check:
     return lambda key, value: None if value is None else check(key, value)
-
-
-def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ArgumentTypeError(f"{key} is a str, found {shown(value)}")
-    return value
-
-
-def _one_of(*choices: str) -> Check:
-    def check(key: str, value: Any) -> str:
-        if _text(key, value) not in choices:
-            raise ArgumentValueError(f"{key} is one of {', '.join(choices)}; found {shown(value)}")
-        return str(value)
-
-    return check
 
 
 def _shard_size(key: str, value: Any) -> int:
@@ -87,7 +66,7 @@ def _split_indices(key: str, value: Any) -> list[int]:
 def _strategy(key: str, value: Any) -> str | tuple[Any, ...]:
     """Check what shards a data set: a text, or for each array a tuple of ints or a layout."""
     if isinstance(value, str):
-        found: str = _one_of("data_parallel", "full_batch")(key, value)
+        found: str = one_of("data_parallel", "full_batch")(key, value)
         return found
     if not isinstance(value, tuple):
         raise ArgumentTypeError(f"{key} is a str or a tuple, found {shown(value)}")
@@ -100,15 +79,9 @@ def _strategy(key: str, value: Any) -> str | tuple[Any, ...]:
     return value
 
 
-def _dict(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ArgumentTypeError(f"{key} is a dict, found {shown(value)}")
-    return value
-
-
 def _dict_of(checks: Mapping[str, Check], error: type[Exception] = ArgumentValueError) -> Check:
     def check(key: str, value: Any) -> dict[str, Any]:
-        if unknown := [option for option in _dict(key, value) if option not in checks]:
+        if unknown := [option for option in as_dict(key, value) if option not in checks]:
             raise error(f"{key} has no option {unknown[0]!r}; known: {', '.join(checks)}")
         return {option: checks[option](f"{key}: {option}", item) for option, item in value.items()}
 
@@ -117,23 +90,23 @@ def _dict_of(checks: Mapping[str, Check], error: type[Exception] = ArgumentValue
 
 def _fusion(modes: tuple[str, ...]) -> Check:
     def check(what: str, value: Any) -> dict[str, Any]:
-        if missing := {"mode", "config"} - _dict(what, value).keys():
+        if missing := {"mode", "config"} - as_dict(what, value).keys():
             raise OptionError(f"{what} has a mode and a config; {' and '.join(sorted(missing))} missing in {value!r}")
         mode, config = value["mode"], value["config"]
         if mode not in modes:
             raise OptionError(f"{what}: the mode is one of {', '.join(modes)}; found {shown(mode)}")
         if mode == "auto":
             return {"mode": mode, "config": None}
-        known = _count(1) if mode == "size" else _split_indices
+        known = int_from(1) if mode == "size" else _split_indices
         return {"mode": mode, "config": known(f"{what}: the config of mode {mode!r}", config)}
 
     return check
 
 
 _OPTIONS: dict[str, tuple[Any, Check]] = {
-    "parallel_mode": (ParallelMode.STAND_ALONE, _one_of(*ParallelMode.MODE_LIST)),
-    "device_num": (1, _count(1)),
-    "global_rank": (0, _count(0, 4095)),
+    "parallel_mode": (ParallelMode.STAND_ALONE, one_of(*ParallelMode.MODE_LIST)),
+    "device_num": (1, int_from(1)),
+    "global_rank": (0, int_from(0, 4095)),
     "gradients_mean": (False, as_bool),
     "parameter_broadcast": (False, as_bool),
     "enable_parallel_optimizer": (False, as_bool),
@@ -146,10 +119,10 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
         },
         _dict_of(
             {
-                "parallel_optimizer_threshold": _count(0),
+                "parallel_optimizer_threshold": int_from(0),
                 "optimizer_weight_shard_size": _shard_size,
                 "gradient_accumulation_shard": as_bool,
-                "optimizer_level": lambda key, value: _one_of("level1", "level2", "level3")(key, str(value)),
+                "optimizer_level": lambda key, value: one_of("level1", "level2", "level3")(key, str(value)),
             }
         ),
     ),
@@ -158,9 +131,9 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
         _dict_of({"openstate": as_bool} | {kind: _fusion(m) for kind, m in _MODES_OF_FUSION.items()}, OptionError),
     ),
     "all_reduce_fusion_config": ([], _split_indices),
-    "pipeline_stages": (1, _count(1)),
+    "pipeline_stages": (1, int_from(1)),
     "mesh": (None, _optional(as_mesh)),
-    "memory_per_rank": (None, _optional(_count(1))),
+    "memory_per_rank": (None, _optional(int_from(1))),
     # From here on: kept and given back.
     "gradient_fp32_sync": (True, as_bool),
     "loss_repeated_mean": (True, as_bool),
@@ -168,33 +141,33 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
     "enable_alltoall": (False, as_bool),
     "search_mode": (
         "recursive_programming",
-        _one_of("recursive_programming", "dynamic_programming", "sharding_propagation"),
+        one_of("recursive_programming", "dynamic_programming", "sharding_propagation"),
     ),
     "dataset_strategy": ("data_parallel", _strategy),
     "strategy_ckpt_config": (
         {"load_file": "", "save_file": "", "only_trainable_params": True},
-        _dict_of({"load_file": _text, "save_file": _text, "only_trainable_params": as_bool}),
+        _dict_of({"load_file": as_text, "save_file": as_text, "only_trainable_params": as_bool}),
     ),
-    "group_ckpt_save_file": ("", _text),
+    "group_ckpt_save_file": ("", as_text),
     "optimizer_weight_shard_aggregated_save": (False, as_bool),
     "communi_parallel_mode": (
         "all_group_parallel",
-        _one_of("all_group_parallel", "same_server_group_parallel", "no_group_parallel"),
+        one_of("all_group_parallel", "same_server_group_parallel", "no_group_parallel"),
     ),
     "auto_pipeline": (False, as_bool),
     "pipeline_result_broadcast": (False, as_bool),
-    "pipeline_segments": (1, _count(1)),
+    "pipeline_segments": (1, int_from(1)),
     "pipeline_config": (
         {"pipeline_interleave": False, "pipeline_scheduler": "1f1b"},
         _dict_of(
             {
                 "pipeline_interleave": as_bool,
-                "pipeline_scheduler": _one_of("gpipe", "1f1b", "seqpipe", "seqvpp", "seqsmartvpp", "zero_bubble_v"),
+                "pipeline_scheduler": one_of("gpipe", "1f1b", "seqpipe", "seqvpp", "seqsmartvpp", "zero_bubble_v"),
             }
         ),
     ),
     "dump_local_norm": (False, as_bool),
-    "dump_local_norm_path": ("", _text),
+    "dump_local_norm_path": ("", as_text),
     "dump_device_local_norm": (False, as_bool),
 }
 
@@ -212,8 +185,8 @@ _VIEWS: dict[str, tuple[str, Check, Callable[[Any], Any], Callable[[Any], Any]]]
         lambda value: "full_batch" if value else "data_parallel",
         lambda strategy: strategy == "full_batch",
     ),
-    "strategy_ckpt_load_file": _entry("strategy_ckpt_config", "load_file", _text),
-    "strategy_ckpt_save_file": _entry("strategy_ckpt_config", "save_file", _text),
+    "strategy_ckpt_load_file": _entry("strategy_ckpt_config", "load_file", as_text),
+    "strategy_ckpt_save_file": _entry("strategy_ckpt_config", "save_file", as_text),
     "optimizer_weight_shard_size": _entry("parallel_optimizer_config", "optimizer_weight_shard_size", _shard_size),
 }
 _MERGED = {key for key, (default, _) in _OPTIONS.items() if isinstance(default, dict)}

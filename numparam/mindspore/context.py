@@ -4,17 +4,16 @@ The options of `set_context` choose how MindSpore compiles and runs, which does 
 checked, kept and given back, without effect. `numparam.set_default_device` chooses where values are.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from numparam.checks import as_bool, as_int
+from numparam.checks import Check, as_bool, as_dict, as_int, as_text, int_from, one_of
 from numparam.context import (
     ParallelMode,
     get_auto_parallel_context,
     reset_auto_parallel_context,
     set_auto_parallel_context,
 )
-from numparam.errors import ArgumentTypeError, ArgumentValueError
+from numparam.errors import ArgumentValueError
 from numparam.text import shown
 
 __all__ = [
@@ -38,84 +37,56 @@ __all__ = [
 GRAPH_MODE, PYNATIVE_MODE = 0, 1
 STRICT, COMPATIBLE, LAX = 0, 1, 2
 
-Check = Callable[[str, Any], Any]
-
-
-def _of_type(kind: type) -> Check:
-    def check(key: str, value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise ArgumentTypeError(f"{key} is a {kind.__name__}, found {shown(value)}")
-        return value
-
-    return check
-
-
-_text, _dict = _of_type(str), _of_type(dict)
-
-
-def _count(low: int, high: int | None = None) -> Check:
-    return lambda key, value: as_int(key, value, low, high)
-
-
-def _one_of(*choices: Any) -> Check:
-    def check(key: str, value: Any) -> Any:
-        number = as_int(key, value) if isinstance(choices[0], int) else _text(key, value)
-        if number not in choices:
-            raise ArgumentValueError(f"{key} is one of {', '.join(map(str, choices))}; found {shown(value)}")
-        return value
-
-    return check
-
 
 def _graphs(key: str, value: Any) -> int:
     return int(value) if isinstance(value, bool) else as_int(key, value, 0, 3)
 
 
 def _memory(key: str, value: Any) -> str:
-    number = _text(key, value).removesuffix("GB")
+    number = as_text(key, value).removesuffix("GB")
     if number == value or not number.replace(".", "", 1).isdecimal() or float(number) == 0:
         raise ArgumentValueError(f"{key} is a number of GB such as '8GB', found {shown(value)}")
     return str(value)
 
 
 _OPTIONS: dict[str, tuple[Any, Check]] = {
-    "mode": (PYNATIVE_MODE, _one_of(GRAPH_MODE, PYNATIVE_MODE)),
-    "device_target": ("CPU", _one_of("CPU", "GPU", "Ascend")),
-    "device_id": (0, _count(0, 4095)),
-    "deterministic": ("OFF", _one_of("ON", "OFF")),
-    "max_call_depth": (1000, _count(1)),
+    "mode": (PYNATIVE_MODE, one_of(GRAPH_MODE, PYNATIVE_MODE)),
+    "device_target": ("CPU", one_of("CPU", "GPU", "Ascend")),
+    "device_id": (0, int_from(0, 4095)),
+    "deterministic": ("OFF", one_of("ON", "OFF")),
+    "max_call_depth": (1000, int_from(1)),
     "max_device_memory": ("1024GB", _memory),
     "mempool_block_size": ("1GB", _memory),
-    "memory_optimize_level": ("O0", _one_of("O0", "O1")),
-    "variable_memory_max_size": ("0", _text),
+    "memory_optimize_level": ("O0", one_of("O0", "O1")),
+    "variable_memory_max_size": ("0", as_text),
     "save_graphs": (0, _graphs),
-    "save_graphs_path": (".", _text),
-    "jit_syntax_level": (LAX, _one_of(STRICT, COMPATIBLE, LAX)),
-    "jit_config": ({}, _dict),
-    "ascend_config": ({}, _dict),
-    "gpu_config": ({}, _dict),
+    "save_graphs_path": (".", as_text),
+    "jit_syntax_level": (LAX, one_of(STRICT, COMPATIBLE, LAX)),
+    "jit_config": ({}, as_dict),
+    "ascend_config": ({}, as_dict),
+    "gpu_config": ({}, as_dict),
     "pynative_synchronize": (False, as_bool),
     "enable_graph_kernel": (False, as_bool),
-    "graph_kernel_flags": ("", _text),
+    "graph_kernel_flags": ("", as_text),
     "enable_reduce_precision": (True, as_bool),
     "enable_compile_cache": (None, as_bool),
-    "compile_cache_path": ("", _text),
+    "compile_cache_path": ("", as_text),
     "enable_profiling": (False, as_bool),
     "check_bprop": (False, as_bool),
     "reserve_class_name_in_scope": (True, as_bool),
     "support_binary": (False, as_bool),
-    "inter_op_parallel_num": (0, _count(0)),
-    "runtime_num_threads": (30, _count(0)),
-    "op_timeout": (900, _count(0)),
-    "print_file_path": ("", _text),
-    "env_config_path": ("", _text),
-    "exec_order": ("bfs", _one_of("bfs", "dfs", "gpto")),
-    "debug_level": (0, _one_of(0, 1)),
+    "inter_op_parallel_num": (0, int_from(0)),
+    "runtime_num_threads": (30, int_from(0)),
+    "op_timeout": (900, int_from(0)),
+    "print_file_path": ("", as_text),
+    "env_config_path": ("", as_text),
+    "exec_order": ("bfs", one_of("bfs", "dfs", "gpto")),
+    "debug_level": (0, one_of(0, 1)),
     "hccl_watchdog": (True, as_bool),
 }
 _SERVER_OPTIONS: dict[str, tuple[Any, Check]] = {
     "enable_ps": (False, as_bool),
-    "config_file_path": ("", _text),
+    "config_file_path": ("", as_text),
     "enable_ssl": (False, as_bool),
 }
 _context: dict[str, Any] = {}
