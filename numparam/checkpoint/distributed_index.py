@@ -8,7 +8,7 @@ index is replaced: at that moment the new checkpoint takes the place of the old 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,23 @@ from numparam.checkpoint import header
 from numparam.checkpoint.atomic_file import replacing
 from numparam.checkpoint.attempt import ATTEMPT, SAVE, rank_files, remove_former, save_number, write_content
 from numparam.checkpoint.grid import Grid
-from numparam.checkpoint.names import SUFFIX, index_path, stem_of
+from numparam.checkpoint.names import SUFFIX, as_path, index_path, refuse_twin, stem_of
 from numparam.checkpoint.piece import Piece, read_record
 from numparam.checkpoint.recipes import RECIPES, STREAM
 from numparam.checkpoint.saving import FLAGS, TEXTS, as_json
 from numparam.checks import as_int
 from numparam.entry import Entry
-from numparam.errors import CheckpointError
+from numparam.errors import ArgumentValueError, CheckpointError
 
 NAMES = "numparam.names"
 _AT_ONCE = 16  # headers read at the same time: a network file system answers many as fast as one
 
 
-def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None) -> Path:
+def write_index(
+    ckpt_file_name: str | os.PathLike[str],
+    ranks: int | None = None,
+    files: Iterable[str | os.PathLike[str]] | None = None,
+) -> Path:
     """Join the files that the ranks wrote: the save becomes the checkpoint, and the files of the one before go.
 
     It reads the headers of the files alone, so an index that was lost can be written anew; one that is up to date stays
@@ -43,6 +47,9 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
         As it was given to `save_distributed_checkpoint`.
     ranks : int, optional
         How many ranks wrote; needed only if files of several saves lie there.
+    files : iterable of path, optional
+        The files to join, in the folder of the index, such as the ones that ``numparam init --shard`` wrote. By default
+        those that `save_distributed_checkpoint` wrote for this checkpoint.
 
     Returns
     -------
@@ -68,6 +75,8 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
     """
     index = index_path(ckpt_file_name)
     count = None if ranks is None else as_int("ranks", ranks, 1)
+    if files is not None:
+        return _join(index, list(map(as_path, files)))
     with header.file_errors(f"cannot write {index}"):
         if _new_save(index, count) is None:
             return index
@@ -80,6 +89,21 @@ def write_index(ckpt_file_name: str | os.PathLike[str], ranks: int | None = None
             content["metadata"][SAVE] = str(number)
             write_content(file, content)
         remove_former(index, number, paths)
+    return index
+
+
+def _join(index: Path, paths: list[Path]) -> Path:
+    """Join files of any names."""
+    if not paths:
+        raise ArgumentValueError("files to join are needed, found an empty list")
+    for path in paths:
+        if path.absolute().parent != index.absolute().parent:
+            raise ArgumentValueError(f"files to join lie in the folder of the index {index}, found {path}")
+    refuse_twin(index)
+    with header.file_errors(f"cannot write {index}"):
+        content = _content(_read_all(paths))
+        with replacing(index) as file:
+            write_content(file, content)
     return index
 
 
@@ -100,7 +124,9 @@ class _Found:
         self.entries = {entry.name: entry for entry in head.entries}
         self.pieces = read_record(head.metadata, self.entries, str(path))
         if NAMES not in head.metadata:
-            raise CheckpointError(f"{path}: it has no {NAMES}: save_distributed_checkpoint did not write it")
+            raise CheckpointError(
+                f"{path}: it has no {NAMES}: neither save_distributed_checkpoint nor numparam init --shard wrote it"
+            )
         self.names = header.parse_object(f'{{"names": {head.metadata[NAMES]}}}'.encode(), f"{path}: {NAMES}")["names"]
         if not isinstance(self.names, list) or not all(isinstance(name, str) for name in self.names):
             raise CheckpointError(f"{path}: {NAMES} is a list of names, found {self.names!r:.80}")

@@ -18,6 +18,8 @@ from numparam.indexing.region import Region
 from numparam.text import shown
 
 PIECES = "numparam.pieces"
+OFFSETS = "DCP_SHARDING_INFO"
+"""The same for the reader of safetensors files of ``torch.distributed.checkpoint``, which wants all tensors."""
 
 
 class Piece(NamedTuple):
@@ -57,7 +59,13 @@ def write_record(pieces: Mapping[str, Piece]) -> dict[str, str]:
         for name, piece in pieces.items()
         if piece.full_shape != piece.shape
     }
-    return {PIECES: json.dumps(parts, ensure_ascii=False, separators=(",", ":"))} if parts else {}
+    if not parts:
+        return {}
+    offsets = {name: {"saved_offsets": piece.start} for name, piece in pieces.items()}
+    return {
+        key: json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        for key, content in ((PIECES, parts), (OFFSETS, offsets))
+    }
 
 
 def read_record(metadata: Mapping[str, str], entries: Mapping[str, Entry], path: str) -> dict[str, Piece]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,32 +13,21 @@ from numparam.cell import Cell
 from numparam.checkpoint import background, mindspore_file
 from numparam.checkpoint import header as headers
 from numparam.checkpoint import recipes as recipe_text
-from numparam.checkpoint.atomic_file import replacing
-from numparam.checkpoint.attempt import (
-    ATTEMPT,
-    CHECKPOINT,
-    SAVE,
-    is_index_of,
-    new_attempt,
-    remove,
-    remove_former,
-    save_number,
-    write_content,
-)
 from numparam.checkpoint.background import Saving
 from numparam.checkpoint.limits import MAX_NAME
-from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, file_path, stem_of
+from numparam.checkpoint.names import SUFFIX, file_path
 from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.recipes import RECIPES, STREAM
-from numparam.checkpoint.writing import check_space, write_checkpoint
-from numparam.checks import as_bool, as_int
+from numparam.checkpoint.sharded import groups_of, write_sharded
+from numparam.checkpoint.writing import write_checkpoint
+from numparam.checks import as_bool
 from numparam.context import get_auto_parallel_context
 from numparam.entry import Block, Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region
 from numparam.parameter import Parameter
 from numparam.parameter.flags import Flag
-from numparam.progress import Progress, Tell, telling
+from numparam.progress import Progress, telling
 from numparam.stream.seed import STREAM_VERSION
 from numparam.tensor import Tensor
 from numparam.text import shown
@@ -163,7 +151,7 @@ def save_checkpoint(
     if async_save:
         held = {name: Tensor(tensor) for name, tensor in held.items()}
     entries = [Entry(name, tensor.shape, tensor.dtype) for name, tensor in held.items()]
-    groups = _groups(entries, max_shard_bytes)
+    groups = groups_of(entries, max_shard_bytes)
     if not native:
         mindspore_file.check_dtypes(entries)
 
@@ -177,7 +165,7 @@ def save_checkpoint(
             elif len(groups) == 1:
                 write_checkpoint(path, entries, metadata, blocks, tell)
             else:
-                _write_shards(path, groups, metadata, held, tell)
+                write_sharded(path, groups, metadata, blocks, tell)
 
     if async_save:
         return background.start(path, write)
@@ -314,61 +302,3 @@ def _flags(tensor: Tensor) -> dict[str, Any]:
 def as_json(content: Any) -> str:
     """Write a record of the metadata."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=int)
-
-
-def _groups(entries: list[Entry], max_bytes: int | None) -> list[list[Entry]]:
-    """Share the parameters out over files, in their order."""
-    if max_bytes is None:
-        return [entries]
-    limit = as_int("max_shard_bytes", max_bytes, 1)
-    groups: list[list[Entry]] = [[]]
-    used = 0
-    for entry in entries:
-        if groups[-1] and used + entry.nbytes > limit:
-            groups.append([])
-            used = 0
-        groups[-1].append(entry)
-        used += entry.nbytes
-    return groups
-
-
-def _write_shards(
-    path: Path,
-    groups: list[list[Entry]],
-    metadata: dict[str, str],
-    tensors: Mapping[str, Tensor],
-    tell: Tell | None,
-) -> None:
-    stem, attempt = stem_of(path), new_attempt()
-    index = path.with_name(stem + INDEX_SUFFIX)
-    marks = {"format": "pt", ATTEMPT: attempt, CHECKPOINT: stem}
-    total = sum(entry.nbytes for group in groups for entry in group)
-    shards: list[Path] = []
-
-    def blocks(entry: Entry) -> Iterable[Block]:
-        return tensors[entry.name].blocks()
-
-    with headers.file_errors(f"cannot write {index}"):
-        check_space(index, total)
-        number = save_number(index)
-        try:
-            with replacing(index) as file:
-                # Files of the same names may belong to a checkpoint that must stay complete until the index is there.
-                taken = any(file.name.startswith(f"{stem}-") and "-of-" in file.name for file in path.parent.iterdir())
-                token = f"-{attempt[:8]}" if taken else ""
-                names = [f"{stem}{token}-{place:05}-of-{len(groups):05}{SUFFIX}" for place in range(1, len(groups) + 1)]
-                shards += [path.with_name(name) for name in names]
-                for shard, group in zip(shards, groups, strict=True):
-                    write_checkpoint(
-                        shard, group, marks, lambda entry: tensors[entry.name].blocks(), tell, stem, "shard"
-                    )
-                weight_map = {entry.name: name for name, group in zip(names, groups, strict=True) for entry in group}
-                if number:
-                    metadata = {**metadata, SAVE: str(number)}
-                texts = {**metadata, ATTEMPT: attempt, "total_size": total}
-                write_content(file, {"metadata": texts, "weight_map": weight_map})
-        except BaseException:
-            if not is_index_of(index, attempt):
-                remove(shards, stem, attempt)
-            raise
-        remove_former(index, number)

@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import argparse
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -26,14 +27,22 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "--like",
         required=required,
         metavar="MODEL",
-        help="a safetensors file, a *.safetensors.index.json, a folder with one of them, a specification of your own "
-        f"(*.json), or a shipped one: {', '.join(names())}",
+        help="a safetensors file, a *.safetensors.index.json, a folder with one of them or a config.json of Hugging "
+        f"Face, a specification of your own (*.json), or a shipped one: {', '.join(names())}",
     )
     parser.add_argument(
         "--dtype",
         type=_floating,
         help="of the floating-point parameters, such as bfloat16 or bf16; the model's own if absent",
     )
+
+
+def byte_count(text: str) -> int:
+    """Read a number of bytes such as 5GB, 512MB or 2GiB."""
+    if (match := re.fullmatch(r"([1-9][0-9]{0,17})([KMGT]?)(i?)B", text)) is None or (match[3] and not match[2]):
+        raise argparse.ArgumentTypeError(f"a size is a number and a unit, such as 5GB, 512MB or 2GiB; found {text!r}")
+    power = " KMGT".index(match[2] or " ")
+    return int(match[1]) << 10 * power if match[3] else int(match[1]) * int(10 ** (3 * power))
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:

@@ -1,18 +1,24 @@
 """``numparam init``: write fresh parameters for the names and shapes of a model."""
 
 import argparse
+import math
+import os
 import secrets
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from numparam.cli.arguments import Commands, add_filter, add_json, add_model, model
+from numparam.checkpoint.attempt import save_number
+from numparam.checkpoint.distributed_index import file_of_rank
+from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX
+from numparam.cli.arguments import Commands, add_filter, add_json, add_model, byte_count, model
 from numparam.cli.streams import drop, print_error
 from numparam.device import device
 from numparam.errors import ArgumentValueError
 from numparam.layout.sharding import AUTO, Shard
 from numparam.model.generation import Generation
+from numparam.model.huggingface import CONFIG
 from numparam.rules import Rules
 from numparam.stream.seed import as_seed
 
@@ -29,7 +35,19 @@ def add_to(commands: Commands) -> None:
     parser = commands.add_parser("init", help="write fresh parameters for a model", description=_DESCRIPTION)
     add_model(parser)
     add_filter(parser)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the file to write, or a folder: it gets model.safetensors and the config.json of the model",
+    )
+    parser.add_argument(
+        "--max-shard-size",
+        type=byte_count,
+        metavar="SIZE",
+        help="of each file, such as 5GB: the folder gets model-00001-of-0000N.safetensors and their index",
+    )
     parser.add_argument("--seed", type=int, help="from 0 to 2**64 - 1; drawn and printed if absent")
     parser.add_argument(
         "--rules", type=Path, metavar="FILE", help="TOML: [[rules]] with glob or regex, init, and its arguments"
@@ -63,10 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
     like = model(arguments)
-    if arguments.output.exists() and any(map(arguments.output.samefile, like.files)):
-        raise ArgumentValueError(
-            f"--output {arguments.output} is a file of --like {arguments.like}; choose another name"
-        )
+    output, is_folder = _output(arguments, shard)
+    if output.exists() and any(map(output.samefile, like.files)):
+        raise ArgumentValueError(f"--output {output} is a file of --like {arguments.like}; choose another name")
     generation = Generation(like.entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):
         if rule not in generation.chosen.values():
@@ -85,28 +102,47 @@ def run(arguments: argparse.Namespace) -> int:
         drop(sys.stdout)
     if arguments.dry_run:
         if arguments.json:
-            print_json(_as_json(generation, arguments, total))
+            print_json(_as_json(generation, output, arguments.dry_run, total))
         else:
-            print_line(f"would write {arguments.output}: {count}, {size(total)}{what}; nothing was written")
+            print_line(f"would write {output}: {count}, {size(total)}{what}; nothing was written")
         return 0
     start = time.perf_counter()
     with progress_bar("writing", total) as progress:
-        nbytes = generation.write(arguments.output, progress)
+        if is_folder:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        nbytes = generation.write(output, progress, arguments.max_shard_size)
+        if is_folder and like.config is not None and not (copy := output.with_name(CONFIG)).exists():
+            copy.write_bytes(like.config.read_bytes())
     seconds = time.perf_counter() - start
     if arguments.json:
-        print_json({**_as_json(generation, arguments, nbytes), "seconds": seconds})
+        print_json({**_as_json(generation, output, False, nbytes), "seconds": seconds})
         return 0
-    print_line(
-        f"wrote {arguments.output}: {count}, {size(nbytes)} in {seconds:.2f} s ({size(int(nbytes / seconds))}/s){what}"
-    )
+    print_line(f"wrote {output}: {count}, {size(nbytes)} in {seconds:.2f} s ({size(int(nbytes / seconds))}/s){what}")
     return 0
 
 
-def _as_json(generation: Generation, arguments: argparse.Namespace, nbytes: int) -> dict[str, Any]:
+def _output(arguments: argparse.Namespace, shard: Shard | None) -> tuple[Path, bool]:
+    """Return the file to write, and whether the user named its folder."""
+    path = Path(arguments.output)
+    if arguments.max_shard_size is not None and shard is not None:
+        raise ArgumentValueError("--max-shard-size is for a full model, found --shard; leave one of them out")
+    if arguments.max_shard_size is None and not path.is_dir() and not arguments.output.endswith(("/", os.sep)):
+        return path, False
+    if path.exists() and not path.is_dir():
+        raise ArgumentValueError(
+            f"--output {path} is a folder with --max-shard-size, found a file; choose another name"
+        )
+    if shard is None:
+        return path / f"model{SUFFIX}", True
+    index = path / f"model{INDEX_SUFFIX}"
+    return file_of_rank(index, save_number(index) + 1, shard.rank, math.prod(shard.mesh)), True
+
+
+def _as_json(generation: Generation, output: Path, dry: bool, nbytes: int) -> dict[str, Any]:
     chosen, shard = generation.chosen, generation.shard
     return {
-        "file": str(arguments.output),
-        "written": not arguments.dry_run,
+        "file": str(output),
+        "written": not dry,
         "seed": generation.seed,
         "shard": None if shard is None else {"rank": str(shard), "axes": shard.axes_text},
         "parameters": [

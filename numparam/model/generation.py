@@ -10,14 +10,20 @@ generate it again.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from numparam import dtypes
+from numparam.checkpoint.attempt import ATTEMPT
+from numparam.checkpoint.distributed_index import NAMES
 from numparam.checkpoint.limits import MAX_FULL_BYTES
+from numparam.checkpoint.names import INDEX_SUFFIX, refuse_twin, stem_of
 from numparam.checkpoint.opening import Checkpoint
+from numparam.checkpoint.piece import Piece, write_record
+from numparam.checkpoint.sharded import groups_of, write_sharded
 from numparam.checkpoint.writing import write_checkpoint
 from numparam.device import device
 from numparam.entry import Block, Entry
@@ -69,12 +75,30 @@ class Generation:
         """Split the values of a full parameter into blocks of at most `BUFFER_BYTES`, in row-major order."""
         return self.recipe(entry).blocks()
 
-    def write(self, path: Path, progress: Callable[[int], None] | None = None) -> int:
-        """Write the parameters to a safetensors file; return its bytes. See `checkpoint.writing`."""
+    def write(
+        self, path: Path, progress: Callable[[int], None] | None = None, max_shard_bytes: int | None = None
+    ) -> int:
+        """Write the parameters to a safetensors file, or to several and an index; return the bytes of the files.
+
+        Parameters
+        ----------
+        path : Path
+            The file. The names of several begin with its own.
+        progress : callable, optional
+            See `checkpoint.writing.write_checkpoint`.
+        max_shard_bytes : int, optional
+            The most that a file holds, unless one parameter is larger; one file by default.
+        """
         by_name = {entry.name: entry for entry in self.entries}
-        return write_checkpoint(
-            path, self.local_entries, self.metadata(), lambda entry: self.blocks(by_name[entry.name]), progress
-        )
+        groups = groups_of(list(self.local_entries), max_shard_bytes)
+        refuse_twin(path.with_name(stem_of(path) + INDEX_SUFFIX) if len(groups) > 1 else path)
+
+        def blocks(entry: Entry) -> Iterator[Block]:
+            return self.blocks(by_name[entry.name])
+
+        if len(groups) > 1:
+            return write_sharded(path, groups, self.metadata(), blocks, progress)
+        return write_checkpoint(path, groups[0], self.metadata(), blocks, progress)
 
     def metadata(self) -> dict[str, str]:
         """Return the record that `from_checkpoint` reads."""
@@ -90,6 +114,12 @@ class Generation:
             record["numparam.axes"] = self.shard.axes_text
             record["numparam.shapes"] = json.dumps(shapes, sort_keys=True, separators=(",", ":"))
             record["numparam.shard"] = str(self.shard)
+            pieces = {entry.name: Piece.of(self.region(entry)) for entry in self.entries}
+            record |= write_record({name: piece for name, piece in pieces.items() if piece is not None})
+            record[NAMES] = json.dumps(list(pieces), ensure_ascii=False, separators=(",", ":"))
+            record[ATTEMPT] = (
+                f"seed {self.seed}, {self.shard.axes_text}, {sha256(self.rules.to_json().encode()).hexdigest()}"
+            )
         return record
 
     @classmethod

@@ -25,6 +25,8 @@ from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.checkpoint.recipes import followed
 from numparam.entry import Entry
 from numparam.errors import CheckpointError, NumparamError, SpecificationError
+from numparam.model import huggingface
+from numparam.model.huggingface import CONFIG
 from numparam.text import shown
 
 MAX_PARAMETERS = 2**20
@@ -39,6 +41,8 @@ class Specification(NamedTuple):
     source: str
     entries: tuple[Entry, ...]
     files: tuple[Path, ...] = ()
+    config: Path | None = None
+    """The ``config.json`` that describes the model."""
 
 
 def names() -> list[str]:
@@ -79,6 +83,21 @@ def load_file(path: Path) -> Specification:
         raise SpecificationError(f"{path}: duplicate parameter name {shown(name)}: every number needs its own name")
     title, source = (str(content.get(key, "")) for key in ("title", "source"))
     return Specification(str(path), title, source, entries, (path,))
+
+
+def load_config(path: Path) -> Specification | None:
+    """Read a ``config.json`` of Hugging Face; None if it is something else, or weights next to it say the same."""
+    content, _ = header.read_index(path)
+    if not huggingface.is_config(content):
+        return None
+    entries = huggingface.parameters(path)
+    if entries is None:
+        if any(path.parent.glob(f"*{SUFFIX}")) or any(path.parent.glob(f"*{INDEX_SUFFIX}")):
+            return resolve(str(located(path.parent)))._replace(config=path)
+        raise SpecificationError(
+            f"{path}: to build the model it describes, install transformers and torch, or name a file of its parameters"
+        )
+    return Specification(str(path), str(content.get("model_type", "")), str(path), entries, (path,), path)
 
 
 def _entries(items: Any, dtype: np.dtype[Any]) -> list[Entry]:
@@ -135,8 +154,9 @@ def open_model(path: Path) -> Checkpoint:
 def resolve(like: str) -> Specification:
     """Find the parameters of a path, or of the name of a shipped specification.
 
-    The path is of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``) or of
-    a folder with one of the first two. A file precedes a name, and a name precedes a folder.
+    The path is of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``), of a
+    ``config.json`` of Hugging Face, or of a folder with one of these except the third. A file precedes a name, and a
+    name precedes a folder. A config gives the parameters if transformers is installed.
 
     Examples
     --------
@@ -144,8 +164,13 @@ def resolve(like: str) -> Specification:
     'MiniLM-L6, the encoder of all-MiniLM-L6-v2'
     """
     path = Path(like)
-    if path.is_file() and path.suffix == ".json" and not path.name.endswith(INDEX_SUFFIX):
-        return load_file(path)
+    config = path / CONFIG if path.is_dir() and like not in names() else path
+    if config.is_file() and config.suffix == ".json" and not config.name.endswith(INDEX_SUFFIX):
+        found = load_config(config)
+        if found is None and config is path:
+            return load_file(path)
+        if found is not None:
+            return found
     if like in names() and not path.is_file():
         return load(like)
     if path.is_file() or path.is_dir():
