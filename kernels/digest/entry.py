@@ -11,7 +11,7 @@ from numparam.kernels.copy import copy
 from numparam.kernels.digest import cpu
 from numparam.kernels.digest.key import MODULUS, DigestKey
 from numparam.kernels.digest.words import Words, words_of
-from numparam.kernels.dispatch import kind
+from numparam.kernels.dispatch import kind, on_cuda
 from numparam.kernels.fill.key import Span
 
 if TYPE_CHECKING:
@@ -91,10 +91,6 @@ def _pieces(shape: tuple[int, ...], strides: tuple[int, ...], limit: int) -> Ite
 # --------------------------------------------------------------------------- devices
 
 
-def _on_cuda(words: Words, key: DigestKey) -> tuple[int, int]:
-    from numparam.kernels.digest import cuda
-
-    return cuda.digest_words(words, key)
-
-
-_TWINS: dict[str, Callable[[Words, DigestKey], tuple[int, int]]] = {"cpu": cpu.digest_words, "cuda": _on_cuda}
+_TWINS: dict[str, Callable[[Words, DigestKey], tuple[int, int]]] = {
+    "cpu": cpu.digest_words, "cuda": on_cuda("digest.cuda", "digest_words"),
+}  # fmt: skip

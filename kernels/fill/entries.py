@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from numparam.kernels.dispatch import kind
+from numparam.kernels.dispatch import kind, on_cuda
 from numparam.kernels.fill import cpu, rows
 from numparam.kernels.fill.key import Rows
 from numparam.kernels.formula import distributions
@@ -115,11 +115,9 @@ def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
 # --------------------------------------------------------------------------- devices
 
 
-def _on_cuda(*arguments: Any) -> None:
-    from numparam.kernels.fill import cuda
-
-    cuda.fill_array(*arguments)
-
-
-_TWINS: dict[str, Callable[..., None]] = {"cpu": cpu.fill_array, "many": cpu.fill_arrays, "cuda": _on_cuda}
+_TWINS: dict[str, Callable[..., None]] = {
+    "cpu": cpu.fill_array,
+    "many": cpu.fill_arrays,
+    "cuda": on_cuda("fill.cuda", "fill_array"),
+}
 _ROW_TWINS: dict[str, Callable[..., None]] = {"cpu": rows.fill_rows}  # a device gets the rows of its cache from a host

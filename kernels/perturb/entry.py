@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from numparam.kernels.dispatch import kind
+from numparam.kernels.dispatch import kind, on_cuda
 from numparam.kernels.perturb import cpu
 
 if TYPE_CHECKING:
@@ -44,14 +44,8 @@ def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequen
     return not values.size or bool(_LATTICE_TWINS[kind(values)](values, noise, coefficients, reach))
 
 
-def _cuda(name: str) -> Callable[..., Any]:
-    def twin(*arguments: Any) -> Any:
-        from numparam.kernels.perturb import cuda
-
-        return getattr(cuda, name)(*arguments)
-
-    return twin
-
-
-_TWINS: dict[str, Callable[..., None]] = {"cpu": cpu.perturb, "cuda": _cuda("perturb")}
-_LATTICE_TWINS: dict[str, Callable[..., bool]] = {"cpu": cpu.perturb_on_lattice, "cuda": _cuda("perturb_on_lattice")}
+_TWINS: dict[str, Callable[..., None]] = {"cpu": cpu.perturb, "cuda": on_cuda("perturb.cuda", "perturb")}
+_LATTICE_TWINS: dict[str, Callable[..., bool]] = {
+    "cpu": cpu.perturb_on_lattice,
+    "cuda": on_cuda("perturb.cuda", "perturb_on_lattice"),
+}

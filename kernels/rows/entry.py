@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from numparam.kernels.dispatch import kind
+from numparam.kernels.dispatch import kind, on_cuda
 from numparam.kernels.rows import cpu
 
 if TYPE_CHECKING:
@@ -30,17 +30,5 @@ def scatter(target: Any, indices: Array, source: Any) -> None:
     _SCATTERS[kind(target)](target, indices, source)
 
 
-def _gather_cuda(target: Any, source: Any, indices: Array) -> None:
-    from numparam.kernels.rows import cuda
-
-    cuda.gather(target, source, indices)
-
-
-def _scatter_cuda(target: Any, indices: Array, source: Any) -> None:
-    from numparam.kernels.rows import cuda
-
-    cuda.scatter(target, indices, source)
-
-
-_GATHERS: dict[str, Callable[[Any, Any, Array], None]] = {"cpu": cpu.gather, "cuda": _gather_cuda}
-_SCATTERS: dict[str, Callable[[Any, Array, Any], None]] = {"cpu": cpu.scatter, "cuda": _scatter_cuda}
+_GATHERS: dict[str, Callable[[Any, Any, Array], None]] = {"cpu": cpu.gather, "cuda": on_cuda("rows.cuda", "gather")}
+_SCATTERS: dict[str, Callable[[Any, Array, Any], None]] = {"cpu": cpu.scatter, "cuda": on_cuda("rows.cuda", "scatter")}

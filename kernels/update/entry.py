@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.kernels.dispatch import kind
+from numparam.kernels.dispatch import kind, on_cuda
 from numparam.kernels.formula.access import state_dtype
 from numparam.kernels.update import cpu
 from numparam.kernels.update.rules import RULES
@@ -84,17 +84,8 @@ def _scalars(rule: str, numbers: Sequence[float], value: Dtype) -> tuple[Any, ..
     return tuple([state_dtype(value).type(number) for number in numbers])
 
 
-def _cuda(name: str) -> Callable[..., Any]:
-    def twin(*arguments: Any) -> Any:
-        from numparam.kernels.update import cuda
-
-        return getattr(cuda, name)(*arguments)
-
-    return twin
-
-
 def _twins(name: str) -> dict[str, Callable[..., Any]]:
-    return {"cpu": getattr(cpu, name), "cuda": _cuda(name)}
+    return {"cpu": getattr(cpu, name), "cuda": on_cuda("update.cuda", name)}
 
 
 _TWINS, _ROW_TWINS, _SUM_TWINS, _ROWWISE_TWINS = map(_twins, ("update", "update_rows", "row_sums", "update_rowwise"))
