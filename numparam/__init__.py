@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from numparam import parallel as parallel
     from numparam import perturb as perturb
     from numparam import rules as rules
+    from numparam import server as server
     from numparam import torch as torch
     from numparam.checkpoint.distributed_index import write_index
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
@@ -145,6 +146,7 @@ if not TYPE_CHECKING:
         "parallel",
         "perturb",
         "rules",
+        "server",
         "torch",
     )
     _IN_MODULES = {

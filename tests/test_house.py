@@ -40,7 +40,7 @@ ROOMS = """
     model
     fingerprints optim randomness
     embedding
-    parallel perturb
+    parallel perturb server
     torch jax mindspore
     cli
     __init__ __main__

@@ -14,6 +14,7 @@ True
 from numparam.embedding.cache import EmbeddingCache
 from numparam.embedding.counters import Counters
 from numparam.embedding.lookup import EmbeddingLookup
+from numparam.embedding.snapshot import load_table, save_table
 from numparam.embedding.table import Embedding, Export
 
-__all__ = ["Counters", "Embedding", "EmbeddingCache", "EmbeddingLookup", "Export"]
+__all__ = ["Counters", "Embedding", "EmbeddingCache", "EmbeddingLookup", "Export", "load_table", "save_table"]

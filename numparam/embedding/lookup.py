@@ -10,8 +10,9 @@ import numpy as np
 from numparam.cell import Cell
 from numparam.checks import as_bool, as_int
 from numparam.embedding.cache import EmbeddingCache
-from numparam.embedding.schema import OptimizerMaker
+from numparam.embedding.schema import OptimizerMaker, Schema
 from numparam.embedding.table import Embedding
+from numparam.errors import StateError
 from numparam.initializer import initializer
 from numparam.parameter import Parameter
 from numparam.parameter.flags import next_cache_key
@@ -24,8 +25,10 @@ class EmbeddingLookup(Cell):
 
     Parameters
     ----------
-    vocab_size, embedding_size : int
-        The shape of the parameter.
+    vocab_size : int or None
+        The rows of the parameter; None takes every int64 as an id, and the parameter has as many rows as a shape may.
+    embedding_size : int
+        The length of a row.
     param_init : Initializer, str or number
     sparse : bool
         Whether the rows are kept in an `Embedding`, which `table` returns; the parameter stays lazy then. Else they are
@@ -64,7 +67,7 @@ class EmbeddingLookup(Cell):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None,
         embedding_size: int,
         param_init: Any = "normal",
         *,
@@ -77,7 +80,9 @@ class EmbeddingLookup(Cell):
         **options: Any,
     ) -> None:
         super().__init__()
-        shape = as_int("vocab_size", vocab_size, 1), as_int("embedding_size", embedding_size, 1)
+        dim = as_int("embedding_size", embedding_size, 1)
+        self._vocab_size = None if vocab_size is None else as_int("vocab_size", vocab_size, 1)
+        shape = self._vocab_size or (2**63 - 1) // dim, dim
         self.sparse, rows = as_bool("sparse", sparse), as_int("vocab_cache_size", vocab_cache_size, 0)
         self.embedding_table = Parameter(initializer(param_init, shape, dtype), name="embedding_table")
         if rows:
@@ -87,17 +92,40 @@ class EmbeddingLookup(Cell):
         self._options = {**options, "optimizer": optimizer, "path": path}
         self._cache_device, self._cache_rows = device, rows
         self._table: Any = None
+        self._remote: Any = None
         self._cache: EmbeddingCache | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """Return what the table is, without opening it."""
+        recipe: Any = self.embedding_table._values
+        dim = self.embedding_table.shape[1]
+        make = self._options["optimizer"]
+        return Schema(self.embedding_table.name, self._vocab_size, dim, recipe.init, recipe.dtype, recipe.seed, make)
+
+    def serve_from(self, remote: Any) -> None:
+        """Let servers look up and update the rows from now on; see `numparam.server.ParameterServer`.
+
+        Raises
+        ------
+        StateError
+            If there is a cache, which could not see what other workers change.
+        """
+        if self._cache_rows:
+            raise StateError(
+                f"Parameter {self.embedding_table.name!r}: rows on servers have no cache on a worker, found "
+                f"vocab_cache_size={self._cache_rows}; set it to 0"
+            )
+        self._remote = remote
 
     @property
     def table(self) -> Embedding:
         """Return the table, which is opened when it is first asked for, under the name that the parameter then has."""
         if self._table is None:
-            recipe: Any = self.embedding_table._values
-            count, dim = self.embedding_table.shape
+            schema = self.schema
             self._table = Embedding(
-                count, dim, name=self.embedding_table.name, init=recipe.init, dtype=recipe.dtype, seed=recipe.seed,
-                **self._options,
+                schema.vocab_size, schema.dim, name=schema.name, init=schema.init, dtype=schema.dtype,
+                seed=schema.seed, **self._options,
             )  # fmt: skip
         table: Embedding = self._table
         return table
@@ -113,11 +141,13 @@ class EmbeddingLookup(Cell):
         """Return the rows of ids."""
         if not self.sparse:
             return self.embedding_table.init_data()[np.asarray(ids)]
+        if self._remote is not None:
+            return self._remote.find(ids)
         return self.table.find(ids) if self.cache is None else self.cache.lookup(ids)
 
     def update(self, ids: Any, gradients: Any) -> None:
         """Step the optimizer on the rows of ids; see `Embedding.update`."""
-        (self.cache or self.table).update(ids, gradients)
+        (self._remote or self.cache or self.table).update(ids, gradients)
 
     def prefetch(self, ids: Any) -> None:
         """Begin to read the rows that the next call needs, if there is a cache."""

@@ -23,7 +23,7 @@ _SPARE = 16 << 20  # bytes that must stay free on the disk; a page without a blo
 
 
 class Mapped:
-    """Keep rows by key. A key of a bounded table is the number of its row; any other key has one from an index.
+    """Keep rows by key. A key of a dense table is the number of its row; any other key has one from an index.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Mapped:
 
     def __init__(self, schema: Schema, path: Path | None = None) -> None:
         self.schema, self.where = schema, path or Path(tempfile.gettempdir())
-        is_open = schema.vocab_size is None
+        is_open = not schema.is_dense
         columns = (*schema.columns, Column("key", 1, np.dtype(np.int64), 0)) if is_open else schema.columns
         starts = [0]
         bits = 0 if is_open else -(-schema.rows // 8)

@@ -88,7 +88,8 @@ class Schema:
             Column("step", 1, np.dtype(np.int64), 0),
         )
         record = sum(column.row_bytes for column in self.columns) + 16
-        self.rows = min(OPEN_ROWS, _LARGEST_FILE // record) if vocab_size is None else vocab_size
+        self.is_dense = vocab_size is not None and vocab_size * record <= _LARGEST_FILE
+        self.rows = (vocab_size if self.is_dense else None) or min(OPEN_ROWS, _LARGEST_FILE // record)
 
     @property
     def states(self) -> slice:

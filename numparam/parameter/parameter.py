@@ -476,9 +476,9 @@ class Parameter(Tensor):
         self._pipeline_stages = (*self._pipeline_stages, stage)
 
     def set_param_ps(self, init_in_server: bool = False) -> None:
-        """Note that a parameter server updates the parameter, and whether it also initialises the values, a bool.
+        """Let servers hold and update the parameter, see `numparam.server.ParameterServer`.
 
-        It has no other effect, see `Parameter`.
+        `init_in_server` says whether they also generate its values, so that none are sent.
         """
         self.init_in_server = init_in_server
         self.is_param_ps = True
