@@ -171,12 +171,15 @@ def _make_lattice(draw: Any, name: str) -> Any:
         return not faults.any()
 
     @kernel(f"perturb on lattice {name}")
-    def loop(values: Any, coefficients: Any, reach: Any, done: Any, start: Any, stop: Any, noise: Any) -> None:
+    def loop(
+        values: Any, coefficients: Any, reach: Any, done: Any, backwards: Any, start: Any, stop: Any, noise: Any
+    ) -> None:
         z, kept, faults = np.empty(CHUNK, np.float32), np.empty(CHUNK, np.float32), np.zeros(WIDTH + 1, np.uint32)
         for begin in range(start, stop, CHUNK):
             end = min(begin + CHUNK, stop)
             source, is_good = values.ctypes.data + begin * 4, True
-            for k in range(len(coefficients)):
+            for place in range(len(coefficients)):
+                k = len(coefficients) - 1 - place if backwards else place
                 draw(z, begin, end, noise, k)
                 good = add(kept.ctypes.data, source, z.ctypes.data, end - begin, coefficients[k], reach, faults)
                 is_good = is_good and good
@@ -208,17 +211,15 @@ def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequen
     loop, flat = _make_lattice(draw, name), values.reshape(-1)
     done, scaled = np.zeros(-(-flat.size // CHUNK), np.bool_), np.array(coefficients, np.float32)
 
-    def run(scaled: Any, done: Any, first: int, last: int) -> None:
-        pool.run(
-            lambda start, stop: loop(flat, scaled, np.float32(reach), done, first + start, first + stop, source),
-            last - first, 8, CHUNK,
-        )  # fmt: skip
+    def run(scaled: Any, done: Any, backwards: bool, first: int, last: int) -> None:
+        arguments = flat, scaled, np.float32(reach), done, backwards
+        pool.run(lambda start, stop: loop(*arguments, first + start, first + stop, source), last - first, 8, CHUNK)
 
-    run(scaled, done, 0, flat.size)
+    run(scaled, done, False, 0, flat.size)
     if done.all():
         return True
     for place in np.flatnonzero(done).tolist():  # a sum on the lattice is undone exactly
-        run(-scaled, np.zeros_like(done), place * CHUNK, min(place * CHUNK + CHUNK, flat.size))
+        run(-scaled, np.zeros_like(done), True, place * CHUNK, min(place * CHUNK + CHUNK, flat.size))
     return False
 
 

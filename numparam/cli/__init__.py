@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from numparam.cli import completion, fingerprint, init, inspect, plan, selftest, verify
+from numparam.cli import completion, fingerprint, init, inspect, plan, replay, selftest, verify
 from numparam.cli.streams import drop, open_closed, print_error
 from numparam.errors import NumparamError
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="numparam", description="Initial values of model parameters: a function of seed, name, index.")
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (init, inspect, verify, plan, fingerprint, selftest):
+    for command in (init, inspect, verify, plan, fingerprint, replay, selftest):
         command.add_to(commands)
     completion.add_to(commands, parser)
     try:

@@ -4,6 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
+from numparam.checkpoint.opening import Checkpoint
 from numparam.cli.arguments import Commands, add_json
 from numparam.errors import CheckpointError
 from numparam.model.specification import open_model
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             "there are no values to compare"
         )
         return 0
+    if "numparam.replay" in checkpoint.metadata.get("numparam.texts", ""):
+        return _replayed(checkpoint, arguments.json)
     checkpoints = recorded(checkpoint)
     nbytes = sum(checkpoint.nbytes for checkpoint in checkpoints)
     start = time.perf_counter()
@@ -101,4 +104,33 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.file}: {count}, {size(nbytes)}{files}: every value matches seed{'s' if seeds[1:] else ''} "
         f"{', '.join(map(str, seeds))} ({seconds:.2f} s)"
     )
+    return 0
+
+
+def _replayed(checkpoint: Checkpoint, as_json: bool) -> int:
+    """Compare a file that numparam replay wrote with its base and log."""
+    from numparam.cli.console import print_json, print_line
+    from numparam.fingerprints import verify as compared
+    from numparam.perturb.replay import Replay, recorded
+    from numparam.text import amount, size
+
+    paths = recorded(checkpoint)
+    if paths is None:
+        raise CheckpointError(f"{checkpoint.path}: its record of a base and a log is damaged")
+    log = Replay.open(paths[1])
+    found = compared({name: checkpoint[name] for name in checkpoint.entries}, dict(log.parameters(paths[0])))
+    wrong = [str(difference) for difference in found.differences]
+    wrong += [f"parameter {name!r}: {why}" for name, why in found.unchecked.items()]
+    if as_json:
+        content = {"file": str(checkpoint.path), "parameters": len(found.checked), "bytes": checkpoint.nbytes}
+        print_json({**content, "steps": len(log), "differences": [{"message": line} for line in wrong]})
+        return 1 if wrong else 0
+    for line in wrong[:_SHOWN]:
+        print_line(line)
+    count = amount(len(checkpoint.entries), "parameter")
+    if wrong:
+        print_line(f"{checkpoint.path}: {len(wrong)} of {count} differ")
+        return 1
+    steps = amount(len(log), "step")
+    print_line(f"{checkpoint.path}: {count}, {size(checkpoint.nbytes)}: every value matches {steps} of {paths[1].name}")
     return 0

@@ -37,6 +37,7 @@ if find_spec("jax") is None:
     raise ModuleNotFoundError("numparam.jax makes arrays of JAX: install it with pip install jax", name="jax")
 
 from numparam.jax.arrays import array, callback
+from numparam.jax.copies import copies
 from numparam.jax.entry import initializer
 from numparam.jax.fingerprint import fingerprint
 from numparam.jax.kernel import Kernel
@@ -48,6 +49,7 @@ __all__ = [
     "Kernel",
     "array",
     "callback",
+    "copies",
     "eval_shape",
     "fingerprint",
     "init",

@@ -9,5 +9,6 @@ array([-0.5,  0.5], dtype=float32)
 
 from numparam.perturb.loop_noise import LoopNoise, noise
 from numparam.perturb.moved import antithetic, perturb_, perturbed, snap_, unperturb_
+from numparam.perturb.replay import Replay
 
-__all__ = ["LoopNoise", "antithetic", "noise", "perturb_", "perturbed", "snap_", "unperturb_"]
+__all__ = ["LoopNoise", "Replay", "antithetic", "noise", "perturb_", "perturbed", "snap_", "unperturb_"]

@@ -14,6 +14,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, S
 from numparam.indexing.region import Region, as_slice
 from numparam.stream.seed import as_seed, stream
 from numparam.stream.source import Source
+from numparam.text import shown
 
 if TYPE_CHECKING:
     from numparam.kernels.perturb import Dense, LowRank
@@ -38,12 +39,17 @@ class Noise:
     rank : int, optional
         For matrices: the noise is the product of two normal factors of this rank, over the root of the rank, so that
         its elements have the variance 1.
+    reach : float, optional
+        Of the lattice on which float32 parameters move in place; None rounds sums to the dtype.
     """
 
     kind: str = "normal"
     rank: int | None = None
+    reach: float | None = None
 
     def __post_init__(self) -> None:
+        if self.reach is not None:
+            as_reach(self.reach)
         if self.kind not in KINDS:
             raise ArgumentValueError(f"noise must be one of {', '.join(KINDS)}, found {self.kind!r}")
         if self.rank is not None:
@@ -64,6 +70,26 @@ class Noise:
             raise DtypeError(f"Parameter {name!r}: floats of 16 bits or more are perturbed, found {dtype}")
         if self.rank is not None and len(shape) != 2:
             raise ShapeError(f"Parameter {name!r}: low-rank noise is for matrices, found shape {shape}")
+        if self.reach is not None and dtype != np.float32:
+            raise DtypeError(
+                f"Parameter {name!r} of {dtype} loses bits when noise is added and subtracted in place; give base=, "
+                "its float32 master weights or a copy of it, or write perturbed(parameter, seed, scale, out=other)"
+            )
+
+    def check_scales(self, name: str, scales: Iterable[float]) -> None:
+        """Check that noise is small enough for the lattice.
+
+        Raises
+        ------
+        ArgumentValueError
+            If it can be a quarter of the reach.
+        """
+        most = max(map(abs, scales), default=0.0) * self.largest
+        if self.reach is not None and most >= self.reach / 4:
+            raise ArgumentValueError(
+                f"Parameter {name!r}: noise of up to {most:.3g} needs a lattice of four times that reach, found "
+                f"{self.reach}"
+            )
 
     def drawn(self, name: str, region: Region, like: Any, seeds: Sequence[int]) -> Dense | LowRank:
         """Return the noise of a region of a parameter, for kernels; `like` is an array of the parameter's dtype."""
@@ -95,6 +121,15 @@ class Noise:
         from numparam.kernels import copy
         from numparam.kernels.perturb import perturb
 
+        if self.reach is not None:
+            if out is not base:
+                copy.copy(out, base)
+            if not self.move(out, name, region, seeds, scales):
+                raise ArgumentValueError(
+                    f"Parameter {name!r}: its values must be multiples of {self.reach / 2**24:.3g} up to {self.reach}, "
+                    "before and after a perturbation; call snap_ first, with a larger reach if they grow"
+                )
+            return
         step = len(seeds) if self.rank is None else _BATCH
         if len(seeds) > step and out.dtype != base.dtype:
             kept = np.empty(base.shape, base.dtype) if isinstance(base, np.ndarray) else type(base).empty(
@@ -107,6 +142,19 @@ class Noise:
             noise = self.drawn(name, region, base, seeds[chosen])
             perturb(out, base, noise, self.coefficients(scales[chosen]))
             base = out
+
+    def move(self, memory: Any, name: str, region: Region, seeds: Sequence[int], scales: Sequence[float]) -> bool:
+        """Move values on the lattice in place, or return False and leave them as they are."""
+        from numparam.kernels.perturb import perturb_on_lattice
+
+        step = max(len(seeds), 1) if self.rank is None else _BATCH
+        for start in range(0, len(seeds), step):
+            chosen = slice(start, start + step)
+            drawn = self.drawn(name, region, memory, seeds[chosen])
+            if not perturb_on_lattice(memory, drawn, self.coefficients(scales[chosen]), float(self.reach or 0)):
+                self.move(memory, name, region, seeds[:start][::-1], [-each for each in scales[:start][::-1]])
+                return False
+        return True
 
     def coefficients(self, scales: Iterable[float]) -> list[float]:
         """Return what the drawn values are multiplied by."""
@@ -135,3 +183,16 @@ def as_pairs(seed: Any, scale: Any) -> tuple[list[int], list[float]]:
         if not math.isfinite(each):
             raise ArgumentValueError(f"scale must be finite, found {each!r}")
     return seeds, [float(each) for each in scales]
+
+
+def as_reach(reach: Any) -> float:
+    """Return the reach of a lattice.
+
+    Raises
+    ------
+    ArgumentValueError
+        If it is not a power of two.
+    """
+    if not isinstance(reach, int | float) or not 2.0**-60 <= reach <= 2.0**60 or math.frexp(reach)[0] != 0.5:
+        raise ArgumentValueError(f"reach must be a power of two, found {shown(reach)}")
+    return float(reach)

@@ -13,7 +13,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, S
 from numparam.indexing.region import Region
 from numparam.optim.memory import parameters_of, writable
 from numparam.parameter import Parameter
-from numparam.perturb.draws import Noise, as_pairs
+from numparam.perturb.draws import Noise, as_pairs, as_reach
 from numparam.tensor import Lazy, Tensor
 from numparam.tensor.values import HOLDERS, Host, OnDevice, Values
 
@@ -185,7 +185,7 @@ def snap_(x: Parameter | Cell | Iterable[Parameter], reach: float = REACH) -> No
     >>> weight.asnumpy() * (2**24 / 4.0)
     array([ 419430., 8388608.], dtype=float32)
     """
-    quantum, pairs = _as_reach(reach) / 2**24, []
+    quantum, pairs = as_reach(reach) / 2**24, []
     for parameter in _all(x):
         if parameter.dtype != np.float32:
             raise DtypeError(f"Parameter {parameter.name!r}: the lattice is for float32, found {parameter.dtype}")
@@ -250,16 +250,24 @@ def perturb_(
     >>> bool((weight.asnumpy() == before).all())
     True
     """
-    kind, (seeds, scales) = Noise(noise, rank), as_pairs(seed, scale)
-    parameters = _all(x)
+    (seeds, scales), parameters = as_pairs(seed, scale), _all(x)
     if base is not None:
+        kind = Noise(noise, rank)
         bases = _bases(parameters, base, kind)
         for parameter, kept in zip(parameters, bases, strict=True):
             kind.write(_memory(parameter, parameter), kept, _name(parameter), parameter.region, seeds, scales)
         return
-    for parameter in parameters:
-        _check_lattice(parameter, kind, scales, reach)
-    _move(parameters, kind, seeds, scales, reach)
+    kind, names = Noise(noise, rank, reach), [_name(parameter) for parameter in parameters]
+    for name, parameter in zip(names, parameters, strict=True):
+        kind.check(name, parameter.dtype, parameter.shape)
+        kind.check_scales(name, scales)
+    for place, (name, parameter) in enumerate(zip(names, parameters, strict=True)):
+        memory = _memory(parameter, parameter)
+        try:
+            kind.write(memory, memory, name, parameter.region, seeds, scales)
+        except ArgumentValueError:
+            unperturb_(parameters[:place], seeds, scales, reach=reach, noise=noise, rank=rank)
+            raise
 
 
 def unperturb_(
@@ -292,44 +300,6 @@ def unperturb_(
 
 
 # --------------------------------------------------------------------------- the parts
-
-
-def _move(
-    parameters: Sequence[Parameter], kind: Noise, seeds: Sequence[int], scales: Sequence[float], reach: float
-) -> None:
-    """Move parameters on the lattice, all or none."""
-    from numparam.kernels.perturb import perturb_on_lattice
-
-    for place, parameter in enumerate(parameters):
-        memory = _memory(parameter, parameter)
-        drawn = kind.drawn(_name(parameter), parameter.region, memory, seeds)
-        if not perturb_on_lattice(memory, drawn, kind.coefficients(scales), reach):
-            _move(parameters[:place], kind, seeds, [-each for each in scales], reach)
-            raise ArgumentValueError(
-                f"Parameter {parameter.name!r}: its values must be multiples of {reach / 2**24:.3g} up to {reach}, "
-                "before and after a perturbation; call snap_ first, with a larger reach if they grow"
-            )
-
-
-def _check_lattice(parameter: Parameter, kind: Noise, scales: Sequence[float], reach: float) -> None:
-    where = f"Parameter {_name(parameter)!r}"
-    kind.check(parameter.name, parameter.dtype, parameter.shape)
-    if parameter.dtype != np.float32:
-        raise DtypeError(
-            f"{where} of {parameter.dtype} loses bits when noise is added and subtracted in place; give base=, its "
-            "float32 master weights or a copy of it, or write perturbed(parameter, seed, scale, out=other)"
-        )
-    _as_reach(reach)
-    if (most := max(map(abs, scales), default=0.0) * kind.largest) >= reach / 4:
-        raise ArgumentValueError(
-            f"{where}: noise of up to {most:.3g} needs a lattice of four times that reach, found {reach}"
-        )
-
-
-def _as_reach(reach: Any) -> float:
-    if not isinstance(reach, int | float) or not 2.0**-60 <= reach <= 2.0**60 or math.frexp(reach)[0] != 0.5:
-        raise ArgumentValueError(f"reach must be a power of two, found {reach!r:.80}")
-    return float(reach)
 
 
 def _all(x: Any) -> list[Parameter]:

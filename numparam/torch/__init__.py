@@ -31,6 +31,7 @@ from numparam.torch.modules import init_
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
 from numparam.torch.verify import fingerprint, pattern_, verify
+from numparam.torch.views import views
 
 __all__ = [
     "Misplaced",
@@ -44,4 +45,5 @@ __all__ = [
     "init_",
     "pattern_",
     "verify",
+    "views",
 ]
