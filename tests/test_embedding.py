@@ -245,7 +245,7 @@ def test_cache_gives_the_bits_of_the_table(name: str) -> None:
 
 
 def test_cache_refuses_more_ids_than_it_has_rows() -> None:
-    with pytest.raises(ArgumentValueError, match="cache of 4 rows was asked for 5 different ids at once"):
+    with pytest.raises(ArgumentValueError, match="cache of 4 rows cannot hold the 5 ids of a call"):
         EmbeddingCache(table(), 4).lookup(np.arange(5))
 
 

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class EmbeddingCache:
     """Read and train the rows of a table in a cache; they are written back when others need their place.
 
-    The bits are those of the table without a cache. What was not written back is lost with the process: the table's log
+    The bits are the same as without a cache. What was not written back is lost with the process: the table's log
     has what `flush` wrote. Nothing else may change the table meanwhile.
 
     Parameters
@@ -135,7 +135,7 @@ class EmbeddingCache:
 
         if keys.size > self.rows and (count := distinct(keys)[0].size) > self.rows:
             raise ArgumentValueError(
-                f"table {self.table.name!r}: a cache of {self.rows} rows was asked for {count} different ids at once; "
+                f"table {self.table.name!r}: a cache of {self.rows} rows cannot hold the {count} ids of a call; "
                 "enlarge vocab_cache_size or split the batch"
             )
         places, missed, left = self._recent.use(keys)

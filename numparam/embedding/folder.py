@@ -31,7 +31,7 @@ def claim(folder: Path, name: str) -> File:
 
 
 def known(folder: Path) -> dict[str, Any]:
-    """Return what the folder says of its table, nothing if it is new."""
+    """Return what the folder records of its table, nothing if it is new."""
     try:
         text = (folder / "table.json").read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 A record holds what rows become, not how: to apply one again changes nothing, so a table and its log are recovered by
 applying all records in order, whatever of them had reached the table. A record that was not written to its end, or
-whose checksum is wrong, ends the log; nobody was told that it was there.
+whose checksum is wrong, ends the log; it was never acknowledged.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Record(NamedTuple):
     erased : ndarray
         Keys whose rows are forgotten, before the others are written.
     counted, counts : ndarray
-        Keys that are not admitted yet, and how often they were asked for; 0 forgets one.
+        Keys that are not admitted yet, and how often they were looked up; 0 forgets one.
     size : int
         How many rows the table has; -1 but at the beginning of a log.
     slots : ndarray

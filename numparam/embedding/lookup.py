@@ -34,7 +34,7 @@ class EmbeddingLookup(Cell):
         Whether the rows are kept in an `Embedding`, which `table` returns; the parameter stays lazy then. Else they are
         read from the parameter.
     vocab_cache_size : int
-        The rows of an `EmbeddingCache` in front of the table; 0 is none. Sets the parameter's `cache_enable`,
+        The rows of an `EmbeddingCache` in front of the table, 0 for no cache. Sets the parameter's `cache_enable`,
         `cache_shape` and `key`.
     dtype : dtype
     device : str or Device
@@ -120,7 +120,7 @@ class EmbeddingLookup(Cell):
 
     @property
     def table(self) -> Embedding:
-        """Return the table, which is opened when it is first asked for, under the name that the parameter then has."""
+        """Return the table, which is opened when first needed, under the name that the parameter then has."""
         if self._table is None:
             schema = self.schema
             self._table = Embedding(

@@ -1,4 +1,4 @@
-"""The columns of a table in one sparse file that is mapped: rows that nobody wrote take neither memory nor disk."""
+"""The columns of a table in one sparse file that is mapped: rows without writes take neither memory nor disk."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Mapped:
         self.size = first.size
 
     def find(self, keys: Array) -> Array:
-        """Return the numbers of the rows of keys, -1 where nobody wrote one."""
+        """Return the numbers of the rows of keys, -1 for keys without one."""
         return self._bits.find(keys) if self._keys is None else self._index.find(keys)
 
     def read(self, column: int, numbers: Array, out: Array) -> None:
@@ -189,7 +189,7 @@ class Mapped:
 
 
 class File:
-    """Hold the descriptor of a file until it is closed, or nobody needs it."""
+    """Hold the descriptor of a file until it is closed or unused."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

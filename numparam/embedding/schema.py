@@ -107,7 +107,7 @@ class Schema:
         }  # fmt: skip
 
     def initial(self, column: int, keys: Array, out: Array | None = None) -> Array:
-        """Return what rows that nobody has changed hold: of the values, what the stream has at (seed, name, key)."""
+        """Return what unchanged rows hold: of the values, what the stream has at (seed, name, key)."""
         _, width, dtype, begin = self.columns[column]
         out = np.empty((keys.size, width), dtype) if out is None else out
         if begin is not None:

@@ -40,7 +40,7 @@ class Store:
     sources : dict of int to int
         The last request of each worker.
     counts : dict of int to int
-        How often keys that are not admitted were asked for.
+        How often keys that are not admitted were looked up.
     """
 
     def __init__(self, make: Callable[[int | None], Schema], name: str, folder: Path | None, sync: bool) -> None:
@@ -73,7 +73,7 @@ class Store:
                 file.close()
 
     def fill(self, column: int, keys: Array, numbers: Array, out: Array, unseen: float | None) -> None:
-        """Write a column of rows, and for those that have none what they begin with, or a constant."""
+        """Write a column of rows, and for rows without one their initial value, or a constant."""
         absent = numbers < 0
         count = int(absent.sum())
         if count < keys.size:
@@ -86,7 +86,7 @@ class Store:
             out[absent] = self.schema.initial(column, keys[absent])
 
     def gathered(self, column: int, keys: Array, numbers: Array) -> Array:
-        """Return a column of rows, and for those that have none what they begin with."""
+        """Return a column of rows, and for rows without one their initial value."""
         kind = self.schema.columns[column]
         out = np.empty((keys.size, kind.width), kind.dtype)
         self.fill(column, keys, numbers, out, None)

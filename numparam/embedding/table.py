@@ -71,7 +71,7 @@ class Embedding:
     max_rows : int, optional
         When a call leaves more rows, those of the lowest scores are evicted until fifteen sixteenths of them are left.
     admit : int
-        How often a key is asked for by `find_or_insert` or `update` before it takes a row: until then it has its
+        How often a key is looked up by `find_or_insert` or `update` before it takes a row: until then it has its
         initial value, and updates to it are dropped.
     unseen : {"stream", "zeros"} or float
         What `find` returns for a key without a row: its initial value, zeros or another constant.
@@ -222,7 +222,7 @@ class Embedding:
         return out.reshape(*shape, self.schema.dim)
 
     def assign(self, ids: Any, rows: Any, scores: Any = None) -> None:
-        """Replace rows; of an id that is repeated the last one stays. Admission is not asked."""
+        """Replace rows; of a repeated id the last one stays. Admission is skipped."""
         keys, shape = as_keys(self.schema, ids)
         values = as_rows(self.schema, "rows", rows, shape).astype(self.schema.dtype, copy=False)
         with self._lock:
@@ -266,7 +266,7 @@ class Embedding:
         self._update(ids, gradients, scores, True, sources)
 
     def done(self, source: int) -> int:
-        """Return the number of the last request of a worker that the table includes, 0 if there is none."""
+        """Return the number of the last request of a worker that the table includes, 0 before the first."""
         return self._store.sources.get(source, 0)
 
     def store(self, keys: Array, columns: list[Array], step: int) -> None:

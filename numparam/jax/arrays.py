@@ -1,4 +1,4 @@
-"""Arrays of JAX whose shards are made one by one, each where it belongs."""
+"""Arrays of JAX whose shards are generated one by one, each where it belongs."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from numparam.text import shown
 
 
 def initializer(init: str | Initializer | float, name: str, seed: int | None = None) -> Callable[..., jax.Array]:
-    """Make a function that JAX libraries take as an initializer.
+    """Return a function that JAX libraries take as an initializer.
 
     It is called as ``function(key, shape, dtype=float32, out_sharding=None)`` and returns a `jax.Array` with the values
     of the `numparam.Parameter` of this name. With a seed, its own or the initializer's, the key is ignored, and may be
@@ -33,7 +33,7 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
 
     Outside ``jax.jit`` an `out_sharding` gets its array shard by shard, as by `array`. Under ``jax.jit`` the host makes
     the values when the compiled function runs, by ``jax.pure_callback``: with an `out_sharding` each device requests
-    its part; without one the full array is made at once, wherever the compiler puts it then, so that for a large
+    its part; without one the full array is generated at once, wherever the compiler puts it then, so that for a large
     sharded model `init` is the better way. Under ``jax.vmap`` every key of a batch has its values, and a seed gives all
     the same.
 

@@ -30,7 +30,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Noise:
-    """Say what noise is drawn.
+    """Describe the noise.
 
     Parameters
     ----------
