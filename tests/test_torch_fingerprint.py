@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,16 +78,75 @@ def test_what_was_overwritten_or_never_loaded_is_found() -> None:
     assert verify(module, 8, rules).differences[0].entry.name == "0.weight"
 
 
-def test_what_the_code_of_a_model_draws_needs_its_report() -> None:
-    module = nn.Sequential(Scaled(4, 3))
+class Padded(nn.Embedding):
+    """Written twice, and then a row again."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)
+        nn.init.normal_(self.weight, std=0.02)
+        with torch.no_grad():
+            self.weight[3].zero_()
+
+
+class Scaled2(nn.Linear):
+    """Computed by torch from what is drawn."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight)
+        self.weight.data.mul_(2)
+        nn.init.zeros_(self.bias)
+
+
+@pytest.mark.parametrize("with_report", [True, False])
+def test_what_the_code_of_a_model_draws_is_drawn_again(with_report: bool) -> None:
+    module = nn.Sequential(Scaled(4, 3), Padded(40, 30), nn.Linear(30, 4))
+    rules = {"2.weight": Normal(0.5), "0.bias": 0.25}
+    report = init_(module, rules, seed=7)
+    arguments: dict[str, Any] = {"report": report} if with_report else {"seed": 7, "rules": rules}
+    found = verify(module, **arguments)
+    assert found, str(found)
+    assert len(found.checked) == 5
+    with torch.no_grad():
+        module[1].weight[3, 29] = 1e-9
+        module[0].weight.copy_(torch.zeros(3, 4))
+    assert sorted((each.entry.name, each.index) for each in verify(module, **arguments).differences) == [
+        ("0.weight", (0, 0)), ("1.weight", (3, 29)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("with_report", [True, False])
+def test_what_numparam_did_not_draw_is_named(with_report: bool) -> None:
+    module = nn.Sequential(Scaled2(4, 3))
     report = init_(module, seed=7)
-    assert verify(module, report=report)
-    found = verify(module, 7)
-    assert found.unchecked == dict.fromkeys(
-        ("0.weight", "0.bias"), "Scaled.reset_parameters starts it: give the report of init_"
-    )
-    with pytest.raises(MismatchError, match="was not checked"):
+    found = verify(module, report=report) if with_report else verify(module, 7)
+    assert found.unchecked == {"0.weight": "Scaled2.reset_parameters starts it: numparam did not draw its values"}
+    assert found.checked == ["0.bias"]
+    with pytest.raises(MismatchError, match=r"parameter '0\.weight' was not checked: Scaled2"):
         found.require()
+
+
+def test_a_start_that_needs_values_is_named() -> None:
+    class Reading(nn.Linear):
+        def reset_parameters(self) -> None:
+            nn.init.normal_(self.weight)
+            nn.init.constant_(self.bias, self.weight[0, 0].item())
+
+    module = nn.Sequential(Reading(4, 3))
+    init_(module, seed=7)
+    found = verify(module, 7)
+    assert set(found.unchecked) == {"0.weight", "0.bias"}
+    assert "Reading.reset_parameters starts it: it cannot run without memory (" in found.unchecked["0.weight"]
+
+
+def test_models_of_transformers_are_verified_without_a_report() -> None:
+    hf = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    module = hf.BertModel(hf.BertConfig(**sizes, vocab_size=50, max_position_embeddings=16))  # pads with row 0
+    report = init_(module, seed=7)
+    assert verify(module, 7)
+    assert verify(module, report=report)
+    module.apply(module._init_weights)
+    assert len(verify(module, 7).differences) > 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)

@@ -169,6 +169,31 @@ def what_has_moved_is_named_with_its_rank() -> None:
             assert list(map(str, identify(module, report, local=True))) == alone
 
 
+class Padded(nn.Embedding):
+    """Declares how it starts."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+        with torch.no_grad():
+            self.weight[3].zero_()
+
+
+def what_the_code_of_a_sharded_model_draws_is_drawn_again() -> None:
+    with torch.device("meta"):
+        module = nn.Sequential(Padded(40, 30), nn.Linear(30, 7))
+    fully_shard(module[0])
+    fully_shard(module)
+    init_(module, seed=5, device="cpu")
+    found = verify(module, seed=5)
+    assert found, str(found)
+    assert len(found.checked) == 3
+    with torch.no_grad():
+        module[0].weight.to_local()[2, 3] += 1
+    (wrong,) = verify(module, seed=5).differences
+    first = -(-40 // SIZE) * dist.get_rank()
+    assert (wrong.entry.name, wrong.index, wrong.full_index) == ("0.weight", (2, 3), (first + 2, 3))
+
+
 CASES = (
     fsdp2_has_the_fingerprints_of_one_process,
     tensor_parallelism_has_them_too,
@@ -177,6 +202,7 @@ CASES = (
     stages_of_a_pipeline_have_parameters_of_their_own,
     groups_have_the_fingerprints_of_their_ranks,
     what_has_moved_is_named_with_its_rank,
+    what_the_code_of_a_sharded_model_draws_is_drawn_again,
     sharded_stacks_show_their_experts,
 )
 

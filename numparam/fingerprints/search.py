@@ -53,7 +53,8 @@ def probes(dtype: np.dtype[Any]) -> int:
 def beginnings(array: Array, kind: Kind, count: int) -> Array:
     """Return the first values of all lines, a line each."""
     if kind == "elements":
-        return np.lib.stride_tricks.sliding_window_view(array, count)
+        bits = array.view(f"u{array.itemsize}") if array.itemsize <= 8 else array  # NumPy knows no windows of float8
+        return np.lib.stride_tricks.sliding_window_view(bits, count)
     part = array[..., :count] if kind == "rows" else array[..., :count, :].swapaxes(-1, -2)
     return part.reshape(-1, count)
 

@@ -213,6 +213,8 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             item.log = [*([] if part.is_full else item.log), (how, part)]
         if part.out.is_meta:
             item.cover(part)
+            if item.writes is not None:
+                self._note(part, how)
             return
         try:
             dtype = dtype_of(part.out)
@@ -220,11 +222,9 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         except NumparamError as error:
             raise type(error)(f"parameter {item.name!r} gets {how!r}: {error}") from None
         self.keep(item)
-        count = (item.number(part) if number is None else number) if draws.is_random(how) else 0
-        name = f"{item.name}\0{count}" if count else item.name
+        name = self._stream(part, how, number)
         with torch.no_grad():
             if draws.needs_axes(how) and not part.is_full:
-                name = f"{name}\0{count}\0{part.start}"
                 Fill(name, part.out, part.out, part.inner, how, self.seed).run()
             elif part.region is None:
                 scratch = torch.empty_strided(item.local.shape, item.local.stride(), dtype=part.out.dtype)
@@ -237,6 +237,25 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         item.cover(part)
         item.how = how if part.is_full else item.how
         item.version = item.local._version
+
+    def _stream(self, part: Part, how: Initializer, number: int | None = None) -> str:
+        """Return the name of the stream of the next draw, and count it."""
+        item = part.tracked
+        count = (item.number(part) if number is None else number) if draws.is_random(how) else 0
+        name = f"{item.name}\0{count}" if count else item.name
+        return f"{name}\0{count}\0{part.start}" if draws.needs_axes(how) and not part.is_full else name
+
+    def _note(self, part: Part, how: Initializer) -> None:
+        """Note what is written to a tensor that has no memory."""
+        item = part.tracked
+        region = part.inner if draws.needs_axes(how) and not part.is_full else part.region
+        before = [] if part.is_full else item.writes or []
+        if part.is_full:
+            item.how = how
+        if region is None:
+            item.how = "computed"
+        else:
+            item.writes = [*before, (how, part, self._stream(part, how), region)]
 
     def _check(self, how: Initializer, part: Part, dtype: Any) -> None:
         if draws.needs_axes(how) and part.inner.size and part.inner.full_shape != part.shape and not part.is_full:

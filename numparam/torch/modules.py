@@ -352,7 +352,7 @@ class _Init:
             )
         return view, region
 
-    def _run_own(self, undo: ExitStack, was_meta: set[int]) -> Drawing | None:
+    def _run_own(self, undo: ExitStack, was_meta: set[int], keep_writes: bool = False) -> Drawing | None:
         """Run the code of the model that starts what no rule and no layer does."""
         if not self.covered:
             return None
@@ -364,6 +364,7 @@ class _Init:
         borrowed = {id(place) for place, _, _ in self.copies}
         for item in items:
             item.locked = id(item.place) not in covered | borrowed
+            item.writes = [] if keep_writes else None
         undo.callback(mode.give_back)
         needed = {id(start.module) for _, start in self.covered}
         with seeing(mode, mode.uncaught), untied(self.visits, self.ties):

@@ -37,6 +37,8 @@ class Tracked:
     """How often the full tensor has been drawn."""
     log: list[tuple[Initializer, Part]] | None = None
     """What was written to a parameter that has no name yet."""
+    writes: list[tuple[Initializer, Part, str, Region]] | None = None
+    """If asked for, what was written without memory: also the names of the streams, and the regions."""
     version: int = -1
     _parts: list[tuple[int, int, int]] = field(default_factory=list)
     _covered: dict[Any, int] = field(default_factory=dict)

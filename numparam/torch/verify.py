@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 
 from numparam.entry import Entry
-from numparam.errors import ArgumentTypeError, NumparamError
+from numparam.errors import ArgumentTypeError, NumparamError, StateError
 from numparam.fingerprints import Fingerprint, Fingerprints, View
 from numparam.fingerprints.boxes import Box, box_of, merged
 from numparam.fingerprints.measure import canonical_names, mark, of_array
 from numparam.fingerprints.verifying import Verification, record
 from numparam.indexing.region import Region, as_shape
-from numparam.initializer import Initializer, Uniform, initializer
+from numparam.initializer import Uniform, initializer
 from numparam.parameter import Parameter
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Recipe
@@ -25,9 +25,12 @@ from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import renaming, tied
 from numparam.torch.memory import dtype_of, is_reachable, shared
 from numparam.torch.modules import Where, _Init, _moved
+from numparam.torch.own import starts
+from numparam.torch.replay import drawn_again, expected
 from numparam.torch.report import Report
 from numparam.torch.rules import OwnRules
 from numparam.torch.shards import held_part, layout
+from numparam.torch.tracking import Tracked
 from numparam.torch.walk import modules, places, resharded
 
 
@@ -166,7 +169,8 @@ def verify(
     """Compare what a module has in memory with the values of a seed, on each rank for its own part.
 
     Parameters are compared in blocks of 256 KiB, so no second copy is made, except of parameters whose initializer
-    needs the full one, such as `Orthogonal`. Nothing is written, and nothing is communicated.
+    needs the full one, such as `Orthogonal`, or that are written more than once. Code of the model that starts
+    parameters runs again, on a copy without memory. Nothing is written, and nothing is communicated.
 
     Parameters
     ----------
@@ -174,12 +178,12 @@ def verify(
     seed, rules, where
         As `init_` took them.
     report : Report, optional
-        What `init_` returned, in place of `seed` and `rules`: it also knows what the model's own code has drawn.
+        What `init_` returned, in place of `seed` and `rules`.
 
     Returns
     -------
     Verification
-        The first difference of each parameter, and what only the model's own code determines.
+        The first difference of each parameter, and which ones could not be compared.
 
     Raises
     ------
@@ -202,24 +206,36 @@ def verify(
     visits = modules(module)
     ties = tied(visits)
     number = common_seed(seed) if report is None else report.seed
-    own = OwnRules(rules if report is None else {row.name: row.init for row in report.filled if _is_known(row.init)})
+    if report is not None:
+        by_model = {start.rule for several in starts(visits) for start in several}
+        rules = {
+            row.name: row.init for row in report.filled if not isinstance(row.init, str) and row.rule not in by_model
+        }
+    own = OwnRules(rules)
     job = _Init(module, "", visits, number, own, _moved(renaming(None), ties), ties, ties, where)
     for place, init, rule in job.chosen:
         if rule == "zero before":  # what init_ keeps, a parameter that was never loaded looks like
             init = (layers.default(place) or (init,))[0]  # noqa: PLW2901
         if place.is_parameter:
             view, region = job._held(place)
-            _compare(found, plan(place.name, view, init, number, region))
+            _compare(found, place.name, plan(place.name, view, init, number, region))
+    again, failed = {}, "numparam did not draw its values"
+    if job.covered:
+        try:
+            again = drawn_again(module, number, own, job.moved, ties, where)
+        except StateError as error:
+            failed = str(error)
     for place, start in job.covered:
         if place.is_parameter:
-            found.unchecked[place.name] = f"{start.rule} starts it: give the report of init_"
+            item = again.get(place.name)
+            if item is None or isinstance(item.how, str):
+                found.unchecked[place.name] = f"{start.rule} starts it: {failed}"
+            else:
+                local, _ = held_by(place.name, place.current, where)
+                _compare_again(found, place.name, local, item, number)
     for place in job.left:
         if place.is_parameter:
             found.unchecked[place.name] = "its rule is unset"
-    if report is not None:
-        for row in report.filled:
-            if not _is_known(row.init) and row.name in found.unchecked:
-                found.unchecked[row.name] = f"{row.rule} computed it"
     return found
 
 
@@ -259,20 +275,34 @@ def pattern_(module: torch.nn.Module, seed: SupportsIndex = 0) -> dict[str, Para
     }
 
 
-def _is_known(init: Initializer | str) -> bool:
-    return not isinstance(init, str)
+def _compare(found: Verification, name: str, fill: Fill) -> None:
+    """Compare a parameter with what one initializer draws, block by block."""
+    recipe = Recipe(fill.init, choose_seed(fill.init.seed, fill.seed), fill.name, fill.region, dtype_of(fill.local))
+    _record(found, name, fill.local, fill.region, recipe.fill_into, recipe.init.needs_full)
 
 
-def _compare(found: Verification, fill: Fill) -> None:
-    local, region = fill.local, fill.region
+def _compare_again(found: Verification, name: str, local: torch.Tensor, item: Tracked, seed: int) -> None:
+    """Compare a parameter with all that the code of its model has written to it."""
+    if item.writes and len(item.writes) == 1:
+        ((how, _, stream, _),) = item.writes
+        _compare(found, name, Fill(stream, local, local, item.region, how, seed))
+        return
+    values = np.asarray(shared(expected(item, seed).contiguous()))
+
+    def fill(out: np.ndarray[Any, Any], region: Region) -> None:
+        out[...] = region.take(values)
+
+    _record(found, name, local, item.region, fill, False)
+
+
+def _record(
+    found: Verification, name: str, local: torch.Tensor, region: Region, fill: Callable[..., None], needs_full: bool
+) -> None:
     if not region.size:
         return
-    dtype = dtype_of(local)
-    recipe = Recipe(fill.init, choose_seed(fill.init.seed, fill.seed), fill.name, region, dtype)
 
     def read(index: tuple[int | slice, ...]) -> np.ndarray[Any, np.dtype[Any]]:
         array: Any = shared(local[(*index, ...)].detach().cpu())
         return array  # type: ignore[no-any-return]
 
-    entry = Entry(fill.name, region.shape, dtype)
-    record(found, entry, region, read, recipe.fill_into, recipe.init.needs_full)
+    record(found, Entry(name, region.shape, dtype_of(local)), region, read, fill, needs_full)
