@@ -51,6 +51,15 @@ def test_four_workers_with_eviction_and_kills_equal_a_serial_run(servers: int, t
 
 
 @needs_mpi
+@pytest.mark.slow
+def test_example_prints_that_it_equals_one_process() -> None:
+    pytest.importorskip("sklearn")
+    example = str(Path(__file__).parents[1] / "examples" / "ratings.py")
+    said = run(example, 3, "1", seconds=100)
+    assert "equal to one process, bit for bit: True" in said
+
+
+@needs_mpi
 def test_workers_that_disagree_are_named() -> None:
     said = start("server.py", 3, "disagrees", "1", "20", seconds=55)
     assert said.returncode

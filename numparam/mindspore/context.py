@@ -129,8 +129,12 @@ def set_device(device_target: str, device_id: int | None = None) -> None:
 
 
 def set_ps_context(**options: Any) -> None:
-    """Keep options of a parameter server, which numparam does not have."""
+    """Keep options of a parameter server; ``enable_ps`` acts as in `numparam.server.set_ps_context`."""
     _server.update({key: _option(_SERVER_OPTIONS, key)[1](key, value) for key, value in options.items()})
+    if "enable_ps" in options:
+        from numparam import server
+
+        server.set_ps_context(enable_ps=_server["enable_ps"])
 
 
 def get_ps_context(attr_key: str) -> Any:
@@ -140,6 +144,10 @@ def get_ps_context(attr_key: str) -> Any:
 
 def reset_ps_context() -> None:
     """Set every option of `set_ps_context` to its default."""
+    if _server.get("enable_ps"):
+        from numparam import server
+
+        server.reset_ps_context()
     _server.clear()
 
 

@@ -107,6 +107,8 @@ def goes_on(folder: str, steps: str, kills: str) -> None:
         net.items(keys)
         if kills == "worker" and get_rank() == 1 and chance.random() < 0.05:
             os.kill(os.getpid(), signal.SIGKILL)
+        if kills == "stop" and get_rank() == 1 and chance.random() < 0.05:
+            os.kill(os.getpid(), signal.SIGSTOP)
         net.items.update(keys, rows)
         step += 1
         if get_rank() == 0:
