@@ -35,7 +35,8 @@ def test_programs_print_what_mindspore_2_10_prints(program: Path, tmp_path: Path
 
 
 def modules() -> list[str]:
-    return ["numparam.mindspore", *(item.name for item in pkgutil.walk_packages(ms.__path__, "numparam.mindspore."))]
+    found = [item.name for item in pkgutil.walk_packages(ms.__path__, "numparam.mindspore.")]
+    return ["numparam.mindspore", *(name for name in found if not name.rpartition(".")[2].startswith("_"))]
 
 
 @pytest.mark.parametrize("module", modules())
@@ -141,3 +142,50 @@ def test_operators_that_are_here() -> None:
 def test_a_checkpoint_has_the_suffix_of_mindspore(tmp_path: Path) -> None:
     ms.save_checkpoint({"w": np.ones(1)}, str(tmp_path / "net"))
     assert [path.name for path in tmp_path.iterdir()] == ["net.ckpt"]
+
+
+def test_functions_to_compile_run_as_they_are() -> None:
+    @ms.jit
+    def double(x: int) -> int:
+        return 2 * x
+
+    @ms.jit(jit_level="O1")
+    def triple(x: int) -> int:
+        return 3 * x
+
+    @ms.jit_class
+    class Scale:
+        factor = 4
+
+    assert (double(1), triple(1), Scale().factor) == (2, 3, 4)
+
+
+def test_messages_go_to_logging(caplog: pytest.LogCaptureFixture) -> None:
+    from numparam.mindspore import log as logger
+
+    for name in ("info", "warning", "error", "critical"):
+        getattr(logger, name)("%s of %d", name, 4)
+    assert caplog.messages == ["info of 4", "warning of 4", "error of 4", "critical of 4"]
+    assert {(record.name, record.funcName) for record in caplog.records} == {
+        ("numparam.mindspore", "test_messages_go_to_logging")
+    }
+    with caplog.at_level("ERROR"):
+        assert (logger.get_level(), ms.get_level()) == ("3", "3")
+
+
+@pytest.mark.parametrize("module, name", [("nn", "Dense"), ("ops", "relu"), ("train", "Model"), ("", "grad")])
+def test_what_is_absent_is_explained(module: str, name: str) -> None:
+    found = getattr(ms, module) if module else ms
+    with pytest.raises(AttributeError, match=f"{found.__name__} has no '{name}': it covers parameters"):
+        getattr(found, name)
+    assert not hasattr(found, name)
+
+
+def test_all_arguments_of_a_save_are_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "net.ckpt"
+    ms.save_checkpoint({"w": np.ones(1)}, path, incremental=False, global_step_num=3, remove_redundancy=False)
+    assert ms.load_checkpoint(path)["w"].tolist() == [1]
+    with pytest.raises(ValueError, match="map parameters"):
+        ms.save_checkpoint({"w": np.zeros(1)}, path, incremental=True)
+    with pytest.raises(TypeError, match="init is an Initializer, found 'ones'"):
+        ms.Tensor(shape=(2,), dtype=ms.float32, init="ones")

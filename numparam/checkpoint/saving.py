@@ -52,6 +52,8 @@ def save_checkpoint(
     max_shard_bytes: int | None = None,
     progress: Progress = None,
     remove_redundancy: bool | None = None,
+    incremental: bool = False,
+    global_step_num: int | None = None,
 ) -> Saving | None:
     """Save parameters to a safetensors file, to several with an index as Hugging Face writes them, or to a ``.ckpt``.
 
@@ -94,6 +96,11 @@ def save_checkpoint(
     remove_redundancy : bool, optional
         True is for a job of one rank; of several, `save_distributed_checkpoint` writes every value once.
 
+    incremental : bool
+        Accepted for programs written for MindSpore, whose map parameters it is about: it is False.
+    global_step_num : int, optional
+        Accepted for such programs too; it has no effect.
+
     Returns
     -------
     Saving or None
@@ -125,6 +132,10 @@ def save_checkpoint(
     """
     background.finish()
     as_bool("integrated_save", integrated_save)
+    if as_bool("incremental", incremental):
+        raise ArgumentValueError("incremental saves are for map parameters, which numparam does not have; leave it out")
+    if global_step_num is not None:
+        as_int("global_step_num", global_step_num, 0)
     path = file_path(ckpt_file_name, format)
     native = path.name.endswith(SUFFIX)
     refuse_encryption("enc_key", enc_key)

@@ -17,12 +17,14 @@ which differs and how, and which is absent.
 
 from numparam.context import ParallelMode
 from numparam.layout import Layout
-from numparam.mindspore import common, communication, context, nn, ops, parallel, train
+from numparam.mindspore import common, communication, context, log, nn, ops, parallel, train
+from numparam.mindspore._absent import absent
 from numparam.mindspore.common import *  # noqa: F403
 from numparam.mindspore.common import __all__ as _common
 from numparam.mindspore.common import dtype
 from numparam.mindspore.context import *  # noqa: F403
 from numparam.mindspore.context import __all__ as _context
+from numparam.mindspore.log import get_level
 from numparam.mindspore.train import load_checkpoint, load_param_into_net, save_checkpoint
 
 __all__ = [  # noqa: PLE0604
@@ -34,11 +36,15 @@ __all__ = [  # noqa: PLE0604
     "communication",
     "context",
     "dtype",
+    "get_level",
     "load_checkpoint",
     "load_param_into_net",
+    "log",
     "nn",
     "ops",
     "parallel",
     "save_checkpoint",
     "train",
 ]
+
+__getattr__ = absent(__name__)

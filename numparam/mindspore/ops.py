@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from numparam.dtypes import as_dtype
+from numparam.mindspore._absent import absent
 from numparam.mindspore.common.tensor import is_tensor
 from numparam.tensor import Tensor
 
@@ -57,3 +58,6 @@ def zeros(size: int | Sequence[int], dtype: Any = None) -> Tensor:
 def ones(shape: int | Sequence[int], dtype: Any = None) -> Tensor:
     """Return a tensor of ones, float32 by default."""
     return Tensor(np.ones(shape, as_dtype("float32" if dtype is None else dtype)))
+
+
+__getattr__ = absent(__name__)

@@ -86,6 +86,10 @@ class Tensor(Declared["Tensor"]):
         if init is not None:
             if input_data is not None or shape is None:
                 raise ArgumentTypeError("a tensor with an initializer needs a shape, and no input_data")
+            if not hasattr(init, "check"):
+                raise ArgumentTypeError(
+                    f"init is an Initializer, found {shown(init)}; numparam.initializer.initializer takes its name"
+                )
             target = dtypes.as_dtype("float32" if dtype is None else dtype)
             self._values = Recipe.of(init, next_number(), Region.full(as_shape(shape)), target, seed)
         elif shape is not None or seed is not None:

@@ -1,6 +1,7 @@
 """Tensors, parameters, dtypes and seeds under the names of ``mindspore.common``."""
 
 from numparam.mindspore.common import dtype, initializer
+from numparam.mindspore.common.api import jit, jit_class
 from numparam.mindspore.common.dtype import *  # noqa: F403
 from numparam.mindspore.common.dtype import __all__ as _dtypes
 from numparam.mindspore.common.parameter import Parameter, ParameterTuple
@@ -17,6 +18,8 @@ __all__ = [  # noqa: PLE0604
     "get_seed",
     "initializer",
     "is_tensor",
+    "jit",
+    "jit_class",
     "set_seed",
     "tensor",
 ]
