@@ -20,7 +20,7 @@ from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.recipes import RECIPES, STREAM
 from numparam.checkpoint.sharded import groups_of, write_sharded
 from numparam.checkpoint.writing import write_checkpoint
-from numparam.checks import as_bool
+from numparam.checks import as_bool, as_int
 from numparam.context import get_auto_parallel_context
 from numparam.entry import Block, Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError
