@@ -15,7 +15,7 @@ from numparam.kernels.copy.runs import copy_bytes, locate
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.memory import LINE, PIECE, prefetch, tile_rows, tile_transposer
 
-# So many bytes of each line of the source are asked for at once, for bands to come: memory answers neighbours faster.
+# So many bytes of each line of the source are prefetched at once, for bands to come: memory answers neighbours faster.
 # Against a piece of each line, a transpose of 4096 x 4096 float32 gains 15 %, one to float16 40 %.
 _AHEAD = 8 * LINE
 # A tile takes a quarter of each of its lines at a time. More lines than this, a power of two apart, would drive each
@@ -84,7 +84,7 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
             row, column = max(row, 0), max(column, 0)
             origin += row * source_bytes + column * source_step
             to += row * target_step + column * item_bytes
-            # Where a block has few columns or bands, lines of two bands later are asked for.
+            # Where a block has few columns or bands, lines of two bands later are prefetched.
             by_groups = width == most_columns and down > group
             turn = at % down % group if by_groups else 0
             following = origin + turn * (most_columns // group) * source_step + (group - turn) * band

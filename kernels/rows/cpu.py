@@ -11,7 +11,7 @@ from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import kernel
 from numparam.kernels.machine.memory import LINE, prefetch
 
-# So many rows ahead the first lines of a row are asked for: rows lie anywhere, which no processor foresees.
+# So many rows ahead the first lines of a row are prefetched: no processor predicts where rows are.
 _ROWS_AHEAD = 4
 _LINES_AHEAD = 16
 

@@ -23,7 +23,7 @@ def save_table(table: Embedding, path: str | os.PathLike[str]) -> None:
     """Write the rows of a table to a safetensors checkpoint, which appears complete or not at all.
 
     It holds ``NAME.key``, ``NAME.value``, a column for each state of the optimizer, ``NAME.score``, ``NAME.step`` of
-    every row and ``NAME.steps``, the number of updates. Rows that nobody changed are not in it.
+    every row and ``NAME.steps``, the number of updates. Unchanged rows are not in it.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ def load_file(path: Path) -> Specification:
 
 
 def load_config(path: Path) -> Specification | None:
-    """Read a ``config.json`` of Hugging Face; None if it is something else, or weights next to it say the same."""
+    """Read a ``config.json`` of Hugging Face; None if it is something else, or weights next to it define the same."""
     content, _ = header.read_index(path)
     if not huggingface.is_config(content):
         return None

@@ -478,7 +478,7 @@ class Parameter(Tensor):
     def set_param_ps(self, init_in_server: bool = False) -> None:
         """Let servers hold and update the parameter, see `numparam.server.ParameterServer`.
 
-        `init_in_server` says whether they also generate its values, so that none are sent.
+        `init_in_server` is whether they also generate its values, so that no values are sent.
         """
         self.init_in_server = init_in_server
         self.is_param_ps = True

@@ -1,4 +1,4 @@
-"""Run the tests of randomness and collect what they say."""
+"""Run the tests of randomness and collect their results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST_NAME = 16
 
 
 class Result(NamedTuple):
-    """Hold what one test says.
+    """Hold the result of one test.
 
     Attributes
     ----------

@@ -68,7 +68,7 @@ def roles() -> tuple[tuple[int, ...], tuple[int, ...]]:
     StateError
         If servers are not enabled, or there are too few ranks.
     ArgumentValueError
-        If the environment says something else.
+        If the environment differs.
     """
     if not _context["enable_ps"]:
         raise StateError("this job has no parameter servers; call set_ps_context(enable_ps=True) before init()")

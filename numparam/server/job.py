@@ -140,7 +140,7 @@ class ParameterServer:
         self._round("save", 0, [[] for _ in self.servers], [np.empty(1, np.int64) for _ in self.servers])
 
     def end(self) -> None:
-        """Let the servers leave `run`; nothing can be asked afterwards."""
+        """Let the servers leave `run`; afterwards they answer no requests."""
         if not self._is_ended:
             self._round("end", 0, [[] for _ in self.servers], [np.empty(1, np.int64) for _ in self.servers])
             self._is_ended = True

@@ -1,8 +1,8 @@
-"""The rounds of a job with servers: every worker asks every server for the same thing, and is answered.
+"""The rounds of a job with servers: every worker sends every server the same request, and gets a reply.
 
-A round is a request of four int64, its payload, and the reply. A server answers when all workers have asked, and takes
-what they bring in the order of their ranks. All messages go through `numparam.communication.exchange`, which names the
-rank that is silent for longer than the deadline of `numparam.communication.init`.
+A round is a request of four int64, its payload, and the reply. A server answers when all workers have sent a request,
+and takes what they bring in the order of their ranks. All messages go through `numparam.communication.exchange`, which
+names the rank that is silent for longer than the deadline of `numparam.communication.init`.
 """
 
 from __future__ import annotations

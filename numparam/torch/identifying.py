@@ -29,7 +29,7 @@ class Misplaced(NamedTuple):
     found: Identification
     rank: int = 0
     ranks: int = 1
-    """How many were asked."""
+    """How many ranks took part."""
     duplicate_of: int | None = None
     """Another rank, which should hold these values, and does."""
 

@@ -85,7 +85,7 @@ class Part:
     out: torch.Tensor
     """The memory of this rank."""
     region: Region | None
-    """What `out` is of the full tracked tensor; None if no strides say so."""
+    """What `out` is of the full tracked tensor; None if no strides describe it."""
     inner: Region
     """What `out` is of the tensor itself."""
     start: int
