@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numparam import rules as rules
     from numparam import server as server
     from numparam import torch as torch
+    from numparam import views as views
     from numparam.checkpoint.distributed_index import write_index
     from numparam.checkpoint.distributed_saving import save_distributed_checkpoint
     from numparam.checkpoint.loading import load_checkpoint, load_distributed_checkpoint, load_param_into_net
@@ -148,6 +149,7 @@ if not TYPE_CHECKING:
         "rules",
         "server",
         "torch",
+        "views",
     )
     _IN_MODULES = {
         "Embedding": "numparam.embedding",

@@ -39,6 +39,7 @@ ROOMS = """
     checkpoint
     model
     fingerprints optim randomness
+    views
     embedding
     parallel perturb server
     torch jax mindspore

@@ -119,6 +119,7 @@ def save_checkpoint(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from numparam import Parameter, load_checkpoint
     >>> from numparam.initializer import initializer
     >>> path = Path(tempfile.mkdtemp()) / "huge.safetensors"
