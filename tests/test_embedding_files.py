@@ -40,6 +40,20 @@ def change(target: Any, step: int) -> None:
         target.find_or_insert(rng.integers(0, KEYS, 5))
 
 
+@pytest.mark.parametrize("keys", [KEYS, None])
+def test_table_in_lmdb_goes_on_where_it_was(keys: int | None, tmp_path: Path) -> None:
+    pytest.importorskip("lmdb")
+    replay = table(None, keys, admit=2, max_rows=60)
+    for step in range(6):
+        kept = table(tmp_path, keys, admit=2, max_rows=60, storage="lmdb")
+        assert_same(kept, replay)
+        change(kept, step)
+        change(replay, step)
+        kept.close()
+    with pytest.raises(ArgumentValueError, match="holds a table of storage 'lmdb', found 'file'"):
+        table(tmp_path, keys)
+
+
 def abandon(target: Any) -> None:
     """Leave the files of a table as the end of its process would."""
     target._store._guard.close()

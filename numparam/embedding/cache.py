@@ -60,7 +60,7 @@ class EmbeddingCache:
         self._columns = [
             self._holder.empty((rows, column.width), column.dtype, self.device).array for column in self._kept
         ]
-        self._dirty, self._lock = np.zeros(rows, bool), threading.RLock()
+        self._dirty, self._new, self._lock = np.zeros(rows, bool), np.zeros(rows, bool), threading.RLock()
         self._reader: ThreadPoolExecutor | None = None
         self._ahead: Future[tuple[Array, list[Array]]] | None = None
         self._stale: list[Array] = []
@@ -145,7 +145,9 @@ class EmbeddingCache:
         if absent.size:
             for held, column in zip(self._columns, self._fetched(absent), strict=True):
                 row_kernels.scatter(held, places[missed], self._holder.from_host(column, self.device).array)
-        repeated = int(np.isin(keys, absent).sum()) if absent.size else 0
+        self._new[places[missed]] = True
+        repeated = int(self._new[places].sum())
+        self._new[places[missed]] = False
         self.counters.update(hits=keys.size - repeated, misses=repeated, evicted=len(left))
         return places
 

@@ -43,9 +43,9 @@ def known(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'table.json'} is damaged; restore it") from None
 
 
-def agree(folder: Path, noted: Mapping[str, Any], schema: Schema) -> None:
+def agree(folder: Path, noted: Mapping[str, Any], schema: Schema, storage: str) -> None:
     """Check that the files hold this table, or note what they will hold."""
-    wanted = schema.describe()
+    wanted = schema.describe() | {"storage": storage}
     if not noted:
         with replacing(folder / "table.json") as file:
             file.write(json.dumps(wanted).encode())

@@ -10,6 +10,7 @@ import numpy as np
 
 from numparam.embedding.counters import Counters
 from numparam.embedding.folder import agree, claim, known
+from numparam.embedding.lmdb_log import LmdbLog
 from numparam.embedding.log import Log, Record
 from numparam.embedding.mapped import Mapped
 from numparam.embedding.schema import Schema
@@ -17,6 +18,7 @@ from numparam.errors import CheckpointError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+LOGS: dict[str, type[Log] | type[LmdbLog]] = {"file": Log, "lmdb": LmdbLog}
 _LOG_BYTES = 256 << 20
 
 
@@ -31,6 +33,8 @@ class Store:
     folder : Path or None
         Without one nothing is logged.
     sync : bool
+    storage : str
+        One of `LOGS`. With LMDB the rows are also in a temporary file, while the table is open.
 
     Attributes
     ----------
@@ -43,19 +47,21 @@ class Store:
         How often keys that are not admitted were looked up.
     """
 
-    def __init__(self, make: Callable[[int | None], Schema], name: str, folder: Path | None, sync: bool) -> None:
-        self._log: Log | None = None
+    def __init__(
+        self, make: Callable[[int | None], Schema], name: str, folder: Path | None, sync: bool, storage: str
+    ) -> None:
+        self._log: Log | LmdbLog | None = None
         self._guard = None if folder is None else claim(folder, name)
         noted = {} if folder is None else known(folder)
         self.schema = make(noted.get("seed"))
         if folder is not None:
-            agree(folder, noted, self.schema)
-        self.rows = Mapped(self.schema, None if folder is None else folder / "rows")
+            agree(folder, noted, self.schema, storage)
+        self.rows = Mapped(self.schema, folder / "rows" if folder is not None and storage == "file" else None)
         self.step, self.clock, self.sources, self.is_closed = 0, 0, dict[int, int](), False
         self.counts: dict[int, int] = {}
         self.counters = Counters()
         if folder is not None:
-            self._log = Log(folder / "log", self.schema, sync)
+            self._log = LOGS[storage](folder / "log", self.schema, sync)
             self._recover()
 
     def checkpoint(self) -> None:

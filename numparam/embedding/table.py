@@ -15,7 +15,7 @@ from numparam.embedding.distinct import Distinct
 from numparam.embedding.log import Record
 from numparam.embedding.mapped import Mapped
 from numparam.embedding.schema import OptimizerMaker, Schema, as_keys, as_rows, as_unseen
-from numparam.embedding.store import Store
+from numparam.embedding.store import LOGS, Store
 from numparam.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -65,6 +65,9 @@ class Embedding:
     sync : bool
         Whether a change is on the disk when a method returns. By default it is in the log, with the system: it
         survives the end of the process, however sudden, but not a loss of power.
+    storage : {"file", "lmdb"}
+        What `path` holds: a sparse file of rows and a log, or an LMDB database (``pip install "numparam[server]"``), in
+        which every change is a transaction.
     score : {"lru", "lfu", "step", "custom", "none"}
         What a row is ranked by for eviction: its last use, the number of its uses, the step of its last update, what
         the caller gives, or nothing. Rows of equal score are ranked by key.
@@ -113,6 +116,7 @@ class Embedding:
         optimizer: OptimizerMaker | None = None,
         path: str | os.PathLike[str] | None = None,
         sync: bool = False,
+        storage: str = "file",
         score: str = "lru",
         max_rows: int | None = None,
         admit: int = 1,
@@ -129,13 +133,15 @@ class Embedding:
         self.score, self._admit = score, as_int(f"{where}admit", admit, 1)
         self._max_rows = None if max_rows is None else as_int(f"{where}max_rows", max_rows, 1)
         self._unseen = as_unseen(where, unseen)
+        if storage not in LOGS:
+            raise ArgumentValueError(f"{where}storage is one of {', '.join(LOGS)}; found {storage!r}")
         self._lock = threading.RLock()
         self._store = Store(
             lambda known: Schema(
                 name, vocab_size, as_int(f"{where}dim", dim, 1), init, dtype,
                 choose_seed(getattr(init, "seed", None), known if seed is None else seed), optimizer,
             ),
-            name, None if path is None else Path(path), sync,
+            name, None if path is None else Path(path), sync, storage,
         )  # fmt: skip
         self.schema, self.counters = self._store.schema, self._store.counters
         self._keep_limit()
