@@ -205,6 +205,21 @@ def test_random_words_are_those_of_seed_name_step_and_index() -> None:
     assert len({rounded("w", 1), rounded("v", 1), rounded("w", 2), rounded("w", 1, 2)}) == 4
 
 
+def test_random_words_are_drawn_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bits do not depend on the size of the pieces, nor on the shard."""
+    full = Parameter(initializer("ones", (40, 30), np.float16), name="w")
+    part = full.clone().init_data(Layout({"dp": 2, "tp": 2}, ("dp", "tp")), rank=3)
+    gradient, found = np.full((40, 30), 1e-4, np.float16), []
+    for pieces in (1 << 18, 77):
+        monkeypatch.setattr("numparam.optim.optimizer.WORDS_AT_ONCE", pieces)
+        for weight, given in ((full.clone(), gradient), (part.clone(), part.region.take(gradient).copy())):
+            SGD([weight], 1.0, rounding="stochastic", seed=3)([given])
+            found.append(weight.asnumpy())
+    assert len({each.tobytes() for each in found[::2]}) == len({each.tobytes() for each in found[1::2]}) == 1
+    assert found[1].tobytes() == part.region.take(found[0]).tobytes()
+    assert len(np.unique(found[0])) == 2
+
+
 @pytest.mark.filterwarnings("ignore:Sparse")
 def test_sparse_rows_are_updated_alone() -> None:
     table, dense = Parameter(start(), name="t"), torch.nn.Parameter(torch.tensor(start()))

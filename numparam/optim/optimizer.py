@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from numparam.checks import as_bool
 from numparam.dtypes import as_dtype
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError, ShapeError
+from numparam.indexing.region import row_major
 from numparam.optim.gradients import SparseRows, as_array, as_rows, check_gradient
 from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
@@ -23,6 +24,10 @@ Options = dict[str, Any]
 Sums = Callable[[int, np.ndarray[Any, Any], bool], np.ndarray[Any, Any]]
 
 ROUNDINGS = ("nearest", "stochastic", "master")
+
+WORDS_AT_ONCE = 1 << 18
+"""Random words in memory while weights are rounded by them; they stay in a cache of a CPU."""
+
 _TORCH = {"lr": ("learning_rate",), "betas": ("beta1", "beta2"), "amsgrad": ("use_amsgrad",)}
 
 
@@ -232,34 +237,50 @@ class Optimizer:
         step: int,
         gather: Sums | None,  # noqa: ARG002
     ) -> None:
-        from numparam.kernels.update import update, update_rows
+        from numparam.kernels.update import update_rows
 
         rule, numbers = self.rule(options), (scale, *self.numbers(options, step))
-        states, mode, extra = self._memory(place, value, step)
         if isinstance(gradient, SparseRows):
-            update_rows(rule, value, gradient.rows, gradient.values, states, numbers)
-            return
-        update(rule, value, gradient.reshape((gradient.size,)), states, numbers, mode, extra)
+            update_rows(rule, value, gradient.rows, gradient.values, self._memory(place)[0], numbers)
+        else:
+            self._write(rule, place, value, gradient, numbers, step)
 
-    def _memory(self, place: int, value: Any, step: int) -> tuple[list[Any], str, Any]:
-        """Return the memory of the states of a parameter, how it is rounded, and what that takes."""
-        parameter, states = self.parameters[place], [writable(state) for state in self._states[place]]
-        mode = self.rounding if parameter.dtype.itemsize < 4 else "nearest"
-        if mode == "master":
-            return states[:-1], mode, states[-1]
-        return states, mode, self._words(place, value, step) if mode == "stochastic" else None
+    def _memory(self, place: int) -> tuple[list[Any], Any]:
+        """Return the memory of the states of a parameter, and of its master weights if it has them."""
+        states = [writable(state) for state in self._states[place]]
+        masters = self.rounding == "master" and self.parameters[place].dtype.itemsize < 4
+        return (states[:-1], states[-1]) if masters else (states, None)
 
-    def _words(self, place: int, value: Any, step: int) -> Any:
-        """Return the random words of the elements that this rank updates, in this step."""
+    def _write(self, rule: str, place: int, value: Any, gradient: Any, numbers: tuple[float, ...], step: int) -> None:
+        """Apply a rule to all elements that this rank updates, rounded as it was asked for."""
+        from numparam.kernels.update import update
+
+        states, master = self._memory(place)
+        flat = gradient.reshape((gradient.size,))
+        if master is not None:
+            update(rule, value, flat, states, numbers, "master", master)
+        elif self.rounding != "stochastic" or value.dtype.itemsize >= 4:
+            update(rule, value, flat, states, numbers)
+        else:
+            for part, words in self._words(place, value, step):
+                kept = [state[part] for state in states]
+                update(rule, value[part], flat[part], kept, numbers, "stochastic", words)
+
+    def _words(self, place: int, value: Any, step: int) -> Iterator[tuple[slice, Any]]:
+        """Yield the elements that this rank updates, piece by piece, and their random words in this step."""
         from numparam.kernels.array import DeviceArray
 
-        region = self._regions[place]
-        words: Any = np.empty(region.shape, np.uint32)
+        region, done = self._regions[place], 0
+        room: Any = np.empty(min(value.size, WORDS_AT_ONCE), np.uint32)
         if not isinstance(value, np.ndarray):
-            words = DeviceArray.empty(region.shape, words.dtype, value.device)
-        seed = current_seed() if self._seed is None else self._seed
-        Source(seed, self.parameters[place].name).bits(words, region, f"u{step:x}")
-        return words.reshape((value.size,))
+            room = DeviceArray.empty(room.shape, room.dtype, value.device)
+        source = Source(current_seed() if self._seed is None else self._seed, self.parameters[place].name)
+        for index in row_major(region.shape, WORDS_AT_ONCE):
+            part = region[index]
+            words = room[: part.size]
+            source.bits(words.reshape(part.shape), part, f"u{step:x}")
+            yield slice(done, done + part.size), words
+            done += part.size
 
     def _norm(self, gradients: Sequence[Any], gather: Sums | None) -> float:
         """Return the norm of all gradients; the same bits however they are sharded along axis 0."""

@@ -310,7 +310,7 @@ class RowwiseAdagrad(Adagrad):
     ) -> None:
         from numparam.kernels.update import update_rowwise
 
-        (totals,), numbers = self._memory(place, value, step)[0], (scale, *self.numbers(options, step))
+        (totals,), numbers = self._memory(place)[0], (scale, *self.numbers(options, step))
         rows, values = gradient if isinstance(gradient, SparseRows) else (None, gradient)
         update_rowwise(value, rows, values, totals, numbers)  # type: ignore[arg-type]
 
@@ -415,12 +415,12 @@ class Lamb(_Named):
     ) -> None:
         from numparam.kernels.update import update
 
-        states, mode, extra = self._memory(place, value, step)
-        flat, (beta1, beta2) = gradient.reshape((gradient.size,)), (options["beta1"], options["beta2"])
+        (states, master), flat = self._memory(place), gradient.reshape((gradient.size,))
+        beta1, beta2 = options["beta1"], options["beta2"]
         update("moments", value, flat, states, (scale, 1.0 - beta1, beta2, 1.0 - beta2))
-        weights = extra if mode == "master" else value
+        weights = value if master is None else master
         numbers = (1.0, *self.numbers(options, step))
         length = math.sqrt(self.row_sums(place, [weights], gather).sum())
         direction = math.sqrt(self.row_sums(place, [weights, *states], gather, numbers).sum())
         ratio = length / direction if length > 0.0 and direction > 0.0 else 1.0
-        update("lamb", value, flat, states, (*numbers, options["learning_rate"] * ratio), mode, extra)
+        self._write("lamb", place, value, flat, (*numbers, options["learning_rate"] * ratio), step)
