@@ -108,6 +108,7 @@ def test_threads_do_not_matter() -> None:
         for count in (1, 2, 5):
             numparam.set_num_threads(count)
             found.add(fingerprint(array))
+            found.add(fingerprint(np.asfortranarray(array)))
     finally:
         numparam.set_num_threads(before)
     assert len(found) == 1
@@ -149,6 +150,7 @@ def test_every_bit_and_every_position_matters() -> None:
         for bit in range(16):
             flat[place] ^= 1 << bit
             found.add(fingerprint(array))
+            found.add(fingerprint(np.asfortranarray(array)))
             flat[place] ^= 1 << bit
     for place in range(1, flat.size, 7):
         flat[[place - 1, place]] = flat[[place, place - 1]]

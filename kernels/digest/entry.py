@@ -13,12 +13,14 @@ from numparam.kernels.digest.key import MODULUS, DigestKey
 from numparam.kernels.digest.words import Words, words_of
 from numparam.kernels.dispatch import kind, on_cuda
 from numparam.kernels.fill.key import Span
+from numparam.kernels.machine import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SCRATCH_BYTES = 1 << 18
-"""Of a piece that is put into the order of its tensor first."""
+SCRATCH_BYTES = 3 << 18
+"""Of the pieces that are put into the order of their tensor first, one for each thread."""
+_PIECE_BYTES = 1 << 18
 _RUN = 512
 """Elements of a piece that are consecutive in the tensor: the rest are consecutive in memory, for a transpose."""
 
@@ -32,41 +34,49 @@ def digest(array: Any, key: DigestKey, span: Span | None = None) -> tuple[int, i
     """
     if array.dtype.itemsize not in (1, 2, 4, 8, 16) or array.dtype.hasobject:
         raise TypeError(f"elements of 1, 2, 4, 8 or 16 bytes have a digest, found {array.dtype}")
-    first = second = 0
-    if array.size:
-        twin = _TWINS[kind(array)]
-        for part, base, steps in _in_order(array, span or Span(0, _row_major(array.shape))):
-            a, b = twin(words_of(part, base, steps), key)
-            first, second = first + a, second + b
-    return first % MODULUS, second % MODULUS
+    if not array.size:
+        return 0, 0
+    sums, run = _TWINS[kind(array)]
+    array, base, steps = _in_order(array, span or Span(0, _row_major(array.shape)))
+    found = []
+    if _is_consecutive(array, steps):
+        found.append(sums(words_of(array, base, steps), key))
+    else:
+        limit = min(_PIECE_BYTES, SCRATCH_BYTES // pool.get_num_threads()) // array.dtype.itemsize
+        indices = list(_pieces(array.shape, array.strides, max(limit, _RUN)))
+
+        def work(start: int, stop: int) -> None:
+            scratch = _scratch_like(array, min(max(limit, _RUN), array.size)) if start < stop else None
+            for index in indices[start:stop]:
+                part = array[index]
+                piece = scratch[: part.size].reshape(part.shape)
+                copy(piece, part)
+                first = base + sum([item.start * step for item, step in zip(index, steps, strict=True)])
+                found.append(sums(words_of(piece, first, steps), key))
+
+        run(work, len(indices), array.size * array.dtype.itemsize // len(indices), 1)
+    return sum([first for first, _ in found]) % MODULUS, sum([second for _, second in found]) % MODULUS
 
 
 def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _in_order(array: Any, span: Span) -> Iterator[tuple[Any, int, tuple[int, ...]]]:
-    """Yield arrays with base and steps whose elements are consecutive in memory where they are in the tensor."""
+def _in_order(array: Any, span: Span) -> tuple[Any, int, tuple[int, ...]]:
+    """Return the array with its axes in the order of the tensor, walked upwards there, and its base and steps."""
     reversed_axes = [step < 0 for step in span.strides]
     if any(reversed_axes):
         ends = [(n - 1) * step for n, step in zip(array.shape, span.strides, strict=True) if step < 0]
         array = array[tuple(slice(None, None, -1) if back else slice(None) for back in reversed_axes)]
         span = Span(span.base + sum(ends), tuple(map(abs, span.strides)))
     order = sorted(range(array.ndim), key=lambda axis: (array.shape[axis] == 1, -span.strides[axis]))
-    array, steps = array.transpose(*order), tuple(span.strides[axis] for axis in order)
-    long = [axis for axis in range(array.ndim) if array.shape[axis] > 1]
-    itemsize = array.dtype.itemsize
-    if not long or steps[long[-1]] != 1 or array.strides[long[-1]] == itemsize:
-        yield array, span.base, steps
-        return
-    limit = SCRATCH_BYTES // itemsize
-    scratch = _scratch_like(array, min(limit, array.size))
-    for index in _pieces(array.shape, array.strides, limit):
-        part = array[index]
-        piece = scratch[: part.size].reshape(part.shape)
-        copy(piece, part)
-        starts = [item.start * step for item, step in zip(index, steps, strict=True)]
-        yield piece, span.base + sum(starts), steps
+    return array.transpose(*order), span.base, tuple(span.strides[axis] for axis in order)
+
+
+def _is_consecutive(array: Any, steps: tuple[int, ...]) -> bool:
+    """Say whether elements that follow each other in the tensor do so in memory."""
+    inner = next((axis for axis in reversed(range(array.ndim)) if array.shape[axis] > 1), None)
+    return inner is None or steps[inner] != 1 or array.strides[inner] == array.dtype.itemsize
 
 
 def _scratch_like(array: Any, size: int) -> Any:
@@ -91,6 +101,12 @@ def _pieces(shape: tuple[int, ...], strides: tuple[int, ...], limit: int) -> Ite
 # --------------------------------------------------------------------------- devices
 
 
-_TWINS: dict[str, Callable[[Words, DigestKey], tuple[int, int]]] = {
-    "cpu": cpu.digest_words, "cuda": on_cuda("digest.cuda", "digest_words"),
-}  # fmt: skip
+def _in_turn(work: Callable[[int, int], None], count: int, *_: int) -> None:
+    work(0, count)
+
+
+_TWINS: dict[str, tuple[Callable[[Words, DigestKey], tuple[int, int]], Callable[..., None]]] = {
+    "cpu": (cpu.digest_words, pool.run),
+    "cuda": (on_cuda("digest.cuda", "digest_words"), _in_turn),
+}
+"""How words are summed up, and how pieces are run, by the kind of device."""
