@@ -46,7 +46,7 @@ def digest(array: Any, key: DigestKey, span: Span | None = None) -> tuple[int, i
         indices = list(_pieces(array.shape, array.strides, max(limit, _RUN)))
 
         def work(start: int, stop: int) -> None:
-            scratch = _scratch_like(array, min(max(limit, _RUN), array.size)) if start < stop else None
+            scratch = _scratch_like(array, min(max(limit, _RUN), array.size))
             for index in indices[start:stop]:
                 part = array[index]
                 piece = scratch[: part.size].reshape(part.shape)
