@@ -12,11 +12,5 @@ info, warning = _LOGGER.info, _LOGGER.warning
 
 
 def get_level() -> str:
-    """Return the level of the logger as MindSpore numbers it.
-
-    Examples
-    --------
-    >>> get_level()
-    '2'
-    """
+    """Return the level of the logger as MindSpore numbers it, from ``"0"``, debug, to ``"4"``, critical."""
     return _NUMBERS.get(_LOGGER.getEffectiveLevel(), "2")
