@@ -65,3 +65,27 @@ def test_a_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot write"):
         numparam.save_checkpoint([parameter], tmp_path / "half\ud800.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [numparam.float16, numparam.float8_e4m3fn, numparam.float8_e5m2])
+def test_normals_beyond_a_dtype_are_refused(dtype: Any) -> None:
+    parameter = numparam.Parameter(initializer(numparam.initializer.Normal(70_000), (64,), dtype), name="w")
+    with pytest.raises(ArgumentValueError, match=r"parameter 'w': normal values of mean 0 and sigma 7e\+04 reach"):
+        parameter.asnumpy()
+    fits = initializer(numparam.initializer.Normal(60), (4096,), dtype).asnumpy()
+    assert np.isfinite(fits.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("dtype", [numparam.complex64, numparam.complex128])
+def test_complex_constants_are_held_or_refused(dtype: Any) -> None:
+    assert initializer(Constant(1e30), (1,), dtype).asnumpy()[0] == np.dtype(dtype).type(1e30)
+    if dtype == numparam.complex64:
+        with pytest.raises(ArgumentValueError, match="cannot hold the value 1e\\+300"):
+            initializer(Constant(1e300), (1,), dtype)
+
+
+def test_axes_of_reductions_and_reshapes_beyond_64_bits_are_refused() -> None:
+    tensor = numparam.Tensor(np.zeros((4, 3)))
+    for call in (tensor.sum, tensor.squeeze, tensor.expand_dims, tensor.reshape, tensor.transpose):
+        with pytest.raises(ValueError):  # noqa: PT011
+            call(10**400)

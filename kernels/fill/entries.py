@@ -89,6 +89,14 @@ def _check_params(distribution: str, params: tuple[Any, ...], dtype: np.dtype[An
             f"{name} values of {dtype} are drawn in float32, whose numbers end at {FLOAT32_MAX:.4g}; found the "
             f"parameters {params}; use smaller ones, or float64"
         )
+    if distribution == "normal":
+        sigma, mean = params
+        reach = abs(mean) + sigma * (9.6 if dtype == np.float64 else 6.4)  # of 64-bit and of 32-bit words
+        if reach > (most := float(ml_dtypes.finfo(dtype).max)):
+            raise ValueError(
+                f"normal values of mean {mean:.4g} and sigma {sigma:.4g} reach {reach:.4g}, and {dtype} ends at "
+                f"{most:.4g}; use smaller ones, a truncated normal, or a wider dtype"
+            )
 
 
 @lru_cache(maxsize=1024)

@@ -234,7 +234,7 @@ class Tree:
         for path, part in parts:
             if path == target:
                 return part
-        raise AttributeError(f"{type(self).__name__} has no {what} {target!r}")
+        raise AttributeError(f"{type(self).__name__} has no {what} {shown(target)}")
 
     def check_names(self) -> None:
         """Raise a ValueError, which names both, if two different parameters have the same name."""

@@ -60,7 +60,8 @@ def encode(entries: Iterable[Entry], metadata: Mapping[str, str]) -> tuple[bytes
 
 def read(path: Path) -> Header:
     """Open a safetensors file, and read and check its header only."""
-    return decode(opened(path))
+    with file_errors(str(path)):
+        return decode(opened(path))
 
 
 def opened(path: Path) -> MappedFile:
@@ -93,7 +94,8 @@ def read_index(path: Path) -> tuple[dict[str, Any], MappedFile]:
     file = opened(path)
     if file.nbytes > MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: an index of more than {MAX_HEADER_BYTES} bytes is refused")
-    return parse_object(file.read(0, file.nbytes), str(path)), file
+    with file_errors(str(path)):
+        return parse_object(file.read(0, file.nbytes), str(path)), file
 
 
 def decode(file: MappedFile) -> Header:

@@ -122,6 +122,8 @@ def verify(
             wanted[entry.name] = entry, recipe.fill_into
     else:
         for name, each in by_name(expected).items():
+            if not isinstance(each, Tensor):
+                raise ArgumentTypeError(f"parameter {name!r}: a tensor is expected, found {shown(each)}")
             wanted[name] = Entry(name, each.shape, each.dtype), each.fill_into
     found = Verification()
     for name, (entry, each) in arrays.items():
@@ -141,6 +143,9 @@ def by_name(x: Any) -> dict[str, Any]:
         return dict(x.parameters_and_names())
     if not isinstance(x, Mapping):
         raise ArgumentTypeError(f"a Cell or a mapping from names to tensors is verified, found {shown(x)}")
+    for name, each in x.items():
+        if not isinstance(each, Tensor | np.ndarray):
+            raise ArgumentTypeError(f"parameter {shown(name)}: a tensor is expected, found {shown(each)}")
     return dict(x)
 
 

@@ -106,6 +106,8 @@ def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
             scalar, fits = None, False
     if scalar is not None and dtypes.is_floating(dtype):
         fits = math.isnan(value) or (math.isinf(value) == np.isinf(scalar) and not np.isnan(scalar))
+    if scalar is not None and dtype.kind == "c":
+        fits = math.isnan(value) or math.isinf(value) == np.isinf(scalar)
     if not fits:
-        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {value!r:.80}")
+        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {shown(value)}")
     return scalar

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from numparam.checks import as_int
-from numparam.errors import ArgumentValueError
+from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.layout.layout import Layout
-from numparam.text import size
+from numparam.text import shown, size
 
 
 class Described(Protocol):
@@ -82,6 +82,8 @@ def automatic_layouts(
     held: dict[str, int] = {}
     shapes = {}
     for parameter in parameters:
+        if not hasattr(parameter, "name"):
+            raise ArgumentTypeError(f"automatic_layouts takes parameters, found {shown(parameter)}")
         if parameter.name in chosen:
             raise ArgumentValueError(f"duplicate parameter name {parameter.name!r}; a layout is chosen by name")
         chosen[parameter.name] = given.get(parameter.name) or Layout(mesh, ())

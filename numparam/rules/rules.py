@@ -37,7 +37,7 @@ from typing import Any
 
 from numparam.checks import read_file
 from numparam.entry import Entry
-from numparam.errors import ArgumentValueError, NumparamError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, NumparamError
 from numparam.initializer import Axes, Initializer, by_name
 from numparam.initializer.buffers import BUFFERS
 from numparam.rules.defaults import DEFAULT_RULES
@@ -174,6 +174,8 @@ class Rules:
         RuleError
             If the text is not TOML, or a rule makes no sense.
         """
+        if not isinstance(text, str):
+            raise ArgumentTypeError(f"{where}: the text of rules is a str, found {shown(text)}")
         try:
             table = tomllib.loads(text)
         except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
 from numparam.indexing.region import Region
 from numparam.tensor.promotion import aligned, narrowed
 from numparam.tensor.state import State
+from numparam.text import shown
 
 _WRITING = {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis}
 
@@ -188,7 +189,10 @@ def _reduction(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         own = array.dtype
         if dtypes.is_floating(own) and own.itemsize < 4:
             array = array.astype(np.float32)
-        result = np.asarray(function(array, axis=axis, keepdims=keepdims, **options))
+        try:
+            result = np.asarray(function(array, axis=axis, keepdims=keepdims, **options))
+        except OverflowError:
+            raise ArgumentValueError(f"{name}: axis {shown(axis)} or keepdims {shown(keepdims)} is too large") from None
         if options.get("dtype") is not None:
             pass
         elif dtypes.is_floating(own) and result.dtype.kind == "f":

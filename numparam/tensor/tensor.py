@@ -276,8 +276,8 @@ class Tensor(Declared["Tensor"]):
         lengths: Any = shape[0] if len(shape) == 1 else shape
         try:
             return self._rearranged(lambda array: array.reshape(lengths))
-        except ValueError:
-            raise ShapeError(f"a tensor of shape {self.shape} cannot be reshaped to {lengths}") from None
+        except (ValueError, OverflowError):
+            raise ShapeError(f"a tensor of shape {self.shape} cannot be reshaped to {shown(lengths)}") from None
 
     def flatten(self) -> Tensor:
         """Return a tensor with one axis."""
@@ -287,11 +287,14 @@ class Tensor(Declared["Tensor"]):
         """Return a tensor with another axis of length 1; a ValueError if its place does not exist."""
         try:
             return self._rearranged(lambda array: np.expand_dims(array, axis))
-        except ValueError as error:
-            raise ShapeError(f"a tensor of shape {self.shape} has no place {axis} for an axis: {error}") from None
+        except (ValueError, OverflowError) as error:
+            what = f"a tensor of shape {self.shape} has no place {shown(axis)} for an axis"
+            raise ShapeError(f"{what}: {error}") from None
 
     def expand_as(self, other: Tensor) -> Tensor:
         """Return a tensor that is broadcast to the shape of another; a ValueError if it cannot be."""
+        if not hasattr(other, "shape"):
+            raise ArgumentTypeError(f"expand_as takes a tensor, found {shown(other)}")
         try:
             return self._rearranged(lambda array: np.broadcast_to(array, other.shape))
         except ValueError as error:
@@ -306,16 +309,18 @@ class Tensor(Declared["Tensor"]):
         """Return a tensor without its axes of length 1, all or some; a ValueError if an axis is longer."""
         try:
             return self._rearranged(lambda array: array.squeeze(axis))
-        except ValueError as error:
-            raise ShapeError(f"a tensor of shape {self.shape} cannot be squeezed along {axis}: {error}") from None
+        except (ValueError, OverflowError) as error:
+            what = f"a tensor of shape {self.shape} cannot be squeezed along {shown(axis)}"
+            raise ShapeError(f"{what}: {error}") from None
 
     def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
         """Return a tensor with the axes in another order, reversed by default; a ValueError if one is missing."""
         order: Any = axes[0] if len(axes) == 1 else axes or None
         try:
             return self._rearranged(lambda array: array.transpose(order))
-        except ValueError as error:
-            raise ShapeError(f"a tensor of shape {self.shape} cannot be transposed by {order}: {error}") from None
+        except (ValueError, OverflowError) as error:
+            what = f"a tensor of shape {self.shape} cannot be transposed by {shown(order)}"
+            raise ShapeError(f"{what}: {error}") from None
 
     @property
     def T(self) -> Tensor:
