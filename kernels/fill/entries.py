@@ -81,6 +81,9 @@ def _fill(distribution: str, out: np.ndarray[Any, Any], key: Key, params: tuple[
         (_ROW_TWINS if isinstance(span, Rows) else _TWINS)[kind(out)](distribution, out, key, params, span)
 
 
+_info: Any = ml_dtypes.finfo
+
+
 @lru_cache(maxsize=1024)
 def _check_params(distribution: str, params: tuple[Any, ...], dtype: np.dtype[Any]) -> None:
     if params and dtype != np.float64 and max(*params, -min(params)) > FLOAT32_MAX:
@@ -92,7 +95,7 @@ def _check_params(distribution: str, params: tuple[Any, ...], dtype: np.dtype[An
     if distribution == "normal":
         sigma, mean = params
         reach = abs(mean) + sigma * (9.6 if dtype == np.float64 else 6.4)  # of 64-bit and of 32-bit words
-        if reach > (most := float(ml_dtypes.finfo(dtype).max)):
+        if reach > (most := float(_info(dtype).max)):
             raise ValueError(
                 f"normal values of mean {mean:.4g} and sigma {sigma:.4g} reach {reach:.4g}, and {dtype} ends at "
                 f"{most:.4g}; use smaller ones, a truncated normal, or a wider dtype"

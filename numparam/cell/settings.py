@@ -158,7 +158,7 @@ def offload(self: Tree, backward_prefetch: str | int = "Auto") -> None:  # noqa:
 
 def cast_inputs(self: Tree, inputs: tuple[Any, ...], dst_type: np.typing.DTypeLike) -> tuple[Any, ...]:
     """Return tensors, in nested tuples too, converted to a dtype."""
-    if not isinstance(inputs, tuple) or not all(isinstance(item, tuple) or hasattr(item, "astype") for item in inputs):
+    if not all(isinstance(item, tuple) or hasattr(item, "astype") for item in inputs):
         raise ArgumentTypeError(f"inputs is a tuple of tensors, found {shown(inputs)}")
     return tuple(
         [cast_inputs(self, item, dst_type) if isinstance(item, tuple) else item.astype(dst_type) for item in inputs]
