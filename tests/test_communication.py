@@ -36,7 +36,7 @@ def check(case: str, ranks: int) -> str:
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_reduces_in_the_order_of_the_ranks(ranks: int) -> None:
     check("reduces_in_the_order_of_the_ranks", ranks)
 

@@ -100,6 +100,7 @@ def test_kernels_lie_in_the_cache_of_the_user_and_no_second_process_compiles(com
     assert set(files(compiled.package)) == set(written)
 
 
+@pytest.mark.slow
 def test_an_edit_of_another_source_compiles_again(compiled: Compiled, edited: Path) -> None:
     """The edited formula lies in another file than the loop that calls it: Numba's own cache would not notice."""
     (kernel,) = files(edited)
@@ -110,6 +111,7 @@ def test_an_edit_of_another_source_compiles_again(compiled: Compiled, edited: Pa
     assert kernel in files(edited)
 
 
+@pytest.mark.slow
 def test_a_move_of_a_source_compiles_again(package: Path, tmp_path: Path) -> None:
     edited = Path(shutil.copytree(package, tmp_path / "package"))
     small(edited, NUMBA_CACHE_DIR=str(tmp_path))
@@ -119,6 +121,7 @@ def test_a_move_of_a_source_compiles_again(package: Path, tmp_path: Path) -> Non
     assert len(files(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_an_edit_while_the_process_runs_is_not_mistaken_for_its_code(compiled: Compiled, edited: Path) -> None:
     source = edited / "numparam/kernels/formula/philox.py"
     edit = f"import pathlib; p = pathlib.Path({str(source)!r}); p.write_text(p.read_text().replace('0xD2511F53', '3'))"
@@ -128,7 +131,10 @@ def test_an_edit_while_the_process_runs_is_not_mistaken_for_its_code(compiled: C
     assert fill(edited) != compiled.printed
 
 
-@pytest.mark.parametrize("damage", ["emptied", "zeroed", "one bit"])
+@pytest.mark.parametrize(
+    "damage",
+    [pytest.param("emptied", marks=pytest.mark.slow), pytest.param("zeroed", marks=pytest.mark.slow), "one bit"],
+)
 def test_a_damaged_file_is_written_again(package: Path, tmp_path: Path, damage: str) -> None:
     cache = str(tmp_path / "cache")
     assert small(package, NUMBA_CACHE_DIR=cache) == EXPECTED
@@ -244,6 +250,7 @@ def test_no_space_costs_a_compilation_only(package: Path, tmp_path: Path) -> Non
     assert not files(tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_processes_share_a_cache_without_locks(package: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     program = SMALL.format(before="", after="")

@@ -34,7 +34,10 @@ def having(language: str) -> list[str]:
 
 # A program that is on two pages runs once.
 NAMED = {program: f"{page}-{number}" for page in reversed(PAGES) for number, program in enumerate(blocks(page, "py"))}
-PROGRAMS = [pytest.param(program, id=name) for program, name in NAMED.items()]
+PROGRAMS = [
+    pytest.param(program, id=name, marks=[pytest.mark.slow] if "from transformers" in program else [])
+    for program, name in NAMED.items()
+]
 
 
 def skip_without_libraries(text: str) -> None:

@@ -63,6 +63,7 @@ def test_errors() -> None:
     assert layout(sharding((2, 4), ("a", "b"))).spec == (("a", "b"),)
 
 
+@pytest.mark.slow
 def test_the_example_shows_one_hash_on_every_mesh() -> None:
     example = Path(__file__).parent.parent / "examples" / "jax_mesh.py"
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}

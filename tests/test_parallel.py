@@ -108,13 +108,14 @@ def reduce(gradients: list) -> None:
 
 
 @needs_mpi
-@pytest.mark.parametrize("aware", ["", "0", "1"])
+@pytest.mark.parametrize("aware", ["", "0", pytest.param("1", marks=pytest.mark.slow)])
 def test_cuda_devices_directly_or_through_pinned_memory(aware: str) -> None:
     environment = {"NUMPARAM_CUDA_AWARE_MPI": aware} if aware else {}
     assert run("devices.py", 2, **environment).count("done") == 2
 
 
 @needs_mpi
+@pytest.mark.slow
 def test_example_trains_on_one_rank_as_on_four() -> None:
     example = Path(__file__).parents[1] / "examples" / "data_parallel.py"
     alone = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True).stdout

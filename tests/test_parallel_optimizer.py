@@ -18,7 +18,7 @@ def check(case: str, ranks: int) -> None:
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_equals_an_update_that_is_not_shared_out(ranks: int) -> None:
     check("equals_an_update_that_is_not_shared_out", ranks)
 

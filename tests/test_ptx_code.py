@@ -130,6 +130,7 @@ def disassembler() -> str:
     return found[0] if found else shutil.which("nvdisasm") or pytest.skip("nvidia-cuda-nvdisasm is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", PROVEN)
 def test_code(maker: str, tmp_path: Path) -> None:
     for number, kernel in enumerate(kernels_of(maker)):

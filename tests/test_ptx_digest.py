@@ -36,7 +36,9 @@ def check(array: np.ndarray[Any, Any], index: Any = ..., span: Span | None = Non
     assert found == digest(array[index], KEY, span)
 
 
-@pytest.mark.parametrize("dtype", ["u1", "i2", "f2", "f4", "f8", "c16"])
+@pytest.mark.parametrize(
+    "dtype", ["u1", "f4", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("i2", "f2", "f8", "c16"))]
+)
 def test_runs_have_the_numbers_of_the_cpu(driver: InterpretedDriver, dtype: str) -> None:
     for size, base in [(0, 0), (1, 0), (130, 1000), (1024, 0), (2100, 7), (600, 2**43 - 300), (300, 2**44 - 150)]:
         check(numbers((size,), dtype), ..., Span(base, (1,)))
@@ -67,6 +69,7 @@ def test_what_is_too_long_for_a_launch_is_split(driver: InterpretedDriver, monke
     assert len(driver.launches) == 5
 
 
+@pytest.mark.slow
 def test_threads_take_several_rows_and_blocks(driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "MOST_THREADS", 2)
     check(numbers((5, 3000), "u1"), ..., Span(0, (4000, 1)))

@@ -27,7 +27,7 @@ class Scaled(nn.Linear):
         nn.init.zeros_(self.bias)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_all_ranks(size: int, tmp_path: Path) -> None:
     script = Path(__file__).parent / "torch_fingerprint_ranks.py"
     command = [sys.executable, str(script), str(size), str(tmp_path / "store")]
