@@ -4,7 +4,7 @@
 >>> from numparam.perturb import perturbed
 >>> weight = Parameter([1.0, 2.0], name="w")
 >>> perturbed(weight, seed=7, scale=0.5, noise="rademacher").asnumpy() - weight.asnumpy()
-array([-0.5,  0.5], dtype=float32)
+array([0.5, 0.5], dtype=float32)
 """
 
 from numparam.perturb.loop_noise import LoopNoise, noise

@@ -182,8 +182,8 @@ def snap_(x: Parameter | Cell | Iterable[Parameter], reach: float = REACH) -> No
     --------
     >>> weight = Parameter([0.1, 2.0], name="w")
     >>> snap_(weight, reach=4.0)
-    >>> weight.asnumpy() * (2**24 / 4.0)
-    array([ 419430., 8388608.], dtype=float32)
+    >>> (weight.asnumpy() * (2**24 / 4.0)).tolist()
+    [419430.0, 8388608.0]
     """
     quantum, pairs = as_reach(reach) / 2**24, []
     for parameter in _all(x):
