@@ -237,6 +237,39 @@ def test_init_runs_what_a_model_declares(by: str) -> None:
     assert rules["1.weight"] == "torch.nn.Linear"
 
 
+class Replaces(nn.Module):
+    """Give itself other tensors while it starts, as models of torchtitan do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+        self.gain = nn.Parameter(torch.ones(4))
+        self.register_buffer("table", torch.ones(4), persistent=False)
+
+    def init_weights(self) -> None:
+        self.table = torch.arange(4.0)
+        nn.init.normal_(self.head.weight, std=0.1)
+        self.embed.weight = self.head.weight
+        self.gain = nn.Parameter(torch.empty(6))
+        nn.init.normal_(self.gain)
+
+
+@pytest.mark.parametrize("by", ["cpu", "meta", "drawing"])
+def test_tensors_that_a_start_replaces(by: str) -> None:
+    with torch.device("meta" if by == "meta" else "cpu"):
+        net = Replaces()
+    if by == "drawing":
+        with drawing(net, seed=SEED) as report:
+            net.init_weights()
+    else:
+        report = init_(net, seed=SEED, device="cpu")
+    assert (report.left, report.uncaught) == ([], [])
+    assert net.table.tolist() == [0, 1, 2, 3]
+    assert net.embed.weight is net.head.weight
+    assert torch.equal(net.head.weight, expected("head.weight", Normal(0.1), (5, 4)))
+    assert torch.equal(net.gain, expected("gain", Normal(1.0), (6,)))
+
+
 def test_rules_decide_before_a_model() -> None:
     net = nn.Sequential(Block())
     init_(net, {"*.gain": 3}, seed=SEED)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from numparam.torch import init_  # noqa: E402
+from numparam.torch import init_, megatron_shards  # noqa: E402
 
 SEED = 7
 
@@ -162,6 +162,31 @@ def test_adapters_around_a_plain_module() -> None:
     assert torch.equal(layer.lora_A["default"].weight, expected("first.lora_A.default.weight", Normal(0.5), (2, 4)))
 
 
+def test_adapters_are_known_by_their_attributes() -> None:
+    """PEFT itself is not needed: what `init_` reads of its layers is here."""
+
+    class Lora(nn.Module):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            self.base_layer = base
+            self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+            self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
+
+        def reset_lora_parameters(self, adapter: str, how: Any) -> None:
+            assert how is True
+            nn.init.kaiming_uniform_(self.lora_A[adapter].weight, a=5**0.5)
+            nn.init.zeros_(self.lora_B[adapter].weight)
+
+    inside = type("BaseTunerLayer", (Lora,), {"__module__": "peft.tuners.tuners_utils"})
+    layer = type("LoraLayer", (inside,), {"__module__": "peft.tuners.lora.layer"})
+    bare, model = nn.Sequential(nn.Linear(4, 4)), nn.Sequential(layer(nn.Linear(4, 4)))
+    init_(bare, seed=SEED)
+    init_(model, seed=SEED)
+    assert torch.equal(model[0].base_layer.weight, bare[0].weight)
+    assert not model[0].lora_B["default"].weight.any()
+    assert torch.equal(model[0].lora_A["default"].weight, expected("0.lora_A.default.weight", Uniform(0.5), (2, 4)))
+
+
 # --------------------------------------------------------------------------- what was zeroed, buffers, odd tensors
 
 
@@ -192,6 +217,36 @@ def test_what_a_constructor_wrote_on_meta_is_not_forgotten() -> None:
     assert not net[1].weight.any()
 
 
+class Control(nn.Module):
+    """Zero a convolution in the constructor, as models of diffusers do."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.conv, self.zero = nn.Conv2d(3, 4, 1), nn.Conv2d(4, config["channels"], 1)
+        nn.init.normal_(self.conv.weight, std=0.02)
+        for parameter in self.zero.parameters():
+            nn.init.zeros_(parameter)
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        return cls(config)
+
+
+@pytest.mark.parametrize("by", ["cpu", "meta", "to_empty"])
+def test_a_model_of_diffusers_starts_as_its_constructor_says(by: str) -> None:
+    mixins = [type(name, (), {"__module__": "diffusers.models"}) for name in ("ModelMixin", "ConfigMixin")]
+    kind = type("Control", (Control, *mixins), {"__module__": "diffusers.models"})
+    with torch.device("cpu" if by == "cpu" else "meta"):
+        model = kind({"channels": 5})
+    if by == "to_empty":
+        model.to_empty(device="cpu")
+    report = init_(model, seed=SEED, device="cpu" if by == "meta" else None)
+    assert not any(parameter.any() for parameter in model.zero.parameters())
+    assert torch.equal(model.conv.weight, expected("conv.weight", Normal(0.02), (4, 3, 1, 1)))
+    assert (report.left, report.uncaught) == ([], [])
+
+
 class Rotary(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +258,7 @@ def test_buffers_after_to_empty_are_refused_or_named_by_rules() -> None:
     net = nn.Sequential(Rotary())
     assert init_(net, seed=SEED).left == ["0.table"]
     net = nn.Sequential(Rotary().to("meta")).to_empty(device="cpu")
-    with pytest.raises(RuntimeError, match=r"buffer '0.table' may hold memory that nobody has written"):
+    with pytest.raises(RuntimeError, match=r"buffer '0.table' may hold uninitialised memory"):
         init_(net, seed=SEED)
     assert init_(net, {"*.table": "unset"}, seed=SEED).left == ["0.table"]
     init_(net, {"*.table": "arange"}, seed=SEED)
@@ -262,41 +317,46 @@ def test_uniform_is_the_default_of_linear() -> None:
 # --------------------------------------------------------------------------- parts and layouts
 
 
-class ColumnParallel(nn.Module):
-    """Hold a plain local shard with attributes such as Megatron's."""
+class Parallel(nn.Module):
+    """Hold a plain local shard with the attributes of Megatron-Core, of fused blocks where the stride is above 1."""
 
-    def __init__(self, rank: int, size: int) -> None:
+    def __init__(self, size: int, axis: int = 0, stride: int = 1) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(12 // size, 4))
-        self.weight.partition_dim, self.weight.rank, self.weight.size_of_group = 0, rank, size
+        shape = (12 // size, 4) if axis == 0 else (4, 12 // size)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.weight.tensor_model_parallel, self.weight.partition_dim = True, axis
+        self.weight.partition_stride = stride
         self.norm = nn.LayerNorm(4)
 
     def reset_parameters(self) -> None:
         nn.init.xavier_normal_(self.weight)
 
 
-def megatron(_: str, tensor: Any) -> Any:
-    if not hasattr(tensor, "partition_dim"):
-        return None
-    length = tensor.shape[tensor.partition_dim]
-    first = length * tensor.rank
-    return (length * tensor.size_of_group, *tensor.shape[1:]), np.s_[first : first + length], tensor
-
-
-@pytest.mark.parametrize("rules", [None, {"weight": "he_normal"}, {"weight": "orthogonal"}])
-def test_plain_local_shards_hold_their_part(rules: Any) -> None:
-    full = ColumnParallel(0, 1)
-    init_(full, rules, seed=SEED)
-    for rank in range(3):
-        part = ColumnParallel(rank, 3)
-        init_(part, rules, seed=SEED, where=megatron)
-        assert torch.equal(part.weight, full.weight[4 * rank : 4 * rank + 4])
+@pytest.mark.parametrize("axis, stride", [(0, 1), (1, 1), (0, 2), (1, 4)])
+@pytest.mark.parametrize("rules", [None, {"weight": "he_normal"}, {"weight": "orthogonal"}, {"weight": 1}])
+def test_shards_of_megatron_hold_their_part(rules: Any, axis: int, stride: int) -> None:
+    size = 3
+    full = Parallel(1, axis, stride)
+    init_(full, rules, seed=SEED, where=megatron_shards(0, 1))
+    blocks = full.weight.chunk(size * stride, axis)
+    for rank in range(size):
+        part = Parallel(size, axis, stride)
+        if stride > 1 and rules == {"weight": "orthogonal"}:
+            with pytest.raises(ValueError, match="parameter 'weight' is in blocks, which Orthogonal"):
+                init_(part, rules, seed=SEED, where=megatron_shards(rank, size))
+            continue
+        report = init_(part, rules, seed=SEED, where=megatron_shards(rank, size))
+        assert torch.equal(part.weight, torch.cat(blocks[rank::size], axis))
         assert (part.norm.weight == 1).all()
+        assert report.left == []
+    part.weight.partition_stride = 5
+    with pytest.raises(ValueError, match=f"parameter 'weight': axis {axis} of length 4 is not divisible into 5 blocks"):
+        init_(part, {"weight": 1}, seed=SEED, where=megatron_shards(0, size))
 
 
 def test_where_must_fit() -> None:
     with pytest.raises(ValueError, match=r"where\('weight'\) returned Region.* for a tensor of shape \(4, 4\)"):
-        init_(ColumnParallel(0, 3), {"weight": 1}, seed=SEED, where=lambda _, t: ((12, 4), np.s_[:3], t))
+        init_(Parallel(3), {"weight": 1}, seed=SEED, where=lambda _, t: ((12, 4), np.s_[:3], t))
     with pytest.raises(ValueError, match=r"is a part of a full one.*give a rule"):
         init_(nn.Linear(4, 4), seed=SEED, where=lambda _, t: ((2 * t.shape[0], *t.shape[1:]), np.s_[:4], t))
 

@@ -3,39 +3,27 @@
 Every case starts a sharded model by its own code, and compares each part with what one process gives the full model.
 """
 
-import sys
-import warnings
-from collections.abc import Callable
-from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DeviceMesh, Replicate, Shard, distribute_tensor, init_device_mesh, zeros
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor, zeros
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from numparam.indexing.region import Region
 from numparam.initializer import Normal
 from numparam.torch import drawing, fill_, grow_, init_
+from torch_cases import SEED, SIZE, case, main, world
 
-SEED = 11
-SIZE = int(sys.argv[1])
-CASES: list[Callable[[], None]] = []
 SHARDED = (
     *("LlamaForCausalLM", "LlamaForCausalLM tied", "MixtralForCausalLM", "Qwen3NextForCausalLM", "GPT2LMHeadModel"),
     *("BertForMaskedLM", "T5ForConditionalGeneration", "MambaForCausalLM", "DeepseekV3ForCausalLM"),
     *("GptOssForCausalLM", "Dinov2Model", "ResNetModel", "BloomForCausalLM", "SwinModel"),
 )
-
-
-def case(test: Callable[[], None]) -> Callable[[], None]:
-    CASES.append(test)
-    return test
 
 
 def has_transformers() -> bool:
@@ -55,10 +43,6 @@ def same_modules(sharded: nn.Module, full: nn.Module, where: str) -> None:
     parts = {**dict(sharded.named_parameters()), **dict(sharded.named_buffers())}
     for name, tensor in [*full.named_parameters(), *full.named_buffers()]:
         same(parts[name], tensor, (where, name))
-
-
-def world(*lengths: int) -> DeviceMesh:
-    return init_device_mesh("cpu", lengths, mesh_dim_names=("dp", "tp")[: len(lengths)])
 
 
 @case
@@ -183,6 +167,34 @@ def rows_of_sharded_tensors() -> None:
 
 
 @case
+def tables_that_fsdp_shards_grow() -> None:
+    alone = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7, bias=False))
+    init_(alone, seed=SEED)
+    for is_called in (False, True):
+        model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7, bias=False))
+        model[1].weight = model[0].weight
+        fully_shard(model)
+        init_(model, seed=SEED)
+        if is_called:
+            model(torch.arange(7))  # leaves the gathered parameter in its place
+        grown = grow_(model, "0.weight", 10, seed=SEED)
+        assert grown is model[0].weight
+        assert grown is model[1].weight
+        assert (model[0].num_embeddings, model[1].out_features) == (10, 10)
+        full = nn.Embedding(10, 4)
+        full.weight.data = fill_(torch.empty(10, 4), Normal(1.0), "0.weight", SEED)
+        assert torch.equal(grown.full_tensor(), full.weight)
+        assert torch.equal(grown.full_tensor()[:7], alone[0].weight)
+        model(torch.arange(10)).sum().backward()
+        outputs = full(torch.arange(10)) @ full.weight.T
+        outputs.sum().backward()
+        assert torch.allclose(grown.grad.full_tensor(), full.weight.grad, rtol=1e-5)
+        state = model.state_dict()
+        assert state["0.weight"].shape == (10, 4)
+        model.load_state_dict(state)
+
+
+@case
 def ties_that_to_empty_breaks_are_equal_again() -> None:
     if not has_transformers():
         return
@@ -198,19 +210,5 @@ def ties_that_to_empty_breaks_are_equal_again() -> None:
         assert torch.equal(head.full_tensor(), embedding.full_tensor()), name
 
 
-def run(rank: int, store: str) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=SIZE, timeout=timedelta(seconds=300)
-    )
-    for test in CASES:
-        test()
-        if rank == 0:
-            print(f"passed {test.__name__}", flush=True)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    torch.multiprocessing.start_processes(run, (sys.argv[2],), nprocs=SIZE, start_method="fork")
+    main()

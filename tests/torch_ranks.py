@@ -4,10 +4,6 @@ Every case makes a module whose parameters are shards, fills it, and compares bo
 gathered whole with what one process makes of the same seed, names and initializers.
 """
 
-import sys
-import warnings
-from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,7 +19,6 @@ from torch.distributed.tensor import (
     Shard,
     distribute_tensor,
     empty,
-    init_device_mesh,
 )
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -32,15 +27,7 @@ import numparam
 from numparam.initializer import Normal, Uniform, initializer
 from numparam.torch import fill_, init_
 from numparam.torch.memory import dtype_of, shared
-
-SEED = 11
-SIZE = int(sys.argv[1])
-CASES: list[Callable[[], None]] = []
-
-
-def case(test: Callable[[], None]) -> Callable[[], None]:
-    CASES.append(test)
-    return test
+from torch_cases import SEED, SIZE, case, main, world
 
 
 def whole(name: str, tensor: Any, init: Any) -> Any:
@@ -68,10 +55,6 @@ def net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
 
 LINEAR = Uniform(1 / 6**0.5), Uniform(1 / 10**0.5)
 INITS = {"0.weight": LINEAR[0], "0.bias": LINEAR[0], "2.weight": LINEAR[1], "2.bias": LINEAR[1]}
-
-
-def world(*lengths: int) -> DeviceMesh:
-    return init_device_mesh("cpu", lengths, mesh_dim_names=("dp", "tp")[: len(lengths)])
 
 
 @case
@@ -224,20 +207,5 @@ def sums_that_no_rank_knows_are_refused() -> None:
         fill_(empty(4, device_mesh=world(SIZE), placements=[Partial()]), "ones", "sum", SEED)
 
 
-def run(rank: int, store: str) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=SIZE, timeout=timedelta(seconds=300)
-    )
-    for test in CASES:
-        test()
-        if rank == 0:
-            print(f"passed {test.__name__}", flush=True)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    # A fork spares each rank the import of torch, 2 s of work.
-    torch.multiprocessing.start_processes(run, (sys.argv[2],), nprocs=SIZE, start_method="fork")
+    main()

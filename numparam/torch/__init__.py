@@ -27,6 +27,7 @@ from numparam.torch.drawing import drawing
 from numparam.torch.filling import fill_
 from numparam.torch.growing import grow_
 from numparam.torch.identifying import Misplaced, identify
+from numparam.torch.megatron import megatron_shards
 from numparam.torch.modules import init_
 from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
@@ -43,6 +44,7 @@ __all__ = [
     "grow_",
     "identify",
     "init_",
+    "megatron_shards",
     "pattern_",
     "verify",
     "views",

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from numparam.checks import as_int
-from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError, StateError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer
 from numparam.initializer.entry import as_initializer
@@ -15,7 +15,7 @@ from numparam.torch import layers
 from numparam.torch.filling import fill_
 from numparam.torch.memory import dtype_of
 from numparam.torch.shards import held_part
-from numparam.torch.walk import modules, places
+from numparam.torch.walk import is_of, modules, places, resharded
 
 _SIZES = {"Embedding": "num_embeddings", "EmbeddingBag": "num_embeddings", "Linear": "out_features"}
 
@@ -36,7 +36,7 @@ def grow_(
     Parameters
     ----------
     module : torch.nn.Module
-        Not wrapped by FSDP, which knows its parameters by identity: grow it before.
+        After FSDP2's ``fully_shard`` too, on all ranks, and before an optimizer takes its parameters.
     name : str
         Of the parameter in the module, such as ``"embed_tokens.weight"``.
     rows : int
@@ -70,6 +70,7 @@ def grow_(
     """
     if not isinstance(module, torch.nn.Module):
         raise ArgumentTypeError(f"a parameter of a torch.nn.Module grows, found {type(module).__name__}")
+    resharded(modules(module))
     place = next((found for found in places(module) if found.path == name and found.is_parameter), None)
     if place is None:
         raise MissingNameError(f"the module has no parameter {name!r}")
@@ -85,16 +86,16 @@ def grow_(
         raise ArgumentValueError(f"the values of {how!r} depend on the number of rows: give another for {name!r}")
     shape = (count, *old.shape[1:])
     how.check(shape, dtype_of(old))
+    holders = [(part, key) for _, part, _ in modules(module) for key, held in part._parameters.items() if held is old]
     with torch.no_grad():
-        values = _grown(old, shape, how, name, seed)
-    new = torch.nn.Parameter(values, requires_grad=old.requires_grad)
-    for _, part, _ in modules(module):
-        for key, parameter in part._parameters.items():
-            if parameter is old:
-                part._parameters[key] = new
-                for kind, size in _SIZES.items():
-                    if key == "weight" and any(base.__name__ == kind for base in type(part).__mro__):
-                        setattr(part, size, count)
+        new = _sharded_again(module, old, shape, how, name, seed)
+        if new is None:
+            new = torch.nn.Parameter(_grown(old, shape, how, name, seed), requires_grad=old.requires_grad)
+    for part, key in holders:
+        part._parameters[key] = new
+        for kind, size in _SIZES.items():
+            if key == "weight" and any(base.__name__ == kind for base in type(part).__mro__):
+                setattr(part, size, count)
     return new
 
 
@@ -118,3 +119,40 @@ def _grown(old: Any, shape: tuple[int, ...], how: Initializer, name: str, seed: 
             index = (slice(before.start, before.stop), *region.slices()[1:])
             local[: len(before)] = full[index]
     return sharded
+
+
+def _sharded_again(
+    module: torch.nn.Module, old: Any, shape: tuple[int, ...], how: Initializer, name: str, seed: SupportsIndex | None
+) -> torch.nn.Parameter | None:
+    """Let FSDP2 shard the grown parameter in the place of the old one; None if FSDP2 does not know it.
+
+    What FSDP2 knows of a parameter depends on its shape, so that it is built again, as ``fully_shard`` builds it.
+    """
+    states = [part._get_fsdp_state() for _, part, _ in modules(module) if is_of(part, "FSDPModule")]
+    groups = [group for state in states for group in getattr(state, "_fsdp_param_groups", ())]
+    groups += [state._fsdp_param_group for state in states if hasattr(state, "_fsdp_param_group")]  # before torch 2.13
+    for group in filter(None, groups):
+        for at, known in enumerate(group.fsdp_params):
+            if known.sharded_param is not old:
+                continue
+            if known.is_dtensor:
+                raise StateError(f"parameter {name!r} is sharded by FSDP2 and tensor parallelism: grow it before")
+            full = old.full_tensor()
+            grown = torch.nn.Parameter(_grown(full, shape, how, name, seed), requires_grad=old.requires_grad)
+            known._post_load_hook_handle.remove()
+            group.fsdp_params[at] = again = type(known)(
+                grown,
+                known._module_info,
+                known.mesh_info,
+                known.post_forward_mesh_info,
+                known.device,
+                lambda _, placement=known.fsdp_placement: placement,
+                group.mp_policy,
+                group.offload_policy,
+            )
+            again._param_fqn = known._param_fqn
+            if hasattr(known, "param_dtype"):  # the module has been called
+                again.init_dtype_attrs(group.mp_policy)
+            sharded: torch.nn.Parameter = again.sharded_param
+            return sharded
+    return None

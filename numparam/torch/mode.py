@@ -431,8 +431,31 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
 
     # ------------------------------------------------------------------- the end
 
+    def take_replaced(self) -> None:
+        """Follow code that gave a module another tensor for one of its own, such as a table or a tied weight."""
+        for item in [item for item in self.tracker.all if item.log is None and self.tracker.is_replaced(item)]:
+            _, orphan = self._orphans.pop(id(item.place.current), (None, None))
+            self.tracker.moved(item)
+            item.written, item.how = True, "computed"
+            if orphan is not None:
+                self._name(orphan, item.place, item.name)
+                item.how = orphan.how
+                self.tracker.all.remove(orphan)
+
+    def _name(self, orphan: Tracked, place: Place, name: str) -> None:
+        """Write to a parameter that was made inside the block again, now that it has a name."""
+        log, orphan.log = orphan.log or [], None
+        orphan.place, orphan.name = place, name
+        if orphan.version != orphan.local._version and log and not orphan.local.is_meta:
+            self.uncaught[f"{name} was changed before it had a name"] = None
+            return
+        orphan.forget()
+        for how, part in log:
+            self.write(part, how)
+
     def adopt(self, module: torch.nn.Module, prefix: str, rename: Callable[[str], str]) -> None:
         """Give the parameters created inside the block their values, now that they have names."""
+        self.take_replaced()
         known = {id(item.place.current) for item in self.tracker.all if item.log is None}
         for place in places(module, prefix):
             if id(place.tensor) in known:
@@ -443,14 +466,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                 self.tracker.add(item := tracked(place, name))
                 item.written = True
                 continue
-            log, orphan.log = orphan.log or [], None
-            orphan.place, orphan.name = place, name
-            if orphan.version != orphan.local._version and log and not orphan.local.is_meta:
-                self.uncaught[f"{name} was changed before it had a name"] = None
-                continue
-            orphan.forget()
-            for how, part in log:
-                self.write(part, how)
+            self._name(orphan, place, name)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
 from numparam.indexing.region import Region, as_shape
+from numparam.indexing.strided import Strided
 from numparam.initializer import Initializer, Unset, Zero
 from numparam.rules import RuleError, Rules
 from numparam.torch import layers, parametrized
@@ -22,6 +23,7 @@ from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import Rename, renaming, tied, untied
 from numparam.torch.mode import Drawing
 from numparam.torch.own import Start, start_of, starts
+from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report, row
 from numparam.torch.rules import Choice, OwnRules
 from numparam.torch.seeing import seeing
@@ -89,7 +91,8 @@ def init_(
     where : callable, optional
         For engines whose parameters are plain local shards: from a name and a tensor to the shape of the full
         parameter, what the tensor holds of it, as a `Region` or an index such as ``(slice(0, 8), slice(None))``, and
-        the tensor or a view of it that holds this. None for a full parameter.
+        the tensor or a view of it that holds this. None for a full parameter. `megatron_shards` returns it for
+        Megatron-Core.
 
     Returns
     -------
@@ -275,6 +278,7 @@ class _Init:
                 undo.callback(give_memory(self.module, device))
                 fills = self._plan()
             mode = self._run_own(undo, was_meta)
+            fills = fills if mode is None else self._plan()  # the code of the model may have replaced tensors
             self._check_left(mode, was_meta)
             undo.pop_all()
         with torch.no_grad():
@@ -333,6 +337,8 @@ class _Init:
                     f"parameter {place.name!r} is a part of a full one, whose layer torch knows only the part of: give "
                     f'a rule for it, such as rules={{"{place.name}": Normal(0.02)}}'
                 )
+            if isinstance(region, Strided) and (not init.on_device or isinstance(init, PaddedNormal)):
+                raise RuleError(f"parameter {place.name!r} is in blocks, which {init!r} cannot fill: give another rule")
             return plan(place.name, view, init, self.seed, region)
         except ArgumentTypeError as error:
             raise type(error)(f'{error}; the rule {{"{place.name}": "unset"}} leaves it as it is') from None
@@ -371,6 +377,7 @@ class _Init:
             for start in [*self.starts, *self.adapters]:
                 if id(start.module) in needed:
                     start.run(mode)
+        mode.take_replaced()
         self._as_constructed(mode)
         for item in items:
             if not item.locked:

@@ -119,8 +119,17 @@ class Tracker:
         self.all.append(item)
         self._by_memory.setdefault(_memory(item.local), []).append(item)
 
+    def is_replaced(self, item: Tracked) -> bool:
+        """Return whether code has put another tensor in the place of one."""
+        current = item.place.current
+        local: Any = getattr(current, "_local_tensor", current)
+        try:
+            return _memory(local) != _memory(item.local)
+        except (RuntimeError, NotImplementedError):  # a tensor without a storage
+            return False
+
     def moved(self, item: Tracked) -> None:
-        """Take the memory that ``tensor.data = ...`` has given to a tensor."""
+        """Take the memory that ``tensor.data = ...`` has given to a tensor, or the one of the tensor in its place."""
         tensor = item.place.current
         for known in self._by_memory.values():
             if item in known:
@@ -167,7 +176,9 @@ class Tracker:
             return _part_of_shard(item, self._standing[id(tensor)][2])
         shape = tuple(tensor.shape)
         local: Any = getattr(tensor, "_local_tensor", tensor)
-        is_local = local.shape == item.local.shape and local.stride() == item.local.stride()
+        is_local = (local.shape, local.stride()) == (item.local.shape, item.local.stride())
+        if not is_local and local is item.place.current:  # `where` shows it in other axes
+            is_local = local.numel() == item.local.numel()
         is_local = is_local and local.storage_offset() == item.local.storage_offset()
         # What the rank holds, written as if it were the full tensor, counts as all: all ranks together write all of it.
         if is_local and shape in (item.shape, tuple(local.shape)):
