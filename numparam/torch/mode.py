@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +17,7 @@ from numparam.initializer.random import between
 from numparam.torch import draws
 from numparam.torch.filling import Fill
 from numparam.torch.memory import dtype_of
+from numparam.torch.operations import first, flat, is_augmented, plain, replicating, returned
 from numparam.torch.seeing import arguments, seeing
 from numparam.torch.shards import held_part
 from numparam.torch.tracking import Part, Tracked, Tracker, full, tracked
@@ -161,19 +161,19 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             make = torch.empty_like if func.__name__.endswith("_like") else torch.empty
             how: Initializer = draws.METHODS[name](None)  # type: ignore[assignment]
             tensor = make(*[arg for arg in args if not isinstance(arg, torch.Generator)], **named)
-            return _returned(self._fill(func, tensor, how, args, named), out)
+            return returned(self._fill(func, tensor, how, args, named), out)
         if name == "bernoulli":
-            return _returned(self._bernoulli(args[0], *args[1:], **named), out)
+            return returned(self._bernoulli(args[0], *args[1:], **named), out)
         if name == "normal":
-            return _returned(self._normal(*args, **named), out)
+            return returned(self._normal(*args, **named), out)
         if name == "randint":
-            return _returned(self._randint(func, *args, **named), out)
+            return returned(self._randint(func, *args, **named), out)
         named.setdefault("dtype", torch.int64)
         if torch.empty(0, **{key: named[key] for key in ("device",) if key in named}).is_meta:
             return torch.empty(args[0], **named)
         words = torch.empty(args[0], dtype=torch.float64)
         self._draw(words, between(0.0, 1.0))
-        return _returned(torch.argsort(words, stable=True).to(**named), out)
+        return returned(torch.argsort(words, stable=True).to(**named), out)
 
     def _bernoulli(self, chance: torch.Tensor, p: float | None = None) -> torch.Tensor:
         if p is not None:
@@ -304,7 +304,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
     # ------------------------------------------------------------------- everything else
 
     def _other(self, func: Any, name: str, args: Any, named: dict[str, Any]) -> Any:
-        tensors = [arg for arg in _flat(args) if isinstance(arg, torch.Tensor)]
+        tensors = [arg for arg in flat(args) if isinstance(arg, torch.Tensor)]
         tensors += [arg for arg in named.values() if isinstance(arg, torch.Tensor)]
         found = [(tensor, item) for tensor in tensors if (item := self.tracker.tracked(tensor)) is not None]
         is_sharded = any(hasattr(tensor, "device_mesh") for tensor in tensors)
@@ -313,7 +313,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             return self._set_data(args[0], args[1])
         if name in _PARTS and found and (standing or is_sharded):
             return self._parts(name, args, named)
-        writes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or _is_augmented(name)
+        writes = (name.endswith("_") and not name.endswith("__")) or name == "__setitem__" or is_augmented(name)
         if name in _HARMLESS:
             return func(*args, **named)
         if name == "__setitem__" and found and (standing or is_sharded) and found[0][0] is args[0]:
@@ -334,7 +334,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             )
         if name in _RANDOM:
             self.uncaught[f"{name} in {self._module() or 'the module'}"] = None
-        target = tensors[0] if writes and tensors and args and tensors[0] is _first(args) else None
+        target = tensors[0] if writes and tensors and args and tensors[0] is first(args) else None
         for tensor, item in found:
             part = self.tracker.find(tensor) if tensor is target else None
             if tensor is target and name == "copy_" and part is not None and part.is_full:
@@ -345,7 +345,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                 if self._is_settled(item):
                     return tensor
                 self.keep(item)
-        with _replicating(is_sharded):
+        with replicating(is_sharded):
             result = func(*args, **named)
         if target is not None and found and found[0][0] is target and (part := self.tracker.find(target)) is not None:
             part.tracked.cover(part)
@@ -408,7 +408,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
 
         if name == "__getitem__":
             try:
-                return self.tracker.stand_in(item, region[_plain(others[0])])
+                return self.tracker.stand_in(item, region[plain(others[0])])
             except IndexError as error:
                 raise StateError(f"a part of the sharded parameter {item.name!r}: {error}") from None
         if name in ("unbind", "__iter__"):
@@ -467,42 +467,3 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
                 item.written = True
                 continue
             self._name(orphan, place, name)
-
-
-@contextmanager
-def _replicating(is_sharded: bool) -> Iterator[None]:
-    """Let sharded tensors meet ordinary ones, which all ranks have alike."""
-    if not is_sharded:
-        yield
-        return
-    from torch.distributed.tensor.experimental import implicit_replication
-
-    with implicit_replication():
-        yield
-
-
-def _flat(args: Iterable[Any]) -> Iterator[Any]:
-    for arg in args:
-        if isinstance(arg, list | tuple):
-            yield from arg
-        else:
-            yield arg
-
-
-def _first(args: Any) -> Any:
-    return args[0][0] if isinstance(args[0], list | tuple) and args[0] else args[0]
-
-
-def _is_augmented(name: str) -> bool:
-    """Return whether a method implements an operator such as ``*=``."""
-    return name in {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow")}
-
-
-def _plain(index: Any) -> Any:
-    """Turn tensors of one integer in an index into integers."""
-    items = index if isinstance(index, tuple) else (index,)
-    return tuple([int(item) if isinstance(item, torch.Tensor) and item.ndim == 0 else item for item in items])
-
-
-def _returned(tensor: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    return tensor if out is None else out.copy_(tensor)
