@@ -77,8 +77,8 @@ def examine(seed: int = 7, bits: int = SHORT, say: Callable[[Result], Any] = lam
     ----------
     seed : int
     bits : int
-        The binary logarithm of the bits that are read: 2**36 take minutes. Each distribution is drawn as often as there
-        are words, at most 2**32 times.
+        The binary logarithm of the bits that are read: 2**36 take minutes. Each distribution is drawn twice as often
+        as there are words, at most 2**32 times.
     say : callable
         Gets each result when it is there.
 
@@ -121,7 +121,7 @@ def _results(seed: int, limit: int) -> Iterator[Result]:
             yield Result(order, check.name, amount, p_value(total, check.probabilities))
     yield from _avalanche(seed)
     yield _correlation(seed)
-    amount = min(limit, 2**MOST_DRAWS)
+    amount = min(2 * limit, 2**MOST_DRAWS)
     for draw in draws.DRAWS:
         yield Result("draws", draw.name, amount, p_value(draws.counts(draw, seed, amount), draws.probabilities(draw)))
 

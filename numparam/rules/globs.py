@@ -56,7 +56,7 @@ class GlobIndex:
 
     Examples
     --------
-    >>> GlobIndex(["layers.0.*", "layers.1.*", "*.bias", "layers.1?.*"]).find("layers.1.bias")
+    >>> GlobIndex(["layers.0.*", "layers.1.*", "*.bias", "layers.2?.*"]).find("layers.1.bias")
     [1, 2]
     """
 
