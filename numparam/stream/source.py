@@ -86,7 +86,7 @@ class Source:
 
 
 class Sources(Source):
-    """Draw the same region of many small tensors, each under its own name, into `numparam.kernels.batch.Arrays`."""
+    """Draw the same region of many small tensors, each under its own name, into ``Arrays`` of the kernels."""
 
     __slots__ = ("names",)
 

@@ -211,7 +211,7 @@ class Pack:
         return found
 
     def views(self, shapes: Mapping[str, Any]) -> dict[str, View]:
-        """Return the views for `numparam.fingerprint(view=)`, of the parameters that one view covers."""
+        """Return the views for `numparam.fingerprint`, of the parameters that one view covers."""
         found: dict[str, list[Part]] = {}
         for name, each in shapes.items():
             for part in self.parts(name, tuple(getattr(each, "shape", each))):
