@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 import sys
-from functools import cache, partial
+from functools import cache, partial, wraps
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import numba
+import numba.extending
 import numpy as np
 from numba import types
 from numba.core import serialize
@@ -35,6 +36,26 @@ if TYPE_CHECKING:
 
 # error_model "numpy": a division must not raise, or loops do not vectorise. No fastmath: bits are fixed.
 formula: Callable[[Any], Any] = partial(numba.njit, forceinline=True, error_model="numpy")
+
+
+def intrinsic(definition: Any = None, /, **options: Any) -> Any:
+    """Define a function in LLVM's terms for CPU and CUDA, as Numba's decorator of that name does for one of them.
+
+    Numba keeps an implementation by the types of the arguments alone, and looks for the one that was typed last: one
+    implementation serves both.
+    """
+    if definition is None:
+        return partial(intrinsic, **options)
+    kept: dict[Any, Any] = {}
+
+    @wraps(definition)
+    def typed(typing_context: Any, *arguments: Any) -> Any:
+        if arguments not in kept:
+            kept[arguments] = definition(typing_context, *arguments)
+        return kept[arguments]
+
+    decorator = numba.extending.intrinsic(**options) if options else numba.extending.intrinsic
+    return decorator(typed)
 
 
 def kernel(identity: str) -> Callable[[Any], Any]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from numparam.kernels.machine import lanes as _lanes
+from numparam.kernels.machine.compile import intrinsic
 from numparam.kernels.machine.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:  # noqa: ARG001
 # --------------------------------------------------------------------------- numbers and conditions
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lane(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
     """Return a number of Numba as one lane of the same type."""
     elements = {types.uint64: "u64", types.uint32: "u32", types.float32: "f32", types.float64: "f64"}
@@ -93,7 +93,7 @@ def lane(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
     return Lanes(elements[value], 1)(value), lambda context, builder, signature, args: args[0]  # noqa: ARG005
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def holds(typing_context: Any, mask: Mask) -> Any:  # noqa: ARG001
     """Return a mask of one lane as a condition for ``if`` and ``while``."""
 
@@ -144,7 +144,7 @@ blocks: Any = _index("Return how many blocks there are along an axis.", _emit_re
 place: Any = _index("Return the number of this thread in its block.", _emit_register("tid"))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def wait_for_block(typing_context: Any) -> Any:  # noqa: ARG001
     """Wait until all threads of the block are here, and see what they wrote before."""
 
@@ -194,7 +194,7 @@ def _items_in(space: int) -> tuple[Any, Any]:
     stored.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             pointer = _pointer(builder, args[0], _kept(item), space)
@@ -202,7 +202,7 @@ def _items_in(space: int) -> tuple[Any, Any]:
 
         return _lanes_of(item)(address, item), emit
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def store(typing_context: Any, address: Any, value: Any, item: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             stored = _shortened(builder, args[1], item)
@@ -222,7 +222,7 @@ load_shared, store_shared = _items_in(_SHARED)
 def line_loader(count: int) -> Any:
     """Make the operation that loads `count` items side by side in 16-byte pieces, from a multiple of 16."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
         width = item.bitwidth
         word = _kept(item) if width >= 32 else _I32
@@ -251,7 +251,7 @@ def _parts(builder: Any, word: Any, item: Any) -> list[Any]:
     return [shift(builder.shl(word, ir.Constant(_I32, up)), down) for up in ups]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_line(typing_context: Any, address: Any, values: Any, item: Any) -> Any:  # noqa: ARG001
     """Store items side by side in 16-byte pieces, from an address that is a multiple of 16."""
     width = item.bitwidth
@@ -304,7 +304,7 @@ def _packed(builder: Any, items: list[Any], width: int) -> Any:
 def shared(nbytes: int) -> Any:
     """Make the operation that returns the address of `nbytes` bytes that the threads of a block share."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def reserve(typing_context: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             kind = ir.ArrayType(ir.IntType(8), nbytes)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-from numparam.kernels.machine.compile import formula
+from numparam.kernels.machine.compile import formula, intrinsic
 from numparam.kernels.machine.lanes import ELEMENTS, I32, I64, WIDTH, Lanes, constant_indices, shuffled, splat
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def access(element: str, width: int, item_bytes: int | None = None) -> tuple[Any
     kept = scalar if width == 1 else ir.VectorType(scalar, width)
     size = width * (item_bytes or int(element[1:]) // 8)
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             value = builder.load(_pointer(builder, args[0], kept), align=1)
@@ -49,7 +48,7 @@ def access(element: str, width: int, item_bytes: int | None = None) -> tuple[Any
         return lanes(types.int64), emit
 
     def storing(past_caches: bool) -> Any:
-        @intrinsic  # type: ignore[untyped-decorator]
+        @intrinsic
         def store(typing_context: Any, address: Any, value: Any) -> Any:  # noqa: ARG001
             def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
                 value = args[1] if item_bytes is None else builder.trunc(args[1], kept)
@@ -71,7 +70,7 @@ def pair_loader(item_bytes: int) -> Any:
     lanes = Lanes("u64", WIDTH)
     kept, words = (ir.VectorType(ir.IntType(bits), 2 * WIDTH) for bits in (8 * item_bytes, 32))
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             value = builder.load(_pointer(builder, args[0], kept), align=1)
@@ -82,7 +81,7 @@ def pair_loader(item_bytes: int) -> Any:
     return load
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
     """Ask for a line that will be read; any address will do."""
 
@@ -100,7 +99,7 @@ def prefetch(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
 def stack(size: int) -> Any:
     """Make the operation that returns the address of `size` bytes, aligned to a line, which its caller owns."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def reserve(typing_context: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             with builder.goto_entry_block():
@@ -140,7 +139,7 @@ def tile_transposer(item_bytes: int) -> Any:
         chosen = [j for start in starts for i in range(start, start + count // 2) for j in (i, i + _PIECES * count)]
         return builder.shuffle_vector(a, b, constant_indices(chosen))
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def transpose(
         typing_context: Any, target: Any, target_step: Any, source: Any, source_step: Any  # noqa: ARG001
     ) -> Any:  # fmt: skip
@@ -183,7 +182,7 @@ def items_at(kind: np.dtype[Any]) -> Any:
     """Make the formula from an address and a length to an array of a dtype over the memory there."""
     item = from_dtype(kind)
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def pointer(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             return _pointer(builder, args[0], context.get_value_type(item))
@@ -216,7 +215,7 @@ def _item(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
     """Return the block numbers ``start ... start + WIDTH - 1``, each in the lane that `in_memory_order` expects."""
     lanes = Lanes("u64", WIDTH)
@@ -227,7 +226,7 @@ def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
     return lanes(types.uint64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
     """Return the first WIDTH items of an array of uint64, item ``POSITION[l]`` meant for lane l of the words."""
     lanes = Lanes("u64", WIDTH)
@@ -239,7 +238,7 @@ def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
     return lanes(array), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
     """Turn four lanes of values (word k of each block of `counters`) into two lanes twice as wide, in memory order."""
     lanes = values.dtype
@@ -270,7 +269,7 @@ def in_memory_order(typing_context: Any, values: Any) -> Any:  # noqa: ARG001
     return types.UniTuple(double, 2)(values), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pairs_in_memory_order(typing_context: Any, first: Any, second: Any) -> Any:  # noqa: ARG001
     """Turn two lanes of 32 bits (two short values each, of each block of `counters`) into one twice as wide."""
     width = first.width
@@ -282,7 +281,7 @@ def pairs_in_memory_order(typing_context: Any, first: Any, second: Any) -> Any: 
     return Lanes(first.element, 2 * width)(first, second), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_words(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
     """Store lanes as they are from ``array[index]`` on, however many items each of them covers."""
 
@@ -295,7 +294,7 @@ def store_words(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.int64, value), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
     """Store one item per lane from ``array[index]`` on; lanes of bits are truncated to the item size of the array."""
 
@@ -311,7 +310,7 @@ def store_lanes(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.int64, value), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def stream_word(typing_context: Any, array: Any, index: Any, word: Any) -> Any:  # noqa: ARG001
     """Store a uint64 four times at ``array[index:index + 4]`` past the caches. The address must be a multiple of 32."""
     vector = ir.VectorType(I64, 4)
