@@ -39,6 +39,7 @@ class OnDevice(torch.Tensor):  # type: ignore[misc]
 
     device = property(lambda _: CUDA)
     is_cuda = property(lambda _: True)
+    is_cpu = property(lambda _: False)
 
     def copy_(self, source: Any) -> Any:
         synchronise()
