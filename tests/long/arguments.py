@@ -160,4 +160,4 @@ def prove(count: int, seed: int, folder: Path) -> Counter[str]:
 def safe(value: Any) -> str:
     from numparam.text import shown
 
-    return shown(value, 600)
+    return shown(value)
