@@ -12,7 +12,7 @@ from numba import types
 from numparam.kernels.array import DeviceArray
 from numparam.kernels.fill.cuda import PARAMETERS, make_block
 from numparam.kernels.fill.key import merged
-from numparam.kernels.formula.access import item_of, state_dtype, thread_access
+from numparam.kernels.formula.access import Access, item_of, state_dtype, thread_access
 from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.formats import FORMATS
 from numparam.kernels.launch import launch
@@ -71,6 +71,11 @@ def _make_move(base: Dtype, mode: str) -> Any:
     return {"plain": plain, "lattice": lattice, "check": check}[mode]
 
 
+def _element(base: Dtype, out: Dtype) -> Access:
+    """Load what one dtype holds, and store into another."""
+    return thread_access(out)._replace(load=thread_access(base).load)
+
+
 # --------------------------------------------------------------------------- kernels
 
 
@@ -78,12 +83,7 @@ def _make_move(base: Dtype, mode: str) -> Any:
 def make_run(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKernel:
     """Make the kernel for rows of consecutive elements: a thread takes a block of four, lines of it where they are."""
     draw, move, scalar = make_block(distribution, state_dtype(base)), _make_move(base, mode), state_dtype(base).type(0)
-    load, (_, store, shorten), size, out_size = (
-        thread_access(base).load,
-        thread_access(out),
-        base.itemsize,
-        out.itemsize,
-    )
+    (load, store, shorten), size, out_size = _element(base, out), base.itemsize, out.itemsize
     base_item, out_item, loads_line = item_of(base), item_of(out), line_loader(4)
     stores = mode != "check"
     by_lines = min(size, out_size) >= 4
@@ -151,12 +151,7 @@ def make_run(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKerne
 def make_gather(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKernel:
     """Make the kernel for rows with any step, a block drawn for each element."""
     draw, move, scalar = make_block(distribution, state_dtype(base)), _make_move(base, mode), state_dtype(base).type(0)
-    load, (_, store, shorten), size, out_size = (
-        thread_access(base).load,
-        thread_access(out),
-        base.itemsize,
-        out.itemsize,
-    )
+    (load, store, shorten), size, out_size = _element(base, out), base.itemsize, out.itemsize
     stores = mode != "check"
 
     def gather(
@@ -190,12 +185,7 @@ def make_low_rank(base: Dtype, out: Dtype, mode: str) -> CudaKernel:
     """Make the kernel of noise that is a product of two factors, summed in the order of the CPU."""
     move, dtype = _make_move(base, mode), state_dtype(base)
     scalar, item_size = dtype.type(0), dtype.itemsize
-    load, (_, store, shorten), size, out_size = (
-        thread_access(base).load,
-        thread_access(out),
-        base.itemsize,
-        out.itemsize,
-    )
+    (load, store, shorten), size, out_size = _element(base, out), base.itemsize, out.itemsize
     stores = mode != "check"
 
     def low_rank(
