@@ -86,7 +86,9 @@ class LmdbLog:
                 for place, key in enumerate(record.keys.tolist()):
                     row = content[place]
                     if len(record.rows) < len(self._fields):
-                        row = np.frombuffer(changes.get(_KEY.pack(key), db=self._rows), np.uint8).copy()
+                        kept = changes.get(_KEY.pack(key), db=self._rows)
+                        assert kept is not None  # some columns of a row are logged only after all of them
+                        row = np.frombuffer(kept, np.uint8).copy()
                         for column in record.rows:
                             row[self._fields[column]] = content[place, self._fields[column]]
                     changes.put(_KEY.pack(key), row.tobytes(), db=self._rows)
