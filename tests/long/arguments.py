@@ -23,6 +23,7 @@ import numparam
 from numparam import Cell, Layout, Parameter, ParameterTuple, Region, Rules, Tensor
 from numparam.errors import MAX_MESSAGE, NumparamError
 from numparam.initializer import Initializer, initializer
+from numparam.text import shown
 
 FULL = 100_000
 LINE = """{calls} calls of 288 functions, classes and methods with hostile arguments, {refused} refused by an error of
@@ -134,7 +135,7 @@ def prove(count: int, seed: int, folder: Path) -> Counter[str]:
         for option in names:
             if chance.random() < 0.2:
                 options[option] = chance.choice(pool)()
-        what = f"{name}(*{safe(arguments)}, **{safe(options)})"
+        what = f"{name}(*{shown(arguments)}, **{shown(options)})"
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             function(*arguments, **options)
@@ -155,9 +156,3 @@ def prove(count: int, seed: int, folder: Path) -> Counter[str]:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
     return counts
-
-
-def safe(value: Any) -> str:
-    from numparam.text import shown
-
-    return shown(value)
