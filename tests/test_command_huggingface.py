@@ -60,6 +60,7 @@ def test_from_pretrained_reads_files_of_a_limited_size(
     assert main([*command, "--dry-run"]) == 0
     assert not out.exists()
     assert main(command) == 0
+    assert f"wrote {out / 'model.safetensors.index.json'}: " in capsys.readouterr().out
     names = file_names(out)
     count = len(names) - 2
     shards = [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]

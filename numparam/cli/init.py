@@ -11,7 +11,7 @@ from typing import Any
 
 from numparam.checkpoint.attempt import save_number
 from numparam.checkpoint.distributed_index import file_of_rank
-from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX
+from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, index_path
 from numparam.cli.arguments import Commands, add_filter, add_json, add_model, byte_count, model
 from numparam.cli.streams import drop, print_error
 from numparam.device import device
@@ -114,10 +114,11 @@ def run(arguments: argparse.Namespace) -> int:
         if is_folder and like.config is not None and not (copy := output.with_name(CONFIG)).exists():
             copy.write_bytes(like.config.read_bytes())
     seconds = time.perf_counter() - start
+    written = output if output.exists() else index_path(output)  # never both
     if arguments.json:
-        print_json({**_as_json(generation, output, False, nbytes), "seconds": seconds})
+        print_json({**_as_json(generation, written, False, nbytes), "seconds": seconds})
         return 0
-    print_line(f"wrote {output}: {count}, {size(nbytes)} in {seconds:.2f} s ({size(int(nbytes / seconds))}/s){what}")
+    print_line(f"wrote {written}: {count}, {size(nbytes)} in {seconds:.2f} s ({size(int(nbytes / seconds))}/s){what}")
     return 0
 
 
