@@ -40,9 +40,18 @@ PROGRAMS = [
 ]
 
 
+LIBRARIES = {
+    "torch": r"\b(?:import|from) (?:numparam\.)?torch\b|\bnumparam\.torch\b",
+    "jax": r"\b(?:import|from) (?:numparam\.)?jax\b|\bnumparam\.jax\b",
+    "mpi4py": r"\bmpiexec\b",
+    "transformers": r"\b(?:import|from) transformers\b",
+    "flax": r"\b(?:import|from) flax\b",
+}
+
+
 def skip_without_libraries(text: str) -> None:
-    for library in ("transformers", "flax"):
-        if f"from {library}" in text and find_spec(library) is None:
+    for library, use in LIBRARIES.items():
+        if re.search(use, text) and find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
 
 
@@ -60,10 +69,6 @@ def test_sessions_print_what_the_page_says(page: str, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs_run(program: str, tmp_path: Path) -> None:
     """Run each complete program: with the command in its first line, or else with Python alone."""
-    for library in ("torch", "jax", "mpi4py"):
-        wanted = f"numparam.{library}" in program or (library == "mpi4py" and "mpiexec" in program)
-        if wanted and find_spec(library) is None:
-            pytest.skip(f"{library} is not installed")
     skip_without_libraries(program)
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     found = re.match(r"# ((?:torchrun|mpiexec) .*\.py)\n", program)

@@ -8,7 +8,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 import numparam
 from numparam import Cell, Layout, Parameter, Region, Source
@@ -166,6 +165,7 @@ def test_a_kept_base_is_read_again() -> None:
 
 
 def test_torch_tensors_are_written_through_dlpack() -> None:
+    torch = pytest.importorskip("torch")
     out = torch.zeros(SHAPE, dtype=torch.bfloat16)
     perturbed(weight(), 7, 0.1, out)
     assert bits(out.view(torch.int16).numpy()) == bits(perturbed(weight(), 7, 0.1).asnumpy().astype(BFLOAT16))

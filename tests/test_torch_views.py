@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-import torch
 
-import numparam.jax
-import numparam.torch
+import numparam
 from numparam import Cell, Parameter
 from numparam.initializer import initializer
 from numparam.optim import Adam
 from ranks import MPIEXEC, needs_mpi
+
+jax = pytest.importorskip("jax")
+torch = pytest.importorskip("torch")
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits.py"
 
