@@ -105,7 +105,7 @@ class ParameterServer:
 
     def step(self, table: int = 0) -> int:
         """Return how many updates of a table, by its place among the layers, every server has done."""
-        steps = self._round("step", table, [[] for _ in self.servers], [np.empty(1, np.int64) for _ in self.servers])
+        steps = self._acknowledged("step", table)
         return min(int(step[0]) for step in steps)
 
     def push(self, gradients: Iterable[Any]) -> None:
@@ -125,7 +125,7 @@ class ParameterServer:
                 )
             arrays.append(np.ascontiguousarray(array))
         payloads = [[self._part(array, server) for array in arrays] for server in range(len(self.servers))]
-        self._round("push", 0, payloads, [np.empty(1, np.int64) for _ in self.servers])
+        self._acknowledged("push", 0, payloads)
 
     def pull(self) -> None:
         """Replace the values of `parameters` by what the servers hold."""
@@ -137,13 +137,19 @@ class ParameterServer:
 
     def save(self) -> None:
         """Let every server write its tables to ``snapshot-NAME-I-of-N.safetensors`` in its path, for `load_table`."""
-        self._round("save", 0, [[] for _ in self.servers], [np.empty(1, np.int64) for _ in self.servers])
+        self._acknowledged("save")
 
     def end(self) -> None:
         """Let the servers leave `run`; afterwards they answer no requests."""
         if not self._is_ended:
-            self._round("end", 0, [[] for _ in self.servers], [np.empty(1, np.int64) for _ in self.servers])
+            self._acknowledged("end")
             self._is_ended = True
+
+    def _acknowledged(self, operation: str, target: int = 0, payloads: list[list[Array]] | None = None) -> list[Array]:
+        """Send a request that every server answers by one number."""
+        return self._round(
+            operation, target, payloads or [[] for _ in self.servers], [np.empty(1, np.int64) for _ in self.servers]
+        )
 
     def _round(
         self,
@@ -174,7 +180,7 @@ class ParameterServer:
             is_first = get_rank() == self.workers[0]
             array = np.ascontiguousarray(parameter.asnumpy()) if is_first else np.empty(0)
             payloads = [[self._part(array, server)] if is_first else [] for server in range(len(self.servers))]
-            self._round("send", number, payloads, [np.empty(1, np.int64) for _ in self.servers])
+            self._acknowledged("send", number, payloads)
 
     def _part(self, array: Array, server: int) -> Array:
         part: Array = array[self._rows(array.shape, server)]
