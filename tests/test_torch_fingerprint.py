@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 import numparam  # noqa: E402
 from numparam.errors import ArgumentTypeError, MismatchError  # noqa: E402
 from numparam.initializer import Normal, Orthogonal  # noqa: E402
-from numparam.torch import fingerprint, init_, pattern_, verify  # noqa: E402
+from numparam.torch import exchange, fingerprint, init_, pattern_, verify  # noqa: E402
 from numparam.torch.memory import shared  # noqa: E402
 
 
@@ -37,6 +37,18 @@ def test_all_ranks(size: int, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.endswith("passed sharded_stacks_show_their_experts\n")
+
+
+def test_the_sums_of_a_thousand_ranks_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    modulus, count = 2**61 - 1, 1000
+    every = torch.tensor([[modulus - 1 - rank, rank << 51] for rank in range(count)])
+    monkeypatch.setattr(torch.distributed, "all_to_all_single", lambda received, _, **__: received.copy_(every))
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda _: "gloo")
+    monkeypatch.setattr(
+        torch.distributed, "all_gather_into_tensor", lambda out, mine, **_: out.copy_(mine.expand_as(out))
+    )
+    expected = [sum(column) % modulus for column in zip(*every.tolist(), strict=True)]
+    assert exchange._summed([(0, 0)], count, None) == [tuple(expected)]
 
 
 def test_tensors_of_any_dtype_and_strides_have_the_fingerprint_of_their_bits() -> None:

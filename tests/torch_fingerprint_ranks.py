@@ -149,6 +149,29 @@ def groups_have_the_fingerprints_of_their_ranks() -> None:
         fingerprint(one)
 
 
+def sixteen_bytes_travel_for_each_parameter() -> None:
+    module = nn.ParameterDict({f"p{i}": nn.Parameter(torch.full((8,), float(i))) for i in range(100)})
+    fully_shard(module, mesh=init_device_mesh("cpu", (SIZE,)))
+    sent: dict[str, int] = {}
+
+    def counted(name: str, call: Any, tensor: int) -> Any:
+        def wrapped(*arguments: Any, **others: Any) -> None:
+            sent[name] = sent.get(name, 0) + arguments[tensor].nbytes
+            call(*arguments, **others)
+
+        return wrapped
+
+    names = {"all_reduce": 0, "all_to_all_single": 1, "all_gather_into_tensor": 0, "all_gather_object": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, tensor in names.items():
+            patch.setattr(dist, name, counted(name, getattr(dist, name), tensor))
+        found = fingerprint(module)
+    assert len(found) == 100
+    rows = -(-101 // SIZE) * SIZE  # the last one is of all replicas
+    everything = {"all_reduce": 64, "all_to_all_single": 16 * rows, "all_gather_into_tensor": 16 * rows}
+    assert sent == (everything if SIZE > 1 else {})
+
+
 def what_has_moved_is_named_with_its_rank() -> None:
     module = net()
     mesh = init_device_mesh("cpu", (SIZE,))
@@ -201,6 +224,7 @@ CASES = (
     replicas_that_differ_are_named,
     stages_of_a_pipeline_have_parameters_of_their_own,
     groups_have_the_fingerprints_of_their_ranks,
+    sixteen_bytes_travel_for_each_parameter,
     what_has_moved_is_named_with_its_rank,
     what_the_code_of_a_sharded_model_draws_is_drawn_again,
     sharded_stacks_show_their_experts,

@@ -7,7 +7,7 @@ from typing import Any
 from numparam.errors import DisagreementError, MismatchError, StateError
 from numparam.fingerprints import boxes
 from numparam.fingerprints.boxes import Box
-from numparam.fingerprints.value import MODULUS, Fingerprint
+from numparam.fingerprints.value import Fingerprint, added
 
 Covered = tuple[Box, ...]
 
@@ -64,7 +64,7 @@ def join(tables: Mapping[Any, Mapping[str, Fingerprint]]) -> dict[str, Fingerpri
                         f"parameter {name!r}: ranks {ranks[0]} and {rank} hold different values{where}: {owner} and "
                         f"{parts[rank]}"
                     )
-            sums = tuple((a + b) % MODULUS for a, b in zip(sums, owner.sums, strict=True))  # type: ignore[assignment]
+            sums = added(sums, owner.sums)
         first = next(iter(parts.values()))
         covered = tuple(box for each in regions for box in each)
         joined[name] = Fingerprint(first.shape, first.dtype, sums, covered, first.key, name)

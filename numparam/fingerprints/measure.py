@@ -18,7 +18,7 @@ from numparam.entry import BUFFER_BYTES
 from numparam.errors import ArgumentTypeError, MissingNameError, NumparamError, ShapeError
 from numparam.fingerprints.boxes import box_of
 from numparam.fingerprints.table import Fingerprints
-from numparam.fingerprints.value import MODULUS, Fingerprint
+from numparam.fingerprints.value import Fingerprint, added
 from numparam.fingerprints.view import View
 from numparam.indexing.region import Region
 from numparam.tensor import Tensor
@@ -114,8 +114,7 @@ def _of_blocks(tensor: Tensor, key: str | bytes | None, name: str) -> Fingerprin
     for block in tensor.blocks():
         values = buffer[: int(np.prod(block.shape, dtype=np.int64))]
         block.fill(values.reshape(block.shape))
-        first, second = digest.digest(values, _key(key), fill.Span(done, (1,)))
-        sums = (sums[0] + first) % MODULUS, (sums[1] + second) % MODULUS
+        sums = added(sums, digest.digest(values, _key(key), fill.Span(done, (1,))))
         done += values.size
     return Fingerprint(tensor.shape, tensor.dtype.name, sums, None, mark(key), name)
 
@@ -174,8 +173,7 @@ def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
             for start in range(0, entry.size, block.size):
                 values = block[: entry.size - start]
                 read(values)
-                first, second = digest.digest(values, _key(key), fill.Span(start, (1,)))
-                sums = (sums[0] + first) % MODULUS, (sums[1] + second) % MODULUS
+                sums = added(sums, digest.digest(values, _key(key), fill.Span(start, (1,))))
         found[name] = Fingerprint(entry.shape, dtypes.as_dtype(entry.dtype).name, sums, None, mark(key), name)
     return Fingerprints(found)
 
@@ -183,7 +181,8 @@ def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
 # --------------------------------------------------------------------------- keys
 
 
-def _secret(key: str | bytes | None) -> bytes:
+def secret_of(key: str | bytes | None) -> bytes:
+    """Return the 64 bytes that a key is hashed to, none without a key."""
     if key is not None and not isinstance(key, str | bytes):
         raise ArgumentTypeError(f"a key is a str or bytes, found {type(key).__name__}")
     return b"" if key is None else hashlib.blake2b(key.encode() if isinstance(key, str) else key).digest()
@@ -193,9 +192,9 @@ def _secret(key: str | bytes | None) -> bytes:
 def _key(key: str | bytes | None) -> Any:
     from numparam.kernels.digest import DigestKey
 
-    return DigestKey.from_secret(_secret(key))
+    return DigestKey.from_secret(secret_of(key))
 
 
 def mark(key: str | bytes | None) -> str:
     """Return what identifies the key of a fingerprint, without making a good key easier to guess."""
-    return "" if key is None else hashlib.blake2b(_secret(key), digest_size=4, person=b"numparam keymark").hexdigest()
+    return "" if key is None else hashlib.blake2b(secret_of(key), digest_size=4, person=b"numparam keymark").hexdigest()

@@ -10,6 +10,13 @@ from numparam.text import shown
 
 MODULUS = 2**61 - 1  # of the sums; that of numparam.kernels.digest, which an import of this file leaves out
 
+Sums = tuple[int, int]
+
+
+def added(a: Sums, b: Sums) -> Sums:
+    """Add up two pairs of sums."""
+    return (a[0] + b[0]) % MODULUS, (a[1] + b[1]) % MODULUS
+
 
 class Fingerprint:
     """Identify the values of a parameter, or of regions of it, by 128 bits.
@@ -50,7 +57,7 @@ class Fingerprint:
         self,
         shape: tuple[int, ...],
         dtype: str,
-        sums: tuple[int, int],
+        sums: Sums,
         covered: tuple[boxes.Box, ...] | None = None,
         key: str = "",
         name: str = "",
@@ -111,10 +118,8 @@ class Fingerprint:
                         f"{self._what()} of shape {self.shape}: {boxes.text(twice)} is covered twice; add each region "
                         "once, and compare replicas with each other"
                     )
-        first, second = ((a + b) % MODULUS for a, b in zip(self.sums, other.sums, strict=True))
-        return Fingerprint(
-            self.shape, self.dtype, (first, second), self.boxes + other.boxes, self.key, self.name or other.name
-        )
+        sums = added(self.sums, other.sums)
+        return Fingerprint(self.shape, self.dtype, sums, self.boxes + other.boxes, self.key, self.name or other.name)
 
     def _facts(self) -> tuple[Any, ...]:
         return self.shape, self.dtype, self.key, self.boxes, self.sums

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -11,9 +12,8 @@ import torch
 from numparam.fingerprints import Fingerprint, Fingerprints
 from numparam.fingerprints.boxes import merged
 from numparam.fingerprints.joining import Covered, check_facts, holders
-from numparam.fingerprints.value import MODULUS
-
-_LOW = 2**32 - 1
+from numparam.fingerprints.measure import secret_of
+from numparam.fingerprints.value import MODULUS, Sums, added
 
 
 class Layout(NamedTuple):
@@ -27,13 +27,18 @@ class Layout(NamedTuple):
 
 
 def add_up(
-    parts: Mapping[str, Fingerprint], layouts: Mapping[str, Layout | None], ranks: Sequence[int], group: Any
+    parts: Mapping[str, Fingerprint],
+    layouts: Mapping[str, Layout | None],
+    key: str | bytes | None,
+    ranks: Sequence[int],
+    group: Any,
 ) -> Fingerprints:
     """Return the fingerprints of full parameters, equal on all ranks.
 
-    A reduction of 32 bytes finds whether all ranks know the same layout; if not, the regions are gathered. Then one
-    reduction of 64 bytes for each parameter adds up its sums, and a second pair that is 0 if all replicas are equal:
-    each replica counts with a factor of its rank, and the first with minus the sum of the others' factors.
+    A reduction of 64 bytes finds whether all ranks know the same layout; if not, the regions are gathered. Then one sum
+    of 16 bytes for each parameter, modulo the prime, adds up the regions, each from the first rank that holds it. Its
+    last row is 0 if all replicas are equal: the sum of all replicas, each times a random number of its parameter and
+    one of its rank, where the number of the first rank is minus the sum of the others.
 
     Parameters
     ----------
@@ -41,6 +46,8 @@ def add_up(
         What this rank holds.
     layouts : mapping of str to Layout
         What all ranks hold, None where this rank does not know it.
+    key : str or bytes, optional
+        Of the fingerprints; it makes the random numbers of the last row secret too.
     ranks : sequence of int
         The ranks of the group, in their order.
     group : ProcessGroup or None
@@ -52,28 +59,49 @@ def add_up(
         gathered: list[Any] = [None] * len(ranks)
         dist.all_gather_object(gathered, facts, group=group)
         known = _known(dict(zip(ranks, gathered, strict=True)))
-    me = dist.get_rank()
+    me, weight = dist.get_rank(), _weights(secret_of(key))
     alike: dict[int, tuple[dict[Covered, list[int]], Covered]] = {}
-    rows = []
+    rows, check = [], (0, 0)
     for name, layout in known.items():
         if id(layout.held) not in alike:
             regions = holders(name, layout.held.items())
             alike[id(layout.held)] = regions, merged([box for each in regions for box in each], layout.shape)
         members = alike[id(layout.held)][0].get(parts[name].boxes) if name in parts else None
-        rows.append(_words(parts[name].sums, members, me) if members else [0] * 8)
-    words = torch.tensor(rows, dtype=torch.int64, device=_device(group))
-    dist.all_reduce(words, group=group)
-    joined, differing = {}, []
-    for (name, layout), row in zip(known.items(), words.tolist(), strict=True):
-        first, second, *checks = ((low + (high << 32)) % MODULUS for low, high in zip(row[::2], row[1::2], strict=True))
-        covered = alike[id(layout.held)][1]
-        joined[name] = Fingerprint(layout.shape, layout.dtype, (first, second), covered, layout.key, name)
-        differing += [name] if any(checks) else []
-    if differing:
+        owner, *others = members or [-1]
+        rows.append(parts[name].sums if me == owner else (0, 0))
+        if others:
+            factor = weight(name) * (-sum(map(weight, others)) if me == owner else weight(me))
+            first, second = parts[name].sums
+            check = added(check, (factor * first, factor * second))
+    *sums, check = _summed([*rows, check], len(ranks), group)
+    if any(check):
         tables: list[Any] = [None] * len(ranks)
-        dist.all_gather_object(tables, {name: parts[name] for name in differing if name in parts}, group=group)
+        dist.all_gather_object(tables, dict(parts), group=group)
         Fingerprints.join(dict(zip(ranks, tables, strict=True)))  # raises
-    return Fingerprints(joined)
+    return Fingerprints(
+        {
+            name: Fingerprint(layout.shape, layout.dtype, pair, alike[id(layout.held)][1], layout.key, name)
+            for (name, layout), pair in zip(known.items(), sums, strict=True)
+        }
+    )
+
+
+def _summed(rows: Sequence[Sums], count: int, group: Any) -> list[Sums]:
+    """Return the sums over all ranks modulo the prime, equal on all ranks.
+
+    As in any reduction each rank adds up a part of the rows, and all get the sums. No reduction of torch does it: the
+    sum of more than eight numbers below 2**61 overflows.
+    """
+    words = torch.zeros(-(-len(rows) // count) * count, 2, dtype=torch.int64)
+    words[: len(rows)] = torch.tensor(rows, dtype=torch.int64)
+    words = words.to(_device(group))
+    received = torch.empty_like(words)
+    torch.distributed.all_to_all_single(received, words, group=group)
+    parts = received.view(count, -1, 2)
+    low, high = (parts & (2**32 - 1)).sum(0), (parts >> 32).sum(0)
+    mine = (low + ((high & (2**29 - 1)) << 32) + (high >> 29)) % MODULUS  # 2**61 is congruent to 1
+    torch.distributed.all_gather_into_tensor(words, mine, group=group)
+    return [(first, second) for first, second in words[: len(rows)].tolist()]
 
 
 def _agree(known: Mapping[str, Layout], group: Any) -> bool:
@@ -96,13 +124,15 @@ def _known(gathered: Mapping[int, Mapping[str, Any]]) -> dict[str, Layout]:
     return known
 
 
-def _words(sums: tuple[int, int], members: Sequence[int], me: int) -> list[int]:
-    """Return what a rank adds to the sums of a region that `members` hold, and to the check of its replicas."""
-    first, *others = members
-    factor = pow(3, me + 1, MODULUS) if me != first else -sum(pow(3, rank + 1, MODULUS) for rank in others)
-    counted = sums if me == first else (0, 0)
-    values = [*counted, *(factor * each % MODULUS for each in sums)]
-    return [half for value in values for half in (value & _LOW, value >> 32)]
+def _weights(secret: bytes) -> Callable[[str | int], int]:
+    """Return the function that gives a random number below the prime for each name and each rank."""
+
+    @cache
+    def weight(of: str | int) -> int:
+        digest = hashlib.blake2b(repr(of).encode(), digest_size=8, key=secret, person=b"numparam replica").digest()
+        return int.from_bytes(digest, "little") % MODULUS
+
+    return weight
 
 
 def _device(group: Any) -> torch.device:

@@ -106,7 +106,7 @@ def fingerprint(
             regions = layout(tensor, ranks) if where is None else None
             by_rank = dict(zip(ranks, regions or (), strict=False))
             layouts[name] = _layout(tensor, of, by_rank, mark(key), alike)
-    return Fingerprints(found) if alone else add_up(found, layouts, ranks, group)
+    return Fingerprints(found) if alone else add_up(found, layouts, key, ranks, group)
 
 
 def _layout(
