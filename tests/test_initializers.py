@@ -412,3 +412,15 @@ def test_draws_of_different_labels_are_independent() -> None:
     source.normal(one, region, 0.0, 1.0)
     source.normal(two, region, 0.0, 1.0, label="other")
     assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(100_000)
+
+
+@pytest.mark.parametrize(
+    "label", ["refine", "refinex", "sparse", "noise", "left", "right", "u1", "gff", "d0", "x" * 11, "é" * 6, "noise\0"]
+)
+def test_labels_that_name_other_draws_are_refused(label: str) -> None:
+    out = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match=r"label .* names a draw of numparam; choose another|a label has at most 10"):
+        Source(7, "w").normal(out, Region.full((3,)), 0.0, 1.0, label)
+    assert not out.any()
+    for free in ("u", "dg", "Noise", "step 3"):
+        Source(7, "w").normal(out, Region.full((3,)), 0.0, 1.0, free)

@@ -13,6 +13,7 @@ import numparam
 from numparam import Cell, Layout, Parameter, Region, Source
 from numparam.initializer import Normal, initializer
 from numparam.perturb import antithetic, noise, perturb_, perturbed, snap_, unperturb_
+from numparam.stream.seed import Label
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 SHAPE = (37, 53)
@@ -29,7 +30,7 @@ def bits(x: Any) -> bytes:
 
 def drawn(seed: int, dtype: Any = np.float32, name: str = "w") -> np.ndarray[Any, Any]:
     out = np.empty(SHAPE, dtype)
-    Source(seed, name).normal(out, Region.full(SHAPE), 0.0, 1.0, "noise")
+    Source(seed, name).normal(out, Region.full(SHAPE), 0.0, 1.0, Label("noise"))
     return out
 
 

@@ -10,6 +10,7 @@ from numparam.errors import ArgumentValueError, ShapeError
 from numparam.indexing.region import Region, as_slice
 from numparam.initializer.base import Initializer, RandomInitializer, check_rank, real
 from numparam.initializer.constants import as_scalar
+from numparam.stream.seed import Label
 from numparam.stream.source import Buffer, Source
 from numparam.text import shown
 
@@ -135,7 +136,7 @@ class Sparse(RandomInitializer):
         for begin in range(0, len(columns), width):
             touched = Region.full(region.full_shape)[:, as_slice(columns[begin : begin + width])]
             words = np.empty(touched.shape, np.uint32)
-            source.bits(words, touched, label="sparse")
+            source.bits(words, touched, label=Label("sparse"))
             matrix[:, begin : begin + width][_smallest(words, zeros)[as_slice(rows)]] = 0
 
 

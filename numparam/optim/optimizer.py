@@ -16,7 +16,7 @@ from numparam.optim.gradients import SparseRows, as_array, as_rows, check_gradie
 from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.parameter.tuple import check_members
-from numparam.stream.seed import current_seed
+from numparam.stream.seed import Label, current_seed
 from numparam.stream.source import Source
 from numparam.text import shown
 
@@ -278,7 +278,7 @@ class Optimizer:
         for index in row_major(region.shape, WORDS_AT_ONCE):
             part = region[index]
             words = room[: part.size]
-            source.bits(words.reshape(part.shape), part, f"u{step:x}")
+            source.bits(words.reshape(part.shape), part, Label(f"u{step:x}"))
             yield slice(done, done + part.size), words
             done += part.size
 

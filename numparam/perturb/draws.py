@@ -12,7 +12,7 @@ import numpy as np
 from numparam.checks import as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
 from numparam.indexing.region import Region, as_slice
-from numparam.stream.seed import as_seed, stream
+from numparam.stream.seed import Label, as_seed, stream
 from numparam.stream.source import Source
 from numparam.text import shown
 
@@ -166,7 +166,7 @@ def _factors(name: str, region: Region, label: str, like: Any, dtype: np.dtype[A
     factors: Any = np.empty(shape, dtype) if isinstance(like, np.ndarray) else type(like).empty(
         shape, dtype, like.device)  # fmt: skip
     for place, seed in enumerate(seeds):
-        Source(seed, name).normal(factors[place], region, 0.0, 1.0, label)
+        Source(seed, name).normal(factors[place], region, 0.0, 1.0, Label(label))
     return factors
 
 

@@ -11,7 +11,7 @@ from numparam.checks import as_int
 from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region, Shape, as_shape
 from numparam.initializer.base import RandomInitializer, real
-from numparam.stream.seed import as_seed
+from numparam.stream.seed import Label, as_seed
 from numparam.stream.source import Buffer, Source
 from numparam.tensor import Recipe, Tensor
 
@@ -77,8 +77,8 @@ class LoopNoise:
             raise ArgumentValueError(f"rate must be at least 0 and below 1, found {rate!r}")
         return self._tensor(_Dropout(float(rate), 1.0 / (1.0 - rate), self._label("d")), shape, dtype, device)
 
-    def _label(self, draw: str) -> str:
-        return f"{draw}{self.step:x}"
+    def _label(self, draw: str) -> Label:
+        return Label(f"{draw}{self.step:x}")
 
     def _tensor(
         self, init: RandomInitializer, shape: Shape | Region, dtype: np.typing.DTypeLike, device: str

@@ -17,8 +17,16 @@ The label identifies the draw:
 empty                     the first draw, which is all that most initializers need
 ``refine``                the low 32-bit words of a float64 draw, whose high words are the float32 draw
 ``sparse``                the words that rank the rows of a column in `Sparse`
-any other                 a further draw of a user's own initializer; its low words have ``refine`` put before the label
+``noise``                 what `numparam.perturb` adds to a parameter
+``left``, ``right``       the factors of its low-rank noise, of shape (rows, rank) and (rank, columns)
+``g`` and a step          Gaussian noise of `numparam.noise`; a step is a number in lower-case hexadecimal digits
+``d`` and a step          its dropout masks
+``u`` and a step          the words that round 16-bit weights in a step of an optimizer, the first one being step 1
+any other                 a further draw of a user's own initializer
+``refine`` and a label    the low words of a float64 draw that has this label
 ========================  ==========================================================================================
+
+A user's label has at most 10 bytes, none of them zero, and is refused if it is one of the labels above.
 
 **Key and counter.** The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011). With ``i`` the row-major
 index in the full tensor, never in a slice or shard::
@@ -58,6 +66,7 @@ And for the words, the first five and two far beyond 2**34:
 
 import operator
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import count
@@ -197,6 +206,34 @@ def as_seed(seed: SupportsIndex) -> int:
     if not 0 <= number < 2**64:
         raise ArgumentValueError(f"a seed is an int from 0 to 2**64 - 1, found {shown(number)}")
     return number
+
+
+class Label(str):
+    """Name a draw of numparam itself: one of the labels in the table above, which users cannot take."""
+
+    __slots__ = ()
+
+
+_OWN = re.compile("refine.*|sparse|noise|left|right|[gdu][0-9a-f]+", re.DOTALL)
+
+
+def check_label(label: str) -> None:
+    """Check that a user's label does not name another draw.
+
+    Examples
+    --------
+    >>> check_label("noise")
+    Traceback (most recent call last):
+    numparam.errors.ArgumentValueError: label 'noise' names a draw of numparam; choose another one, such as 'my noise'
+    """
+    if isinstance(label, Label):
+        return
+    if _OWN.fullmatch(label):
+        raise ArgumentValueError(
+            f"label {shown(label)} names a draw of numparam; choose another one, such as {'my ' + label[:7]!r}"
+        )
+    if len(label.encode()) > 10 or "\0" in label:
+        raise ArgumentValueError(f"a label has at most 10 bytes, none of them zero, found {shown(label)}")
 
 
 @lru_cache(maxsize=1024)  # many slices of one parameter are read in a row

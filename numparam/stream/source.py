@@ -8,7 +8,7 @@ import numpy as np
 
 from numparam.errors import ArgumentValueError
 from numparam.indexing.region import Region
-from numparam.stream.seed import stream, streams
+from numparam.stream.seed import check_label, stream, streams
 
 Buffer = np.ndarray[Any, np.dtype[Any]]
 
@@ -17,7 +17,8 @@ class Source:
     """Draw the random values of one tensor: a pure function of its seed, its name and the index.
 
     `Initializer.fill` takes one. Each method fills a buffer, a C-contiguous array of the
-    region's shape, with exactly the bits that the full tensor has there. Draws with different labels are independent.
+    region's shape, with exactly the bits that the full tensor has there. Draws with different labels are
+    independent; labels that name draws of numparam, see `numparam.stream.seed`, are refused.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class Source:
         self.name = name
 
     def uniform(self, out: Buffer, region: Region, low: float, high: float, label: str = "") -> None:
-        """Fill `out` from the uniform distribution between `low` and `high`; a label has at most 10 bytes."""
+        """Fill `out` from the uniform distribution between `low` and `high`."""
         self._draw("uniform", out, region, label, low, high)
 
     def normal(self, out: Buffer, region: Region, mean: float, sigma: float, label: str = "") -> None:
@@ -65,6 +66,7 @@ class Source:
         self._draw("bits", out, region, label)
 
     def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
+        check_label(label)
         fill = _kernels()
         high = self._stream(label)
         # Only float64 has low words, and a digest costs as much as a small fill.
