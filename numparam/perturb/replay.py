@@ -6,7 +6,8 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +17,12 @@ from numparam.cell import Cell
 from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.saving import TEXTS
+from numparam.communication.collectives import gather_small
+from numparam.communication.exchange import arrive
+from numparam.communication.group import WORLD_COMM_GROUP, Group
+from numparam.communication.management import get_group
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, StateError
-from numparam.fingerprints import Fingerprints, fingerprint
+from numparam.fingerprints import Fingerprint, Fingerprints, fingerprint
 from numparam.fingerprints.measure import of_array
 from numparam.optim.memory import parameters_of, writable
 from numparam.parameter import Parameter
@@ -200,48 +205,64 @@ class Replay:
         self.append(seed, coefficient)
         self._apply(parameters, before)
 
-    def apply(self, x: Cell | Iterable[Parameter], start: int = 0) -> None:
+    def apply(
+        self, x: Cell | Iterable[Parameter], start: int = 0, *, check: bool = True, group: str = WORLD_COMM_GROUP
+    ) -> None:
         """Move parameters in place by all steps from the `start`-th one on.
 
-        Full parameters are compared with the fingerprints of the base first, if `start` is 0; of shards, names, shapes
-        and dtypes are.
+        Parameters
+        ----------
+        x : Cell or iterable of Parameter
+            Full parameters or shards.
+        start : int
+            Where the parameters are in the log; 0 is the base.
+        check : bool
+            Whether to compare fingerprints with the base first, if `start` is 0. Those of shards are added up over the
+            ranks of `group`, which must all call this. Names, shapes and dtypes are always compared.
+        group : str
+            Ranks that hold all shards.
 
         Raises
         ------
         MismatchError
             If they are not the base; nothing is changed then. It names the parameter.
+        StateError
+            If the ranks do not hold all of a parameter.
         """
         parameters = parameters_of(x)
         self._check(parameters)
-        if not start:
-            for parameter in parameters:
-                if parameter.region.is_full:
-                    self._compare(parameter.name, of_array(parameter, name=parameter.name))
+        if check and not start:
+            self._compare(parameters, group)
         self._apply(parameters, start)
 
-    def parameters(self, base: Base, *, check: bool = True) -> dict[str, Parameter]:
+    def parameters(self, base: Base, *, check: bool = True, group: str = WORLD_COMM_GROUP) -> dict[str, Parameter]:
         """Return the parameters after all steps, lazy: any slice or region costs only itself.
 
         Parameters
         ----------
         base : Cell, mapping, iterable of Parameter, or path of a checkpoint
             The parameters before the first step. Those in memory must stay as they are until the result is read.
-        check : bool
-            Whether to compare fingerprints, which reads the base once. Names, shapes and dtypes are always compared.
+        check, group
+            As for `apply`; comparing fingerprints reads the base once.
 
         Raises
         ------
         MismatchError
             If it is another base. It names the parameter.
+        StateError
+            If it has shards, and the ranks do not hold all of a parameter.
         CheckpointError
             If the checkpoint cannot be read.
         """
         found: dict[str, Parameter] = {}
-        for name, tensor in _tensors(base).items():
-            parameter = tensor if isinstance(tensor, Parameter) else Parameter(tensor, name=name)
-            self._check([parameter])
-            if check and parameter.region.is_full:
-                self._compare(name, of_array(parameter, name=name))
+        given = {
+            name: tensor if isinstance(tensor, Parameter) else Parameter(tensor, name=name)
+            for name, tensor in _tensors(base).items()
+        }
+        self._check(given.values())
+        if check:
+            self._compare(given.values(), group)
+        for name, parameter in given.items():
             twin = parameter._sibling()
             twin._values = Perturbed(
                 parameter._named(), name, parameter.region, self._noise, list(self.seeds), list(self.coefficients)
@@ -283,12 +304,28 @@ class Replay:
                 )
             self._noise.check(name, parameter.dtype, shape)
 
-    def _compare(self, name: str, found: Any) -> None:
-        if found != self.base[name]:
-            raise MismatchError(
-                f"{self.path}: parameter {name!r} is not the base of this log: its fingerprint is {found}, "
-                f"and was {self.base[name]} before the first step"
-            )
+    def _compare(self, parameters: Iterable[Parameter], group: str) -> None:
+        """Compare parameters with the base, and shards together with those of the other ranks."""
+        found, shards = {}, []
+        for parameter in parameters:
+            held = parameter.clone() if parameter.has_init else parameter  # a lazy shard stays lazy
+            region = None if parameter.region.is_full else parameter.region
+            found[parameter.name] = of_array(held, region=region, name=parameter.name)
+            shards += [] if region is None else [parameter.name]
+        if shards:
+            found.update(_joined([found[name] for name in shards], get_group(group)))
+        for name, each in found.items():
+            if not each.complete:
+                raise StateError(
+                    f"{self.path}: the ranks of group {group!r} hold a part of parameter {name!r}, and full parameters "
+                    "are compared with the base: call this on the ranks that hold the other shards too, or give "
+                    "check=False"
+                )
+            if each != self.base[name]:
+                raise MismatchError(
+                    f"{self.path}: parameter {name!r} is not the base of this log: its fingerprint is {each}, "
+                    f"and was {self.base[name]} before the first step"
+                )
 
 
 def recorded(checkpoint: Checkpoint) -> tuple[Path, Path] | None:
@@ -301,6 +338,27 @@ def recorded(checkpoint: Checkpoint) -> tuple[Path, Path] | None:
 
 def _check(number: int, seed: int, coefficient: float) -> int:
     return zlib.crc32(struct.pack("<QQd", number, seed, coefficient))
+
+
+def _joined(shards: Sequence[Fingerprint], group: Group) -> Fingerprints:
+    """Return the fingerprints of parameters of which the ranks of a group hold shards, or copies of them."""
+    operation = f"fingerprints of {', '.join(each.name for each in shards):.120}"
+    arrive(group, operation)
+    own = [[*each.sums, *(n for part in each.boxes[0] for n in (part.start, part.stop, part.step))] for each in shards]
+    tables = {}
+    for rank, row in enumerate(gather_small(group, operation, np.array([*chain(*own)])).tolist()):
+        numbers = iter(row)
+        tables[rank] = {
+            each.name: Fingerprint(
+                each.shape,
+                each.dtype,
+                (next(numbers), next(numbers)),
+                (tuple(range(*islice(numbers, 3)) for _ in each.shape),),
+                name=each.name,
+            )
+            for each in shards
+        }
+    return Fingerprints.join(tables)
 
 
 def _tensors(base: Any) -> dict[str, Tensor]:
