@@ -103,6 +103,7 @@ def _fusion(modes: tuple[str, ...]) -> Check:
     return check
 
 
+_SCHEDULER = one_of("gpipe", "1f1b", "seqpipe", "seqvpp", "seqsmartvpp", "zero_bubble_v")
 _OPTIONS: dict[str, tuple[Any, Check]] = {
     "parallel_mode": (ParallelMode.STAND_ALONE, one_of(*ParallelMode.MODE_LIST)),
     "device_num": (1, int_from(1)),
@@ -154,6 +155,8 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
         "all_group_parallel",
         one_of("all_group_parallel", "same_server_group_parallel", "no_group_parallel"),
     ),
+    "sharding_propagation": (False, as_bool),
+    "grad_accumulation_step": (1, one_of(1)),
     "auto_pipeline": (False, as_bool),
     "pipeline_result_broadcast": (False, as_bool),
     "pipeline_segments": (1, int_from(1)),
@@ -162,7 +165,7 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
         _dict_of(
             {
                 "pipeline_interleave": as_bool,
-                "pipeline_scheduler": one_of("gpipe", "1f1b", "seqpipe", "seqvpp", "seqsmartvpp", "zero_bubble_v"),
+                "pipeline_scheduler": _SCHEDULER,
             }
         ),
     ),
@@ -187,6 +190,8 @@ _VIEWS: dict[str, tuple[str, Check, Callable[[Any], Any], Callable[[Any], Any]]]
     ),
     "strategy_ckpt_load_file": _entry("strategy_ckpt_config", "load_file", as_text),
     "strategy_ckpt_save_file": _entry("strategy_ckpt_config", "save_file", as_text),
+    "pipeline_interleave": _entry("pipeline_config", "pipeline_interleave", as_bool),
+    "pipeline_scheduler": _entry("pipeline_config", "pipeline_scheduler", _SCHEDULER),
     "optimizer_weight_shard_size": _entry("parallel_optimizer_config", "optimizer_weight_shard_size", _shard_size),
 }
 _MERGED = {key for key, (default, _) in _OPTIONS.items() if isinstance(default, dict)}
@@ -219,16 +224,18 @@ def set_auto_parallel_context(**options: Any) -> None:
         All other options of MindSpore 2.10 are checked and given back; nothing here reads them, but a training loop
         may: ``parameter_broadcast`` asks for `numparam.parallel.broadcast_parameters`. They are
         ``gradient_fp32_sync``, ``loss_repeated_mean``, ``force_fp32_communication``, ``enable_alltoall``,
-        ``communi_parallel_mode``, ``search_mode`` (``auto_parallel_search_mode``), ``dataset_strategy``
-        (``full_batch``), ``strategy_ckpt_config`` (``strategy_ckpt_load_file``, ``strategy_ckpt_save_file``),
-        ``group_ckpt_save_file``, ``optimizer_weight_shard_aggregated_save``, ``auto_pipeline``, ``pipeline_config``,
-        ``pipeline_segments``, ``pipeline_result_broadcast``, ``dump_local_norm``, ``dump_local_norm_path`` and
-        ``dump_device_local_norm``; in parentheses the older names. Parts of a dict that are left out stay as they are.
+        ``communi_parallel_mode``, ``search_mode`` (``auto_parallel_search_mode``), ``sharding_propagation``,
+        ``dataset_strategy`` (``full_batch``), ``strategy_ckpt_config`` (``strategy_ckpt_load_file``,
+        ``strategy_ckpt_save_file``), ``group_ckpt_save_file``, ``optimizer_weight_shard_aggregated_save``,
+        ``auto_pipeline``, ``pipeline_config`` (``pipeline_interleave``, ``pipeline_scheduler``), ``pipeline_segments``,
+        ``pipeline_result_broadcast``, ``grad_accumulation_step`` (1 only), ``dump_local_norm``,
+        ``dump_local_norm_path`` and ``dump_device_local_norm``; in parentheses other names for them or for their parts.
+        Parts of a dict that are left out stay as they are.
 
     Raises
     ------
     TypeError
-        If a value is of the wrong kind.
+        If a value is of the wrong kind, or a ``pipeline_scheduler`` other than ``"1f1b"`` is not interleaved.
     ValueError
         If the option does not exist, or its value is out of range. For parts of ``comm_fusion`` that do not exist it is
         also a KeyError.
@@ -248,8 +255,8 @@ def set_auto_parallel_context(**options: Any) -> None:
         else:
             name, checked = key, _option(key)[1](key, value)
         draft[name] = draft[name] | checked if name in _MERGED else checked
-        if key == "parallel_optimizer_config":
-            _settle_level(checked, draft[key])
+        if name in _SETTLED:
+            _SETTLED[name](checked, draft[name])
         fused = checked.get("allreduce", {}) if key == "comm_fusion" else {}
         if fused.get("mode") == "index" and "all_reduce_fusion_config" not in options:
             draft["all_reduce_fusion_config"] = fused["config"]
@@ -265,6 +272,17 @@ def _settle_level(given: Mapping[str, Any], merged: dict[str, Any]) -> None:
                 "parallel_optimizer_config: gradient_accumulation_shard needs optimizer_level 'level2'"
             )
         merged["optimizer_level"] = "level2"
+
+
+def _settle_scheduler(given: Mapping[str, Any], merged: dict[str, Any]) -> None:  # noqa: ARG001
+    if not merged["pipeline_interleave"] and merged["pipeline_scheduler"] != "1f1b":
+        raise ArgumentTypeError(
+            f"pipeline_config: pipeline_scheduler {merged['pipeline_scheduler']!r} needs pipeline_interleave True; "
+            "without it, it is '1f1b'"
+        )
+
+
+_SETTLED = {"parallel_optimizer_config": _settle_level, "pipeline_config": _settle_scheduler}
 
 
 def get_auto_parallel_context(key: str) -> Any:

@@ -44,8 +44,98 @@ def raised(f):
     except Exception as e:
         return kind(e)
     return "no error"
+def context(key, value):
+    def read():
+        try:
+            return copy.deepcopy(get_auto_parallel_context(key))
+        except Exception as e:
+            return kind(e)
+    reset_auto_parallel_context()
+    before = read()
+    try:
+        set_auto_parallel_context(**{key: value})
+        found = read()
+    finally:
+        reset_auto_parallel_context()
+    return before, found, read()
 w = Parameter(Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], float32), name="w")
 """
+
+_TEXT, _BOOL = ["'a'", "''", "3", "None"], ["True", "False", "1", "'yes'", "None"]
+_COUNT = ["1", "4", "0", "-1", "True", "1.5", "'2'"]
+_SEARCH = ["'recursive_programming'", "'dynamic_programming'", "'sharding_propagation'", "'fast'", "3"]
+_FUSED = ["mode 'auto', config None", "mode 'size', config 32", "mode 'size', config 0", "mode 'size', config 'a'"]
+_FUSED += ["mode 'index', config [1, 4]", "mode 'fast', config 1"]
+# Every option of set_auto_parallel_context, and what it is set to.
+OPTIONS: dict[str, list[str]] = {
+    "device_num": [*_COUNT, "4096"],
+    "global_rank": ["0", "4095", "4096", "-1", "True", "1.5", "'0'"],
+    "gradients_mean": _BOOL,
+    "gradient_fp32_sync": _BOOL,
+    "loss_repeated_mean": _BOOL,
+    "parallel_mode": [
+        *("'stand_alone'", "'data_parallel'", "'hybrid_parallel'", "'semi_auto_parallel'", "'auto_parallel'"),
+        *("'fast'", "'STAND_ALONE'", "3", "None"),
+    ],
+    "search_mode": _SEARCH,
+    "auto_parallel_search_mode": _SEARCH,
+    "parameter_broadcast": _BOOL,
+    "strategy_ckpt_load_file": _TEXT,
+    "strategy_ckpt_save_file": _TEXT,
+    "strategy_ckpt_config": [
+        *("{'load_file': 'a'}", "{'save_file': 'b', 'only_trainable_params': False}", "{}"),
+        *("{'x': 1}", "{'load_file': 3}", "{'save_file': None}", "{'only_trainable_params': 1}", "3", "'a'"),
+    ],
+    "group_ckpt_save_file": _TEXT,
+    "full_batch": _BOOL,
+    "dataset_strategy": [
+        *("'full_batch'", "'data_parallel'", "((1, 8), (1, 8))", "((2, 1),)", "()", "((),)"),
+        *("'fast'", "[(1, 8)]", "(1, 8)", "((1, 'a'),)", "((1.5,),)", "3", "None"),
+    ],
+    "enable_parallel_optimizer": _BOOL,
+    "force_fp32_communication": _BOOL,
+    "enable_alltoall": _BOOL,
+    "all_reduce_fusion_config": ["[1, 4]", "[0]", "[]", "[2, 1]", "[1, 1]", "['a']", "[1.5]", "[-1]", "(1, 2)", "3"],
+    "pipeline_stages": _COUNT,
+    "pipeline_segments": _COUNT,
+    "pipeline_result_broadcast": _BOOL,
+    "auto_pipeline": _BOOL,
+    "pipeline_config": [
+        *(f"{{'pipeline_interleave': True, 'pipeline_scheduler': {each!r}}}" for each in ("1f1b", "gpipe", "seqvpp")),
+        *("{'pipeline_interleave': False, 'pipeline_scheduler': 'gpipe'}", "{'pipeline_scheduler': 'fast'}"),
+        *("{'pipeline_interleave': True, 'pipeline_scheduler': 'fast'}", "{'pipeline_interleave': 1}", "{'x': 1}"),
+        *("{'pipeline_interleave': 1, 'pipeline_scheduler': '1f1b'}", "{'pipeline_interleave': True}", "3", "{}"),
+    ],
+    "parallel_optimizer_config": [
+        *("{'parallel_optimizer_threshold': 24}", "{'optimizer_weight_shard_size': 2}", "{}", "{'x': 1}", "3"),
+        *("{'parallel_optimizer_threshold': -1}", "{'parallel_optimizer_threshold': 1.5}"),
+        *("{'optimizer_weight_shard_size': 0}", "{'optimizer_weight_shard_size': -1}"),
+        *("{'gradient_accumulation_shard': True}", "{'gradient_accumulation_shard': 1}", "{'optimizer_level': 'x'}"),
+        *(f"{{'optimizer_level': 'level{each}'}}" for each in (1, 2, 3)),
+        *(f"{{'gradient_accumulation_shard': True, 'optimizer_level': 'level{each}'}}" for each in (1, 2)),
+    ],
+    "optimizer_weight_shard_size": ["2", "1", "-1", "0", "-2", "True", "1.5", "'2'"],
+    "optimizer_weight_shard_aggregated_save": _BOOL,
+    "communi_parallel_mode": [
+        *("'all_group_parallel'", "'same_server_group_parallel'", "'no_group_parallel'", "'fast'", "3"),
+    ],
+    "comm_fusion": [
+        *("{'openstate': False}", "{'openstate': 1}", "{}", "{'x': 1}", "3", "{'allreduce': 3}", "{'allreduce': {}}"),
+        *(
+            f"{{{kind!r}: {{" + each.replace("mode", "'mode':").replace("config", "'config':") + "}}"
+            for kind in ("allreduce", "allgather", "reducescatter")
+            for each in _FUSED
+        ),
+    ],
+    "dump_local_norm": _BOOL,
+    "dump_local_norm_path": _TEXT,
+    "dump_device_local_norm": _BOOL,
+    "grad_accumulation_step": ["1", "2", "0", "'a'"],
+    "sharding_propagation": _BOOL,
+    "pipeline_interleave": ["True"],
+    "pipeline_scheduler": ["'gpipe'"],
+    "nothing": ["1"],
+}
 
 CASES: dict[str, list[str]] = {
     "parameter": [
@@ -354,6 +444,32 @@ CASES: dict[str, list[str]] = {
         "d = CellDict({'a': Cell(), 'b': Cell()})\nd.pop('a')\nlen(d), 'a' in d",
         "repr(SequentialCell(Double(), Double()))",
     ],
+    "parallel context": [
+        *(f"context({key!r}, {value})" for key, values in OPTIONS.items() for value in values),
+        *(
+            f"set_auto_parallel_context({one}={value!r})\nget_auto_parallel_context({other!r})"
+            for one, value, other in (
+                ("full_batch", True, "dataset_strategy"),
+                ("dataset_strategy", "full_batch", "full_batch"),
+                ("search_mode", "dynamic_programming", "auto_parallel_search_mode"),
+                ("auto_parallel_search_mode", "dynamic_programming", "search_mode"),
+                ("search_mode", "sharding_propagation", "sharding_propagation"),
+                ("sharding_propagation", True, "search_mode"),
+                ("strategy_ckpt_load_file", "a", "strategy_ckpt_config"),
+                ("strategy_ckpt_save_file", "b", "strategy_ckpt_config"),
+                ("strategy_ckpt_config", {"load_file": "c"}, "strategy_ckpt_load_file"),
+                ("parallel_optimizer_config", {"optimizer_weight_shard_size": 2}, "optimizer_weight_shard_size"),
+                ("comm_fusion", {"allreduce": {"mode": "index", "config": [1, 4]}}, "all_reduce_fusion_config"),
+                ("all_reduce_fusion_config", [2], "comm_fusion"),
+                (
+                    "pipeline_config",
+                    {"pipeline_interleave": True, "pipeline_scheduler": "gpipe"},
+                    "pipeline_interleave",
+                ),
+                ("pipeline_config", {"pipeline_interleave": True, "pipeline_scheduler": "gpipe"}, "pipeline_scheduler"),
+            )
+        ),
+    ],
 }
 
 
@@ -375,6 +491,7 @@ def plain(value: Any) -> Any:
 def outcome(snippet: str, names: dict[str, Any]) -> Any:
     scope = dict(names, kind=kind)
     exec(PREPARED, scope)
+    scope["reset_auto_parallel_context"]()
     body = ast.parse(snippet).body
     try:
         exec(compile(ast.Module(body[:-1], []), "snippet", "exec"), scope)
@@ -402,6 +519,10 @@ def record() -> None:
     names = {name: getattr(mindspore, name) for name in ("Parameter", "ParameterTuple", "Tensor")}
     names |= {name: getattr(nn, name) for name in ("Cell", "CellList", "CellDict", "SequentialCell")}
     names |= {name: getattr(mindspore, name) for name in ("float16", "float32", "int32")}
+    names |= {
+        f"{verb}_auto_parallel_context": getattr(mindspore, f"{verb}_auto_parallel_context")
+        for verb in ("get", "set", "reset")
+    }
     names |= {"np": np, "copy": copy, "pickle": pickle, "OrderedDict": OrderedDict}
     outcomes = {name: outcome(snippet, names) for name, snippet in all_cases().items()}
     OUTCOMES.write_text(json.dumps(outcomes, indent=1, ensure_ascii=False) + "\n")

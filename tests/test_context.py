@@ -131,9 +131,10 @@ def test_older_names_are_other_forms_of_the_newer() -> None:
     assert numparam.get_auto_parallel_context("strategy_ckpt_load_file") == "c"
     assert numparam.get_auto_parallel_context("auto_parallel_search_mode") == "dynamic_programming"
     assert numparam.get_auto_parallel_context("parallel_optimizer_config")["optimizer_weight_shard_size"] == 2
-    numparam.set_auto_parallel_context(pipeline_config={"pipeline_scheduler": "gpipe"})
+    numparam.set_auto_parallel_context(pipeline_config={"pipeline_interleave": True})
+    numparam.set_auto_parallel_context(pipeline_scheduler="gpipe")
     assert numparam.get_auto_parallel_context("pipeline_config") == {
-        "pipeline_interleave": False,
+        "pipeline_interleave": True,
         "pipeline_scheduler": "gpipe",
     }
     layout = numparam.Layout((2, 2), ("dp", "mp"))("dp", "None")

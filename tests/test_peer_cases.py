@@ -17,6 +17,7 @@ NAMES = {
     for name in (
         *("Parameter", "ParameterTuple", "Tensor", "Cell", "CellList", "CellDict", "SequentialCell"),
         *("float16", "float32", "int32"),
+        *(f"{verb}_auto_parallel_context" for verb in ("get", "set", "reset")),
     )
 } | {"np": np, "copy": copy, "pickle": pickle, "OrderedDict": OrderedDict}
 
@@ -56,6 +57,75 @@ DIFFERENCES: dict[str, Any] = {
     # A cell that is not in training predicts, from the start.
     "settings: Net().training, Net().phase": [False, "predict"],
 }
+
+
+def context(key: str, value: str) -> str:
+    return f"parallel context: context({key!r}, {value})"
+
+
+# None is no bool and 1 is none, True is no int, and a number that has to be positive is.
+DIFFERENCES |= {
+    context(key, "None"): TYPE_ERROR
+    for key in ("gradients_mean", "gradient_fp32_sync", "parameter_broadcast", "full_batch")
+}
+DIFFERENCES |= {
+    context(key, value): TYPE_ERROR for key in ("dump_local_norm", "dump_device_local_norm") for value in ("1", "None")
+}
+DIFFERENCES |= {context(key, "True"): TYPE_ERROR for key in ("device_num", "global_rank")}
+DIFFERENCES |= {
+    context("comm_fusion", f"{{'{kind}': {{'mode': 'size', 'config': 0}}}}"): VALUE_ERROR
+    for kind in ("allreduce", "allgather", "reducescatter")
+}
+DIFFERENCES |= {context("optimizer_weight_shard_size", value): VALUE_ERROR for value in ("0", "-2")}
+DIFFERENCES[context("optimizer_weight_shard_size", "1")] = [-1, 1, -1]
+DIFFERENCES[context("all_reduce_fusion_config", "[-1]")] = VALUE_ERROR
+# A reset resets, and an option and its older form agree.
+DIFFERENCES |= {
+    context("dataset_strategy", text): ["data_parallel", value, "data_parallel"]
+    for text, value in (("((1, 8), (1, 8))", [[1, 8]] * 2), ("((2, 1),)", [[2, 1]]), ("()", []), ("((),)", [[]]))
+}
+OLDER = "parallel context: set_auto_parallel_context(full_batch=True)\nget_auto_parallel_context('dataset_strategy')"
+DIFFERENCES[OLDER] = "full_batch"
+# Whatever can be set can be read.
+DIFFERENCES |= {context("group_ckpt_save_file", repr(text)): ["", text, ""] for text in ("a", "")}
+DIFFERENCES |= {context("pipeline_segments", str(count)): [1, count, 1] for count in (1, 4)}
+PIPELINE = {"pipeline_interleave": False, "pipeline_scheduler": "1f1b"}
+OPTIMIZER = {
+    "parallel_optimizer_threshold": 64,
+    "optimizer_weight_shard_size": -1,
+    "gradient_accumulation_shard": False,
+    "optimizer_level": "level1",
+}
+for key, default, changes in (
+    (
+        "pipeline_config",
+        PIPELINE,
+        [{"pipeline_interleave": True, "pipeline_scheduler": each} for each in ("1f1b", "gpipe", "seqvpp")],
+    ),
+    (
+        "parallel_optimizer_config",
+        OPTIMIZER,
+        [
+            {"parallel_optimizer_threshold": 24},
+            {"optimizer_weight_shard_size": 2},
+            {"optimizer_weight_shard_size": -1},
+            *({"optimizer_level": f"level{each}"} for each in (1, 2, 3)),
+            {"gradient_accumulation_shard": True, "optimizer_level": "level2"},
+        ],
+    ),
+    # What is left out stays as it is.
+    ("parallel_optimizer_config", OPTIMIZER, [{}]),
+    ("pipeline_config", PIPELINE, [{"pipeline_interleave": True}, {}]),
+):
+    DIFFERENCES |= {context(key, repr(change)): [default, default | change, default] for change in changes}
+ACCUMULATED = {"gradient_accumulation_shard": True, "optimizer_level": "level2"}
+DIFFERENCES[context("parallel_optimizer_config", "{'gradient_accumulation_shard': True}")] = [
+    OPTIMIZER, OPTIMIZER | ACCUMULATED, OPTIMIZER,
+]  # fmt: skip
+DIFFERENCES[context("pipeline_config", "{'pipeline_scheduler': 'fast'}")] = VALUE_ERROR
+# What can be read can be set.
+DIFFERENCES[context("pipeline_interleave", "True")] = [False, True, False]
+DIFFERENCES[context("pipeline_scheduler", "'gpipe'")] = TYPE_ERROR
 RECORDED = json.loads(OUTCOMES.read_text(encoding="utf-8"))
 
 
