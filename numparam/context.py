@@ -36,6 +36,9 @@ class ParallelMode:
     MODE_LIST = (STAND_ALONE, DATA_PARALLEL, HYBRID_PARALLEL, SEMI_AUTO_PARALLEL, AUTO_PARALLEL)
 
 
+SHARDED_MODES = (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL)
+
+
 _MODES_OF_FUSION = {
     "allreduce": ("auto", "size", "index"),
     "allgather": ("auto", "size"),

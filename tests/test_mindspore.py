@@ -5,6 +5,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -189,3 +190,111 @@ def test_all_arguments_of_a_save_are_accepted(tmp_path: Path) -> None:
         ms.save_checkpoint({"w": np.zeros(1)}, path, incremental=True)
     with pytest.raises(TypeError, match="init is an Initializer, found 'ones'"):
         ms.Tensor(shape=(2,), dtype=ms.float32, init="ones")
+
+
+def test_checkpoints_are_converted_to_the_other_format_and_back(tmp_path: Path) -> None:
+    import ml_dtypes
+
+    values = {"fc.w": np.arange(6, dtype=ml_dtypes.bfloat16).reshape(2, 3), "n": np.array(3, np.int8)}
+    for rank in range(2):
+        (tmp_path / f"rank_{rank}").mkdir()
+        ms.save_checkpoint(values, tmp_path / f"rank_{rank}" / "net.ckpt", append_dict={"text": "é"})
+    ms.ckpt_to_safetensors(tmp_path / "rank_0" / "net.ckpt")
+    ms.ckpt_to_safetensors(tmp_path, tmp_path / "new", {"n": "step"}, "net")
+    ms.safetensors_to_ckpt(tmp_path / "new", tmp_path / "back", {"step": "n"}, processes_num=2)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("net.*")) == [
+        *("back/rank_0/net.ckpt", "back/rank_1/net.ckpt", "new/rank_0/net.safetensors", "new/rank_1/net.safetensors"),
+        *("rank_0/net.ckpt", "rank_0/net.safetensors", "rank_1/net.ckpt"),
+    ]
+    assert list(ms.load_checkpoint(tmp_path / "new" / "rank_1" / "net.safetensors")) == ["fc.w", "step", "text"]
+    for path in ("rank_0/net.safetensors", "back/rank_0/net.ckpt", "back/rank_1/net.ckpt"):
+        found = ms.load_checkpoint(tmp_path / path)
+        assert found.pop("text") == "é"
+        assert found.keys() == values.keys()
+        for name, array in values.items():
+            assert found[name].asnumpy().tobytes() == array.tobytes()
+            assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (("missing",), FileNotFoundError, "missing: no such file or folder"),
+        (("missing",), ValueError, "missing: no such file or folder"),
+        ((5,), TypeError, "a str or a path, found 5"),
+        (("other",), ValueError, r"there is no .ckpt file in the folders rank\*"),
+        (("rank_0/x.safetensors",), ValueError, "there is no .ckpt file here"),
+        (("rank_0/x.ckpt", "a.b"), ValueError, "save_path is a folder, found 'a.b'"),
+        (("rank_0/x.ckpt", None, 5), TypeError, "name_map is a dict, found 5"),
+        (("rank_0/x.ckpt", None, {"a": "b"}), ValueError, "two parameters would have one name; change name_map"),
+        (("rank_0/x.ckpt", None, None, "z"), ValueError, "no .ckpt file here that file_name_regex 'z' finds"),
+        (("rank_0/x.ckpt", None, None, "["), ValueError, r"file_name_regex '\[': unterminated"),
+        ((".", None, None, None, 0), ValueError, "processes_num is at least 1, found 0"),
+    ],
+)
+def test_conversions_that_are_refused_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...], error: type[Exception], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("rank_0", "other"):
+        Path(folder).mkdir()
+    ms.save_checkpoint({"a": np.ones(1), "b": np.ones(1)}, "rank_0/x.ckpt")
+    Path("rank_0/x.safetensors").touch()
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(error, match=words):
+        ms.ckpt_to_safetensors(*arguments)
+    assert set(tmp_path.rglob("*")) == before
+    assert not Path("rank_0/x.safetensors").stat().st_size
+
+
+def test_names_that_no_parameter_has_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ms.save_checkpoint({"a": np.ones(1)}, tmp_path / "x.ckpt")
+    ms.ckpt_to_safetensors(tmp_path / "x.ckpt", name_map={"a": "c", "b": "d"})
+    assert "no parameter is called 'b', which name_map has" in caplog.text
+
+
+def test_the_status_of_a_save_under_way(tmp_path: Path) -> None:
+    assert ms.async_ckpt_thread_status() is False
+    gate = threading.Event()
+    saving = ms.save_checkpoint(
+        {"w": np.ones(1)},
+        tmp_path / "x.safetensors",
+        async_save=True,
+        format="safetensors",
+        progress=lambda _: gate.wait(),
+    )
+    assert saving is not None
+    assert ms.async_ckpt_thread_status() is True
+    gate.set()
+    saving.join()
+    assert ms.async_ckpt_thread_status() is False
+
+
+def test_options_of_the_compiler_are_checked_and_kept() -> None:
+    plain = {
+        "jit_level": "",
+        "exc_mode": "auto",
+        "jit_syntax_level": "",
+        "debug_level": "RELEASE",
+        "infer_boost": "off",
+    }
+    config = ms.JitConfig("O1", "sink", x=3)
+    assert ms.JitConfig().jit_config_dict == plain
+    assert config.jit_config_dict == plain | {"x": 3, "jit_level": "O1", "exc_mode": "sink", "backend": "ms_backend"}
+    assert ms.JitConfig("O2").jit_config_dict == plain | {"jit_level": "O2", "backend": "GE"}
+    for wrong in ({"jit_level": "O5"}, {"jit_level": 3}, {"exc_mode": ""}, {"debug_level": ""}, {"infer_boost": None}):
+        with pytest.raises(ValueError, match=f"JitConfig: {next(iter(wrong))} is one of"):
+            ms.JitConfig(**wrong)
+    net = ms.nn.Cell()
+    assert net.jit_config_dict == {}
+    net.set_jit_config(config)
+    net.set_jit_config(ms.JitConfig())
+    assert net.jit_config_dict is config.jit_config_dict
+    with pytest.raises(TypeError, match="jit_config is a JitConfig, found 'O1'"):
+        net.set_jit_config("O1")
+
+
+def test_a_missing_file_is_what_mindspore_raises_and_an_oserror(tmp_path: Path) -> None:
+    for error in (ValueError, FileNotFoundError):
+        with pytest.raises(error, match=r"missing.ckpt: No such file"):
+            ms.load_checkpoint(tmp_path / "missing.ckpt")

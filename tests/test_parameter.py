@@ -463,6 +463,13 @@ def test_attributes_of_mindspore() -> None:
     made.requires_aggr = False
     assert not made.clone().requires_aggr
     assert made.param_info.requires_grad
+    assert (made.is_init, made.init_flag, made.is_in_parallel) == (False, False, False)
+    for mode in ("data_parallel", "semi_auto_parallel", "auto_parallel"):
+        numparam.set_auto_parallel_context(parallel_mode=mode)
+        parallel = numparam.Parameter(1.0)
+        numparam.reset_auto_parallel_context()
+        assert parallel.is_in_parallel == parallel.clone().is_in_parallel == (mode != "data_parallel")
+        assert parallel.clone("ones").init_data().item() == 1
     made.register_hook(lambda gradient: gradient).remove()
     with pytest.raises(TypeError, match="a hook is a function, found 3"):
         made.register_hook(3)  # type: ignore[arg-type]

@@ -114,6 +114,7 @@ class Cell(Tree):
     set_inputs = settings.set_inputs
     get_inputs = settings.get_inputs
     cast_inputs = settings.cast_inputs
+    set_jit_config = settings.set_jit_config
     shard = settings.shard
     set_data_parallel = settings.set_data_parallel
     offload = settings.offload

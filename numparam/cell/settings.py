@@ -129,6 +129,13 @@ def get_inputs(self: Tree) -> tuple[Any, ...] | dict[str, Any] | None:
     return self._inputs
 
 
+def set_jit_config(self: Tree, jit_config: Any) -> None:
+    """Keep the options of MindSpore's compiler in ``jit_config_dict``, the first time; nothing is compiled."""
+    if not isinstance(options := getattr(jit_config, "jit_config_dict", None), dict):
+        raise ArgumentTypeError(f"jit_config is a JitConfig, found {shown(jit_config)}")
+    vars(self).setdefault("jit_config_dict", options)
+
+
 def shard(
     self: Tree,  # noqa: ARG001
     in_strategy: tuple[Any, ...],

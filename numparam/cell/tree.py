@@ -74,6 +74,7 @@ class Tree:
     _unnamed_members = 0
     _transient: frozenset[str] = frozenset()  # buffers that no checkpoint keeps
     _inputs: tuple[Any, ...] | dict[str, Any] | None = None
+    jit_config_dict: Mapping[str, Any] = {}
     training: bool = False
     phase: str = "predict"
     requires_grad: bool = False

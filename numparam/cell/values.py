@@ -9,7 +9,7 @@ import numpy as np
 
 from numparam import dtypes
 from numparam.cell.tree import Tree
-from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
+from numparam.context import SHARDED_MODES, ParallelMode, get_auto_parallel_context, parallel_mode
 from numparam.device import Device
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.layout import Layout
@@ -22,7 +22,7 @@ def materialise(cell: Tree, given: Mapping[str, Any], automatic: bool) -> dict[P
     """Materialise every lazy parameter; see `Cell.init_parameters_data`."""
     parameters = [parameter for _, parameter in cell._walk_parameters()]
     layouts: dict[str, Layout] = {}
-    if parallel_mode() in (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL):
+    if parallel_mode() in SHARDED_MODES:
         layouts = _parsed(cell, parameters, given)
     if automatic and parallel_mode() == ParallelMode.AUTO_PARALLEL:
         layouts = _chosen(parameters, layouts)

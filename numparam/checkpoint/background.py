@@ -56,6 +56,11 @@ def start(path: Path, job: Callable[[], object]) -> Saving:
     return saving
 
 
+def under_way() -> bool:
+    """Return whether a save that was started has not ended."""
+    return _last is not None and not _last.done
+
+
 def finish() -> None:
     """Wait for the last save that was started, and raise its error unless `Saving.join` has."""
     global _last

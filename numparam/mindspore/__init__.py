@@ -25,11 +25,13 @@ from numparam.mindspore.common import dtype
 from numparam.mindspore.context import *  # noqa: F403
 from numparam.mindspore.context import __all__ as _context
 from numparam.mindspore.log import get_level
-from numparam.mindspore.train import load_checkpoint, load_param_into_net, save_checkpoint
+from numparam.mindspore.train import *  # noqa: F403
+from numparam.mindspore.train import __all__ as _train
 
 __all__ = [  # noqa: PLE0604
     *_common,
     *_context,
+    *_train,
     "Layout",
     "ParallelMode",
     "common",
@@ -37,13 +39,10 @@ __all__ = [  # noqa: PLE0604
     "context",
     "dtype",
     "get_level",
-    "load_checkpoint",
-    "load_param_into_net",
     "log",
     "nn",
     "ops",
     "parallel",
-    "save_checkpoint",
     "train",
 ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from numparam import dtypes
-from numparam.context import ParallelMode, get_auto_parallel_context, parallel_mode
+from numparam.context import SHARDED_MODES, ParallelMode, get_auto_parallel_context, parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, ShapeError, StateError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer, initializer
@@ -44,7 +44,8 @@ class Parameter(Tensor):
     Operators such as ``+=`` change the values in place, as in NumPy.
 
     `cache_enable`, `cache_shape` and `key` are set by `numparam.EmbeddingLookup`; `is_param_ps` and `init_in_server`
-    by `set_param_ps`; `unique` is kept, copied and saved for programs that read it.
+    by `set_param_ps`; `unique` is kept, copied and saved for programs that read it. ``is_in_parallel`` is whether a
+    sharded parallel mode was set when the parameter was created; ``is_init`` and ``init_flag`` are never changed here.
 
     Parameters
     ----------
@@ -100,6 +101,8 @@ class Parameter(Tensor):
     init_in_server = switch(False, "Get or set whether the parameter server also initialises the values.")
     requires_aggr = anything(True, "Get or set whether gradients are aggregated, a note for the user's programs.")
 
+    is_init = init_flag = is_in_parallel = False  # notes of MindSpore, which programs may change
+
     __iadd__ = in_place(np.add)
     __isub__ = in_place(np.subtract)
     __imul__ = in_place(np.multiply)
@@ -153,8 +156,8 @@ class Parameter(Tensor):
         self._place(device)
         if not self.has_init:
             self._origin = "input"
-        elif (mode := parallel_mode()) != self._parallel_mode:
-            self._parallel_mode = mode
+        if (mode := parallel_mode()) != self._parallel_mode:
+            self._parallel_mode, self.is_in_parallel = mode, mode in SHARDED_MODES
 
     def _copy(self, other: State) -> None:
         super()._copy(other)
@@ -395,8 +398,7 @@ class Parameter(Tensor):
         values = self._values
         if values.in_memory:
             return self
-        mode = parallel_mode()
-        if mode != self._parallel_mode:
+        if (mode := parallel_mode()) != self._parallel_mode:
             raise StateError(
                 f"Parameter {self._name!r} was created in parallel mode {self._parallel_mode!r}, now it is {mode!r}: "
                 "set the mode before creating parameters"
@@ -456,6 +458,7 @@ class Parameter(Tensor):
             self._copy(data)
         else:
             self._take(data)
+        self._parallel_mode = parallel_mode()
         self._set_origin("initializer" if self.has_init else "input")
 
     def _sibling(self) -> Self:
