@@ -6,6 +6,7 @@ import pytest
 from numparam import Parameter
 from numparam.device import Device
 from numparam.initializer import initializer
+from numparam.optim import SparseRows
 from numparam.parallel import Momentum, ParallelOptimizer
 from ranks import needs_mpi, run
 
@@ -32,6 +33,7 @@ def test_equals_an_update_that_is_not_shared_out(ranks: int) -> None:
         "drops_what_is_gathered_again",
         "makes_only_its_rows",
         "leaves_16_bit_sums_to_float32",
+        "rows_equal_an_update_that_is_not_shared_out",
     ],
 )
 def test_two_ranks(case: str) -> None:
@@ -74,6 +76,8 @@ def optimize(gradients: list) -> None:
         ),
         (lambda: optimize([]), ValueError, "expected a gradient for each of 1 parameters, found 0"),
         (lambda: optimize([np.ones(2)]), ValueError, "Parameter 'w': expected a gradient of shape .3,., found .2,."),
+        (lambda: optimize([SparseRows([1], np.ones((1, 1)))]), ValueError, r"Parameter 'w': .*\(1,\), found \(1, 1\)"),
+        (lambda: optimize([SparseRows([3], np.ones(1))]), ValueError, "Parameter 'w': rows must be from 0 to 2"),
         (lambda: optimize([None]), TypeError, "Parameter 'w': a gradient is a Tensor or a NumPy array, found NoneType"),
     ],
 )

@@ -59,6 +59,11 @@ class SparseRows(NamedTuple):
         np.add.at(wide, places, values.astype(wide.dtype))
         return SparseRows(rows.astype(np.int64), wide)
 
+    def between(self, part: slice) -> SparseRows:
+        """Return the gradient of a part of the rows, which are in ascending order."""
+        first, last = np.searchsorted(self.rows, [part.start, part.stop])
+        return SparseRows(self.rows[first:last] - part.start, self.values[first:last])
+
 
 def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Memory:
     """Return the memory of a gradient, without a copy where it is C-contiguous."""
@@ -77,16 +82,16 @@ def as_array(parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Mem
     return memory
 
 
-def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> SparseRows:
-    """Return the gradient of distinct rows, in ascending order, in the memory of the parameter's device."""
+def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str, shape: tuple[int, ...]) -> SparseRows:
+    """Return the gradient of distinct rows of a shape, in ascending order, in the memory of the parameter's device."""
     where, rows = f"Parameter {parameter.name!r}", np.asarray(gradient.rows)
     if rounding != "nearest" and parameter.dtype.itemsize < 4:
         raise ArgumentValueError(f"{where}: SparseRows need rounding='nearest', found {shown(rounding)}")
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu") or not parameter.ndim:
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu") or not shape:
         raise ShapeError(f"{where}: rows must be a vector of integers, found {rows.dtype} of shape {rows.shape}")
-    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < parameter.shape[0]:
-        raise ArgumentValueError(f"{where}: rows must be from 0 to {parameter.shape[0] - 1}, found {shown(rows)}")
-    values = as_array(parameter, gradient.values, (rows.size, *parameter.shape[1:]))
+    if rows.size and not 0 <= int(rows.min()) <= int(rows.max()) < shape[0]:
+        raise ArgumentValueError(f"{where}: rows must be from 0 to {shape[0] - 1}, found {shown(rows)}")
+    values = as_array(parameter, gradient.values, (rows.size, *shape[1:]))
     if not isinstance(values, np.ndarray):
         raise ArgumentValueError(f"{where}: SparseRows are taken from the host, found values on {values.device}")
     summed = SparseRows(rows, values).summed()
@@ -98,14 +103,15 @@ def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str) -> Sparse
     return SparseRows(*(DeviceArray.from_host(array, number) for array in summed))
 
 
-def check_gradient(parameter: Parameter, gradient: Memory) -> None:
+def check_gradient(parameter: Parameter, gradient: Memory | SparseRows) -> None:
     """Check that a parameter can be updated by a gradient."""
-    where, found = f"Parameter {parameter.name!r}", gradient.dtype
+    array: Memory = gradient.values if isinstance(gradient, SparseRows) else gradient
+    where, found = f"Parameter {parameter.name!r}", array.dtype
     allowed = (_FLOAT64,) if parameter.dtype == _FLOAT64 else _SHORT
     if parameter.dtype not in (_FLOAT64, *_SHORT):
         raise DtypeError(f"{where}: optimizers update floats of 16 bits or more, found {parameter.dtype}")
     if found not in allowed:
         names = ", ".join(map(str, allowed))
         raise DtypeError(f"{where} of dtype {parameter.dtype} takes gradients of {names}, found {found}")
-    if isinstance(gradient, np.ndarray) != is_on_host(parameter):
+    if isinstance(array, np.ndarray) != is_on_host(parameter):
         raise ArgumentValueError(f"{where} is on {parameter.device}, but its gradient is not; move one of them")

@@ -127,9 +127,9 @@ class Optimizer:
         """
         check_count(self.parameters, gradients)
         pairs = zip(self.parameters, gradients, strict=True)
-        taken = [self._taken(parameter, gradient) for parameter, gradient in pairs]
+        taken = [self.taken(parameter, gradient, parameter.shape) for parameter, gradient in pairs]
         for parameter, gradient in zip(self.parameters, taken, strict=True):
-            check_gradient(parameter, gradient.values if isinstance(gradient, SparseRows) else gradient)
+            check_gradient(parameter, gradient)
         self.apply([writable(parameter) for parameter in self.parameters], taken)
 
     step = __call__
@@ -218,14 +218,15 @@ class Optimizer:
 
     # ------------------------------------------------------------------ the parts of a step
 
-    def _taken(self, parameter: Parameter, gradient: Any) -> Any:
+    def taken(self, parameter: Parameter, gradient: Any, shape: tuple[int, ...]) -> Any:
+        """Return the memory of a gradient of a shape, or its distinct rows in ascending order."""
         if not isinstance(gradient, SparseRows):
-            return as_array(parameter, gradient, parameter.shape)
+            return as_array(parameter, gradient, shape)
         if not self.takes_rows:
             raise ArgumentTypeError(
                 f"Parameter {parameter.name!r}: {type(self).__name__} takes dense gradients, found SparseRows"
             )
-        return as_rows(parameter, gradient, self.rounding)
+        return as_rows(parameter, gradient, self.rounding, shape)
 
     def _update(
         self,

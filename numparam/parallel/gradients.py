@@ -14,6 +14,7 @@ from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
+from numparam.optim.gradients import SparseRows
 from numparam.optim.memory import Array, check_count, gradient_array, parameters_of
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
 from numparam.parameter import Parameter
@@ -76,11 +77,12 @@ class DistributedGradReducer:
         gradients : sequence of Tensor or numpy.ndarray, optional
             By default with the shapes and dtypes of the parameters.
         """
-        like = self.parameters if gradients is None else gradients
+        like = [each.values if isinstance(each, SparseRows) else each for each in gradients or self.parameters]
+        alone = [isinstance(each, SparseRows) for each in gradients or self.parameters]
         return plan_buckets(
             (
-                Gradient(found.nbytes, found.dtype, parameter.comm_fusion, parameter.layerwise_parallel)
-                for parameter, found in zip(self.parameters, like, strict=True)
+                Gradient(found.nbytes, found.dtype, parameter.comm_fusion, parameter.layerwise_parallel or is_alone)
+                for parameter, found, is_alone in zip(self.parameters, like, alone, strict=True)
             ),
             Fusion.from_context(),
         )
@@ -90,13 +92,14 @@ class DistributedGradReducer:
 
         Parameters
         ----------
-        gradients : sequence of Tensor or numpy.ndarray
-            One for each parameter, writable, of its shape. They hold the result afterwards.
+        gradients : sequence of Tensor, numpy.ndarray or SparseRows
+            One for each parameter, writable, of its shape. They hold the result afterwards. `SparseRows` stay as they
+            are.
 
         Returns
         -------
         list
-            The same objects.
+            The same objects; for `SparseRows` the rows that any rank has, whose values have at least 32 bits.
 
         Raises
         ------
@@ -108,10 +111,30 @@ class DistributedGradReducer:
             If another rank is late, or calls another operation.
         """
         check_count(self.parameters, gradients)
-        found = [_memory(parameter, gradient) for parameter, gradient in zip(self.parameters, gradients, strict=True)]
+        pairs = list(zip(self.parameters, gradients, strict=True))
+        found = [each if isinstance(each, SparseRows) else _memory(parameter, each) for parameter, each in pairs]
         for number, places in self.buckets(found):
             self._reduce(number, [self.parameters[place].name for place in places], [found[place] for place in places])
-        return list(gradients)
+        return [self.rows(parameter, each) if isinstance(each, SparseRows) else each for parameter, each in pairs]
+
+    def rows(self, parameter: Parameter, gradient: SparseRows) -> SparseRows:
+        """Return the rows of the gradients of all ranks, or of this one's of a parameter with `layerwise_parallel`."""
+        own, group = gradient.summed(), self.group
+        if parameter.layerwise_parallel:
+            return own
+        operation = f"rows of {own.values.dtype}, gradient of {parameter.name!r:.120}"
+        arrive(group, operation)
+        counts = collectives.gather_small(group, operation, np.array([len(own.rows)]))[:, 0]
+        gathered = []
+        for part in own:
+            sent = np.zeros((counts.max(), *part.shape[1:]), part.dtype)
+            sent[: len(part)] = part
+            every = np.empty((group.size, *sent.shape), part.dtype)
+            collectives.all_gather(group, operation, sent.reshape(-1), every.reshape(-1))
+            gathered.append(np.concatenate([each[:count] for each, count in zip(every, counts, strict=True)]))
+        rows, values = SparseRows(*gathered).summed()
+        wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
+        return SparseRows(rows, wide / wide.dtype.type(self.degree if self.mean else 1))
 
     def _reduce(self, number: int, names: list[str], found: list[Any]) -> None:
         rows = [np.asarray(array, order="C") if isinstance(array, np.ndarray) else array for array in found]

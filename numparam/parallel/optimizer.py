@@ -16,7 +16,7 @@ from numparam.communication.management import create_group, get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentTypeError, ArgumentValueError
-from numparam.optim.gradients import check_gradient
+from numparam.optim.gradients import SparseRows, check_gradient
 from numparam.optim.memory import Array, check_count, gradient_array, is_on_host, keep_rows, writable
 from numparam.optim.optimizer import Optimizer
 from numparam.parallel.gradients import DistributedGradReducer
@@ -127,6 +127,7 @@ class ParallelOptimizer:
         for place, shard in self.shards.items():
             optimizer.shard(place, shard.rows)
         self._rest = [place for place in range(len(self.parameters)) if place not in self.shards]
+        self._rows_of_all: dict[int, SparseRows] = {}
         self._reduce_rest = DistributedGradReducer([self.parameters[place] for place in self._rest], mean, group=group)
         self.release()
 
@@ -140,8 +141,9 @@ class ParallelOptimizer:
 
         Parameters
         ----------
-        gradients : sequence of Tensor or numpy.ndarray
-            One for each parameter, writable, of its full shape. Their values are undefined afterwards.
+        gradients : sequence of Tensor, numpy.ndarray or SparseRows
+            One for each parameter, writable, of its full shape. Their values are undefined afterwards. Ranks may have
+            `SparseRows` of other rows: all are sent to all ranks, and each updates those that are its own.
 
         Raises
         ------
@@ -157,17 +159,24 @@ class ParallelOptimizer:
         taken: list[Any] = []
         for place, (parameter, gradient) in enumerate(zip(self.parameters, gradients, strict=True)):
             shape = self.shards[place].shape if place in self.shards else parameter.shape
-            taken.append(gradient_array(parameter, gradient, shape))
+            take = self.optimizer.taken if isinstance(gradient, SparseRows) else gradient_array
+            taken.append(take(parameter, gradient, shape))
             check_gradient(parameter, taken[-1])
-        self._reduce_rest([taken[place] for place in self._rest])
-        rows = [np.asarray(array, order="C").reshape(-1) for array in taken]
-        for place, shard in self.shards.items():
-            rows[place] = self._reduced(shard, rows[place])
+        for place, reduced in zip(self._rest, self._reduce_rest([taken[place] for place in self._rest]), strict=True):
+            taken[place] = reduced
+        self._rows_of_all = {place: self._reduce_rest.rows(self.parameters[place], taken[place])
+                             for place in self.shards if isinstance(taken[place], SparseRows)}  # fmt: skip
+        for place, array in enumerate(taken):
+            if place in self._rows_of_all:
+                taken[place] = self._rows_of_all[place].between(self.shards[place].rows)
+            elif not isinstance(array, SparseRows):
+                flat = np.asarray(array, order="C").reshape(-1)
+                taken[place] = self._reduced(self.shards[place], flat) if place in self.shards else flat
         values = [
             self.shards[place].own() if place in self.shards else writable(parameter)
             for place, parameter in enumerate(self.parameters)
         ]
-        self.optimizer.apply(values, rows, self._gather_sums)
+        self.optimizer.apply(values, taken, self._gather_sums)
         for shard in self.shards.values():
             if not shard.is_dropped:
                 shard.gather(self.shard_group)
@@ -227,6 +236,8 @@ class ParallelOptimizer:
     def _gather_sums(self, place: int, sums: Array, of_all: bool) -> Array:
         """Return the sums of all rows of a parameter; of parameters that ranks have for themselves only for a total."""
         parameter, group = self.parameters[place], self.shard_group
+        if place in self._rows_of_all:
+            return self.optimizer.row_sums(place, [self._rows_of_all[place].values], None)
         if place not in self.shards:
             if not (of_all and parameter.layerwise_parallel):
                 return sums

@@ -10,7 +10,7 @@ from numparam import Parameter
 from numparam.communication import collectives, comm_func, get_group_size, get_rank, init
 from numparam.indexing.region import Region
 from numparam.initializer import initializer
-from numparam.optim import SGD, Adagrad, AdamW, Lamb, Momentum, Optimizer
+from numparam.optim import FTRL, SGD, Adagrad, AdamW, Lamb, Momentum, Optimizer, RowwiseAdagrad, SparseRows
 from numparam.parallel import DistributedGradReducer, ParallelOptimizer, check_agreement
 
 STEPS = 3
@@ -81,6 +81,36 @@ def equals_an_update_that_is_not_shared_out() -> None:
                 for mine, plain in zip(shared, unshared(make, dtype), strict=True):
                     assert bits(mine) == bits(plain), (shard_size, dtype, place, mine.name)
                 check_agreement(shared)
+
+
+def rows_equal_an_update_that_is_not_shared_out() -> None:
+    makers: list[Callable[..., Optimizer]] = [
+        lambda weights: AdamW([weight for weight in weights if weight.name != "own"], 0.1, clip_norm=0.1),
+        lambda weights: RowwiseAdagrad(weights, 0.1, 0.1, check_finite=True),
+        lambda weights: FTRL(weights, 0.1, 0.1),
+    ]
+
+    def mixed(step: int, like: list[Parameter]) -> list:
+        found: list = gradients(step, get_rank(), like)
+        random = np.random.default_rng((step, get_rank()))
+        for place, parameter in enumerate(like):
+            if parameter.name in ("a", "odd", "own", "again"):
+                rows = random.integers(0, SHAPES[parameter.name][0], 5 * get_rank() % 7)
+                found[place] = SparseRows(rows, found[place][: len(rows)])
+        return found
+
+    for shard_size in (-1, 2):
+        for make in makers:
+            share(shard_size)
+            optimizer = ParallelOptimizer(make([each for each in parameters() if each.ndim == 2]), mean=True)
+            plain = make([each for each in parameters() if each.ndim == 2])
+            reduce = DistributedGradReducer(plain.parameters, mean=True)
+            for step in range(STEPS):
+                optimizer(mixed(step, optimizer.parameters))
+                plain(reduce(mixed(step, plain.parameters)))
+            optimizer.gather()
+            for mine, other in zip(optimizer.parameters, plain.parameters, strict=True):
+                assert bits(mine) == bits(other), (shard_size, mine.name)
 
 
 def share(shard_size: int = -1, threshold: int = 0) -> None:
