@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from numparam.torch import init_, megatron_shards  # noqa: E402
+from numparam.torch import drawing, init_, megatron_shards  # noqa: E402
 
 SEED = 7
 
@@ -64,6 +64,43 @@ def test_same_as_without_a_rule_takes_the_start_of_the_source_or_is_refused() ->
         init_(stage("head"), seed=SEED, same_as={"head.weight": "embed.weight"})
     with pytest.raises(ValueError, match=r"'body.weight' and 'head.weight' .* shapes \(4, 4\) and \(9, 4\)"):
         init_(whole, seed=SEED, same_as={"head.weight": "body.weight"})
+
+
+class TiesLate(Tied):
+    """Share weights at one end of its start, as models do whose copies `to_empty` has separated."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    def init_weights(self) -> None:
+        if self.at == "begin":
+            self.embed.weight = self.head.weight
+        for part in (self.embed, self.body, self.head):
+            nn.init.normal_(part.weight, std=0.02)
+        nn.init.zeros_(self.body.bias)
+        if self.at == "end":
+            self.embed.weight = self.head.weight
+
+
+@pytest.mark.parametrize("at", ["begin", "end"])
+def test_ties_that_code_makes_give_the_same_values_on_every_way(at: str) -> None:
+    nets = [TiesLate(at) for _ in range(4)]
+    init_(nets[0], seed=SEED)
+    init_(nets[1].to("meta").to_empty(device="cpu"), seed=SEED)
+    init_(nets[2].to("meta"), seed=SEED, device="cpu")
+    with torch.device("meta"):
+        nets.append(TiesLate(at))
+    assert len(init_(nets[4], seed=SEED, device="cpu").filled) == 3
+    if at == "begin":
+        nets[3].to("meta").to_empty(device="cpu")
+        with drawing(nets[3], seed=SEED):
+            nets[3].init_weights()
+    else:
+        init_(nets[3], seed=SEED)
+    for net in nets:
+        assert net.embed.weight is net.head.weight
+        assert torch.equal(net.embed.weight, nets[0].embed.weight)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +304,13 @@ def test_buffers_after_to_empty_are_refused_or_named_by_rules() -> None:
     assert net[0].table.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fnuz, torch.float8_e8m0fnu, torch.complex64])
-def test_weights_of_other_dtypes_are_refused_or_left(dtype: Any) -> None:
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.float8_e4m3fnuz, torch.float8_e8m0fnu, torch.complex64, torch.float4_e2m1fn_x2]
+)
+def test_weights_of_other_dtypes_are_refused_or_left(dtype: str) -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
-    values = torch.ones(2, 2).to(dtype)
+    values = torch.ones(2, 2, dtype=torch.uint8)
+    values = values.view(torch.float4_e2m1fn_x2) if "float4" in dtype else values.to(getattr(torch, dtype))
     net[1].weight = nn.Parameter(values.clone(), requires_grad=False)
     before = copy.deepcopy(net[0].weight)
     with pytest.raises(TypeError, match=r"parameter '1.weight' .*\"unset\""):
@@ -278,7 +318,7 @@ def test_weights_of_other_dtypes_are_refused_or_left(dtype: Any) -> None:
     assert torch.equal(net[0].weight, before)
     report = init_(net, {"1.weight": "unset"}, seed=SEED)
     assert report.left == ["1.weight"]
-    assert net[1].weight.to(torch.complex64).eq(1).all()
+    assert torch.equal(net[1].weight.view(torch.uint8), values.view(torch.uint8))
 
 
 def test_tensor_subclasses_are_refused_or_left() -> None:
@@ -292,6 +332,21 @@ def test_tensor_subclasses_are_refused_or_left() -> None:
     with pytest.raises(TypeError, match=r"parameter '0.weight' .*Packed.*\"unset\""):
         init_(net, seed=SEED)
     assert init_(net, {"0.weight": "unset"}, seed=SEED).left == ["0.weight"]
+
+
+def test_placeholders_of_zero_3_are_refused_or_left() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    for weight in (net[0].weight, net[1].weight):
+        weight.ds_shape, weight.data = weight.shape, torch.empty(0)
+    bias = net[1].bias.clone()
+    words = r"'0.weight' \(and 1 more, '1.weight' next\) is a placeholder .* shape \(3, 4\).*GatheredParameters"
+    for rules in (None, {"*": 0}):
+        with pytest.raises(RuntimeError, match=words):
+            init_(net, rules, seed=SEED)
+    assert torch.equal(net[1].bias, bias)
+    report = init_(net, {"*.weight": "unset"}, seed=SEED)
+    assert report.left == ["0.weight", "1.weight"]
+    assert torch.equal(net[1].bias, expected("1.bias", Uniform(3**-0.5), (2,)))  # by the full weight
 
 
 class Breaks(Initializer):

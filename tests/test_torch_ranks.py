@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 LAST = {
     "torch_ranks.py": "sums_that_no_rank_knows_are_refused",
-    "torch_drawing_ranks.py": "ties_that_to_empty_breaks_are_equal_again",
+    "torch_drawing_ranks.py": "ties_that_tensor_parallelism_breaks_are_equal_again",
 }
 
 

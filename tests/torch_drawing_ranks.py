@@ -210,5 +210,29 @@ def ties_that_to_empty_breaks_are_equal_again() -> None:
         assert torch.equal(head.full_tensor(), embedding.full_tensor()), name
 
 
+@case
+def ties_that_tensor_parallelism_breaks_are_equal_again() -> None:
+    if not has_transformers():
+        return
+    from torch_models import MODELS
+
+    with torch.device("meta"):
+        full = MODELS["LlamaForCausalLM tied"]()
+    init_(full, seed=SEED, device="cpu")
+    rows = RowwiseParallel(input_layouts=Replicate())
+    for names in (
+        {"model.embed_tokens": rows, "lm_head": ColwiseParallel()},
+        {"model.embed_tokens": ColwiseParallel(), "lm_head": ColwiseParallel()},
+        {"model.embed_tokens": rows},
+        {"lm_head": ColwiseParallel()},
+    ):
+        with torch.device("meta"):
+            model = MODELS["LlamaForCausalLM tied"]()
+        parallelize_module(model, world(SIZE), names)
+        init_(model, seed=SEED, device="cpu")
+        same(model.lm_head.weight, full.lm_head.weight, names)
+        same(model.model.embed_tokens.weight, full.lm_head.weight, names)
+
+
 if __name__ == "__main__":
     main()

@@ -86,7 +86,7 @@ def _shape(layer: Any) -> torch.Size:
     """Return the shape of the weight, which may be computed: by a parametrization, which reading it would run."""
     weight = layer._parameters.get("weight")
     if weight is not None:
-        shape: torch.Size = weight.shape
+        shape: torch.Size = getattr(weight, "ds_shape", weight.shape)  # of a placeholder of ZeRO-3
         return shape
     if "parametrizations" in layer._modules and "weight" in layer.parametrizations:
         parameters = layer.parametrizations["weight"]

@@ -63,6 +63,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         self.kept: dict[Tracked, torch.Tensor | None] | None = None
         """What was in the memory before, where it is to be given back after an error."""
         self._calls: dict[str, int] = {}
+        self._is_first = True
         self._orphans: dict[int, tuple[torch.Tensor, Tracked]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -209,6 +210,9 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             return
         if not part.is_full:
             self.ensure(item)
+        if self._is_first:
+            self._is_first = False
+            self._name_tied()
         if item.log is not None:
             item.log = [*([] if part.is_full else item.log), (how, part)]
         if part.out.is_meta:
@@ -435,12 +439,20 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         """Follow code that gave a module another tensor for one of its own, such as a table or a tied weight."""
         for item in [item for item in self.tracker.all if item.log is None and self.tracker.is_replaced(item)]:
             _, orphan = self._orphans.pop(id(item.place.current), (None, None))
+            owner = self.tracker.tracked(item.place.current)
             self.tracker.moved(item)
-            item.written, item.how = True, "computed"
+            item.written, item.how = True, "computed" if owner is None else owner.how
             if orphan is not None:
                 self._name(orphan, item.place, item.name)
                 item.how = orphan.how
                 self.tracker.all.remove(orphan)
+
+    def _name_tied(self) -> None:
+        """Name what code has made one parameter after its first place, as if it had been one from the start."""
+        first: dict[int, str] = {}
+        for item in self.tracker.all:
+            if item.log is None:
+                item.name = first.setdefault(id(item.place.current), item.name)
 
     def _name(self, orphan: Tracked, place: Place, name: str) -> None:
         """Write to a parameter that was made inside the block again, now that it has a name."""

@@ -27,7 +27,8 @@ from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report, row
 from numparam.torch.rules import Choice, OwnRules
 from numparam.torch.seeing import seeing
-from numparam.torch.state import give_memory, is_overwritten, is_packed, is_raw, is_zeroed
+from numparam.torch.shards import assign
+from numparam.torch.state import check_plain, give_memory, is_overwritten, is_raw, is_zeroed
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import Place, Visit, is_of, modules, places, resharded
 
@@ -225,6 +226,8 @@ class _Init:
                 self.chosen.append((place, *choice))
         if unknown:
             raise RuleError(_unknown(unknown))
+        left = set(map(id, self.left))
+        check_plain(place for place in self.order if id(place) not in left)
         for place in lost:
             raise RuleError(
                 f"parameter {place.name!r} was written to on the meta device after its layer had started it, and what "
@@ -244,9 +247,10 @@ class _Init:
 
     def _check_sources(self) -> None:
         names = {place.path for place in self.order}
-        for place, _, rule in self.chosen:
+        by_module = [place for place, _, rule in self.chosen if rule.startswith("torch.nn.")]
+        for place in [*by_module, *[place for place, _ in self.covered]]:
             source = self.same.get(place.path)
-            if source is not None and source not in names and rule.startswith("torch.nn."):
+            if source is not None and source not in names:
                 raise RuleError(
                     f"parameter {place.path!r} gets the values of {source!r}, which is not in this module; give a rule "
                     f'for that one on all ranks, such as rules={{"{source}": Normal(0.02)}}'
@@ -280,6 +284,12 @@ class _Init:
             mode = self._run_own(undo, was_meta)
             fills = fills if mode is None else self._plan()  # the code of the model may have replaced tensors
             self._check_left(mode, was_meta)
+            if mode is not None and self._has_tied():
+                # The first place names a shared parameter, as if it had been shared from the start.
+                own = (self.module, self.prefix, self.visits, self.seed, self.own, self.moved, self.ties, self.same)
+                report = _Init(*own, self.where).run(None)
+                undo.pop_all()
+                return report
             undo.pop_all()
         with torch.no_grad():
             for at, value in values.items():
@@ -301,6 +311,12 @@ class _Init:
             filled = [rows[id(place)] for place in self.order if id(place) in rows]
         self._copy()
         return Report(self.seed, filled, [place.name for place in self.left], self.own.unused, uncaught)
+
+    def _has_tied(self) -> bool:
+        """Return whether the code of the model has made several parameters one."""
+        borrowed = {id(place) for place, _, _ in self.copies}
+        now = [id(place.current) for place in self.order if place.is_parameter and id(place) not in borrowed]
+        return len(set(now)) < len(now)
 
     def _check_meta(self, device: Any, was_meta: set[int]) -> None:
         """Raise if something would get no memory."""
@@ -327,10 +343,6 @@ class _Init:
     def _planned(self, place: Place, init: Initializer, rule: str) -> Fill:
         tensor = place.current
         try:
-            if type(tensor) is not torch.nn.Parameter and is_packed(tensor):
-                raise ArgumentTypeError(
-                    f"parameter {place.name!r} is a {type(tensor).__qualname__}, not a plain tensor"
-                )
             view, region = (tensor, None) if self.where is None else self._held(place)
             if region is not None and not region.is_full and rule.startswith("torch.nn.") and is_random(init):
                 raise RuleError(
@@ -450,7 +462,7 @@ class _Init:
         with torch.no_grad():
             for place, source, is_tied in self.copies:
                 target, values = place.current, source.current
-                target.copy_(values)
+                assign(target, values)
                 if is_tied and not hasattr(target, "device_mesh") and not hasattr(values, "device_mesh"):
                     place.owner._parameters[place.key] = values
 

@@ -38,6 +38,17 @@ def held_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Region]:
     return local, region
 
 
+def assign(target: Any, values: Any) -> None:
+    """Copy the values of a tensor to one of the same full shape, however the ranks share either."""
+    if getattr(target, "device_mesh", None) == getattr(values, "device_mesh", None):
+        target.copy_(values)
+        return
+    full = values.full_tensor() if hasattr(values, "device_mesh") else values
+    local, region = held_part(target)
+    if region.size:
+        local.copy_(full[region.slices()])
+
+
 def layout(tensor: torch.Tensor, ranks: Sequence[int]) -> tuple[Region, ...] | None:
     """Return what each of some ranks holds, as far as every rank knows it without communication; else None.
 

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import string_at
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 
+from numparam.errors import ArgumentTypeError, DtypeError, NumparamError, StateError
 from numparam.torch import layers
+from numparam.torch.memory import as_numpy
 from numparam.torch.walk import Place
 
 
-def is_packed(tensor: torch.Tensor) -> bool:
-    """Return whether a class of tensors does torch's operations itself, so that its memory need not be its values."""
+def check_plain(places: Iterable[Place]) -> None:
+    """Raise if the memory of a parameter is not its values: placeholders, packed classes and dtypes."""
+    wrong = [place for place in places if place.is_parameter and not _is_plain(place.current)]
+    if not wrong:
+        return
+    place, tensor = wrong[0], wrong[0].current
+    more = f" (and {len(wrong) - 1} more, {wrong[1].name!r} next)" if wrong[1:] else ""
+    error: type[NumparamError] = ArgumentTypeError
+    if is_placeholder(tensor):
+        full: Any = tensor
+        error = StateError
+        what = (
+            f"a placeholder of DeepSpeed's ZeRO-3 for shape {tuple(full.ds_shape)}, found {tuple(tensor.shape)}: "
+            "call init_ inside deepspeed.zero.GatheredParameters, or before DeepSpeed shards the model"
+        )
+    elif _is_written(tensor.dtype):
+        what = f"a {type(tensor).__qualname__}, not a plain tensor"
+    else:
+        what = f"of {tensor.dtype}, which numparam does not write"
+    raise error(f'parameter {place.name!r}{more} is {what}; the rule {{"{place.name}": "unset"}} leaves it as it is')
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
     kind: Any = type(tensor)
-    return _packs(kind)
+    is_known = kind is torch.nn.Parameter or not _packs(kind)
+    return is_known and _is_written(tensor.dtype) and not is_placeholder(tensor)
+
+
+def is_placeholder(tensor: Any) -> bool:
+    """Return whether ZeRO-3 has left a parameter without the values of its shape."""
+    return hasattr(tensor, "ds_shape") and tensor.shape != tensor.ds_shape
+
+
+@cache
+def _is_written(dtype: torch.dtype) -> bool:
+    try:
+        as_numpy(dtype)
+    except DtypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1024)
 def _packs(kind: Any) -> bool:
+    """Return whether a class of tensors does torch's operations itself, so that its memory need not be its values."""
     own = (base for base in kind.__mro__ if base.__module__.split(".")[0] != "torch")
     return any(vars(base).keys() & {"__torch_function__", "__torch_dispatch__"} for base in own)
 
