@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from numparam.embedding import load_table
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.server import ParameterServer, get_ps_context, reset_ps_context, set_ps_context
-from numparam.server.job import owners
+from numparam.server.division import owners
 from ranks import SCRIPTS, needs_mpi, run, start
 
 sys.path.insert(0, str(SCRIPTS))
 
 
+slow = pytest.mark.slow
+
+
 @needs_mpi
-@pytest.mark.parametrize("servers, ranks, in_server", [(1, 3, True), pytest.param(2, 4, False, marks=pytest.mark.slow)])
-def test_job_equals_a_serial_run(servers: int, ranks: int, in_server: bool) -> None:
-    said = run("server.py", ranks, "equals_serial", str(servers), "60", str(in_server), seconds=100)
+@pytest.mark.parametrize(
+    "servers, ranks, in_server, cache_rows",
+    [(1, 3, True, 50), pytest.param(2, 4, False, 0, marks=slow), pytest.param(2, 4, True, 50, marks=slow)],
+)
+def test_job_equals_a_serial_run(servers: int, ranks: int, in_server: bool, cache_rows: int) -> None:
+    said = run(
+        "server.py", ranks, "equals_serial", str(servers), "none", "60", str(in_server), str(cache_rows), seconds=100
+    )
     assert said.count("equal") == ranks - servers
 
 
 @needs_mpi
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "servers, bound, cache_rows", [(1, 2, 0), pytest.param(2, 1, 0, marks=slow), pytest.param(2, 3, 50, marks=slow)]
+)
+def test_worker_waits_that_is_further_ahead_than_the_bound(servers: int, bound: int, cache_rows: int) -> None:
+    arguments = "is_asynchronous", str(servers), str(bound), "30", str(bound), str(cache_rows)
+    assert run("server.py", servers + 2, *arguments, seconds=100).count("exact") == 2
+
+
+@needs_mpi
+@slow
 @pytest.mark.parametrize("servers", [1, 2])
 def test_four_workers_with_eviction_and_kills_equal_a_serial_run(servers: int, tmp_path: Path) -> None:
     import server as script
 
     steps = 40
-    for kills in ("server", "worker", "none"):
-        ended = start(
-            "server.py", 4 + servers, "goes_on", str(servers), "60", str(tmp_path), str(steps), kills, seconds=100
-        )
-        assert (ended.returncode == 0) or kills != "none", ended.stdout + ended.stderr
-    acknowledged = [int(line) for line in (tmp_path / "acknowledged").read_text().split()]
-    assert max(acknowledged) == steps
-    if servers == 1:
-        expected, found = (script.serial(count, 4, max_rows=400) for count in (steps, 0))
-        load_table(found, sorted(tmp_path.glob("snapshot-*")))
-        assert (found.step, len(found)) == (steps, len(expected))
-        for a, b in zip(found.export(), expected.export(), strict=True):
-            assert (a == b).all()
-    else:  # each server evicts among its own rows
-        found = script.serial(0, 4)
-        load_table(found, sorted(tmp_path.glob("snapshot-*")))
-        assert found.step == steps
+    for way, rank in (("kill", 4), ("kill", 1), ("none", 0)):
+        arguments = "goes_on", str(servers), "none", "60", str(tmp_path), str(steps), way, str(rank)
+        ended = start("server.py", 4 + servers, *arguments, seconds=100)
+        assert (ended.returncode == 0) or way != "none", ended.stdout + ended.stderr
+    for worker in range(4):
+        acknowledged = [int(line) for line in (tmp_path / f"acknowledged-{worker}").read_text().split()]
+        assert max(acknowledged) == steps
+    script.check_snapshots(tmp_path, steps, 4, servers)
+
+
+@needs_mpi
+@slow
+def test_killed_and_stopped_jobs_lose_nothing_for_a_minute() -> None:
+    long = Path(__file__).parent / "long"
+    command = [sys.executable, str(long), "killed_jobs", "--scale", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_mpi
@@ -61,14 +78,15 @@ def test_example_prints_that_it_equals_one_process() -> None:
 
 @needs_mpi
 def test_workers_that_disagree_are_named() -> None:
-    said = start("server.py", 3, "disagrees", "1", "20", seconds=55)
+    said = start("server.py", 3, "disagrees", "1", "none", "20", seconds=55)
     assert said.returncode
-    assert "workers disagree: rank 0 asked for step of 0; rank 1 asked for find of 0" in said.stdout + said.stderr
+    assert "workers disagree: rank 0 asked for update of 0; rank 1 asked for save of 0" in said.stdout + said.stderr
 
 
 @needs_mpi
-def test_stopped_worker_is_named() -> None:
-    said = start("server.py", 3, "is_silent", "1", "2", seconds=55)
+@pytest.mark.parametrize("staleness", ["none", pytest.param("0", marks=slow)])
+def test_stopped_worker_is_named(staleness: str) -> None:
+    said = start("server.py", 3, "is_silent", "1", staleness, "2", seconds=55)
     assert "rank 1 sent nothing for 2 s in operation" in said.stdout + said.stderr
 
 
@@ -79,7 +97,9 @@ def test_keys_are_spread_over_servers() -> None:
 
 def test_context_is_checked() -> None:
     try:
-        with pytest.raises(ArgumentValueError, match="has no option 'servers'; known: enable_ps, server_num"):
+        with pytest.raises(
+            ArgumentValueError, match="has no option 'servers'; known: enable_ps, server_num, staleness"
+        ):
             set_ps_context(servers=1)
         with pytest.raises(ArgumentTypeError, match="enable_ps is True or False, found 1"):
             set_ps_context(enable_ps=1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,23 +84,78 @@ def arrive(group: Group, operation: str, rounds: list[Round] | None = None) -> N
         _listen(group)
 
 
-def exchange(group: Group, operation: str, sends: Messages, receives: Messages) -> None:
+def exchange(group: Group, operation: str, sends: Messages, receives: Messages, grace: float = 0) -> None:
     """Send to some members of a group and receive from some; members are named by their ranks in the group.
 
-    Buffers are contiguous; a rank knows the sizes of those that come, and their order. Empty ones are not sent.
+    Buffers are contiguous; a rank knows the sizes of those that come, and their order. Empty ones are not sent. A rank
+    that waits for one that waits itself gives it some seconds more, so that the latter names who is silent.
     """
     sends = [(peer, buffer) for peer, buffer in sends if len(buffer)]
     receives = [(peer, buffer) for peer, buffer in receives if len(buffer)]
     if not sends and not receives:
         return
-    if late := _run(group, sends, receives, operation):
-        raise _failed(
-            group,
-            LateRankError(
-                f"{named(late)} sent nothing for {world.timeout:g} s in operation {group.operations}{group} "
-                f"({operation}), which all ranks had reached; init(timeout=...) sets how long to wait"
-            ),
-        )
+    if late := _run(group, sends, receives, operation, world.timeout + grace):
+        raise _silent(group, operation, late, "which all ranks had reached")
+
+
+class Mailbox:
+    """Receive vectors of int64 from members of a group, whoever sends first, and send to them without waiting.
+
+    Parameters
+    ----------
+    group : Group
+    operation : str
+        What they are, for errors.
+    size : int
+        Elements of a vector.
+    """
+
+    def __init__(self, group: Group, operation: str, size: int) -> None:
+        self.group, self.operation, self.size = group, operation, size
+        self._posted: dict[int, tuple[Array, Any, float]] = {}
+        self._sent: list[tuple[Messages, list[Any]]] = []
+
+    def take(self, peers: Iterable[int]) -> dict[int, Array]:
+        """Wait for the next vector of any of these ranks, and return what has come of each.
+
+        Raises
+        ------
+        LateRankError
+            If one of them sent nothing since it was first waited for, longer than the timeout.
+        """
+        self._sent = [sent for sent in self._sent if not world.mpi.Request.Testall(sent[1])]
+        for peer in {*peers} - self._posted.keys():
+            buffer = np.empty(self.size, np.int64)
+            self._posted[peer] = buffer, _posted(self.group, [], [(peer, buffer)])[0], time.monotonic()
+        came, late = _guarded(self.group, self.operation, self._first, lambda: [*self._posted])
+        if late:
+            _abandoned.append([*self._posted.values()])
+            raise _silent(self.group, self.operation, late, "for which others wait")
+        return {peer: self._posted.pop(peer)[0] for peer in came}
+
+    def send(self, messages: Messages) -> None:
+        """Begin to send contiguous buffers that nobody changes any more."""
+        messages = [(peer, buffer) for peer, buffer in messages if len(buffer)]
+        self._sent.append((messages, _posted(self.group, messages, [])))
+
+    def finish(self) -> None:
+        """Wait until all that was sent has left."""
+        requests = [request for _, sent in self._sent for request in sent]
+        if not _finishes(requests, world.timeout):
+            _abandoned.append(self._sent)
+            late = sorted({peer for messages, _ in self._sent for peer, _ in messages})
+            raise _silent(self.group, self.operation, late, "and did not receive")
+
+    def _first(self) -> tuple[list[int], list[int]]:
+        """Return the ranks that sent something, or else the ranks that sent nothing for too long."""
+        start = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if came := [peer for peer, (_, request, _) in self._posted.items() if request.Test()]:
+                return came, []
+            if late := [peer for peer, (_, _, since) in self._posted.items() if now - since > world.timeout]:
+                return [], late
+            _pause(now - start)
 
 
 def leave() -> None:
@@ -289,7 +344,7 @@ def _listen(group: Group) -> None:
                 other.heard[source] = number, text.rstrip()
 
 
-def _run(group: Group, sends: Messages, receives: Messages, operation: str) -> list[int]:
+def _run(group: Group, sends: Messages, receives: Messages, operation: str, timeout: float) -> list[int]:
     """Exchange messages; return the ranks of the world that did not do their part in time."""
     requests: list[Any] = []
 
@@ -299,7 +354,7 @@ def _run(group: Group, sends: Messages, receives: Messages, operation: str) -> l
 
     def finish() -> list[int]:
         requests.extend(_posted(group, sends, receives))
-        return [] if _finishes(requests) else unfinished()
+        return [] if _finishes(requests, timeout) else unfinished()
 
     try:
         return _guarded(group, operation, finish, unfinished)
@@ -338,14 +393,14 @@ def _as_bytes(buffer: Buffer) -> Any:
     return world.mpi.buffer.fromaddress(buffer.address, buffer.nbytes)
 
 
-def _finishes(requests: list[Any]) -> bool:
+def _finishes(requests: list[Any], timeout: float) -> bool:
     """Return whether all requests are done, and one was whenever the timeout had passed."""
     since = time.monotonic()
     while (done := world.mpi.Request.Testsome(requests)) is not None:
         now = time.monotonic()
         if done:
             since = now
-        elif now - since > world.timeout:
+        elif now - since > timeout:
             return False
         else:
             _pause(now - since)
@@ -358,6 +413,16 @@ def _pause(waited: float) -> None:
         time.sleep(min(waited / 10, _LONGEST_SLEEP))
     elif not world.has_cores:
         _let_others_run()
+
+
+def _silent(group: Group, operation: str, late: list[int], state: str) -> CommunicationError:
+    return _failed(
+        group,
+        LateRankError(
+            f"{named(late)} sent nothing for {world.timeout:g} s in operation {group.operations}{group} ({operation}), "
+            f"{state}; init(timeout=...) sets how long to wait"
+        ),
+    )
 
 
 def _failed(group: Group, error: CommunicationError) -> CommunicationError:

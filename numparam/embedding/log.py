@@ -12,13 +12,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from numparam.checkpoint.atomic_file import replacing
 from numparam.embedding.mapped import open_file
-from numparam.embedding.schema import Schema
+from numparam.embedding.schema import Column
 from numparam.errors import CheckpointError, CheckpointFileError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,6 +27,18 @@ _FRAME = struct.Struct("<4sIQ")  # magic, checksum, bytes
 _HEAD = struct.Struct("<9q")
 _MAGIC = b"npr1"
 _NONE = np.empty(0, np.int64)
+
+
+class Schema(Protocol):
+    """Describe what records hold of each row."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the table."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Return the columns of a row."""
 
 
 class Record(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from numparam.checks import as_bool, as_int
 from numparam.embedding.cache import EmbeddingCache
 from numparam.embedding.schema import OptimizerMaker, Schema
 from numparam.embedding.table import Embedding
-from numparam.errors import StateError
 from numparam.initializer import initializer
 from numparam.parameter import Parameter
 from numparam.parameter.flags import next_cache_key
@@ -31,8 +31,8 @@ class EmbeddingLookup(Cell):
         The length of a row.
     param_init : Initializer, str or number
     sparse : bool
-        Whether the rows are kept in an `Embedding`, which `table` returns; the parameter stays lazy then. Else they are
-        read from the parameter.
+        Whether the rows are kept in an `Embedding`, which `table` returns; the parameter stays lazy then, and is
+        `unique`: ids of a lookup are made distinct before servers are asked. Else rows are read from the parameter.
     vocab_cache_size : int
         The rows of an `EmbeddingCache` in front of the table, 0 for no cache. Sets the parameter's `cache_enable`,
         `cache_shape` and `key`.
@@ -85,6 +85,7 @@ class EmbeddingLookup(Cell):
         shape = self._vocab_size or (2**63 - 1) // dim, dim
         self.sparse, rows = as_bool("sparse", sparse), as_int("vocab_cache_size", vocab_cache_size, 0)
         self.embedding_table = Parameter(initializer(param_init, shape, dtype), name="embedding_table")
+        self.embedding_table.unique = self.sparse
         if rows:
             self.embedding_table.cache_enable = True
             self.embedding_table.cache_shape = [rows, shape[1]]
@@ -92,8 +93,8 @@ class EmbeddingLookup(Cell):
         self._options = {**options, "optimizer": optimizer, "path": path}
         self._cache_device, self._cache_rows = device, rows
         self._table: Any = None
-        self._remote: Any = None
         self._cache: EmbeddingCache | None = None
+        self._make_cache = EmbeddingCache
 
     @property
     def schema(self) -> Schema:
@@ -103,24 +104,31 @@ class EmbeddingLookup(Cell):
         make = self._options["optimizer"]
         return Schema(self.embedding_table.name, self._vocab_size, dim, recipe.init, recipe.dtype, recipe.seed, make)
 
-    def serve_from(self, remote: Any) -> None:
-        """Let servers look up and update the rows from now on; see `numparam.server.ParameterServer`.
+    @property
+    def cache_rows(self) -> int:
+        """Return the size of the cache, 0 without one."""
+        return self._cache_rows
 
-        Raises
-        ------
-        StateError
-            If there is a cache, which could not see what other workers change.
-        """
-        if self._cache_rows:
-            raise StateError(
-                f"Parameter {self.embedding_table.name!r}: rows on servers have no cache on a worker, found "
-                f"vocab_cache_size={self._cache_rows}; set it to 0"
-            )
-        self._remote = remote
+    @property
+    def unseen(self) -> str | float:
+        """Return what is found for an id without a row."""
+        unseen: str | float = self._options.get("unseen", "stream")
+        return unseen
+
+    def keep_at(self, path: Path | None) -> None:
+        """Open the table at a path, on a server."""
+        self._options["path"] = path
+
+    def serve_from(self, table: Any, cache: type[EmbeddingCache]) -> None:
+        """Let servers look up and update the rows from now on; see `numparam.server.ParameterServer`."""
+        self._table, self._make_cache = table, cache
 
     @property
     def table(self) -> Embedding:
-        """Return the table, which is opened when first needed, under the name that the parameter then has."""
+        """Return the table, which is opened when first needed, under the name that the parameter then has.
+
+        On a worker of a job with servers, it only finds and updates rows.
+        """
         if self._table is None:
             schema = self.schema
             self._table = Embedding(
@@ -134,20 +142,18 @@ class EmbeddingLookup(Cell):
     def cache(self) -> EmbeddingCache | None:
         """Return the cache, if there is one."""
         if self._cache is None and self._cache_rows:
-            self._cache = EmbeddingCache(self.table, self._cache_rows, self._cache_device)
+            self._cache = self._make_cache(self.table, self._cache_rows, self._cache_device)
         return self._cache
 
     def construct(self, ids: Any) -> Any:
         """Return the rows of ids."""
         if not self.sparse:
             return self.embedding_table.init_data()[np.asarray(ids)]
-        if self._remote is not None:
-            return self._remote.find(ids)
         return self.table.find(ids) if self.cache is None else self.cache.lookup(ids)
 
     def update(self, ids: Any, gradients: Any) -> None:
         """Step the optimizer on the rows of ids; see `Embedding.update`."""
-        (self._remote or self.cache or self.table).update(ids, gradients)
+        (self.cache or self.table).update(ids, gradients)
 
     def prefetch(self, ids: Any) -> None:
         """Begin to read the rows that the next call needs, if there is a cache."""

@@ -46,13 +46,16 @@ def save_table(table: Embedding, path: str | os.PathLike[str]) -> None:
     >>> bool((other.find([-9, 5, 6]) == table.find([-9, 5, 6])).all()), len(other), other.step
     (True, 2, 0)
     """
+    save_checkpoint(table_content(table), path)
+
+
+def table_content(table: Embedding) -> dict[str, Array]:
+    """Return what `save_table` writes, by name."""
     with table._lock:
         keys = table.export().keys
         columns = zip(table.schema.columns, table.columns(keys), strict=True)
         content = {f"{table.name}.{column.name}": values for column, values in columns}
-        step = table.step
-    content |= {f"{table.name}.key": keys, f"{table.name}.steps": np.array(step)}
-    save_checkpoint(content, path)
+        return content | {f"{table.name}.key": keys, f"{table.name}.steps": np.array(table.step)}
 
 
 def load_table(

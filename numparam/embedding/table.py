@@ -202,6 +202,21 @@ class Embedding:
             numbers = self._rows().find(keys)
             return [self._store.gathered(column, keys, numbers) for column in range(len(self.schema.columns))]
 
+    def has(self, keys: Array) -> Array:
+        """Return for each of some keys whether it has a row."""
+        with self._lock:
+            found: Array = self._rows().find(keys) >= 0
+            return found
+
+    def held(self, keys: Array, columns: int) -> tuple[Array, list[Array]]:
+        """Return which of some keys have rows, and the first columns of these rows."""
+        with self._lock:
+            numbers = self._rows().find(keys)
+            present = numbers >= 0
+            self.counters.update(hits=int(present.sum()), misses=int((~present).sum()))
+            chosen = keys[present], numbers[present]
+            return present, [self._store.gathered(column, *chosen) for column in range(columns)]
+
     # ------------------------------------------------------------------ changing
 
     def find_or_insert(self, ids: Any, scores: Any = None) -> Array:
@@ -249,7 +264,7 @@ class Embedding:
         """
         self._update(ids, deltas, scores, False)
 
-    def update(self, ids: Any, gradients: Any, scores: Any = None, sources: Mapping[int, int] | None = None) -> None:
+    def update(self, ids: Any, gradients: Any, scores: Any = None) -> None:
         """Step the optimizer on rows; gradients of an id that is repeated are summed first, in their order.
 
         Parameters
@@ -259,8 +274,6 @@ class Embedding:
             One row for each id: float64 for tables of float64, else float32, float16 or bfloat16.
         scores : array of int, optional
             One for each id, if the table's `score` is ``"custom"``.
-        sources : mapping of int to int, optional
-            Who asks, and the numbers of their requests, which rise: what was done before is not done again.
 
         Raises
         ------
@@ -269,7 +282,11 @@ class Embedding:
         OSError
             If the disk is full; nothing is changed then.
         """
-        self._update(ids, gradients, scores, True, sources)
+        self._update(ids, gradients, scores, True)
+
+    def update_from(self, sources: Mapping[int, int], keys: Array, gradients: Array) -> Array:
+        """Do the updates of workers by their numbers, which rise, unless they were done; return the keys evicted."""
+        return self._update(keys, gradients, None, True, sources)
 
     def done(self, source: int) -> int:
         """Return the number of the last request of a worker that the table includes, 0 before the first."""
@@ -382,7 +399,9 @@ class Embedding:
         self.counters["not_admitted"] += int((~admitted).sum())
         return admitted, counted
 
-    def _update(self, ids: Any, deltas: Any, scores: Any, step: bool, sources: Mapping[int, int] | None = None) -> None:
+    def _update(
+        self, ids: Any, deltas: Any, scores: Any, step: bool, sources: Mapping[int, int] | None = None
+    ) -> Array:
         from numparam.kernels.keys import sum_rows
 
         keys, shape = as_keys(self.schema, ids)
@@ -390,7 +409,7 @@ class Embedding:
         with self._lock:
             self._rows()
             if sources and all(self.done(source) >= number for source, number in sources.items()):
-                return
+                return np.empty(0, np.int64)
             chosen = Distinct(keys, scores)
             sums = sum_rows(given, chosen.which, chosen.keys.size)
             admitted, counted = self._admitted(chosen)
@@ -405,8 +424,8 @@ class Embedding:
                 self.schema.step(self.step + 1, columns[0], [columns[column] for column in kept[1:]], sums)
             else:
                 columns[0] = (columns[0].astype(sums.dtype) + sums).astype(self.schema.dtype)
-            self._change(chosen, columns, counted, self.step + step, sources)
             self.counters["updated"] += chosen.keys.size
+            return self._change(chosen, columns, counted, self.step + step, sources)
 
     def _change(
         self,
@@ -415,8 +434,11 @@ class Embedding:
         counted: Mapping[int, int] | None = None,
         step: int | None = None,
         sources: Mapping[int, int] | None = None,
-    ) -> None:
-        """Log and write columns of rows and their scores; what is not given of new ones is what they begin with."""
+    ) -> Array:
+        """Log and write columns of rows and their scores; what is not given of new ones is what they begin with.
+
+        Returns the keys of the rows that were evicted for them.
+        """
         keys, found = chosen.keys, self._store.rows.find(chosen.keys)
         new = int((found < 0).sum())
         self._store.rows.check_room(new)
@@ -438,7 +460,7 @@ class Embedding:
         )  # fmt: skip
         self._store.commit(record)
         self.counters["inserted"] += new
-        self._keep_limit()
+        return self._keep_limit()
 
     def _scored(self, scores: Array, chosen: Distinct, clock: int, step: int | None) -> Array:
         """Return the scores of rows after a use, and after an update if there is the number of one."""
@@ -452,6 +474,7 @@ class Embedding:
             scores[:] = step
         return scores
 
-    def _keep_limit(self) -> None:
-        if self._max_rows is not None and self.size > self._max_rows:
-            self.evict(self.size - max(1, self._max_rows * _KEPT_OF_16 // 16))
+    def _keep_limit(self) -> Array:
+        over = self._max_rows is not None and self.size > self._max_rows
+        least = max(1, (self._max_rows or 0) * _KEPT_OF_16 // 16)
+        return self.evict(self.size - least) if over else np.empty(0, np.int64)

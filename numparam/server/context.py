@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from numparam.checks import as_bool, as_int
 from numparam.communication import get_group_size, get_rank
 from numparam.errors import ArgumentValueError, StateError
 
-_DEFAULTS: dict[str, Any] = {"enable_ps": False, "server_num": None}
+_DEFAULTS: dict[str, Any] = {"enable_ps": False, "server_num": None, "staleness": None}
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "enable_ps": as_bool,
+    "server_num": partial(as_int, low=1),
+    "staleness": partial(as_int, low=0),
+}
 _context = dict(_DEFAULTS)
 _ROLES = {"MS_WORKER": "worker", "MS_PSERVER": "server"}
 
@@ -22,6 +29,7 @@ def set_ps_context(**options: Any) -> None:
     **options
         ``enable_ps``, whether the job has servers (False); ``server_num``, how many of its last ranks are servers; by
         default the environment variable ``MS_SERVER_NUM``, or 1. ``MS_WORKER_NUM`` must agree, if it is set.
+        ``staleness``, how many updates a worker may be ahead of the slowest one; by default updates are synchronous.
 
         Every rank may set ``MS_ROLE`` to ``MS_WORKER`` or ``MS_PSERVER``, as in MindSpore; it must agree too. A
         scheduler is not needed.
@@ -44,7 +52,7 @@ def set_ps_context(**options: Any) -> None:
     for name, value in options.items():
         if name not in _DEFAULTS:
             raise ArgumentValueError(f"the server context has no option {name!r}; known: {', '.join(_DEFAULTS)}")
-        draft[name] = as_bool(name, value) if name == "enable_ps" else as_int(name, value, 1)
+        draft[name] = None if value is None and name != "enable_ps" else _CHECKS[name](name, value)
     _context.update(draft)
 
 

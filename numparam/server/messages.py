@@ -1,29 +1,37 @@
-"""The rounds of a job with servers: every worker sends every server the same request, and gets a reply.
+"""The requests of workers to servers: every request goes to all servers, with its payload, and each replies.
 
-A round is a request of four int64, its payload, and the reply. A server answers when all workers have sent a request,
-and takes what they bring in the order of their ranks. All messages go through `numparam.communication.exchange`, which
-names the rank that is silent for longer than the deadline of `numparam.communication.init`.
+A request is four int64. A server takes what several workers bring in the order of their ranks. All messages go through
+`numparam.communication.exchange`, which names the rank that is silent for longer than the deadline of
+`numparam.communication.init`: a worker gives a server some time more, as the server knows who is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from numparam.communication import WORLD_COMM_GROUP
-from numparam.communication.exchange import exchange
+from numparam.communication.exchange import Mailbox, exchange
 from numparam.communication.group import named
 from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Messages = list[tuple[int, Array]]
 
 OPERATIONS = ("end", "step", "find", "update", "pull", "push", "send", "save")
+READING = ("step", "find", "pull")
+"""What a server answers at once, whatever the other workers do: the next update waits for all of them."""
+
+DENSE = -1
+"""The target of a request that is about the dense parameters, and not about a table."""
+_GRACE = 1.0  # seconds
 
 
 class Request(NamedTuple):
-    """Hold what a worker asks: an operation by its place in `OPERATIONS`, of which table or parameter, and how much."""
+    """Hold what a worker asks: an operation by its place in `OPERATIONS`, of which table, and two numbers."""
 
     operation: int
     target: int
@@ -36,43 +44,65 @@ class Request(NamedTuple):
         return OPERATIONS[self.operation]
 
 
-def ask(servers: tuple[int, ...], requests: list[Request], payloads: list[list[Array]], replies: list[Array]) -> None:
-    """Send a request and its payload to every server, and receive the replies."""
-    group = get_group(WORLD_COMM_GROUP)
-    heads = [np.array(request, np.int64) for request in requests]
-    sends = [
+class Acknowledgement(NamedTuple):
+    """Hold what a server replies to an update, besides the keys that a cache must forget.
+
+    Attributes
+    ----------
+    step : int
+        The number of the update on this server.
+    ahead : int
+        How many updates the worker is ahead of the slowest one.
+    waited : int
+        Whether it had to wait for that one.
+    forgotten : int
+        The number of keys that follow.
+    """
+
+    step: int = 0
+    ahead: int = 0
+    waited: int = 0
+    forgotten: int = 0
+
+
+def ask(servers: Iterable[int], request: Request, counts: list[int], payloads: list[list[Array]]) -> Messages:
+    """Return a request to every server, with how many keys or rows each gets, and its payload."""
+    return [
         (server, part)
-        for server, head, payload in zip(servers, heads, payloads, strict=True)
-        for part in (head, *payload)
+        for server, count, payload in zip(servers, counts, payloads, strict=True)
+        for part in (np.array(request._replace(length=count), np.int64), *payload)
     ]
-    exchange(group, f"{requests[0].name} of a server", sends, list(zip(servers, replies, strict=True)))
 
 
-def listen(workers: tuple[int, ...]) -> list[Request]:
-    """Receive the requests of a round, in the order of the workers.
+def talk(what: str, sends: Messages, receives: Messages) -> None:
+    """Send to servers and receive from them."""
+    exchange(get_group(WORLD_COMM_GROUP), what, sends, receives, _GRACE)
+
+
+def receive(what: str, buffers: Mapping[int, Array]) -> None:
+    """Receive from workers."""
+    exchange(get_group(WORLD_COMM_GROUP), what, [], [*buffers.items()])
+
+
+def inbox() -> Mailbox:
+    """Return where the requests of workers come."""
+    return Mailbox(get_group(WORLD_COMM_GROUP), "the next request", len(Request._fields))
+
+
+def check_same(requests: Mapping[int, Request]) -> None:
+    """Check that workers ask for the same.
 
     Raises
     ------
     DisagreementError
-        If workers ask for different things.
+        If they do not.
     """
-    heads = [np.empty(4, np.int64) for _ in workers]
-    exchange(get_group(WORLD_COMM_GROUP), "the next request", [], list(zip(workers, heads, strict=True)))
-    requests = [Request(*head.tolist()) for head in heads]
-    asked: dict[tuple[str, int], list[int]] = {}
-    for worker, request in zip(workers, requests, strict=True):
-        asked.setdefault((request.name, request.target), []).append(worker)
+    asked: dict[str, list[int]] = {}
+    for worker, request in sorted(requests.items()):
+        asked.setdefault(f"{request.name} of {_NAMES.get(request.target, request.target)}", []).append(worker)
     if len(asked) > 1:
-        found = "; ".join(f"{named(ranks)} asked for {name} of {target}" for (name, target), ranks in asked.items())
+        found = "; ".join(f"{named(ranks)} asked for {what}" for what, ranks in asked.items())
         raise DisagreementError(f"workers disagree: {found}; all workers must call the same in the same order")
-    return requests
 
 
-def receive(workers: tuple[int, ...], buffers: list[Array], what: str) -> None:
-    """Receive a payload of every worker."""
-    exchange(get_group(WORLD_COMM_GROUP), what, [], list(zip(workers, buffers, strict=True)))
-
-
-def reply(workers: tuple[int, ...], buffers: list[Array], what: str) -> None:
-    """Answer every worker."""
-    exchange(get_group(WORLD_COMM_GROUP), what, list(zip(workers, buffers, strict=True)), [])
+_NAMES = {DENSE: "parameters"}

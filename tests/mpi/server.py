@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from functools import partial
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 import numparam
-from numparam import Cell, Embedding, EmbeddingLookup, Parameter
+from numparam import Cell, Embedding, EmbeddingLookup, Parameter, load_checkpoint
 from numparam.communication import comm_func, create_group, get_rank, init, release
+from numparam.embedding import load_table
 from numparam.initializer import Normal, initializer
-from numparam.optim import Adam, Momentum
+from numparam.optim import SGD, Adam, Momentum
 from numparam.server import ParameterServer, set_ps_context
+from numparam.server.division import owners
 
 DIM, BATCH = 8, 30
 ROWS = partial(Adam, learning_rate=0.1)
@@ -24,10 +27,19 @@ ROWS = partial(Adam, learning_rate=0.1)
 class Net(Cell):
     def __init__(self, **options):
         super().__init__()
-        self.items = EmbeddingLookup(None, DIM, Normal(), optimizer=ROWS, **options)
+        self.items = EmbeddingLookup(None, DIM, **{"param_init": Normal(), "optimizer": ROWS, **options})
         self.weight = Parameter(initializer(Normal(), (7, DIM)))
         self.bias = Parameter(initializer("ones", (3,)))
         self.own = Parameter(initializer("zeros", (2,)))
+
+    def serve(self, in_server=True, **options):
+        for parameter in (self.items.embedding_table, self.weight, self.bias):
+            parameter.set_param_ps(in_server)
+        return ParameterServer(self, **{"optimizer": momentum, **options})
+
+
+def momentum(parameters):
+    return Momentum(parameters, 0.1, 0.9)
 
 
 def batch(step: int, worker: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,110 +54,165 @@ def dense(step: int, worker: int) -> list[np.ndarray]:
     return [rng.normal(size=shape).astype(np.float32) for shape in ((7, DIM), (3,))]
 
 
-def joined(step: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
-    parts = [batch(step, worker) for worker in range(workers)]
-    return np.concatenate([keys for keys, _ in parts]), np.concatenate([rows for _, rows in parts])
-
-
-def serial(steps: int, workers: int, **options) -> Embedding:
-    table = Embedding(None, DIM, name="items.embedding_table", init=Normal(), seed=7, optimizer=ROWS, **options)
+def serial(steps: int, workers: int, servers: int = 1, place: int = 0, **options) -> Embedding:
+    """Return the table of one process, or what one of several servers has of it."""
+    options = {"init": Normal(), "optimizer": ROWS, **options}
+    table = Embedding(None, DIM, name="items.embedding_table", seed=7, **options)
     for step in range(steps):
-        table.update(*joined(step, workers))
+        parts = [batch(step, worker) for worker in range(workers)]
+        keys, rows = (np.concatenate([part[which] for part in parts]) for which in (0, 1))
+        mine = owners(keys, servers) == place
+        table.update(keys[mine], np.trunc(rows[mine]) if options["optimizer"] is None else rows[mine])
     return table
 
 
-def equals_serial(in_server: str) -> None:
-    net = Net()
-    for parameter in (net.items.embedding_table, net.weight, net.bias):
-        parameter.set_param_ps(in_server == "True")
+def serial_dense(steps: int, workers: int) -> Net:
+    numparam.set_seed(7)
+    alone = Net()
+    optimizer = momentum([alone.weight, alone.bias])
+    for step in range(steps):
+        parts = [dense(step, worker) for worker in range(workers)]
+        optimizer([sum(grads[1:], grads[0]) for grads in zip(*parts, strict=True)])
+    return alone
+
+
+def check_snapshots(folder: Path, steps: int, workers: int, servers: int, is_asynchronous: bool = False) -> None:
+    """Compare what servers saved with a serial replay."""
+    files = [folder / f"snapshot-{place}-of-{servers}.safetensors" for place in range(servers)]
+    for place, file in enumerate(files):
+        options = {"optimizer": None, "init": "zeros"} if is_asynchronous else {"max_rows": 400}
+        expected, found = (serial(count, workers, servers, place, **options) for count in (steps, 0))
+        load_table(found, [file])
+        assert found.step == steps * (workers if is_asynchronous else 1), (found.step, steps)
+        for a, b in list(zip(found.export(), expected.export(), strict=True))[: 2 if is_asynchronous else 3]:
+            assert a.shape == b.shape
+            assert (a == b).all()
+    if not is_asynchronous:
+        alone, contents = serial_dense(steps, workers), [load_checkpoint(file) for file in files]
+        for parameter in (alone.weight, alone.bias):
+            found = np.concatenate([content[parameter.name].asnumpy() for content in contents])
+            assert (found == parameter.asnumpy()).all(), parameter.name
+
+
+def equals_serial(in_server: str, cache_rows: str) -> None:
+    net = Net(vocab_cache_size=int(cache_rows))
     if get_rank() == 1:
         net.bias.set_data(np.full(3, 9.0, np.float32))  # the values of worker 0 count, or what servers generate
-    job = ParameterServer(net, lambda parameters: Momentum(parameters, 0.1, 0.9))
+    job = net.serve(in_server == "True")
     if job.role == "server":
         job.run()
         return
     worker, workers = get_rank(), len(job.workers)
     create_group("workers", list(job.workers))
-    for step in range(4):
+    for step in range(5):
         keys, rows = batch(step, worker)
         expected = serial(step, workers)
-        assert (net.items(keys) == expected.find(keys)).all()
+        for ids in (keys, batch(max(0, step - 1), worker)[0], np.arange(20)):
+            assert (net.items(ids) == expected.find(ids)).all(), (step, worker)
+        net.items.prefetch(keys)
         net.items.update(keys, rows)
         job.push(dense(step, worker))
         total = comm_func.all_reduce(np.ones(2, np.float32), group="workers")  # a parameter without servers
         assert total.tolist() == [workers] * 2
     job.pull()
-    numparam.set_seed(7)
-    alone = Net()
-    optimizer = Momentum([alone.weight, alone.bias], 0.1, 0.9)
-    for step in range(4):
-        parts = [dense(step, other) for other in range(workers)]
-        optimizer([sum(grads[1:], grads[0]) for grads in zip(*parts, strict=True)])
+    alone = serial_dense(5, workers)
     assert (net.weight.asnumpy() == alone.weight.asnumpy()).all()
     assert (net.bias.asnumpy() == alone.bias.asnumpy()).all()
-    assert job.counters["distinct_ids"] < job.counters["ids"]
+    if counters := net.items.cache and net.items.cache.counters:
+        assert min(counters[name] for name in ("hits", "misses", "evicted", "forgotten", "updated")) > 0, counters
+    else:
+        assert job.counters["distinct_ids"] < job.counters["ids"]
+        net.items.embedding_table.unique = False
+        assert (net.items([5, 5]) == serial(5, workers).find([5, 5])).all()
+        sent = job.counters["ids"] - job.counters["distinct_ids"]
+        net.items([5, 5])
+        assert job.counters["ids"] - job.counters["distinct_ids"] == sent
     job.end()
     print("equal")
 
 
-def goes_on(folder: str, steps: str, kills: str) -> None:
-    """Train until some step, from where the servers are, and print every step that was acknowledged."""
-    net = Net(path=None, max_rows=400)
-    net.items.embedding_table.set_param_ps(True)
-    job = ParameterServer(net, path=folder)
-    chance = random.Random(os.getpid())
+def is_asynchronous(bound: str, cache_rows: str) -> None:
+    """Let worker 1 be slow; sums of integers are exact in any order."""
+    net = Net(optimizer=None, param_init="zeros", vocab_cache_size=int(cache_rows))
+    job = net.serve(optimizer=lambda parameters: SGD(parameters, 1.0))
     if job.role == "server":
-        if kills == "server":
-            signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.1, 0.6))
-            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        job.run()
+        assert 0 < job.counters["staleness"] <= int(bound)
+        return
+    create_group("workers", list(job.workers))
+    for step in range(12):
+        net.items(batch(step, get_rank())[0])
+        if get_rank() == 1:
+            time.sleep(0.01)
+        net.items.update(np.arange(40), np.full((40, DIM), 1 + get_rank(), np.float32))
+        job.push([np.ones(shape, np.float32) for shape in ((7, DIM), (3,))])
+    comm_func.barrier("workers")
+    expected = 12 * sum(1 + worker for worker in job.workers)
+    assert (net.items(np.arange(40)) == expected).all() or int(cache_rows)  # a cache is as new as the last update
+    job.pull()
+    assert (net.bias.asnumpy() == 1 - 12 * len(job.workers)).all()
+    assert job.counters["staleness"] <= int(bound)
+    if get_rank() == 0:
+        assert job.counters["waits"] > 0
+    job.end()
+    print("exact")
+
+
+def goes_on(folder: str, steps: str, way: str, rank: str) -> None:
+    """Train until some step, from where the servers are, and note every step that was acknowledged."""
+    bound = numparam.server.get_ps_context("staleness")
+    options = {"max_rows": 400} if bound is None else {"optimizer": None, "param_init": "zeros"}
+    net = Net(**options)
+    job = net.serve(path=folder)
+    chance = random.Random(os.getpid())
+    if way != "none" and get_rank() == int(rank):  # at any instant, also within a call
+        after = f"sleep {chance.uniform(0, 0.8):.3f}; kill -{way.upper()} {os.getpid()}"
+        subprocess.Popen(["sh", "-c", after])
+    if job.role == "server":
         job.run()
         return
-    step = job.step()
-    while step < int(steps):
-        keys, rows = batch(step, get_rank())
+    step, dense_step = job.step(), job.step(None)
+    for current in range(min(step, dense_step), int(steps)):
+        keys, rows = batch(current, get_rank())
         time.sleep(chance.uniform(0, 0.004))  # workers come in any order
-        net.items(keys)
-        if kills == "worker" and get_rank() == 1 and chance.random() < 0.05:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if kills == "stop" and get_rank() == 1 and chance.random() < 0.05:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        net.items.update(keys, rows)
-        step += 1
-        if get_rank() == 0:
-            with (Path(folder) / "acknowledged").open("a") as file:
-                file.write(f"{step}\n")
+        if current >= step:
+            net.items(keys)
+            net.items.update(keys, rows if bound is None else np.trunc(rows))
+        if current >= dense_step:
+            job.push(dense(current, get_rank()))
+        with (Path(folder) / f"acknowledged-{get_rank()}").open("a") as file:
+            file.write(f"{current + 1}\n")
     job.save()
     job.end()
 
 
 def disagrees() -> None:
     net = Net()
-    net.items.embedding_table.set_param_ps(True)
-    job = ParameterServer(net)
+    job = net.serve()
     if job.role == "server":
         job.run()
     elif get_rank():
-        net.items([1])
+        job.save()
     else:
         net.items.update([1], np.ones((1, DIM), np.float32))
 
 
 def is_silent() -> None:
     net = Net()
-    net.items.embedding_table.set_param_ps(True)
-    job = ParameterServer(net)
+    job = net.serve()
     if job.role == "server":
         job.run()
     elif get_rank() == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     else:
-        net.items([1])
+        net.items.update([1], np.ones((1, DIM), np.float32))
+        net.items.update([1], np.ones((1, DIM), np.float32))
 
 
 if __name__ == "__main__":
-    case, servers, timeout, *arguments = sys.argv[1:]
+    case, servers, staleness, timeout, *arguments = sys.argv[1:]
     numparam.set_seed(7)
-    set_ps_context(enable_ps=True, server_num=int(servers))
+    set_ps_context(enable_ps=True, server_num=int(servers), staleness=None if staleness == "none" else int(staleness))
     init(timeout=float(timeout))
     globals()[case](*arguments)
     release()

@@ -1,0 +1,81 @@
+"""What a worker sends to servers, and what it counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numparam.embedding import Counters
+from numparam.errors import StateError
+from numparam.server.messages import OPERATIONS, Acknowledgement, Request, ask, talk
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Client:
+    """Send requests to all servers of a job.
+
+    Parameters
+    ----------
+    servers : tuple of int
+        Their ranks.
+    counters : Counters
+    """
+
+    def __init__(self, servers: tuple[int, ...], counters: Counters) -> None:
+        self.servers, self.counters, self._is_ended = servers, counters, False
+
+    def step(self, target: int) -> int:
+        """Return how many updates of a table, or of the dense parameters, every server has done."""
+        return min(reply.step for reply, _ in self.acknowledged("step", target))
+
+    def end(self) -> None:
+        """Leave the servers."""
+        if not self._is_ended:
+            self.acknowledged("end")
+            self._is_ended = True
+
+    def acknowledged(
+        self,
+        operation: str,
+        target: int = 0,
+        number: int = 0,
+        counts: list[int] | None = None,
+        payloads: list[list[Array]] | None = None,
+    ) -> list[tuple[Acknowledgement, Array]]:
+        """Send a request that every server acknowledges, with keys that a cache must forget."""
+        heads = [np.empty(len(Acknowledgement._fields), np.int64) for _ in self.servers]
+        self.request(operation, heads, target, number, counts, payloads)
+        replies = [Acknowledgement(*head.tolist()) for head in heads]
+        keys = [np.empty(reply.forgotten, np.int64) for reply in replies]
+        self.receive("keys that changed", [[part] for part in keys])
+        if any(reply.ahead for reply in replies):
+            self.counters["staleness"] = max(self.counters["staleness"], *(reply.ahead for reply in replies))
+            self.counters["waits"] += max(reply.waited for reply in replies)
+        return list(zip(replies, keys, strict=True))
+
+    def request(
+        self,
+        operation: str,
+        replies: list[Array],
+        target: int = 0,
+        number: int = 0,
+        counts: list[int] | None = None,
+        payloads: list[list[Array]] | None = None,
+    ) -> None:
+        """Send a request to all servers, and receive what they reply first."""
+        if self._is_ended:
+            raise StateError(f"{operation}: the servers have ended")
+        request = Request(OPERATIONS.index(operation), target, 0, number)
+        payloads = payloads or [[] for _ in self.servers]
+        sends = ask(self.servers, request, counts or [0] * len(self.servers), payloads)
+        talk(f"{operation} of a server", sends, list(zip(self.servers, replies, strict=True)))
+        self.counters["requests"] += 1
+        self.counters["bytes_sent"] += sum(part.nbytes for payload in payloads for part in payload)
+        self.counters["bytes_received"] += sum(part.nbytes for part in replies)
+
+    def receive(self, what: str, replies: list[list[Array]]) -> None:
+        """Receive what servers reply besides."""
+        talk(what, [], [(server, part) for server, parts in zip(self.servers, replies, strict=True) for part in parts])
+        self.counters["bytes_received"] += sum(part.nbytes for parts in replies for part in parts)

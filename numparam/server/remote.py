@@ -1,0 +1,140 @@
+"""Tables that servers hold, as a worker sees them, and their caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numparam.embedding import EmbeddingCache
+from numparam.embedding.schema import Schema, as_keys, as_rows, as_unseen
+from numparam.parameter import Parameter
+from numparam.server.client import Client
+from numparam.server.division import places_by_owner
+from numparam.server.messages import Acknowledgement
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class RemoteTable:
+    """Stand for a table that servers hold.
+
+    Parameters
+    ----------
+    client : Client
+    number : int
+        Of the table.
+    schema : Schema
+    unseen : str or float
+        What `find` returns for a key without a row.
+    parameter : Parameter
+        Whose `unique` is whether the ids of a lookup are made distinct before they are sent.
+    """
+
+    step = 0
+
+    def __init__(self, client: Client, number: int, schema: Schema, unseen: Any, parameter: Parameter) -> None:
+        self._client, self._number, self.schema, self._parameter = client, number, schema, parameter
+        self._unseen = as_unseen(f"table {schema.name!r}: ", unseen)
+        self._done: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name."""
+        return self.schema.name
+
+    def find(self, ids: Any) -> Array:
+        """Return rows; see `Embedding.find`."""
+        from numparam.kernels.keys import distinct
+
+        keys, shape = as_keys(self.schema, ids)
+        first, which = distinct(keys) if self._parameter.unique else (np.arange(keys.size), np.arange(keys.size))
+        self._client.counters.update(ids=keys.size, distinct_ids=first.size)
+        out: Array = self._columns(keys[first], 1, self._unseen)[0][which]
+        return out.reshape(*shape, self.schema.dim)
+
+    def columns(self, keys: Array) -> list[Array]:
+        """Return values and states of the rows of distinct keys."""
+        return self._columns(keys, self.schema.states.stop, None)
+
+    def _columns(self, keys: Array, count: int, unseen: float | None) -> list[Array]:
+        client, places = self._client, places_by_owner(keys, len(self._client.servers))
+        masks = [np.empty(place.size, bool) for place in places]
+        sizes = [place.size for place in places]
+        client.request("find", masks, self._number, count, sizes, [[keys[place]] for place in places])
+        present = [place[mask] for place, mask in zip(places, masks, strict=True)]
+        kinds = self.schema.columns[:count]
+        parts = [[np.empty((where.size, kind.width), kind.dtype) for kind in kinds] for where in present]
+        client.receive("rows", parts)
+        absent = np.ones(keys.size, bool)
+        absent[np.concatenate(present)] = False
+        columns = []
+        for number, kind in enumerate(kinds):
+            out = np.empty((keys.size, kind.width), kind.dtype)
+            for where, part in zip(present, parts, strict=True):
+                out[where] = part[number]
+            if absent.any():
+                out[absent] = self.schema.initial(number, keys[absent]) if unseen is None else unseen
+            columns.append(out)
+        return columns
+
+    def update(self, ids: Any, gradients: Any) -> None:
+        """Step the optimizer once for the batches of all workers; see `Embedding.update`.
+
+        Repeated ids are not summed here, but on the server, in the order of all workers' batches.
+        """
+        keys, shape = as_keys(self.schema, ids)
+        self.send(keys, as_rows(self.schema, "gradients", gradients, shape))
+
+    def send(self, keys: Array, gradients: Array) -> list[tuple[Array, Acknowledgement, Array]]:
+        """Send gradients, and return for each server where its keys are, what it replied, and keys to forget."""
+        rows = gradients.astype(np.float64 if self.schema.dtype == np.float64 else np.float32, copy=False)
+        places = places_by_owner(keys, len(self._client.servers))
+        if self._done is None:
+            self._done = self._client.step(self._number)
+        self._done += 1
+        payloads = [[keys[place], rows[place]] for place in places]
+        sizes = [place.size for place in places]
+        replies = self._client.acknowledged("update", self._number, self._done, sizes, payloads)
+        return [(place, *replied) for place, replied in zip(places, replies, strict=True)]
+
+
+class SharedCache(EmbeddingCache):
+    """Keep rows of a table that servers hold, as long as no other worker changes them.
+
+    Updates go to the servers at once, so what is acknowledged is in their log. A worker steps the optimizer on its own
+    copies too, with the same bits, and forgets the rows that others changed, which the servers name.
+    """
+
+    table: Any
+
+    def update(self, ids: Any, gradients: Any) -> None:
+        """Step the optimizer on the servers, and on the rows in the cache."""
+        from numparam.kernels.keys import distinct, sum_rows
+
+        schema = self.table.schema
+        keys, shape = as_keys(schema, ids)
+        given = as_rows(schema, "gradients", gradients, shape)
+        with self._lock:
+            for place, acknowledgement, forgotten in self.table.send(keys, given):
+                self._recent.forget(forgotten)
+                first, which = distinct(keys[place])
+                places = self._recent.find(keys[place][first])
+                cached = places >= 0
+                self.counters.update(forgotten=forgotten.size, updated=int(cached.sum()))
+                if cached.any():
+                    sums = self._holder.from_host(sum_rows(given[place], which, first.size)[cached], self.device)
+                    rows = self._holder.from_host(places[cached], self.device)
+                    step = acknowledgement.step
+                    schema.step_rows(step, self._columns[0], rows.array, self._columns[1:], sums.array)
+
+    def prefetch(self, ids: Any) -> None:
+        """Read the rows of the next `lookup` that are not in the cache now, in one message to each server."""
+        from numparam.kernels.keys import distinct
+
+        keys, _ = as_keys(self.table.schema, ids)
+        with self._lock:
+            keys = keys[distinct(keys)[0]]
+            absent = keys[self._recent.find(keys) < 0]
+            self._use(absent)
+            self.counters["prefetched"] += absent.size

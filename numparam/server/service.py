@@ -1,0 +1,218 @@
+"""What a server does: it holds its part of parameters and tables, and answers the workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numparam.checkpoint.loading import load_checkpoint
+from numparam.checkpoint.saving import save_checkpoint
+from numparam.communication.reduction import Reduction
+from numparam.embedding import Counters, EmbeddingLookup
+from numparam.embedding.snapshot import load_table, table_content
+from numparam.errors import StateError
+from numparam.server.dense import Dense
+from numparam.server.division import owners
+from numparam.server.messages import (
+    DENSE,
+    READING,
+    Acknowledgement,
+    Request,
+    check_same,
+    inbox,
+    receive,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Asked = dict[int, Request]
+
+
+class Service:
+    """Answer workers.
+
+    Parameters
+    ----------
+    workers : tuple of int
+        Their ranks.
+    servers, place : int
+    dense : Dense
+    layers : list of EmbeddingLookup
+    folder : Path or None
+        Where all servers keep their files.
+    staleness : int or None
+        How many updates a worker may be ahead of the slowest one; None for synchronous updates.
+    counters : Counters
+    """
+
+    def __init__(
+        self,
+        workers: tuple[int, ...],
+        servers: int,
+        place: int,
+        dense: Dense,
+        layers: list[EmbeddingLookup],
+        folder: Path | None,
+        staleness: int | None,
+        counters: Counters,
+    ) -> None:
+        self._workers, self._servers, self._place, self._folder = workers, servers, place, folder
+        self._staleness, self.counters, self._dense = staleness, counters, dense
+        self._tables = [layer.table for layer in layers]
+        # For each table with caches on the workers: the keys that each of them must forget with its next update.
+        self._stale: dict[int, dict[int, list[Array]]] = {
+            number: {worker: [] for worker in workers} for number, layer in enumerate(layers) if layer.cache_rows
+        }
+        self._live = {*workers}
+        self._held: dict[int, tuple[Request, Acknowledgement]] = {}
+
+    def run(self) -> None:
+        """Answer until all workers have ended."""
+        self._inbox, waiting = inbox(), Asked()
+        singly = READING if self._staleness is None else (*READING, "update", "push", "end")
+        while self._live:
+            for worker, head in self._inbox.take(self._live - waiting.keys() - self._held.keys()).items():
+                waiting[worker] = Request(*head.tolist())
+                self.counters["requests"] += 1
+            for worker in [worker for worker, request in waiting.items() if request.name in singly]:
+                self._answer({worker: waiting.pop(worker)})
+            if waiting and waiting.keys() == self._live:
+                check_same(waiting)
+                self._answer(dict(sorted(waiting.items())))
+                waiting.clear()
+            self._release(self._live - waiting.keys())
+        self._inbox.finish()
+        for table in self._tables:
+            table.close()
+        self._dense.close()
+
+    def load(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        """Take this server's part of the snapshots of all servers of a job, however many there were."""
+        listed = [*paths]
+        self._dense.load([load_checkpoint(path) for path in listed])
+        for table in self._tables:
+            load_table(table, listed, lambda keys: owners(keys, self._servers) == self._place)
+
+    # ------------------------------------------------------------------ acknowledgements
+
+    def _answer(self, asked: Asked) -> None:
+        request = next(iter(asked.values()))
+        getattr(self, f"_answer_{request.name}")(asked, request.target)
+
+    def _acknowledge(self, asked: Asked, step: int = 0) -> None:
+        """Acknowledge a request, at once or when the slowest worker has come near enough."""
+        for worker, request in asked.items():
+            self._held[worker] = request, Acknowledgement(step)
+
+    def _release(self, active: set[int]) -> None:
+        """Send the acknowledgements of the workers that are not too far ahead of the others that go on."""
+        if not self._held:
+            return
+        clocks = {worker: self._clock(worker) for worker in active}
+        least = min(clocks.values(), default=0)
+        heads, lists = [], []
+        for worker, (request, acknowledgement) in [*self._held.items()]:
+            ahead = 0 if self._staleness is None else clocks.get(worker, least) - least
+            if self._staleness is not None and request.name in ("update", "push") and ahead > self._staleness:
+                self._held[worker] = request, acknowledgement._replace(waited=1)
+                continue
+            keys = np.empty(0, np.int64)
+            if request.name == "update" and request.target in self._stale:
+                stale = self._stale[request.target]
+                keys, stale[worker] = np.concatenate([keys, *stale[worker]]), []
+            if self._staleness is not None:
+                self.counters["waits"] += acknowledgement.waited
+                self.counters["staleness"] = max(self.counters["staleness"], ahead)
+            heads.append((worker, np.array(acknowledgement._replace(ahead=ahead, forgotten=keys.size), np.int64)))
+            lists.append((worker, keys))
+            del self._held[worker]
+        self._inbox.send([*heads, *lists])
+
+    def _clock(self, worker: int) -> int:
+        """Count the updates of a worker."""
+        return self._dense.done(worker) + sum(table.done(worker) for table in self._tables)
+
+    # ------------------------------------------------------------------ answers
+
+    def _answer_end(self, asked: Asked, _: int) -> None:
+        self._inbox.send([(worker, np.array(Acknowledgement(), np.int64)) for worker in asked])
+        self._live -= asked.keys()
+
+    def _answer_step(self, asked: Asked, target: int) -> None:
+        source = self._dense if target == DENSE else self._tables[target]
+        for worker, request in asked.items():
+            is_own = self._staleness is not None and source.step > 0
+            self._acknowledge({worker: request}, source.done(worker) if is_own else source.step)
+
+    def _keys(self, asked: Asked) -> dict[int, Array]:
+        keys = {worker: np.empty(request.length, np.int64) for worker, request in asked.items()}
+        receive("ids", keys)
+        return keys
+
+    def _answer_find(self, asked: Asked, target: int) -> None:
+        """Send which of the keys have rows, and columns of these; the worker knows how all others begin."""
+        for worker, keys in self._keys(asked).items():
+            present, columns = self._tables[target].held(keys, asked[worker].number)
+            self._inbox.send([(worker, present), *((worker, column) for column in columns)])
+            self.counters["bytes_sent"] += present.nbytes + sum(column.nbytes for column in columns)
+
+    def _answer_update(self, asked: Asked, target: int) -> None:
+        table, keys = self._tables[target], self._keys(asked)
+        kind = np.float64 if table.schema.dtype == np.float64 else np.float32
+        rows = {worker: np.empty((part.size, table.schema.dim), kind) for worker, part in keys.items()}
+        receive("gradients", rows)
+        joined, step = np.concatenate([*keys.values()]), table.step
+        sources = {worker: request.number for worker, request in asked.items()}
+        evicted = table.update_from(sources, joined, np.concatenate([*rows.values()]))
+        if target in self._stale:
+            self._note_changes(target, keys, joined, evicted, table.step == step)
+        self.counters["bytes_received"] += joined.nbytes + sum(part.nbytes for part in rows.values())
+        self._acknowledge(asked, table.step)
+
+    def _note_changes(self, target: int, keys: dict[int, Array], joined: Array, evicted: Array, was_done: bool) -> None:
+        """Note what caches must forget: what others changed too, and what a worker cannot change as the table did."""
+        from numparam.kernels.keys import distinct
+
+        first, which = distinct(joined)
+        by = np.repeat([*keys], [part.size for part in keys.values()])
+        changed, by_first = joined[first], by[first]
+        shared = ~self._tables[target].has(changed) | was_done  # not admitted or evicted, or updated before a restart
+        shared[which[by != by_first[which]]] = True
+        for worker, stale in self._stale[target].items():
+            stale += [changed[(by_first != worker) | shared], evicted]
+
+    def _answer_pull(self, asked: Asked, target: int) -> None:
+        values = self._dense.parts[target].asnumpy().copy()
+        self._inbox.send([(worker, values) for worker in asked])
+        self.counters["bytes_sent"] += values.nbytes * len(asked)
+
+    def _answer_push(self, asked: Asked, _: int) -> None:
+        sums = []
+        for part in self._dense.parts:
+            given = {worker: np.empty(part.shape, part.dtype) for worker in asked}
+            receive("gradients", given)
+            out = np.empty(part.size, part.dtype)
+            Reduction("sum", part.dtype).into(out, [array.reshape(-1) for array in given.values()])
+            sums.append(out.reshape(part.shape))
+            self.counters["bytes_received"] += out.nbytes * len(given)
+        self._dense.update(sums, {worker: request.number for worker, request in asked.items()})
+        self._acknowledge(asked, self._dense.step)
+
+    def _answer_send(self, asked: Asked, target: int) -> None:
+        part = self._dense.parts[target]
+        values = np.empty(part.shape, part.dtype)
+        receive("values", {self._workers[0]: values})
+        self._dense.receive(target, values)
+        self._acknowledge(asked)
+
+    def _answer_save(self, asked: Asked, _: int) -> None:
+        if self._folder is None:
+            raise StateError("save() needs the path of ParameterServer")
+        content = self._dense.content()
+        for table in self._tables:
+            content |= table_content(table)
+        save_checkpoint(content, self._folder / f"snapshot-{self._place}-of-{self._servers}")
+        self._acknowledge(asked)
