@@ -15,7 +15,6 @@ from .common import Warm, lazy
 from .parameters import Model
 
 SHAPE = (1024, 1024)
-LAYOUT = numparam.Layout({"tp": 4}, ("tp",))
 
 
 class Files(Warm):
@@ -84,7 +83,8 @@ class Distributed(Files):
     """One matrix of 16 MiB over four ranks, each of which calls alone."""
 
     def prepare(self) -> None:
-        self.parts = [lazy((2048, 2048)).init_data(LAYOUT, rank=rank) for rank in range(4)]
+        layout = numparam.Layout({"tp": 4}, ("tp",))
+        self.parts = [lazy((2048, 2048)).init_data(layout, rank=rank) for rank in range(4)]
         self.name = str(self.folder / "model")
         self.time_save_and_index()
         self.index = numparam.write_index(self.name)

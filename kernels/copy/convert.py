@@ -23,6 +23,7 @@ from numparam.kernels.copy.walk import STREAM_FROM_BYTES, Array, Walk, steps, ta
 from numparam.kernels.formula.formats import FORMATS, conversion
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula
+from numparam.kernels.machine.lanes import WIDTH
 from numparam.kernels.machine.memory import LINE, access, stack
 
 TILE_BYTES = 1 << 18
@@ -55,7 +56,8 @@ def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
     to, origin, convert = FORMATS[target], FORMATS[source], conversion(target, source)
     target_bytes, source_bytes = to.item_bytes, origin.item_bytes
     items = LINE // target_bytes
-    width = min(16, items)
+    # AVX-512 narrows and stores in one instruction, which does not bypass the caches, unless a vector is a whole line.
+    width = min(16 if WIDTH < 16 else LINE, items)
     load, _, _ = access(origin.element, width, source_bytes if origin.element == "u32" else None)
     _, store, stream = access(to.element, width, target_bytes if to.element == "u32" else None)
     reserve_source, reserve_target = stack(width * source_bytes), stack(width * target_bytes)
