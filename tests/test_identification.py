@@ -162,7 +162,7 @@ def test_a_search_ends_when_all_is_found() -> None:
                 searched.append(name)
                 yield name, self[name]
 
-    hits = search({query: wanted}, Watched(model), False, lambda hits: len(hits[query, "rows"]) == 64)
+    hits = search({query: wanted}, Watched(model), None, lambda hits: len(hits[query, "rows"]) == 64)
     assert {hit.name for hit in hits[query, "rows"].values()} == {"layers.3"}
     assert searched == names[:4]
 

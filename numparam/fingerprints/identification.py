@@ -209,10 +209,13 @@ def identify_all(arrays: Mapping[str, Any], expected: Cell | Mapping[str, Tensor
     found: dict[str, Identification] = {}
     for dtype, group in known.items():
         suitable = {name: each for name, each in tensors.items() if each.dtype == dtype}
+        readings = {name: list(_readings(array)) for name, array in group.items()}
+        hits: Hits = {}
         for everywhere in (False, True):
-            left = {name: array for name, array in group.items() if name not in found or not _is_sure(found[name])}
-            if left:
-                found |= _identified(left, suitable, everywhere)
+            left = {name: each for name, each in readings.items() if name not in found or not _is_sure(found[name])}
+            for where, more in _search(left, suitable, everywhere).items():
+                hits[where] = more | hits.get(where, {})
+            found |= {name: _best(group[name], each, hits, suitable) for name, each in left.items()}
     return {name: found[name] for name in arrays}
 
 
@@ -252,21 +255,18 @@ def _readings(array: Array) -> Iterator[_Reading]:
             yield _Reading.of(array, kind, query)
 
 
-def _identified(
-    arrays: Mapping[str, Array], tensors: Mapping[str, Tensor], everywhere: bool
-) -> dict[str, Identification]:
-    readings = {name: list(_readings(array)) for name, array in arrays.items()}
+def _search(readings: Mapping[str, list[_Reading]], tensors: Mapping[str, Tensor], everywhere: bool) -> Hits:
     parts: dict[Query, list[Array]] = {}
     for reading in (each for found in readings.values() for each in found):
         parts.setdefault(reading.query, []).append(reading.wanted)
     wanted = {query: np.unique(np.concatenate(found)) for query, found in parts.items()}
+    lines = {query: min((len(each) for each in found if len(each)), default=0) for query, found in parts.items()}
 
     def is_done(hits: Hits) -> bool:
         complete = {query for (query, _), found in hits.items() if len(found) == len(wanted[query])}
         return all(any(reading.query in complete for reading in found) for found in readings.values())
 
-    hits = search(wanted, tensors, everywhere, is_done)
-    return {name: _best(array, readings[name], hits, tensors) for name, array in arrays.items()}
+    return search(wanted, tensors, lines if everywhere else None, is_done)
 
 
 def _best(array: Array, readings: list[_Reading], hits: Hits, tensors: Mapping[str, Tensor]) -> Identification:

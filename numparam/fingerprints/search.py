@@ -5,6 +5,7 @@ axis it is a window of consecutive elements.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ PROBE_BYTES = 16
 """Of the first values of a line, which are compared: float8 has too few different ones for less."""
 _STARTS = 16
 """At most so many places where a shard of a line may begin are tried."""
+_STEPS = (127, 61, 31, 11, 7, 5, 3)
 _INTERLEAVED = 8
 """At most so many shards may be interleaved."""
 
@@ -80,7 +82,10 @@ def is_plain(lines: Array) -> Array:
 
 
 def search(
-    wanted: Mapping[Query, Array], tensors: Mapping[str, Tensor], everywhere: bool, is_done: Callable[[Hits], bool]
+    wanted: Mapping[Query, Array],
+    tensors: Mapping[str, Tensor],
+    lines: Mapping[Query, int] | None,
+    is_done: Callable[[Hits], bool],
 ) -> Hits:
     """Find the lines of lazy parameters that have the wanted keys.
 
@@ -89,8 +94,9 @@ def search(
     wanted : mapping of Query to ndarray
         Sorted keys.
     tensors : mapping of str to Tensor
-    everywhere : bool
-        Whether shards of lines are looked for, as ``torch.chunk`` and interleaving cut them, or full lines only.
+    lines : mapping of Query to int, optional
+        How many lines an array has, if shards of lines are looked for too, as ``torch.chunk`` and interleaving cut
+        them: so many lines follow each other, at some steps, so a few lines show whether all are worth drawing.
     is_done : callable
         Whether what is found so far will do.
     """
@@ -100,15 +106,25 @@ def search(
     for query, known in wanted.items():
         maybe[query] = np.zeros(1 << 18, bool)
         maybe[query][_short(known)] = True
+
+    def matching(query: Query, drawn: Array) -> Array:
+        found, known = np.flatnonzero(maybe[query][_short(drawn)]), wanted[query]
+        places = np.minimum(np.searchsorted(known, drawn[found]), len(known) - 1)
+        lines: Array = found[known[places] == drawn[found]]
+        return lines
+
     hits: Hits = {}
     for name, tensor in tensors.items():
-        for query, known in wanted.items():
-            for kind, along, drawn in _drawn(tensor, query, everywhere):
-                table = hits.setdefault((query, kind), {})
-                lines = np.flatnonzero(maybe[query][_short(drawn)])
-                found = drawn[lines]
-                lines = lines[known[np.minimum(np.searchsorted(known, found), len(known) - 1)] == found]
-                for key, line in zip(drawn[lines].tolist(), lines.tolist(), strict=True):
+        drawn = cache(partial(_drawn, tensor))  # queries that differ in width begin alike
+        for query in wanted:
+            step = 1 if lines is None else _step(lines[query])
+            for kind, along in _places(tensor.shape, query, lines is not None):
+                first = along[: query.first]
+                if step > 1 and not matching(query, drawn(kind, first, step)).size:
+                    continue
+                every, table = drawn(kind, first, 1), hits.setdefault((query, kind), {})
+                found = matching(query, every)
+                for key, line in zip(every[found].tolist(), found.tolist(), strict=True):
                     table.setdefault(key, Hit(name, line, along))
         if is_done(hits):
             break
@@ -119,19 +135,17 @@ def _short(key: Array) -> Array:
     return (key & np.uint64((1 << 18) - 1)).astype(np.intp)
 
 
-def _drawn(tensor: Tensor, query: Query, everywhere: bool) -> Iterator[tuple[Kind, range, Array]]:
-    """Yield what lines there are, the places along them, and their keys."""
-    full, count = Region.full(tensor.shape), query.first
-    if query.width is None or len(tensor.shape) < 2:
-        if query.width is None and len(tensor.shape) == 1 and count <= tensor.shape[0]:
-            yield "elements", range(count), keys(beginnings(_values(tensor, full), "elements", count))
-        return
-    kinds: tuple[tuple[Kind, int], ...] = (("rows", -1), ("columns", -2))
-    for kind, axis in kinds:
-        for along in _places(tensor.shape[axis], query.width, everywhere):
-            first = slice(along.start, along[count - 1] + 1, along.step)
-            part = full[..., first] if kind == "rows" else full[..., first, :]
-            yield kind, along, keys(beginnings(_values(tensor, part), kind, count))
+def _step(count: int) -> int:
+    """Return which lines are drawn of `count` that follow each other: a prime, so that steps between them do no harm."""
+    return next((step for step in _STEPS if step <= max(count // 8, min(count, 11))), 1)
+
+
+def _drawn(tensor: Tensor, kind: Kind, first: range, step: int) -> Array:
+    """Return the keys of every line, or of one in so many."""
+    along, lines = slice(first.start, first.stop, first.step), slice(None, None, step)
+    full = Region.full(tensor.shape)
+    part = full if kind == "elements" else full[..., lines, along] if kind == "rows" else full[..., along, lines]
+    return keys(beginnings(_values(tensor, part), kind, len(first)))
 
 
 def _values(tensor: Tensor, region: Region) -> Array:
@@ -140,13 +154,20 @@ def _values(tensor: Tensor, region: Region) -> Array:
     return out
 
 
-def _places(length: int, width: int, everywhere: bool) -> Iterator[range]:
-    """Yield where a shard of some width may be in a line."""
-    if width == length or (width < length and not everywhere):
-        yield range(width)
-    elif width < length:
-        starts = dict.fromkeys([*range(0, length - width + 1, width), length - width])
-        yield from (range(start, start + width) for start in islice(starts, _STARTS))
-        if length % width == 0 and length <= _INTERLEAVED * width:
-            step = length // width
-            yield from (range(phase, length, step) for phase in range(step))
+def _places(shape: tuple[int, ...], query: Query, everywhere: bool) -> Iterator[tuple[Kind, range]]:
+    """Yield where lines of some width may be in a parameter."""
+    if query.width is None:
+        if len(shape) == 1 and query.first <= shape[0]:
+            yield "elements", range(query.first)
+        return
+    kinds: tuple[tuple[Kind, int], ...] = (("rows", -1), ("columns", -2))
+    for kind, axis in kinds if len(shape) > 1 else ():
+        length, width = shape[axis], query.width
+        if width == length or (width < length and not everywhere):
+            yield kind, range(width)
+        elif width < length:
+            starts = dict.fromkeys([*range(0, length - width + 1, width), length - width])
+            yield from ((kind, range(start, start + width)) for start in islice(starts, _STARTS))
+            if length % width == 0 and length <= _INTERLEAVED * width:
+                step = length // width
+                yield from ((kind, range(phase, length, step)) for phase in range(step))
