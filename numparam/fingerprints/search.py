@@ -6,7 +6,6 @@ axis it is a window of consecutive elements.
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -118,14 +117,16 @@ def search(
         drawn = cache(partial(_drawn, tensor))  # queries that differ in width begin alike
         for query in wanted:
             step = 1 if lines is None else _step(lines[query])
-            for kind, along in _places(tensor.shape, query, lines is not None):
-                first = along[: query.first]
-                if step > 1 and not matching(query, drawn(kind, first, step)).size:
-                    continue
-                every, table = drawn(kind, first, 1), hits.setdefault((query, kind), {})
-                found = matching(query, every)
-                for key, line in zip(every[found].tolist(), found.tolist(), strict=True):
-                    table.setdefault(key, Hit(name, line, along))
+            for kind, places in _places(tensor.shape, query, lines is not None):
+                first = [along[: query.first] for along in places]
+                chosen = set(range(len(places)))
+                if step > 1:
+                    chosen = {line % len(places) for line in matching(query, drawn(kind, *first, step=step)).tolist()}
+                for place in chosen:
+                    every, table = drawn(kind, first[place]), hits.setdefault((query, kind), {})
+                    found = matching(query, every)
+                    for key, line in zip(every[found].tolist(), found.tolist(), strict=True):
+                        table.setdefault(key, Hit(name, line, places[place]))
         if is_done(hits):
             break
     return hits
@@ -140,12 +141,24 @@ def _step(count: int) -> int:
     return next((step for step in _STEPS if step <= max(count // 8, min(count, 11))), 1)
 
 
-def _drawn(tensor: Tensor, kind: Kind, first: range, step: int) -> Array:
-    """Return the keys of every line, or of one in so many."""
-    along, lines = slice(first.start, first.stop, first.step), slice(None, None, step)
-    full = Region.full(tensor.shape)
-    part = full if kind == "elements" else full[..., lines, along] if kind == "rows" else full[..., along, lines]
-    return keys(beginnings(_values(tensor, part), kind, len(first)))
+def _drawn(tensor: Tensor, kind: Kind, *places: range, step: int = 1) -> Array:
+    """Return the keys of every line, or of one in so many, from several places on: of all places for each line."""
+    full, lines, count = Region.full(tensor.shape), slice(None, None, step), len(places[0])
+
+    def begun(first: int, stop: int, by: int = 1) -> Array:
+        along = slice(first, stop, by)
+        part = full if kind == "elements" else full[..., lines, along] if kind == "rows" else full[..., along, lines]
+        return beginnings(_values(tensor, part), kind, len(range(first, stop, by)))
+
+    # One draw of one value is about as fast as of a thousand: as few draws as can be.
+    if places[0].step > 1 and len(places) > 1:  # interleaved
+        found = begun(0, count * places[0].step).reshape(-1, count, len(places)).swapaxes(1, 2)
+    elif len(places) > count:
+        width = places[1].start - places[0].start
+        found = np.stack([begun(at, places[-1].start + at + 1, width) for at in range(count)], -1)
+    else:
+        found = np.stack([begun(place.start, place.stop, place.step) for place in places], 1)
+    return keys(found.reshape(-1, count))
 
 
 def _values(tensor: Tensor, region: Region) -> Array:
@@ -154,20 +167,22 @@ def _values(tensor: Tensor, region: Region) -> Array:
     return out
 
 
-def _places(shape: tuple[int, ...], query: Query, everywhere: bool) -> Iterator[tuple[Kind, range]]:
-    """Yield where lines of some width may be in a parameter."""
+def _places(shape: tuple[int, ...], query: Query, everywhere: bool) -> Iterator[tuple[Kind, list[range]]]:
+    """Yield where lines of some width may be in a parameter: at their beginnings, or everywhere else."""
     if query.width is None:
-        if len(shape) == 1 and query.first <= shape[0]:
-            yield "elements", range(query.first)
+        if len(shape) == 1 and query.first <= shape[0] and not everywhere:
+            yield "elements", [range(query.first)]
         return
     kinds: tuple[tuple[Kind, int], ...] = (("rows", -1), ("columns", -2))
     for kind, axis in kinds if len(shape) > 1 else ():
         length, width = shape[axis], query.width
-        if width == length or (width < length and not everywhere):
-            yield kind, range(width)
+        if width <= length and not everywhere:
+            yield kind, [range(width)]
         elif width < length:
-            starts = dict.fromkeys([*range(0, length - width + 1, width), length - width])
-            yield from ((kind, range(start, start + width)) for start in islice(starts, _STARTS))
-            if length % width == 0 and length <= _INTERLEAVED * width:
+            starts = range(0, length - width + 1, width)[:_STARTS]
+            yield kind, [range(start, start + width) for start in starts]
+            if length % width:
+                yield kind, [range(length - width, length)]
+            elif length <= _INTERLEAVED * width:
                 step = length // width
-                yield from ((kind, range(phase, length, step)) for phase in range(step))
+                yield kind, [range(phase, length, step) for phase in range(step)]
