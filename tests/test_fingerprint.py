@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import random
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,25 @@ def test_threads_do_not_matter() -> None:
     finally:
         numparam.set_num_threads(before)
     assert len(found) == 1
+
+
+def test_less_than_a_mebibyte_of_scratch_memory_is_taken(tmp_path: Path) -> None:
+    array = np.zeros((1024, 1024), np.float32)
+    lazy = numparam.Parameter(initializer(Normal(0.02), (1024, 1024)), name="w")
+    numparam.save_checkpoint([numparam.Parameter(array, name="w")], tmp_path / "w.safetensors")
+    threads = numparam.get_num_threads()
+    try:
+        for count in (1, 4):
+            numparam.set_num_threads(count)
+            for each in (array, array.T, array[::2, ::3], lazy, tmp_path / "w.safetensors"):
+                fingerprint(each)  # creates the threads
+                tracemalloc.start()
+                fingerprint(each)
+                _, peak = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                assert peak < 2**20
+    finally:
+        numparam.set_num_threads(threads)
 
 
 def test_any_partition_adds_up() -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SCRATCH_BYTES = 3 << 18
-"""Of the pieces that are put into the order of their tensor first, one for each thread."""
-_PIECE_BYTES = 1 << 18
+"""Of the pieces that are put into the order of their tensor first, one for each thread: few, since a call of a kernel
+takes as long as 100 KiB of values."""
 _RUN = 512
 """Elements of a piece that are consecutive in the tensor: the rest are consecutive in memory, for a transpose."""
 
@@ -42,11 +42,11 @@ def digest(array: Any, key: DigestKey, span: Span | None = None) -> tuple[int, i
     if _is_consecutive(array, steps):
         found.append(sums(words_of(array, base, steps), key))
     else:
-        limit = min(_PIECE_BYTES, SCRATCH_BYTES // pool.get_num_threads()) // array.dtype.itemsize
-        indices = list(_pieces(array.shape, array.strides, max(limit, _RUN)))
+        limit = max(SCRATCH_BYTES // pool.get_num_threads() // array.dtype.itemsize, _RUN)
+        indices = list(_pieces(array.shape, array.strides, limit))
 
         def work(start: int, stop: int) -> None:
-            scratch = _scratch_like(array, min(max(limit, _RUN), array.size))
+            scratch = _scratch_like(array, min(limit, array.size))
             for index in indices[start:stop]:
                 part = array[index]
                 piece = scratch[: part.size].reshape(part.shape)

@@ -137,7 +137,7 @@ def _short(key: Array) -> Array:
 
 
 def _step(count: int) -> int:
-    """Return which lines are drawn of `count` that follow each other: a prime, so that steps between them do no harm."""
+    """Return the step of the lines that are drawn of `count`: a prime, so that it finds lines that have steps too."""
     return next((step for step in _STEPS if step <= max(count // 8, min(count, 11))), 1)
 
 
