@@ -80,7 +80,7 @@ _TRACED = {
 }
 _SYSTEM_CALLS = {
     *("fsync", "replace", "unlink", "fchmod", "fchown", "flock", "open", "close", "listdir", "scandir", "statvfs"),
-    *("FileIO.write", "FileIO.close", "FileIO.fileno", "preadv"),
+    *("FileIO.write", "pwrite", "posix_fallocate", "FileIO.close", "FileIO.fileno", "preadv"),
 }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from numparam.checkpoint import writing
 from savers import INDEX, KINDS, Interrupt, number_in, stems
 
 FULL, LEAST = 10_000, 36
@@ -55,6 +56,7 @@ def attempt(path: Path, kind: str, number: int, cause: str, at: int) -> int:
 def prove(count: int, seed: int, folder: Path) -> Counter[str]:
     """Interrupt `count` saves; raise for the first checkpoint that is lost or mixed, or the first file left over."""
     os.fsync = os.fstat  # type: ignore[assignment]  # the disk would take the time
+    writing.CHUNK_BYTES = 64  # the files are of several chunks, which threads write
     sys.unraisablehook = lambda _: None  # of files that an interrupt left to the garbage collector
     signal.signal(signal.SIGALRM, press)
     chance, counts = random.Random(seed), Counter[str](interrupts=count)
