@@ -8,9 +8,11 @@ MAX_MESSAGE = 4000  # characters: what is named in the middle is left out
 class NumparamError(Exception):
     """Base of all errors of numparam; the message is safe to print and of bounded length."""
 
+    _kept = "\n"
+
     def __init__(self, *arguments: object) -> None:
         super().__init__(
-            *[printable(item, MAX_MESSAGE, keep="\n") if isinstance(item, str) else item for item in arguments]
+            *[printable(item, MAX_MESSAGE, keep=self._kept) if isinstance(item, str) else item for item in arguments]
         )
 
 
@@ -20,6 +22,8 @@ class ArgumentTypeError(NumparamError, TypeError):
 
 class ArgumentValueError(NumparamError, ValueError):
     """Report an argument of the right kind whose value is not accepted."""
+
+    _kept = ""
 
 
 class DtypeError(ArgumentTypeError):
@@ -51,6 +55,8 @@ class SpecificationError(ArgumentValueError):
 
 class CheckpointError(NumparamError, ValueError):
     """Report a checkpoint file that is damaged, or lacks what was requested."""
+
+    _kept = ""  # paths may hold line breaks
 
 
 class CheckpointFileError(CheckpointError, OSError):

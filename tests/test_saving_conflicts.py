@@ -26,7 +26,7 @@ from numparam import (
 from numparam.checkpoint import atomic_file, loading
 from numparam.checkpoint.atomic_file import replacing
 from numparam.cli import main
-from numparam.errors import CheckpointError, MissingFileError
+from numparam.errors import ArgumentValueError, CheckpointError, MissingFileError
 from numparam.initializer import Constant, initializer
 
 INDEX = ".safetensors.index.json"
@@ -412,3 +412,17 @@ def test_arrays_are_saved_without_a_copy(tmp_path: Path) -> None:
     tracemalloc.stop()
     loaded = load_checkpoint(tmp_path / "m.safetensors")
     assert [loaded[name].asnumpy().sum() for name in ("w", "swapped", "text")] == [2**21, 3, 2]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\u202egnp", "a\\b", "C:x"], ids=ascii)
+def test_an_index_that_could_not_name_its_files_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentValueError, match="printable names"):
+        save_checkpoint(THREE, tmp_path / name, max_shard_bytes=40)
+    with pytest.raises(ArgumentValueError, match="printable names"):
+        save_distributed_checkpoint(THREE, tmp_path / name, rank=0, ranks=1)
+    with pytest.raises(MissingFileError) as caught:
+        load_checkpoint(tmp_path / "missing\n.safetensors")
+    assert str(caught.value).isprintable()
+    assert files(tmp_path) == set()
+    save_checkpoint(THREE, tmp_path / name)
+    assert load_checkpoint(tmp_path / f"{name}.safetensors").keys() == THREE.keys()

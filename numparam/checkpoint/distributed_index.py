@@ -18,7 +18,7 @@ from numparam.checkpoint import header
 from numparam.checkpoint.atomic_file import replacing
 from numparam.checkpoint.attempt import ATTEMPT, SAVE, rank_files, remove_former, save_number, write_content
 from numparam.checkpoint.grid import Grid
-from numparam.checkpoint.names import SUFFIX, as_path, index_path, refuse_twin, stem_of
+from numparam.checkpoint.names import SUFFIX, as_path, check_stem, index_path, refuse_twin, stem_of
 from numparam.checkpoint.piece import Piece, read_record
 from numparam.checkpoint.recipes import RECIPES, STREAM
 from numparam.checkpoint.saving import FLAGS, TEXTS, as_json
@@ -201,6 +201,7 @@ def _content(found: Sequence[_Found]) -> dict[str, Any]:
 
 def file_of_rank(index: Path, number: int, rank: int, ranks: int) -> Path:
     """Return the path of the file that a rank writes."""
+    check_stem(index)
     return index.with_name(f"{stem_of(index)}-{number}-rank-{rank:05}-of-{ranks:05}{SUFFIX}")
 
 

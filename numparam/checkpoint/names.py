@@ -46,6 +46,19 @@ def stem_of(path: Path) -> str:
     return path.name.removesuffix(INDEX_SUFFIX).removesuffix(SUFFIX)
 
 
+def is_plain(name: str) -> bool:
+    """Return whether an index may name a file so: a printable name in its own folder, on every system."""
+    # A name such as ../../x or C:x would let an index from elsewhere read files outside its folder.
+    return name not in ("", ".", "..") and name.isprintable() and not any(mark in name for mark in "/\\:")
+
+
+def check_stem(index: Path) -> None:
+    """Refuse an index that could not name its files, which begin with its own name."""
+    if not is_plain(stem_of(index)):
+        what = "the files that an index names have printable names without \\ and :"
+        raise ArgumentValueError(f"cannot write {index}: {what}; choose another name")
+
+
 def digest_of(stem: str) -> str:
     """Return a short text that names the hidden files of a checkpoint, whose own name may be as long as any."""
     return hashlib.blake2b(os.fsencode(stem), digest_size=8).hexdigest()

@@ -23,7 +23,7 @@ from numparam.checkpoint import header
 from numparam.checkpoint.attempt import ATTEMPT, check_attempt
 from numparam.checkpoint.grid import Grid
 from numparam.checkpoint.mapped_file import MappedFile
-from numparam.checkpoint.names import INDEX_SUFFIX
+from numparam.checkpoint.names import INDEX_SUFFIX, is_plain
 from numparam.checkpoint.stored import Files, Stored
 from numparam.entry import Entry
 from numparam.errors import CheckpointError
@@ -212,7 +212,6 @@ def _stored(path: Path, name: str, content: Any, files: Files) -> Stored:
 
 def _beside(index: Path, file: str) -> Path:
     """Return the path of a file that an index names, in its own folder."""
-    # A name such as ../../x or C:x would let an index from elsewhere read files outside its folder.
-    if file in ("", ".", "..") or not file.isprintable() or any(mark in file for mark in "/\\:"):
+    if not is_plain(file):
         raise CheckpointError(f"{index}: {shown(file)} is not a plain file name in the folder of the index")
     return index.with_name(file)

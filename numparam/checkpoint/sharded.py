@@ -18,7 +18,7 @@ from numparam.checkpoint.attempt import (
     save_number,
     write_content,
 )
-from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, stem_of
+from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, check_stem, stem_of
 from numparam.checkpoint.writing import check_space, write_checkpoint
 from numparam.checks import as_int
 from numparam.entry import Block, Entry
@@ -62,6 +62,7 @@ def write_sharded(
     """
     stem, attempt = stem_of(path), new_attempt()
     index = path.with_name(stem + INDEX_SUFFIX)
+    check_stem(index)
     marks = {"format": "pt", ATTEMPT: attempt, CHECKPOINT: stem}
     total = sum(entry.nbytes for group in groups for entry in group)
     shards: list[Path] = []

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numparam  # noqa: E402
 
-PROOFS = ("kills", "mutations", "interruptions", "arguments", "killed_jobs")
+PROOFS = ("kills", "mutations", "interruptions", "arguments", "processes", "memory", "places", "jobs", "killed_jobs")
 _fork = multiprocessing.get_context("fork")
 
 
