@@ -13,8 +13,6 @@ import house
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"numparam": ROOT / "numparam", "numparam.kernels": ROOT / "kernels"}
 FILES = house.modules(FOLDERS)
-TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
-EDGES = house.graph(FOLDERS)
 
 ROOMS = """
     kernels
@@ -57,6 +55,16 @@ LONG_LEFT: set[str] = set()
 DEVICE_TESTS = 8
 
 
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    return {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+
+
+@pytest.fixture(scope="module")
+def edges() -> house.Graph:
+    return house.graph(FOLDERS)
+
+
 def room_of(module: str) -> str:
     """Return the folder, or the file of the top level, that a module is in."""
     parts = module.split(".")[1:] or ["__init__"]
@@ -67,18 +75,18 @@ def test_every_room_has_a_level() -> None:
     assert {room_of(module) for module in FILES} - set(LEVELS) == set()
 
 
-def test_no_room_imports_a_higher_one() -> None:
+def test_no_room_imports_a_higher_one(edges: house.Graph) -> None:
     found = {
         f"{module} imports {other}"
-        for module, others in EDGES.items()
+        for module, others in edges.items()
         for other in others
         if LEVELS[room_of(other)] > LEVELS[room_of(module)] and (room_of(module), room_of(other)) not in HIGHER_LEFT
     }
     assert found == set()
 
 
-def test_no_files_import_each_other() -> None:
-    found = house.circles(EDGES)
+def test_no_files_import_each_other(edges: house.Graph) -> None:
+    found = house.circles(edges)
     assert [sorted(circle) for circle in found if not {room_of(module) for module in circle} <= CIRCLES_LEFT] == []
 
 
@@ -100,14 +108,14 @@ def device_tests(tree: ast.Module) -> int:
     )
 
 
-def test_few_operations_ask_for_the_kind_of_the_device() -> None:
-    counts = {module: device_tests(tree) for module, tree in TREES.items() if not module.startswith("numparam.kernels")}
+def test_few_operations_ask_for_the_kind_of_the_device(trees: dict[str, ast.Module]) -> None:
+    counts = {module: device_tests(tree) for module, tree in trees.items() if not module.startswith("numparam.kernels")}
     assert sum(counts.values()) <= DEVICE_TESTS, {module: count for module, count in counts.items() if count}
 
 
-def test_numba_compiles_in_one_file_only() -> None:
+def test_numba_compiles_in_one_file_only(trees: dict[str, ast.Module]) -> None:
     compiling, cuda = set(), set()
-    for module, tree in TREES.items():
+    for module, tree in trees.items():
         if any(f"{source}.{name}".startswith("numba.cuda") for source, name in house.imports(tree, module, False)):
             cuda.add(module)
         if any(getattr(node, "attr", getattr(node, "id", "")) in ("njit", "jit") for node in ast.walk(tree)):
@@ -116,10 +124,10 @@ def test_numba_compiles_in_one_file_only() -> None:
     assert compiling == cuda == {"numparam.kernels.machine.compile"}
 
 
-def test_the_kernels_have_one_name() -> None:
+def test_the_kernels_have_one_name(trees: dict[str, ast.Module]) -> None:
     """``import kernels`` works from the root of a checkout only, and loads every kernel twice."""
     for module, path in FILES.items():
-        for source, _ in house.imports(TREES[module], module, path.name == "__init__.py"):
+        for source, _ in house.imports(trees[module], module, path.name == "__init__.py"):
             assert source.split(".")[0] != "kernels", module
 
 
