@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from numparam.cli import main
+
 ROOT = Path(__file__).parent.parent
 PAGES = {
     path.stem: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,13 +81,15 @@ def test_programs_run(program: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", having("console"))
-def test_command_lines_succeed(page: str, tmp_path: Path) -> None:
+def test_command_lines_succeed(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Run each `$ numparam ...` line of a page, in order, in a folder that holds the page's rules."""
     (tmp_path / "rules.toml").write_text("\n".join(blocks(page, "toml")), encoding="utf-8")
     commands = re.findall(r"^\$ numparam (.*)$", "\n".join(blocks(page, "console")), re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
     for command in commands:
-        ran = run([sys.executable, "-m", "numparam", *shlex.split(command)], tmp_path)
-        assert ran.returncode == 0, f"numparam {command}\n{ran.stdout}{ran.stderr}"
+        assert main(shlex.split(command)) == 0, f"numparam {command}\n{capsys.readouterr()}"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import functools
 import itertools
 import math
 import re
@@ -81,35 +82,35 @@ def test_values_far_away_are_those_of_the_reference(draw: str, dtype: str, base:
 COUNT = 4096
 
 
-@pytest.fixture(scope="module")
-def whole() -> dict[tuple[str, str], np.ndarray]:
-    """The first `COUNT` elements of each draw and dtype, as one contiguous fill."""
-    return {(draw, dtype): filled(draw, dtype, COUNT) for draw in DRAWS for dtype in DTYPES}
+@functools.cache
+def whole(draw: str, dtype: str) -> np.ndarray:
+    """Return the first `COUNT` elements, as one contiguous fill."""
+    return filled(draw, dtype, COUNT)
 
 
 @every_draw
 @every_dtype
-def test_runs_of_every_skip_and_length(draw: str, dtype: str, whole: dict[tuple[str, str], np.ndarray]) -> None:
+def test_runs_of_every_skip_and_length(draw: str, dtype: str) -> None:
     """Runs begin anywhere in a block and end anywhere in a tile; nothing before or after them is written."""
     distribution, arguments = DRAWS[draw]
     for skip, length in itertools.product((*range(4), TILE - 1), range(2 * TILE + 2)):
         buffer = np.zeros(length + 2, DTYPES[dtype])
         getattr(fill, distribution)(buffer[1:-1], KEY, *arguments, Span(skip, (1,)))
         found = buffer.view(f"u{buffer.itemsize}")
-        assert np.array_equal(found[1:-1], whole[draw, dtype][skip : skip + length])
+        assert np.array_equal(found[1:-1], whole(draw, dtype)[skip : skip + length])
         assert found[0] == found[-1] == 0
 
 
 @every_draw
 @every_dtype
-def test_runs_in_rows(draw: str, dtype: str, whole: dict[tuple[str, str], np.ndarray]) -> None:
+def test_runs_in_rows(draw: str, dtype: str) -> None:
     """Rows about as long as the shortest that is written as a run, at every offset from a block."""
     for length, step in itertools.product((SHORTEST_RUN - 1, SHORTEST_RUN, TILE + 1, 3 * TILE - 1), (101, 230, -307)):
         rows = 9
         base = 3 if step > 0 else 3 - step * rows
         found = filled(draw, dtype, (rows, length), Span(base, (step, 1)))
         index = base + step * np.arange(rows)[:, None] + np.arange(length)
-        assert np.array_equal(found, whole[draw, dtype][index])
+        assert np.array_equal(found, whole(draw, dtype)[index])
 
 
 @every_draw
@@ -151,21 +152,20 @@ def spans(draw: st.DrawFn) -> tuple[tuple[int, ...], Span]:
 
 
 @settings(deadline=None, max_examples=300)
-@given(case=spans(), draw=st.sampled_from(["uniform", "normal"]), dtype=st.sampled_from(list(DTYPES)))
-def test_any_slice_holds_the_values_of_the_whole(
-    whole: dict[tuple[str, str], np.ndarray], case: tuple[tuple[int, ...], Span], draw: str, dtype: str
-) -> None:
+@given(case=spans(), kind=st.sampled_from(list(zip(DRAWS, DTYPES, strict=False))))
+def test_any_slice_holds_the_values_of_the_whole(case: tuple[tuple[int, ...], Span], kind: tuple[str, str]) -> None:
     shape, span = case
+    draw, dtype = kind
     index = np.full(shape, span.base)
     for axis, step in enumerate(span.strides):
         index += step * np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    assert np.array_equal(filled(draw, dtype, shape, span), whole[draw, dtype][index])
+    assert np.array_equal(filled(draw, dtype, shape, span), whole(draw, dtype)[index])
 
 
 @every_dtype
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0, 2), (5, 7, 11)])
-def test_the_whole_array_is_the_default(dtype: str, shape: tuple[int, ...], whole: Any) -> None:
-    expected = whole["normal", dtype][: math.prod(shape)].reshape(shape)
+def test_the_whole_array_is_the_default(dtype: str, shape: tuple[int, ...]) -> None:
+    expected = whole("normal", dtype)[: math.prod(shape)].reshape(shape)
     assert np.array_equal(filled("normal", dtype, shape), expected)
 
 
@@ -184,10 +184,10 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: str, size: int) -> Non
 
 
 @every_dtype
-def test_dtypes_are_roundings_of_one_draw(dtype: str, whole: dict[tuple[str, str], np.ndarray]) -> None:
+def test_dtypes_are_roundings_of_one_draw(dtype: str) -> None:
     """A float64 value rounds to nearly the float32 one: it is the same draw with more digits."""
-    single = whole["normal", "float32"].view(np.float32)
-    found = whole["normal", dtype].view(DTYPES[dtype])
+    single = whole("normal", "float32").view(np.float32)
+    found = whole("normal", dtype).view(DTYPES[dtype])
     if dtype == "float64":
         assert np.abs(found - single).max() < 1e-5
         assert np.mean(found != single) > 0.99
