@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-GRIDS = ("test_golden.py", "test_fill.py", "test_conversion.py", "test_ptx_conversion.py", "test_ptx_fill.py")
+GRIDS = (
+    "test_golden.py",
+    "test_fill.py",
+    "test_conversion.py",
+    "test_initializers.py",
+    "test_ptx_conversion.py",
+    "test_ptx_fill.py",
+)
 """Files whose parametrized tests compile a kernel for each case. A case in which every argument is new to its test, and
 one for each argument that is then left, cover all arguments; the other combinations are slow."""
 
