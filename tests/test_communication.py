@@ -28,52 +28,37 @@ from ranks import needs_mpi, run, start
 pytestmark = pytest.mark.timeout(180)
 
 
-def check(case: str, ranks: int) -> str:
-    """Run a case on ranks that check it; return what they printed."""
-    said = run("collectives.py", ranks, case, str(ranks), seconds=150)
+def check(cases: str, ranks: int) -> str:
+    """Run cases, one after the other, on ranks that check them; return what they printed."""
+    said = run("collectives.py", ranks, cases, str(ranks), seconds=150)
     assert said.count("done") == ranks
     return said
 
 
-@needs_mpi
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
-def test_reduces_in_the_order_of_the_ranks(ranks: int) -> None:
-    check("reduces_in_the_order_of_the_ranks", ranks)
+PARTS = "wants_parts_with_the_bits_of_the_whole,comes_again_with_many_shapes"
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [1, 3])
-def test_parts_have_the_bits_of_the_whole(ranks: int) -> None:
-    check("wants_parts_with_the_bits_of_the_whole", ranks)
-    check("comes_again_with_many_shapes", ranks)
-
-
-@needs_mpi
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_broadcasts_from_any_rank(ranks: int) -> None:
-    check("broadcasts_from_any_rank", ranks)
-
-
-@needs_mpi
-@pytest.mark.parametrize("case", ["takes_tensors_and_leaves_what_it_is_given", "keeps_to_little_memory"])
-def test_two_ranks(case: str) -> None:
-    check(case, 2)
-
-
-@needs_mpi
-def test_groups() -> None:
-    check("talks_in_groups", 4)
+@pytest.mark.parametrize(
+    "ranks, cases",
+    [
+        (1, PARTS),
+        (2, "broadcasts_from_any_rank,takes_tensors_and_leaves_what_it_is_given,keeps_to_little_memory"),
+        (2, "waits_without_working"),
+        pytest.param(2, "reduces_in_the_order_of_the_ranks", marks=pytest.mark.slow),
+        (3, f"reduces_in_the_order_of_the_ranks,{PARTS}"),
+        (4, "broadcasts_from_any_rank,talks_in_groups"),
+        pytest.param(4, "reduces_in_the_order_of_the_ranks", marks=pytest.mark.slow),
+    ],
+)
+def test_ranks(ranks: int, cases: str) -> None:
+    check(cases, ranks)
 
 
 @needs_mpi
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_knows_its_place_and_leaves_it(ranks: int) -> None:
     check("knows_its_place_and_leaves_it", ranks)
-
-
-@needs_mpi
-def test_waits_without_working() -> None:
-    check("waits_without_working", 2)
 
 
 @needs_mpi

@@ -15,33 +15,29 @@ from ranks import needs_mpi, run
 pytestmark = pytest.mark.timeout(180)
 
 
-def check(case: str, ranks: int = 2) -> str:
-    """Run a case on ranks that check it; return what they printed."""
-    said = run("parameters.py", ranks, case, seconds=150)
+def check(cases: str, ranks: int = 2) -> str:
+    """Run cases, one after the other, on ranks that check them; return what they printed."""
+    said = run("parameters.py", ranks, cases, seconds=150)
     assert said.count("done") == ranks
     return said
 
 
-@needs_mpi
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_all_ranks_get_the_parameters_of_rank_0(ranks: int) -> None:
-    check("broadcasts_rank_0", ranks)
-
-
-@needs_mpi
-@pytest.mark.parametrize(
-    "case",
-    [
-        "leaves_lazy_parameters_lazy",
-        "compares_lazy_with_made_values",
-        "replaces_values_that_cannot_be_written_to",
-        "leaves_slices_out",
-        "counts_arrivals",
-        "reduces_a_large_bfloat16_gradient",
-    ],
+TWO_RANKS = (
+    "broadcasts_rank_0",
+    "leaves_lazy_parameters_lazy",
+    "compares_lazy_with_made_values",
+    "replaces_values_that_cannot_be_written_to",
+    "leaves_slices_out",
+    "counts_arrivals",
+    "reduces_a_large_bfloat16_gradient",
+    "reduces_gradients",
 )
-def test_two_ranks(case: str) -> None:
-    check(case)
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks, cases", [(2, ",".join(TWO_RANKS)), (3, "reduces_gradients"), (4, "broadcasts_rank_0")])
+def test_ranks(ranks: int, cases: str) -> None:
+    check(cases, ranks)
 
 
 @needs_mpi
@@ -65,12 +61,6 @@ def test_different_lists_of_parameters_are_told() -> None:
     assert said.count(f"broadcast_parameters: {place}") == 2
     assert said.count("broadcast_parameters: ranks 0, 2 and rank 1 have lists of 1, 2, 1 parameters") == 3
     assert "rank 0 and rank 1 and rank 2 have different parameters at place 0 of their lists, here 'a (3,)" in said
-
-
-@needs_mpi
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_gradients_are_reduced_in_place_with_the_same_bits_however_fused(ranks: int) -> None:
-    check("reduces_gradients", ranks)
 
 
 def test_a_single_process_has_nothing_to_send() -> None:
