@@ -141,10 +141,10 @@ def test_code(maker: str, tmp_path: Path) -> None:
         lines = moves or maker.endswith(("make_run", "make_table", "make_constant"))
         for access in ["st"] * lines + ["ld"] * moves:
             assert any(re.fullmatch(rf"{access}\.global\.v[24]\.\w+", name) for name in names), kernel.name
-        # There are many conversions, and they are alike: each is linked for one architecture. A table writes rows as a
-        # run does: each is linked for every other one.
-        shares = {"copy.cuda_convert.make_conversion": len(ARCHITECTURES), "fill.cuda.make_table": 2}
-        share = 1 if re.match(DISASSEMBLED_NAMES, kernel.name) else shares.get(maker, 1)
+        # The kernels of a function are alike: each is linked for every other architecture, and for one where a function
+        # makes many, unless it is disassembled.
+        many = maker in ("copy.cuda_convert.make_conversion", "fill.cuda.make_table")
+        share = 1 if re.match(DISASSEMBLED_NAMES, kernel.name) else len(ARCHITECTURES) if many else 2
         for architecture in ARCHITECTURES[number % share :: share]:
             cubin, log = link(kernel.ptx, architecture)
             where = f"{kernel.name} on sm_{architecture}"
