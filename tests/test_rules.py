@@ -247,3 +247,10 @@ def test_the_index_of_globs_leaves_out_none_that_matches() -> None:
         matching = [place for place, glob in enumerate(globs) if Glob([glob]).matches(name)]
         assert [place for place in index.find(name) if Glob([globs[place]]).matches(name)] == matching, name
     assert not {1, 2, 3, 4} & set(index.find("b.x"))
+    globs = ["*.a.*", "*.a.b.*c", "?.b.?", "*.a*.b.*", "*a.*", "*.[a].b.*", "*..*", "*.a.*.b.*"]
+    index = GlobIndex(globs)
+    for name in ["x.a.y", "x.a.b.y.c", "x.b.y", "x.ab.b.c", "a.", "x..y", "x.a.b.b.y", "b.b.b", "", "x.a.c.b.d"]:
+        matching = [place for place, glob in enumerate(globs) if Glob([glob]).matches(name)]
+        assert [place for place in index.find(name) if Glob([globs[place]]).matches(name)] == matching, name
+    assert index.find("x.y.z") == [4, 5]
+    assert GlobIndex([["*.a.*", "b.*"], "*.c"]).find("b.a.a.c") == [0, 1]

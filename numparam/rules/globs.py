@@ -11,6 +11,7 @@ import importlib
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import translate
 from typing import Any
@@ -48,32 +49,49 @@ class Glob:
 
 
 class GlobIndex:
-    """Find the few of many globs that may match a name, by what they begin and end with.
+    """Find the few of many globs that may match a name, by what they begin and end with, or by a word between dots.
 
     Parameters
     ----------
-    globs : sequence of str
+    globs : sequence of str, or of sequences of str
+        Of several at one place, any may match.
 
     Examples
     --------
-    >>> GlobIndex(["layers.0.*", "layers.1.*", "*.bias", "layers.2?.*"]).find("layers.1.bias")
-    [1, 2]
+    >>> globs = ["layers.0.*", "layers.1.*", "*.bias", "layers.2?.*", "*.head.*"]
+    >>> GlobIndex(globs).find("layers.1.bias"), GlobIndex(globs).find("a.head.scale")
+    ([1, 2], [4])
     """
 
-    def __init__(self, globs: Sequence[str]) -> None:
-        self._places: dict[tuple[int, int], dict[tuple[str, str], list[int]]] = {}
-        for place, glob in enumerate(globs):
+    def __init__(self, globs: Sequence[str | Sequence[str]]) -> None:
+        self._by_word: dict[str, list[int]] = {}
+        self._by_ends: dict[tuple[int, int], dict[tuple[str, str], list[int]]] = {}
+        flat = [(at, glob) for at, some in enumerate(globs) for glob in ([some] if isinstance(some, str) else some)]
+        count = Counter(word for _, glob in flat for word in _words(glob))
+        for place, glob in flat:
+            if words := _words(glob):
+                self._by_word.setdefault(min(words, key=count.__getitem__), []).append(place)
+                continue
             head, *others = re.split(r"[*?[]", glob)
             tail = re.split(r"[*?\]]", glob)[-1] if others else ""
-            by_ends = self._places.setdefault((len(head), len(tail)), {})
+            by_ends = self._by_ends.setdefault((len(head), len(tail)), {})
             by_ends.setdefault((head, tail), []).append(place)
 
     def find(self, name: str) -> list[int]:
         """Return the places of the globs that may match, in order."""
         found: list[int] = []
-        for (first, last), by_ends in self._places.items():
+        for (first, last), by_ends in self._by_ends.items():
             found += by_ends.get((name[:first], name[len(name) - last :] if last else ""), ())
-        return sorted(found)
+        if self._by_word:
+            for word in name.split("."):
+                found += self._by_word.get(word, ())
+        return found if len(found) < 2 else sorted(set(found))
+
+
+def _words(glob: str) -> list[str]:
+    """Return words that a name has between two dots if the glob matches it, as far as they are in its middle."""
+    middle = [] if "[" in glob else re.split(r"[*?]", glob)[1:-1]
+    return [word for piece in middle for word in piece.split(".")[1:-1]]
 
 
 class Regex:

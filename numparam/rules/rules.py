@@ -32,6 +32,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError, NumparamError
 from numparam.initializer import Axes, Initializer, by_name
 from numparam.initializer.buffers import BUFFERS
 from numparam.rules.defaults import DEFAULT_RULES
-from numparam.rules.globs import Glob, Regex
+from numparam.rules.globs import Glob, GlobIndex, Regex
 from numparam.text import printable, shown
 
 MAX_RULES = 1000
@@ -99,6 +100,11 @@ class Rule:
             raise RuleError(f"{where}: {error}") from None
         return cls(content, pattern, initializer)
 
+    @property
+    def globs(self) -> list[str]:
+        """Return the globs, of which one matches the name of every parameter that the rule covers."""
+        return _globs(self.content)
+
     def matches(self, entry: Entry) -> bool:
         """Return whether the rule covers a parameter.
 
@@ -127,11 +133,15 @@ def _pattern(content: Mapping[str, Any]) -> Glob | Regex:
         if not isinstance(content["regex"], str):
             raise TypeError(f"regex must be text, found {shown(content['regex'])}")
         return Regex(content["regex"])
-    globs = content.get("glob", "*")
-    globs = [globs] if isinstance(globs, str) else globs
+    globs = _globs(content)
     if not isinstance(globs, list) or not globs or not all(isinstance(glob, str) for glob in globs):
         raise TypeError(f"glob must be text or a list of texts, found {shown(globs)}")
     return Glob(globs)
+
+
+def _globs(content: Mapping[str, Any]) -> Any:
+    globs = content.get("glob", "*")
+    return [globs] if isinstance(globs, str) else globs
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,11 @@ class Rules:
 
     def find(self, entry: Entry) -> Rule | None:
         """Return the first rule that matches a parameter, if there is one."""
-        return next((rule for rule in self.rules if rule.matches(entry)), None)
+        return next((self.rules[at] for at in self._index.find(entry.name) if self.rules[at].matches(entry)), None)
+
+    @cached_property
+    def _index(self) -> GlobIndex:
+        return GlobIndex([rule.globs for rule in self.rules])
 
     def assign(self, entries: Iterable[Entry]) -> dict[str, Rule]:
         """Give every parameter its rule; a RuleError if no rule matches some parameter; the message names the first."""

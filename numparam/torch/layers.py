@@ -38,14 +38,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from numparam.initializer import Constant, Initializer, Normal, One, Uniform, XavierNormal, XavierUniform, Zero
 from numparam.torch.padded import PaddedNormal
-from numparam.torch.walk import Place
+from numparam.torch.walk import Around, Place
 
 LayerRule = Callable[[Any, str, torch.Tensor], Initializer | None]
 """Takes a layer, the name of a parameter or buffer below it and the tensor; returns None if it does not decide."""
+Deciders = list[tuple[int, torch.nn.Module, LayerRule, str]]
+"""The length of a layer's prefix, the layer, its rule, and the layer of torch that the rule is for."""
 
 
-def default(place: Place) -> tuple[Initializer, str] | None:
+def default(place: Place, rules: Deciders | None = None) -> tuple[Initializer, str] | None:
     """Return how a parameter or buffer of a layer of ``torch.nn`` starts, and the layer that decides.
+
+    The `rules` are those of `deciders`, of which many places in one module need one.
 
     Examples
     --------
@@ -53,12 +57,21 @@ def default(place: Place) -> tuple[Initializer, str] | None:
     >>> [default(place) for place in places(nn.Linear(4, 2))]
     [(Uniform(scale=0.5), 'torch.nn.Linear'), (Uniform(scale=0.5), 'torch.nn.Linear')]
     """
-    for prefix, module in place.around:
-        kind: Any = type(module)
-        rule, called = _rule(kind)
-        if rule is not None and (init := rule(module, place.path[len(prefix) :], place.tensor)) is not None:
+    for start, module, rule, called in deciders(place.around) if rules is None else rules:
+        if (init := rule(module, place.path[start:], place.tensor)) is not None:
             return init, called
     return None
+
+
+def deciders(around: Around) -> Deciders:
+    """Return the layers of ``torch.nn`` around a place, the outermost first, and how they decide."""
+    found: Deciders = []
+    for prefix, module in around:
+        kind: Any = type(module)
+        rule, called = _rule(kind)
+        if rule is not None:
+            found.append((len(prefix), module, rule, called))
+    return found
 
 
 @lru_cache(maxsize=1024)  # models have thousands of layers of a few classes
@@ -74,20 +87,25 @@ def _rule(kind: Any) -> tuple[LayerRule | None, str]:
 
 
 @lru_cache(maxsize=1024)
+def _by_inputs(shape: torch.Size) -> Initializer:
+    return _uniform(shape[1:].numel())
+
+
+@lru_cache(maxsize=1024)
 def _uniform(inputs: int) -> Initializer:
     return Uniform(1.0 / math.sqrt(inputs)) if inputs else Zero()
 
 
 def _affine(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return _uniform(_shape(layer)[1:].numel()) if name in ("weight", "bias") else None
+    return _by_inputs(_shape(layer)) if name in ("weight", "bias") else None
 
 
 def _shape(layer: Any) -> torch.Size:
     """Return the shape of the weight, which may be computed: by a parametrization, which reading it would run."""
     weight = layer._parameters.get("weight")
     if weight is not None:
-        shape: torch.Size = getattr(weight, "ds_shape", weight.shape)  # of a placeholder of ZeRO-3
-        return shape
+        shape: torch.Size = weight.shape
+        return shape if len(shape) > 1 else getattr(weight, "ds_shape", shape)  # of a placeholder of ZeRO-3
     if "parametrizations" in layer._modules and "weight" in layer.parametrizations:
         parameters = layer.parametrizations["weight"]
         return (parameters.original if parameters.is_tensor else parameters.original1).shape

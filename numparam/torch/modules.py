@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any, SupportsIndex
 
@@ -30,7 +29,7 @@ from numparam.torch.seeing import seeing
 from numparam.torch.shards import assign
 from numparam.torch.state import check_plain, give_memory, is_overwritten, is_raw, is_zeroed
 from numparam.torch.tracking import Tracked, tracked
-from numparam.torch.walk import Place, Visit, is_of, modules, places, resharded
+from numparam.torch.walk import Around, Place, Visit, collecting_later, is_of, modules, places, resharded
 
 Where = Callable[[str, torch.Tensor], tuple[Any, Any, torch.Tensor] | None]
 
@@ -137,18 +136,6 @@ def init_(
         return _Init(module, prefix, visits, number, own, moved, ties, same, where).run(device)
 
 
-@contextmanager
-def collecting_later() -> Iterator[None]:
-    """Put off garbage collections: a model has a million objects, and each new record of it may have all visited."""
-    is_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_enabled:
-            gc.enable()
-
-
 def _moved(rename: Callable[[str], str], same: Mapping[str, str]) -> Callable[[str], str]:
     """Return the function from the name of a place to the name that decides its values."""
 
@@ -189,11 +176,13 @@ class _Init:
         """Give every parameter and buffer its initializer, the code that starts it, or leave it as it is."""
         covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
         is_computed = self.own.layers and any(map(parametrized.is_inside, self.visits))
-        has_rules = bool(self.own.texts)
+        has_rules, has_layers, append = bool(self.own.texts), self.own.layers, self.chosen.append
         unknown: list[Place] = []
         lost: list[Place] = []
         zero: set[int] = set()
         first: dict[str, Place] = {}
+        around: Around | None = None
+        deciders: layers.Deciders = []
         for place in places(self.module, self.prefix, self.visits):
             if self.moved is not str:
                 place = place._replace(name=self.moved(place.name))  # noqa: PLW2901
@@ -203,7 +192,8 @@ class _Init:
                     self._same(place, known)
                     continue
             self.order.append(place)
-            choice, start = self.own.find(place) if has_rules else None, None
+            choice = self.own.find(place) if has_rules else None
+            start = None
             if covering:
                 start = next((covering[id(part)] for _, part in reversed(place.around) if id(part) in covering), None)
             if start is None and is_computed:
@@ -211,23 +201,26 @@ class _Init:
             if choice is None and start is not None:
                 self.covered.append((place, start))
                 continue
-            if choice is None and (self.own.layers or not place.is_parameter):
-                choice = layers.default(place)
-                if place.tensor._version > 1 and choice is not None:
-                    if is_overwritten(place) and is_random(choice[0]):
-                        lost.append(place)
-                    elif is_zeroed(place) and is_random(choice[0]):
+            if choice is None and (has_layers or not place.is_parameter):
+                if place.around is not around:
+                    around = place.around
+                    deciders = layers.deciders(around)
+                choice = layers.default(place, deciders)
+                if choice is not None and place.tensor._version > 1:
+                    if is_zeroed(place) and is_random(choice[0]):
                         zero.add(id(place))
+                    elif is_overwritten(place) and is_random(choice[0]):
+                        lost.append(place)
             if choice is None:
                 (unknown if place.is_parameter else self.left).append(place)
             elif isinstance(choice[0], Unset):
                 self.left.append(place)
             else:
-                self.chosen.append((place, *choice))
+                append((place, *choice))
         if unknown:
             raise RuleError(_unknown(unknown))
         left = set(map(id, self.left))
-        check_plain(place for place in self.order if id(place) not in left)
+        check_plain([place for place in self.order if id(place) not in left] if left else self.order)
         for place in lost:
             raise RuleError(
                 f"parameter {place.name!r} was written to on the meta device after its layer had started it, and what "

@@ -53,13 +53,14 @@ class OwnRules:
         self.layers = True
         self._choices: list[tuple[str, Callable[[Place], Initializer | None]]] = []
         self._used: set[str] = set()
-        globs: list[str] | None = None
+        globs: list[Any] | None = None
         if isinstance(given, str | os.PathLike):
             given = Rules.from_file(Path(given))
         if isinstance(given, Rules):
             own = _own(given)
             self.layers = len(own) < len(given.rules)
             self._choices = [(_text(rule), _by_rule(rule)) for rule in own]
+            globs = [rule.globs for rule in own]
         elif isinstance(given, Mapping):
             self._choices = [(glob, _by_glob(glob, init)) for glob, init in given.items()]
             globs = list(given)

@@ -17,10 +17,10 @@ from numparam.torch.walk import Place
 
 def check_plain(places: Iterable[Place]) -> None:
     """Raise if the memory of a parameter is not its values: placeholders, packed classes and dtypes."""
-    wrong = [place for place in places if place.is_parameter and not _is_plain(place.current)]
+    wrong = [place for place in places if not _is_plain(place.tensor) and place.is_parameter]
     if not wrong:
         return
-    place, tensor = wrong[0], wrong[0].current
+    place, tensor = wrong[0], wrong[0].tensor
     more = f" (and {len(wrong) - 1} more, {wrong[1].name!r} next)" if wrong[1:] else ""
     error: type[NumparamError] = ArgumentTypeError
     if is_placeholder(tensor):
@@ -40,7 +40,7 @@ def check_plain(places: Iterable[Place]) -> None:
 def _is_plain(tensor: torch.Tensor) -> bool:
     kind: Any = type(tensor)
     is_known = kind is torch.nn.Parameter or not _packs(kind)
-    return is_known and _is_written(tensor.dtype) and not is_placeholder(tensor)
+    return is_known and _is_written(tensor.dtype) and not (hasattr(tensor, "ds_shape") and is_placeholder(tensor))
 
 
 def is_placeholder(tensor: Any) -> bool:
@@ -75,10 +75,10 @@ def is_overwritten(place: Place) -> bool:
 def is_zeroed(place: Place) -> bool:
     """Return whether somebody has overwritten a random start with zeros, after the layer's own constructor."""
     tensor = place.tensor
-    if tensor._version < 2 or tensor.is_meta or not tensor.numel() or hasattr(tensor, "device_mesh"):
-        return False
     # Most are not zero, and looking at one item through torch takes a hundred times as long.
-    if tensor.is_cpu and any(string_at(tensor.data_ptr(), tensor.element_size())):
+    if type(tensor) is torch.nn.Parameter and tensor.is_cpu and tensor.numel() and any(string_at(tensor.data_ptr(), 1)):
+        return False
+    if tensor._version < 2 or tensor.is_meta or not tensor.numel() or hasattr(tensor, "device_mesh"):
         return False
     return not tensor.detach().any().item()
 

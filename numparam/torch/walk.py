@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -79,8 +80,10 @@ def places(module: torch.nn.Module, prefix: str = "", visits: Iterable[Visit] | 
     """
     seen: set[int] = set()
     for inside, part, around in modules(module, prefix) if visits is None else visits:
-        for key, tensor in chain(part._parameters.items(), part._buffers.items()):
-            if tensor is not None and id(tensor) not in seen:
+        for state in (part._parameters, part._buffers) if part._buffers else (part._parameters,):
+            for key, tensor in state.items():
+                if tensor is None or id(tensor) in seen:
+                    continue
                 seen.add(id(tensor))
                 name = inside + key
                 if type(tensor) is not torch.nn.Parameter and torch.nn.parameter.is_lazy(tensor):
@@ -148,3 +151,15 @@ def _kept(kind: Hashable) -> tuple[bool, frozenset[str]]:
     found = _classes(kind)
     is_flattened = ("torch", "FullyShardedDataParallel") in found
     return is_flattened, frozenset([name for wrapper in _WRAPPED.keys() & found for name in _WRAPPED[wrapper]])
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Put off garbage collections: a model has a million objects, and each new record of it may have all visited."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
