@@ -80,6 +80,46 @@ def test_from_pretrained_reads_files_of_a_limited_size(
     assert "every value matches seed 7" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("transformers")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertForMaskedLM", "BloomForCausalLM"])
+def test_a_model_starts_as_its_own_code_starts_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the bit, with draws that are repeated, rows of padding, and other scales than the general rules."""
+    import torch
+
+    from numparam.torch import init_
+    from torch_models import MODELS
+
+    with torch.device("meta"):
+        model = MODELS[name]()
+    model.config.architectures = [name]
+    model.config.save_pretrained(tmp_path)
+    out = tmp_path / "out.safetensors"
+    assert main(["init", "--like", str(tmp_path), "--seed", "7", "-o", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+    init_(model, seed=7, device="cpu")
+    state = model.state_dict()
+    for key, values in load_file(out).items():
+        np.testing.assert_array_equal(values, state[key].numpy(), err_msg=key)
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\nglob = "*.weight"\ninit = "zeros"\n', encoding="utf-8")
+    capsys.readouterr()
+    assert main(["init", "--like", str(tmp_path), "--seed", "7", "--rules", str(rules), "-o", str(out)]) == 0
+    assert not capsys.readouterr().err
+    assert not any(values.any() for key, values in load_file(out).items() if key.endswith(".weight"))
+
+
+@pytest.mark.usefixtures("transformers")
+@pytest.mark.filterwarnings("ignore")
+def test_a_start_that_is_computed_needs_a_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 20, "state_size": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["MambaForCausalLM"]}))
+    assert main(["init", "--like", str(tmp_path), "-o", str(tmp_path / "out.safetensors")]) == 2
+    assert "'backbone.layers.0.mixer.A_log': the code of MambaForCausalLM computes its start" in capsys.readouterr().err
+
+
 def test_a_folder_gets_one_file_without_a_limit(tmp_path: Path, transformers: Any) -> None:
     like, out = folder(tmp_path / "llama", tie_word_embeddings=True), tmp_path / "out"
     assert main(["init", "--like", str(like), "--seed", "7", "-o", f"{out}/"]) == 0

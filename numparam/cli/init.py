@@ -25,6 +25,7 @@ from numparam.stream.seed import as_seed
 _DESCRIPTION = """\
 Write a safetensors file with freshly initialised parameters for the names, shapes and dtypes of a model. The values are
 a function of the seed, each parameter's name and the index, so they are the same on every machine and in every shard.
+A model of transformers, named by its config.json, starts as its own code starts it; others by the general rules.
 The seed, the version of the random stream and the rules are kept in the file, for numparam verify. An existing output
 is replaced at the very end, and stays as it was if anything goes wrong.
 """
@@ -81,6 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
     seed = secrets.randbits(64) if arguments.seed is None else as_seed(arguments.seed)
     rules = Rules.from_toml("") if arguments.rules is None else Rules.from_file(arguments.rules)
     like = model(arguments)
+    if like.model is not None:
+        from numparam.torch.traced import with_start
+
+        rules = with_start(rules, like.model, like.entries)
     output, is_folder = _output(arguments, shard)
     if output.exists() and any(map(output.samefile, like.files)):
         raise ArgumentValueError(f"--output {output} is a file of --like {arguments.like}; choose another name")

@@ -20,10 +20,10 @@ def is_config(content: dict[str, Any]) -> bool:
     return "model_type" in content or "architectures" in content
 
 
-def parameters(path: Path) -> tuple[Entry, ...] | None:
-    """Return what a checkpoint of the model has: parameters and buffers, tied ones once; None without transformers.
+def built(path: Path) -> tuple[tuple[Entry, ...], Any] | None:
+    """Return what a checkpoint of the model has, and the model on meta; None without transformers.
 
-    Code that comes with a model is never run.
+    A checkpoint has parameters and buffers, tied ones once. Code that comes with a model is never run.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ def parameters(path: Path) -> tuple[Entry, ...] | None:
     except Exception as error:
         raise SpecificationError(f"{path}: transformers cannot build {names[0]}: {shown(str(error))}") from error
     found = {id(tensor): (name, tensor) for name, tensor in reversed(state.items())}
-    return tuple(
+    entries = [
         Entry(name, tuple(tensor.shape), dtypes.as_dtype(str(tensor.dtype).removeprefix("torch.")))
         for name, tensor in reversed(found.values())
-    )
+    ]
+    return tuple(entries), model

@@ -43,6 +43,8 @@ class Specification(NamedTuple):
     files: tuple[Path, ...] = ()
     config: Path | None = None
     """The ``config.json`` that describes the model."""
+    model: Any = None
+    """The module of transformers, on the meta device."""
 
 
 def names() -> list[str]:
@@ -90,14 +92,14 @@ def load_config(path: Path) -> Specification | None:
     content, _ = header.read_index(path)
     if not huggingface.is_config(content):
         return None
-    entries = huggingface.parameters(path)
-    if entries is None:
+    found = huggingface.built(path)
+    if found is None:
         if any(path.parent.glob(f"*{SUFFIX}")) or any(path.parent.glob(f"*{INDEX_SUFFIX}")):
             return resolve(str(located(path.parent)))._replace(config=path)
         raise SpecificationError(
             f"{path}: to build the model it describes, install transformers and torch, or name a file of its parameters"
         )
-    return Specification(str(path), str(content.get("model_type", "")), str(path), entries, (path,), path)
+    return Specification(str(path), str(content.get("model_type", "")), str(path), found[0], (path,), path, found[1])
 
 
 def _entries(items: Any, dtype: np.dtype[Any]) -> list[Entry]:

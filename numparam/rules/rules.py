@@ -22,9 +22,10 @@ The rules of `numparam.default_rules` follow, unless the file has ``defaults = f
 zero, embeddings and matrices normal with sigma 0.02, convolutions He normal. They guess no further: a parameter that no
 rule matches is an error that names it.
 
-Checkpoints also hold buffers, whose values are fixed and not random. Two initializers exist for rules alone:
+Checkpoints also hold buffers, whose values are fixed and not random. Some initializers exist for rules alone:
 ``arange`` counts 0, 1, 2, ... along the last axis (``position_ids``), and ``lower_triangle`` is one on and below the
-diagonal of the last two axes (causal masks).
+diagonal of the last two axes (causal masks). ``padded_normal`` is normal with a row ``padding_idx`` of zeros, and the
+key ``draw = 1`` takes the second draw of a parameter, as the code of some models does.
 """
 
 import inspect
@@ -36,11 +37,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from numparam.checks import read_file
+from numparam.checks import as_int, read_file
 from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, NumparamError
 from numparam.initializer import Axes, Initializer, by_name
 from numparam.initializer.buffers import BUFFERS
+from numparam.initializer.padded import PaddedNormal
+from numparam.initializer.redrawn import Redrawn
 from numparam.rules.defaults import DEFAULT_RULES
 from numparam.rules.globs import Glob, GlobIndex, Regex
 from numparam.text import printable, shown
@@ -48,7 +51,9 @@ from numparam.text import printable, shown
 MAX_RULES = 1000
 MAX_RULES_BYTES = 4_000_000  # of a file of rules
 _AXES = ("batch_axis", "in_axis", "out_axis", "splits")
-_OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init")
+_OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init", "draw")
+_KINDS: dict[str, type[Initializer]] = {**BUFFERS, "padded_normal": PaddedNormal}
+"""The initializers for rules alone."""
 
 
 class RuleError(ArgumentValueError):
@@ -89,13 +94,15 @@ class Rule:
         except (TypeError, ValueError) as error:
             raise RuleError(f"{where}: {error}") from None
         try:
-            kind = BUFFERS.get(alias) or by_name(alias)
+            kind = _KINDS.get(alias) or by_name(alias)
             known = inspect.signature(kind).parameters
             for key in arguments.keys() - known.keys():
                 raise RuleError(f"{shown(alias)} takes {', '.join(known) or 'no arguments'}, not {shown(key)}")
             initializer = kind(**arguments)
             if axes:
                 initializer = Axes(initializer, **axes)
+            if "draw" in content:
+                initializer = Redrawn(initializer, as_int("draw", content["draw"], 1))
         except (NumparamError, TypeError) as error:
             raise RuleError(f"{where}: {error}") from None
         return cls(content, pattern, initializer)
@@ -103,7 +110,8 @@ class Rule:
     @property
     def globs(self) -> list[str]:
         """Return the globs, of which one matches the name of every parameter that the rule covers."""
-        return _globs(self.content)
+        found: list[str] = _globs(self.content) if isinstance(self.pattern, Glob) else ["*"]
+        return found
 
     def matches(self, entry: Entry) -> bool:
         """Return whether the rule covers a parameter.
@@ -195,7 +203,7 @@ class Rules:
             found = printable(", ".join(table), 80)
             raise RuleError(f"{where}: expected [[rules]] tables and perhaps defaults = false, found {found}")
         general = tomllib.loads(DEFAULT_RULES)["rules"] if defaults else []
-        return cls._parse(rules + general, where, len(rules))
+        return cls.from_contents(rules + general, where, len(rules))
 
     @classmethod
     def from_file(cls, path: Path) -> "Rules":
@@ -222,10 +230,11 @@ class Rules:
             raise RuleError(f"{where}: the recorded rules are not JSON: {error}") from None
         if not isinstance(rules, list):
             raise RuleError(f"{where}: the recorded rules must be a list, found {shown(text)}")
-        return cls._parse(rules, where)
+        return cls.from_contents(rules, where)
 
     @classmethod
-    def _parse(cls, rules: list[Any], where: str, own: int = 0) -> "Rules":
+    def from_contents(cls, rules: list[Any], where: str, own: int = 0) -> "Rules":
+        """Check rules that are tables already; `where` begins the messages of errors."""
         if len(rules) > MAX_RULES:
             raise RuleError(f"{where}: at most {MAX_RULES} rules, found {len(rules)}")
         return cls(tuple(Rule.parse(rule, f"{where}: rule {number}") for number, rule in enumerate(rules, 1)), own)

@@ -23,13 +23,13 @@ from importlib.util import find_spec
 if find_spec("torch") is None:
     raise ModuleNotFoundError("numparam.torch fills PyTorch modules: pip install torch", name="torch")
 
+from numparam.initializer.padded import PaddedNormal
 from numparam.torch.drawing import drawing
 from numparam.torch.filling import fill_
 from numparam.torch.growing import grow_
 from numparam.torch.identifying import Misplaced, identify
 from numparam.torch.megatron import megatron_shards
 from numparam.torch.modules import init_
-from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report
 from numparam.torch.verify import fingerprint, pattern_, verify
 from numparam.torch.views import views

@@ -37,7 +37,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from numparam.initializer import Constant, Initializer, Normal, One, Uniform, XavierNormal, XavierUniform, Zero
-from numparam.torch.padded import PaddedNormal
+from numparam.initializer.padded import PaddedNormal
 from numparam.torch.walk import Around, Place
 
 LayerRule = Callable[[Any, str, torch.Tensor], Initializer | None]

@@ -13,6 +13,7 @@ from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateE
 from numparam.indexing.region import Region, as_shape
 from numparam.indexing.strided import Strided
 from numparam.initializer import Initializer, Unset, Zero
+from numparam.initializer.padded import PaddedNormal
 from numparam.rules import RuleError, Rules
 from numparam.torch import layers, parametrized
 from numparam.torch.constructor import built_again, is_configurable, start_as
@@ -22,7 +23,6 @@ from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import Rename, renaming, tied, untied
 from numparam.torch.mode import Drawing
 from numparam.torch.own import Start, start_of, starts
-from numparam.torch.padded import PaddedNormal
 from numparam.torch.report import Report, row
 from numparam.torch.rules import Choice, OwnRules
 from numparam.torch.seeing import seeing

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from numparam.errors import ShapeError
 from numparam.indexing.region import Region, as_slice
-from numparam.initializer import Normal, Zero
+from numparam.initializer.constants import Zero
+from numparam.initializer.random import Normal
 
 if TYPE_CHECKING:
     import numpy as np
