@@ -69,6 +69,63 @@ def test_every_framework_holds_the_canonical_values() -> None:
         assert tables[0].compare(table) == []
 
 
+def gpt2_shapes(framework: str) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of one layer of a GPT-2 of width 32, with 4 heads of 8; Megatron pads the vocabulary."""
+    matrices = {"o": (32, 32), "up": (128, 32), "down": (32, 128)}
+    names = {
+        "hf": ("transformer.wte", "transformer.h.0.", ("attn.c_proj", "mlp.c_fc", "mlp.c_proj")),
+        "megatron": (
+            "embedding.word_embeddings",
+            "decoder.layers.0.",
+            ("self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2"),
+        ),
+        "torchtitan": ("tok_embeddings", "layers.0.", ("attention.wo", "feed_forward.w1", "feed_forward.w2")),
+    }
+    table, prefix, others = names[framework]
+    found: dict[str, tuple[int, ...]] = {f"{table}.weight": (256 if framework == "megatron" else 200, 32)}
+    if framework == "torchtitan":
+        fused = {f"{prefix}attention.{name}": (32, 32) for name in ("wq", "wk", "wv")}
+    else:
+        fused = {prefix + ("attn.c_attn" if framework == "hf" else "self_attention.linear_qkv"): (96, 32)}
+    for name, shape in (
+        fused | {prefix + name: matrices[kind] for name, kind in zip(others, matrices, strict=True)}
+    ).items():
+        found[f"{name}.weight"] = shape[::-1] if framework == "hf" else shape
+        found[f"{name}.bias"] = shape[:1]
+    return found
+
+
+def test_gpt2_is_the_same_in_every_framework() -> None:
+    found = {}
+    for framework in ("hf", "megatron", "torchtitan"):
+        pack, shapes = views.load("gpt2", framework, **GPT2), gpt2_shapes(framework)
+        inits = {f"h.0.{part}.bias": Normal(0.1) for part in ("attn.query", "attn.key", "attn.value", "mlp.c_fc")}
+        found[framework] = made(pack.rules(shapes, inits), shapes)
+    hf, megatron, titan = found.values()
+    for kind in ("weight", "bias"):
+        parts = np.split(hf[f"transformer.h.0.attn.c_attn.{kind}"].T, 3)
+        assert all(part.any() for part in parts)
+        for name, part in zip("qkv", parts, strict=True):
+            np.testing.assert_array_equal(titan[f"layers.0.attention.w{name}.{kind}"], part)
+        heads = [part.reshape(4, 8, *part.shape[1:]) for part in parts]
+        fused = np.stack(heads, 1).reshape(96, *parts[0].shape[1:])
+        np.testing.assert_array_equal(megatron[f"decoder.layers.0.self_attention.linear_qkv.{kind}"], fused)
+    for ours, m, t in (
+        ("attn.c_proj", "self_attention.linear_proj", "attention.wo"),
+        ("mlp.c_fc", "mlp.linear_fc1", "feed_forward.w1"),
+    ):
+        weight = hf[f"transformer.h.0.{ours}.weight"].T
+        np.testing.assert_array_equal(megatron[f"decoder.layers.0.{m}.weight"], weight)
+        np.testing.assert_array_equal(titan[f"layers.0.{t}.weight"], weight)
+    padded = megatron["embedding.word_embeddings.weight"]
+    np.testing.assert_array_equal(padded[:200], hf["transformer.wte.weight"])
+    np.testing.assert_array_equal(titan["tok_embeddings.weight"], hf["transformer.wte.weight"])
+    assert not padded[200:].any()
+    tables = [views.load("gpt2", name, **GPT2).fingerprint(arrays) for name, arrays in found.items()]
+    assert len(tables[0]) == 13
+    assert tables[0].compare(tables[1]) == tables[0].compare(tables[2]) == []
+
+
 def test_shards_hold_their_part() -> None:
     pack, name = views.load("llama", "megatron", **LLAMA), "decoder.layers.1.self_attention.linear_qkv.weight"
     rules = pack.rules({name: (64, 32)})
