@@ -97,6 +97,18 @@ def test_slices_have_the_bits_of_the_cpu(driver: InterpretedDriver, draw: str, d
     assert {name for name, _ in driver.launches} == {f"fill_{kind}_{draw}_{dtype}" for kind in ("run", "gather")}
 
 
+@pytest.mark.parametrize(
+    "draw, dtype",
+    [("normal", np.dtype(np.float32)), pytest.param("uniform", np.dtype(np.float64), marks=pytest.mark.slow)],
+    ids=str,
+)
+def test_rows_of_a_table_have_the_bits_of_the_cpu(driver: InterpretedDriver, draw: str, dtype: np.dtype[Any]) -> None:
+    keys = np.array([3, -1, 2**63 - 1, 2**66 // 6 - 2**64, 0])  # the last but one crosses a block of 2**64 when 6 wide
+    for dim in (1, 6, 70):
+        check(draw, dtype, (5, dim), 0, fill.Rows(keys))
+    assert {name for name, _ in driver.launches} == {f"fill_table_{draw}_{dtype}"}
+
+
 @pytest.mark.parametrize("shape, launches", [((333,), 7), ((3, 120), 9), ((170, 3), 4), ((60, 7, 2), 9)])
 def test_what_is_too_long_for_a_launch_is_split(
     driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], launches: int

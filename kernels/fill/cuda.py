@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import types
 
+from numparam.kernels.array import DeviceArray
 from numparam.kernels.batch import waiting
 from numparam.kernels.fill.draws import DRAWS, STORAGE
-from numparam.kernels.fill.key import merged
+from numparam.kernels.fill.key import first_index, merged
 from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.philox import philox
 from numparam.kernels.launch import launch
@@ -40,8 +41,7 @@ from numparam.kernels.machine.lanes import float16_bits, low_word, select, widen
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numparam.kernels.array import DeviceArray
-    from numparam.kernels.fill.key import Key, Span
+    from numparam.kernels.fill.key import Key, Rows, Span
 
 GROUP = {1: 16, 2: 8, 4: 4, 8: 4}
 """Elements that a thread draws at a time, by their bytes: whole blocks of four, and 16 bytes or twice that."""
@@ -50,8 +50,8 @@ CHUNK = 1 << 14
 """Elements of one row of a table: sixteen rounds of a block's threads."""
 
 DESCRIPTOR_WORDS = 13
-"""Words of 64 bits that describe one array of a table: address, count, base, stream, refinement, and a word for each
-parameter."""
+"""Words of 64 bits that describe one array of a table: address, count and first word of its first block, this block,
+stream, refinement, and a word for each parameter."""
 
 
 class Draw(NamedTuple):
@@ -116,7 +116,7 @@ def _together(draw: Any, blocks: int) -> Any:
 
 @cache
 def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
-    """Make the formula that writes this thread's share of one row."""
+    """Make the formula that writes this thread's share of one row, which begins with a word of its first block."""
     items = STORAGE[dtype].items
     item, size = items(0), np.dtype(items).itemsize
     in_line, group = 16 // size, GROUP[size]
@@ -124,12 +124,11 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     draw = _together(make_block(distribution, dtype), group // 4)
 
     @formula
-    def row(address: Any, count: Any, base: Any, key: Any, params: Any) -> None:
-        word = low_word(base) & 3  # of its block, that the row begins with
+    def row(address: Any, count: Any, first: Any, word: Any, key: Any, params: Any) -> None:
         place = low_word(address // size) & (group - 1)  # in its line
         aligned = ((place - word) & line_mask) == 0
         shift = select(aligned, place & (group - 4), 0) + word  # what the first group has before the row
-        block, before = (base >> 2) - widened(shift >> 2), address - widened(shift) * size
+        block, before = first - widened(shift >> 2), address - widened(shift) * size
         groups = (count + shift + (group - 1)) // group
         whole = select(aligned & (count >= group), count - (group - 1), 0)  # groups that begin there or later are not
         at = thread(0)
@@ -157,7 +156,8 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
         at = thread(1)
         while holds(at < rows):
             start = lane(address) + widened(at) * widened(lane(length)) * size
-            write(start, lane(length), locate(at, axes, lane(base)), key, params)
+            index = locate(at, axes, lane(base))
+            write(start, lane(length), index >> 2, low_word(index) & 3, key, params)
             at = at + threads(1)
 
     return CudaKernel(f"fill_run_{distribution}_{dtype}", run, _row_signature(distribution, dtype))
@@ -200,9 +200,9 @@ def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
         at = thread(1)
         while holds(at < rows):
             start = lane(descriptors) + widened(at) * (8 * DESCRIPTOR_WORDS)
-            address, count, base = load(start), load(start + 8), load(start + 16)
+            address, count, block = load(start), load(start + 8), load(start + 16)
             key = seed, load(start + 24), load(start + 32)
-            write(address, low_word(count), base, key, load_params(start + 40))
+            write(address, low_word(count), block, low_word(count >> 32), key, load_params(start + 40))
             at = at + threads(1)
 
     return CudaKernel(f"fill_table_{distribution}_{dtype}", table, (types.uint64, types.uint32, types.uint64))
@@ -283,11 +283,42 @@ def _fill_rows(
 def _table_rows(
     distribution: str, out: DeviceArray, key: Key, params: tuple[Any, ...], base: int
 ) -> Iterator[tuple[int, ...]]:
-    scalar = np.float64 if out.dtype == np.float64 else np.float32
+    words = _param_words(distribution, out.dtype, params).tolist()
+    for start in range(0, out.size, CHUNK):
+        address, count, index = out.address + start * out.itemsize, min(CHUNK, out.size - start), base + start
+        yield address, count | (index & 3) << 32, index >> 2, key.stream, key.refinement, *words
+
+
+def _param_words(distribution: str, dtype: np.dtype[Any], params: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    scalar = np.float64 if dtype == np.float64 else np.float32
     words = np.zeros(DESCRIPTOR_WORDS - 5, np.uint64)
     for place, value in enumerate(params):
         item = np.uint32(value) if PARAMETERS[distribution].split and place == 0 else scalar(value)
         words[place : place + 1].view(item.dtype)[0] = item
-    for start in range(0, out.size, CHUNK):
-        address, count = out.address + start * out.itemsize, min(CHUNK, out.size - start)
-        yield address, count, base + start, key.stream, key.refinement, *words.tolist()
+    return words
+
+
+def fill_rows(distribution: str, out: DeviceArray, key: Key, params: tuple[Any, ...], rows: Rows) -> None:
+    """Write rows of a table into a device array; see `Rows`. Each is an array for the kernel that takes many."""
+    length, keys = np.uint64(out.size // len(out)), rows.keys.view(np.uint64)
+    low, high = first_index(keys, length)  # of the first element
+    words = np.empty((keys.size, DESCRIPTOR_WORDS), np.uint64)
+    words[:, 0] = np.uint64(out.address) + np.arange(keys.size, dtype=np.uint64) * length * np.uint64(out.itemsize)
+    words[:, 1] = length | (low & np.uint64(3)) << np.uint64(32)
+    words[:, 2] = low >> np.uint64(2) | high << np.uint64(62)
+    for place, stream in ((3, key.stream), (4, key.refinement)):
+        words[:, place] = np.uint64(stream) + (high >> np.uint64(2))
+    words[:, 5:] = _param_words(distribution, out.dtype, params)
+    here = (np.uint64(0) - words[:, 2]) * np.uint64(4) - (low & np.uint64(3))  # elements before the block 2**64
+    crossing = (words[:, 2] > np.uint64(2**63)) & (here < length)
+    after = words[crossing]  # the next block has the next number of 128 bits
+    words[crossing, 1] -= length - here[crossing]
+    after[:, 0] += here[crossing] * np.uint64(out.itemsize)
+    after[:, 1], after[:, 2], after[:, 3:5] = length - here[crossing], 0, after[:, 3:5] + np.uint64(1)
+    words = np.concatenate([words, after])
+    table = DeviceArray.from_host(words.view(np.int64), out.device)
+    columns = -(-int(length) // GROUP[out.itemsize]) + 1
+    for start in range(0, len(words), LAUNCH_LIMIT):
+        place = table.address + 8 * DESCRIPTOR_WORDS * start
+        count = min(len(words) - start, LAUNCH_LIMIT)
+        launch(out.device, make_table(distribution, out.dtype), columns, count, (place, count, key.seed))

@@ -131,4 +131,4 @@ _TWINS: dict[str, Callable[..., None]] = {
     "many": cpu.fill_arrays,
     "cuda": on_cuda("fill.cuda", "fill_array"),
 }
-_ROW_TWINS: dict[str, Callable[..., None]] = {"cpu": rows.fill_rows}  # a device gets the rows of its cache from a host
+_ROW_TWINS: dict[str, Callable[..., None]] = {"cpu": rows.fill_rows, "cuda": on_cuda("fill.cuda", "fill_rows")}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 
 class Key(NamedTuple):
@@ -37,6 +36,15 @@ class Rows(NamedTuple):
     """
 
     keys: np.ndarray[Any, Any]
+
+
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+def first_index(key: Any, length: Any) -> Any:
+    """Return the low and the high word of the flat index of a row's first element, of 128 bits; all are uint64."""
+    high = (key >> _HALF) * length + ((key & _LOW) * length >> _HALF)
+    return key * length, high >> _HALF
 
 
 def merged(shape: tuple[int, ...], span: Span | None) -> tuple[list[int], list[int], int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from numparam.kernels.fill.cpu import TILE, _make_formulas, _make_store, _words, scalars
 from numparam.kernels.fill.draws import STORAGE
+from numparam.kernels.fill.key import first_index
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH
@@ -17,15 +18,9 @@ from numparam.kernels.machine.memory import counters
 if TYPE_CHECKING:
     from numparam.kernels.fill.key import Key, Rows
 
-_ZERO, _ONE, _LOW = np.uint64(0), np.uint64(1), np.uint64(0xFFFFFFFF)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
 
-
-@formula
-def _first(key: Any, length: Any) -> Any:
-    """Return the low and the high word of the flat index of a row's first element, of 128 bits."""
-    low = (key & _LOW) * length
-    high = (key >> np.uint64(32)) * length + (low >> np.uint64(32))
-    return key * length, high >> np.uint64(32)
+_first = formula(first_index)
 
 
 @cache

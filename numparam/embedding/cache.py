@@ -62,7 +62,7 @@ class EmbeddingCache:
         ]
         self._dirty, self._new, self._lock = np.zeros(rows, bool), np.zeros(rows, bool), threading.RLock()
         self._reader: ThreadPoolExecutor | None = None
-        self._ahead: Future[tuple[Array, list[Array]]] | None = None
+        self._ahead: Future[tuple[Array, tuple[Array, list[Array]]]] | None = None
         self._stale: list[Array] = []
 
     def lookup(self, ids: Any) -> Any:
@@ -113,7 +113,7 @@ class EmbeddingCache:
             if self._reader is None:
                 self._reader = ThreadPoolExecutor(1, thread_name_prefix="numparam-prefetch")
             self._stale = []
-            self._ahead = self._reader.submit(lambda: (keys, self.table.columns(keys)))
+            self._ahead = self._reader.submit(lambda: (keys, self.table.held(keys, len(self._kept))))
 
     def flush(self) -> None:
         """Write all rows that were changed back to the table."""
@@ -143,36 +143,51 @@ class EmbeddingCache:
         self._write_back(dirty[:, 0].copy(), dirty[:, 1].copy())
         absent = keys[missed]
         if absent.size:
-            for held, column in zip(self._columns, self._fetched(absent), strict=True):
-                row_kernels.scatter(held, places[missed], self._holder.from_host(column, self.device).array)
+            into = places[missed]
+            present, columns = self._fetched(absent)
+            for number, held in enumerate(self._columns):
+                if columns[number].size:
+                    row_kernels.scatter(held, into[present], self._holder.from_host(columns[number], self.device).array)
+                if not present.all():
+                    row_kernels.scatter(held, into[~present], self._begin(number, absent[~present]))
         self._new[places[missed]] = True
         repeated = int(self._new[places].sum())
         self._new[places[missed]] = False
         self.counters.update(hits=keys.size - repeated, misses=repeated, evicted=len(left))
         return places
 
-    def _fetched(self, keys: Array) -> list[Array]:
-        """Return the columns of rows, as far as possible the ones that were read ahead."""
+    def _begin(self, number: int, keys: Array) -> Any:
+        """Return a column of rows that were never changed, generated where the cache is."""
+        schema, kind = self.table.schema, self._kept[number]
+        if number == 0 and not schema.init.on_device:
+            return self._holder.from_host(schema.initial(number, keys), self.device).array
+        return schema.initial(number, keys, self._holder.empty((keys.size, kind.width), kind.dtype, self.device).array)
+
+    def _fetched(self, keys: Array) -> tuple[Array, list[Array]]:
+        """Return which keys have rows in the table, and columns of these, as far as possible the ones read ahead."""
         from numparam.kernels.keys import Index
 
         ahead, self._ahead = self._ahead, None
         if ahead is None:
-            return self.table.columns(keys)[: len(self._kept)]
-        read, columns = ahead.result()
+            return self.table.held(keys, len(self._kept))
+        read, (had, columns) = ahead.result()
         index = Index(read.size)
         index.insert(read, np.arange(read.size))
         for stale in self._stale:
             index.remove(stale)
         numbers = index.find(keys)
         known = numbers >= 0
-        rest = self.table.columns(keys[~known])
+        late, rest = self.table.held(keys[~known], len(self._kept))
         self.counters["prefetched"] += int(known.sum())
+        present = np.empty(keys.size, bool)
+        present[known], present[~known] = had[numbers[known]], late
+        rows, from_ahead = (np.cumsum(had) - 1)[numbers[known & present]], known[present]
         out = []
-        for column, late in zip(columns[: len(self._kept)], rest, strict=False):
-            values = np.empty((keys.size, *column.shape[1:]), column.dtype)
-            values[known], values[~known] = column[numbers[known]], late
+        for column, other in zip(columns, rest, strict=True):
+            values = np.empty((from_ahead.size, *column.shape[1:]), column.dtype)
+            values[from_ahead], values[~from_ahead] = column[rows], other
             out.append(values)
-        return out
+        return present, out
 
     def _write_back(self, keys: Array, places: Array) -> None:
         from numparam.kernels import rows as row_kernels

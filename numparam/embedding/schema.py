@@ -106,12 +106,17 @@ class Schema:
             "init": repr(self.init), "seed": self.seed, "optimizer": rule,
         }  # fmt: skip
 
-    def initial(self, column: int, keys: Array, out: Array | None = None) -> Array:
-        """Return what unchanged rows hold: of the values, what the stream has at (seed, name, key)."""
+    def initial(self, column: int, keys: Array, out: Any = None) -> Any:
+        """Return what unchanged rows hold: of the values, what the stream has at (seed, name, key).
+
+        With the `on_device` of the initializer, `out` may be a device array.
+        """
+        from numparam.kernels.fill import constant
+
         _, width, dtype, begin = self.columns[column]
         out = np.empty((keys.size, width), dtype) if out is None else out
         if begin is not None:
-            out[...] = begin
+            constant.fill(out, dtype.type(begin))
             return out
         if not keys.size:
             return out

@@ -425,7 +425,7 @@ class Embedding:
             else:
                 columns[0] = (columns[0].astype(sums.dtype) + sums).astype(self.schema.dtype)
             self.counters["updated"] += chosen.keys.size
-            return self._change(chosen, columns, counted, self.step + step, sources)
+            return self._change(chosen, columns, counted, self.step + step, sources, found)
 
     def _change(
         self,
@@ -434,12 +434,13 @@ class Embedding:
         counted: Mapping[int, int] | None = None,
         step: int | None = None,
         sources: Mapping[int, int] | None = None,
+        found: Array | None = None,
     ) -> Array:
         """Log and write columns of rows and their scores; what is not given of new ones is what they begin with.
 
         Returns the keys of the rows that were evicted for them.
         """
-        keys, found = chosen.keys, self._store.rows.find(chosen.keys)
+        keys, found = chosen.keys, self._store.rows.find(chosen.keys) if found is None else found
         new = int((found < 0).sum())
         self._store.rows.check_room(new)
         score, stamp = len(self.schema.columns) - 2, len(self.schema.columns) - 1

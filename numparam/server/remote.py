@@ -50,33 +50,31 @@ class RemoteTable:
         keys, shape = as_keys(self.schema, ids)
         first, which = distinct(keys) if self._parameter.unique else (np.arange(keys.size), np.arange(keys.size))
         self._client.counters.update(ids=keys.size, distinct_ids=first.size)
-        out: Array = self._columns(keys[first], 1, self._unseen)[0][which]
-        return out.reshape(*shape, self.schema.dim)
+        keys = keys[first]
+        present, (rows,) = self.held(keys, 1)
+        out = np.empty((keys.size, self.schema.dim), self.schema.dtype)
+        out[present] = rows
+        if not present.all():
+            out[~present] = self.schema.initial(0, keys[~present]) if self._unseen is None else self._unseen
+        found: Array = out[which].reshape(*shape, self.schema.dim)
+        return found
 
-    def columns(self, keys: Array) -> list[Array]:
-        """Return values and states of the rows of distinct keys."""
-        return self._columns(keys, self.schema.states.stop, None)
-
-    def _columns(self, keys: Array, count: int, unseen: float | None) -> list[Array]:
+    def held(self, keys: Array, columns: int) -> tuple[Array, list[Array]]:
+        """Return which of distinct keys have rows, and the first columns of these rows; all others do not travel."""
         client, places = self._client, places_by_owner(keys, len(self._client.servers))
         masks = [np.empty(place.size, bool) for place in places]
         sizes = [place.size for place in places]
-        client.request("find", masks, self._number, count, sizes, [[keys[place]] for place in places])
-        present = [place[mask] for place, mask in zip(places, masks, strict=True)]
-        kinds = self.schema.columns[:count]
-        parts = [[np.empty((where.size, kind.width), kind.dtype) for kind in kinds] for where in present]
+        client.request("find", masks, self._number, columns, sizes, [[keys[place]] for place in places])
+        kinds, counts = self.schema.columns[:columns], [int(mask.sum()) for mask in masks]
+        parts = [[np.empty((count, kind.width), kind.dtype) for kind in kinds] for count in counts]
         client.receive("rows", parts)
-        absent = np.ones(keys.size, bool)
-        absent[np.concatenate(present)] = False
-        columns = []
-        for number, kind in enumerate(kinds):
-            out = np.empty((keys.size, kind.width), kind.dtype)
-            for where, part in zip(present, parts, strict=True):
-                out[where] = part[number]
-            if absent.any():
-                out[absent] = self.schema.initial(number, keys[absent]) if unseen is None else unseen
-            columns.append(out)
-        return columns
+        present = np.empty(keys.size, bool)
+        for place, mask in zip(places, masks, strict=True):
+            present[place] = mask
+        if len(places) == 1:
+            return present, parts[0]
+        order = np.argsort(np.concatenate([place[mask] for place, mask in zip(places, masks, strict=True)]))
+        return present, [np.concatenate(column)[order] for column in zip(*parts, strict=True)]
 
     def update(self, ids: Any, gradients: Any) -> None:
         """Step the optimizer once for the batches of all workers; see `Embedding.update`.

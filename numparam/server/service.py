@@ -15,6 +15,7 @@ from numparam.communication.reduction import Reduction
 from numparam.embedding import Counters, EmbeddingLookup
 from numparam.embedding.snapshot import load_table, table_content
 from numparam.errors import StateError
+from numparam.parameter import Parameter
 from numparam.server.dense import Dense
 from numparam.server.division import owners
 from numparam.server.messages import (
@@ -67,6 +68,7 @@ class Service:
             number: {worker: [] for worker in workers} for number, layer in enumerate(layers) if layer.cache_rows
         }
         self._live = {*workers}
+        self._rooms: dict[tuple[int, int], Array] = {}
         self._held: dict[int, tuple[Request, Acknowledgement]] = {}
 
     def run(self) -> None:
@@ -161,15 +163,16 @@ class Service:
 
     def _answer_update(self, asked: Asked, target: int) -> None:
         table, keys = self._tables[target], self._keys(asked)
-        kind = np.float64 if table.schema.dtype == np.float64 else np.float32
-        rows = {worker: np.empty((part.size, table.schema.dim), kind) for worker, part in keys.items()}
-        receive("gradients", rows)
         joined, step = np.concatenate([*keys.values()]), table.step
+        kind = np.float64 if table.schema.dtype == np.float64 else np.float32
+        rows = np.empty((joined.size, table.schema.dim), kind)
+        ends = np.cumsum([part.size for part in keys.values()])
+        receive("gradients", dict(zip(asked, np.split(rows, ends[:-1]), strict=True)))
         sources = {worker: request.number for worker, request in asked.items()}
-        evicted = table.update_from(sources, joined, np.concatenate([*rows.values()]))
+        evicted = table.update_from(sources, joined, rows)
         if target in self._stale:
             self._note_changes(target, keys, joined, evicted, table.step == step)
-        self.counters["bytes_received"] += joined.nbytes + sum(part.nbytes for part in rows.values())
+        self.counters["bytes_received"] += joined.nbytes + rows.nbytes
         self._acknowledge(asked, table.step)
 
     def _note_changes(self, target: int, keys: dict[int, Array], joined: Array, evicted: Array, was_done: bool) -> None:
@@ -191,15 +194,23 @@ class Service:
 
     def _answer_push(self, asked: Asked, _: int) -> None:
         sums = []
-        for part in self._dense.parts:
-            given = {worker: np.empty(part.shape, part.dtype) for worker in asked}
+        for number, part in enumerate(self._dense.parts):
+            given = {worker: self._room(number, place, part) for place, worker in enumerate(asked)}
             receive("gradients", given)
-            out = np.empty(part.size, part.dtype)
-            Reduction("sum", part.dtype).into(out, [array.reshape(-1) for array in given.values()])
-            sums.append(out.reshape(part.shape))
-            self.counters["bytes_received"] += out.nbytes * len(given)
+            first, *others = given.values()
+            if others:
+                flat = [array.reshape(-1) for array in (first, *others)]
+                Reduction("sum", part.dtype).into(flat[0], flat)
+            sums.append(first)
+            self.counters["bytes_received"] += first.nbytes * len(given)
         self._dense.update(sums, {worker: request.number for worker, request in asked.items()})
         self._acknowledge(asked, self._dense.step)
+
+    def _room(self, number: int, place: int, part: Parameter) -> Array:
+        """Return memory for a gradient, which is kept: to get as much anew takes as long as to receive it."""
+        if (number, place) not in self._rooms:
+            self._rooms[number, place] = np.empty(part.shape, part.dtype)
+        return self._rooms[number, place]
 
     def _answer_send(self, asked: Asked, target: int) -> None:
         part = self._dense.parts[target]
