@@ -93,7 +93,7 @@ class Parameter(Tensor):
     )
     comm_fusion = integer(1, "Get or set the number of the group that communicates at once; 0 is not fused.", low=0)
     sliced = anything(False, "Get or set whether the values are one slice of the full parameter.")
-    unique = anything(False, "Get or set whether the parameter is unique.")
+    unique = anything(False, "Get or set whether lookups make their ids unique before they ask a server for rows.")
     key = integer(-1, "Get or set the number that an embedding cache knows the parameter by; -1 without a cache.")
     cache_enable = switch(False, "Get or set whether the rows of the parameter go through an embedding cache.")
     cache_shape = lengths("Get or set the shape of the cache, as a list.")

@@ -38,6 +38,13 @@ class Net(Cell):
         return ParameterServer(self, **{"optimizer": momentum, **options})
 
 
+class Foreign:
+    """Be an array of another library."""
+
+    def __init__(self, array):
+        self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+
 def momentum(parameters):
     return Momentum(parameters, 0.1, 0.9)
 
@@ -111,7 +118,8 @@ def equals_serial(in_server: str, cache_rows: str) -> None:
             assert (net.items(ids) == expected.find(ids)).all(), (step, worker)
         net.items.prefetch(keys)
         net.items.update(keys, rows)
-        job.push(dense(step, worker))
+        weight, bias = dense(step, worker)
+        job.push([Foreign(weight), numparam.Tensor(bias)])
         total = comm_func.all_reduce(np.ones(2, np.float32), group="workers")  # a parameter without servers
         assert total.tolist() == [workers] * 2
     job.pull()
