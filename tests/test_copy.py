@@ -93,6 +93,19 @@ def test_transposes_of_odd_shapes(item_bytes: int, offset: int) -> None:
             assert not target[:, [0, -1]].any()
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
+@pytest.mark.parametrize("inner", [16, 64, 192])
+@pytest.mark.parametrize("rows, near", [(300, 17), (40, 3)])
+def test_short_rows_of_the_target_are_written_as_one(dtype: str, inner: int, rows: int, near: int) -> None:
+    words = np.random.default_rng(inner).integers(0, 256, (inner, near, 2, rows, np.dtype(dtype).itemsize), np.uint8)
+    source = words.view(dtype)[..., 0].transpose(3, 2, 1, 0)
+    target = np.zeros((rows, 2, near, inner + 16), dtype)[..., :inner]
+    for out in (np.zeros(source.shape, dtype), target):
+        cpu.copy_apart(out, source)
+        assert out.tobytes() == source.tobytes()
+    assert not target.base[..., inner:].any()
+
+
 @pytest.mark.parametrize("past_caches", [False, True])
 def test_runs_of_every_length_and_alignment(past_caches: bool) -> None:
     loop, axes = runs.copying(), np.array([[1, 0, 0]])

@@ -1,5 +1,6 @@
 """Copies and casts of full tensors, transposes, and the overhead of small copies."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 import numparam
 from numparam import Tensor
 
-from .common import ELEMENTS, Array, Warm, dtype, touched
+from .common import ELEMENTS, Array, OneThread, Warm, dtype, touched
 
 Pair = tuple[Array, Array]
 
@@ -54,9 +55,7 @@ LAYOUTS: dict[str, Make] = {
 }
 
 
-class Copy(Warm):
-    """One thread, which other programs disturb least."""
-
+class Copy(OneThread):
     params = tuple(LAYOUTS)
     param_names = ("layout",)
     threads = 1
@@ -72,6 +71,7 @@ class Copy(Warm):
 
 
 class CopyWithTwoThreads(Copy):
+    timer = time.perf_counter
     params = ("contiguous", "float32 to bfloat16", "transpose", "axes 3 2 1 0")
     threads = 2
 

@@ -1,14 +1,14 @@
 """Fills of full arrays: every draw with every dtype, and every initializer."""
 
+import time
+
 import numparam
 from numparam import initializer as init
 
-from .common import DRAWS, DTYPES, ELEMENTS, SIGMA, Warm, touched
+from .common import DRAWS, DTYPES, ELEMENTS, SIGMA, OneThread, Warm, touched
 
 
-class Fill(Warm):
-    """One thread, which other programs disturb least."""
-
+class Fill(OneThread):
     params = (tuple(DRAWS), DTYPES)
     param_names = ("draw", "dtype")
     threads = 1
@@ -23,6 +23,7 @@ class Fill(Warm):
 
 
 class FillWithTwoThreads(Fill):
+    timer = time.perf_counter
     params = (tuple(DRAWS), DTYPES[:2])
     threads = 2
 

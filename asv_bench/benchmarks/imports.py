@@ -26,7 +26,6 @@ class Import(Fresh):
 
     params = ("numparam", "numpy", "numparam.torch", "numparam.jax")
     param_names = ("module",)
-    repeat = (8, 20, 4.0)
 
     def setup(self, module: str) -> None:
         needs(module.rpartition(".")[2])
@@ -53,6 +52,7 @@ class FirstCompile(Fresh):
 
     params = tuple(USES)
     param_names = ("use",)
+    rounds = 2
     repeat = (2, 4, 20.0)
 
     def timeraw_cold_cache(self, use: str) -> tuple[str, str]:

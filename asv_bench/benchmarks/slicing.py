@@ -7,7 +7,7 @@ import numpy as np
 import numparam
 from numparam import Tensor
 
-from .common import Warm, lazy, touched
+from .common import OneThread, Warm, lazy, touched
 from .copying import Make, Pair
 
 SIDE = 4096
@@ -35,7 +35,7 @@ SLICES: dict[str, Make] = {
 }
 
 
-class Slice(Warm):
+class Slice(OneThread):
     params = tuple(SLICES)
     param_names = ("slice",)
 
@@ -49,7 +49,7 @@ class Slice(Warm):
         self.target[...] = self.source
 
 
-class Rows(Warm):
+class Rows(OneThread):
     """Embedding rows by an array of indices."""
 
     params = (64, 512, 4096)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.kernels.copy.walk import STREAM_FROM_BYTES, Array, Walk, steps, table, transposed_axis, walk_of
+from numparam.kernels.copy.walk import STREAM_FROM_BYTES, Array, Axis, Walk, steps, table, transposed_axis, walk_of
 from numparam.kernels.machine import pool
 
 if TYPE_CHECKING:
@@ -68,22 +68,28 @@ def copy_transposed(loop: Any, walk: Walk, row: int, size: int, past_caches: boo
     The loop is one that `transposes.transposer` made for target items of this size.
     """
     from numparam.kernels.copy.transposes import block as block_of
+    from numparam.kernels.machine.memory import tile_rows
 
     block = block_of(size)
     axes = [axis for at, axis in enumerate(walk.axes[:-1]) if at != row]
-    outer = table(axes)
     rows, columns = walk.axes[row], walk.axes[-1]
+    inner, skip = columns.length, 0
+    if axes and axes[-1].target == inner * size and inner < block.columns and inner % tile_rows(size) == 0:
+        # Short rows of the target that follow each other are written as one.
+        near = axes.pop()
+        columns, skip = Axis(near.length * inner, size, columns.source), near.source - inner * columns.source
+    outer = table(axes)
     # The first block ends where lines of both sides do, so that the others read and write whole lines: a NumPy array
     # begins 16 bytes after one, and is transposed a fifth faster for it. Among few blocks one more would cost more.
     row_shift = walk.source % LINE // rows.source if rows.length >= 8 * block.rows else 0
-    shift = walk.target % LINE // size
+    shift = walk.target % LINE // size if skip == 0 else 0
     blocks = -(-(rows.length + row_shift) // block.rows) * -(-(columns.length + shift) // block.columns) * steps(axes)
 
     def work(start: int, stop: int) -> None:
         scratch = _scratch(block.scratch_bytes)
         loop(
             walk.target, walk.source, start, stop, outer, rows.length, columns.length, rows.target, columns.source,
-            row_shift, shift, scratch, past_caches,
+            inner, skip, row_shift, shift, scratch, past_caches,
         )  # fmt: skip
 
     pool.run(work, blocks, min(rows.length, block.rows) * min(columns.length, block.columns) * size, 1)

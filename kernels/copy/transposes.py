@@ -57,8 +57,9 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
     are read as they are.
 
     The arguments of the loop are the addresses of both sides, the range of blocks, the outer axes as `runs.locate`
-    takes them, rows and columns of the target, the steps of the target's rows and of the source's columns, the rows and
-    columns by which the first block is shortened, the address of scratch memory and whether to write past the caches.
+    takes them, rows and columns of the target, the steps of the target's rows and of the source's columns, after how
+    many columns the source skips and how far, the rows and columns by which the first block is shortened, the address
+    of scratch memory and whether to write past the caches. Where the source skips, that is after whole tiles.
     """
     most_rows, most_columns, _ = block(item_bytes)
     side, per_piece = tile_rows(item_bytes), PIECE // item_bytes
@@ -70,7 +71,7 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
     @kernel(identity)
     def loop(
         target: Any, source: Any, start: Any, stop: Any, axes: Any, rows: Any, columns: Any, target_step: Any,
-        source_step: Any, row_shift: Any, shift: Any, strip: Any, past_caches: Any,
+        source_step: Any, inner: Any, skip: Any, row_shift: Any, shift: Any, strip: Any, past_caches: Any,
     ) -> None:  # fmt: skip
         across = (columns + shift + most_columns - 1) // most_columns
         down = (rows + row_shift + most_rows - 1) // most_rows
@@ -82,19 +83,25 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
             height = min(row + most_rows, rows) - max(row, 0)
             width = min(column + most_columns, columns) - max(column, 0)
             row, column = max(row, 0), max(column, 0)
-            origin += row * source_bytes + column * source_step
+            origin += row * source_bytes
+            lines, left = origin + column * source_step + column // inner * skip, inner - column % inner
             to += row * target_step + column * item_bytes
             # Where a block has few columns or bands, lines of two bands later are prefetched.
             by_groups = width == most_columns and down > group
             turn = at % down % group if by_groups else 0
-            following = origin + turn * (most_columns // group) * source_step + (group - turn) * band
+            next_column = column + turn * (most_columns // group)
+            following = origin + (group - turn) * band + next_column * source_step + next_column // inner * skip
+            next_left = inner - next_column % inner
             for c in range(0, width, side):
-                lines, count = origin + c * source_step, min(side, width - c)
+                count = min(side, width - c)
                 whole = height == most_rows and count == side
                 if whole and by_groups:
-                    for k in range(c // group, (c + side) // group):
+                    for _ in range(c // group, (c + side) // group):
                         for ahead in range(0, group * band, LINE):
-                            prefetch(following + k * source_step + ahead)
+                            prefetch(following + ahead)
+                        following, next_left = following + source_step, next_left - 1
+                        if next_left == 0:
+                            following, next_left = following + skip, inner
                 elif whole:
                     for k in range(side):
                         prefetch(lines + k * source_step + 2 * band)
@@ -106,6 +113,9 @@ def transposer(identity: str, item_bytes: int, source_bytes: int, fetch: Any, di
                         fetch(tile + k * LINE, lines + k * source_step, height)
                     for k in range(0, most_rows, per_piece):
                         transpose(strip + k * pitch + c * item_bytes, pitch, tile + k * item_bytes, LINE)
+                lines, left = lines + side * source_step, left - side
+                if left == 0:
+                    lines, left = lines + skip, inner
             for k in range(height):
                 copy_bytes(to + k * target_step, strip + k * pitch, width * item_bytes, past_caches)
 
