@@ -24,6 +24,7 @@ import pytest
 
 from numparam.kernels import fill
 from numparam.kernels.fill import Key, Span
+from numparam.kernels.machine import pool
 
 GOLDEN = Path(__file__).parent / "golden.json"
 KEY = Key(20261124, 0x0123456789ABCDEF, 0xFEDCBA9876543210)
@@ -107,6 +108,14 @@ def test_values_are_the_frozen_ones(draw: str, dtype: str, golden: dict[str, Any
     assert hashes(draw, dtype) == golden["hashes"][f"{draw}: {dtype}"]
 
 
+@pytest.mark.parametrize("threads", [2, 7])
+def test_threads_give_the_frozen_values(threads: int, golden: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "BYTES_PER_PIECE", 1 << 12)
+    monkeypatch.setattr(pool, "_num_threads", threads)
+    for draw, dtype in (("bits", "uint32"), ("normal 0.1 1.3", "float32"), ("normal 0.1 1.3", "bfloat16")):
+        assert hashes(draw, dtype) == golden["hashes"][f"{draw}: {dtype}"]
+
+
 @pytest.mark.parametrize("draw, dtype", CASES)
 def test_frozen_values_are_those_of_the_reference(draw: str, dtype: str, golden: dict[str, Any]) -> None:
     import reference
@@ -154,6 +163,13 @@ def test_every_processor_gives_the_frozen_values(processor: str, golden: dict[st
         pytest.skip("this processor has the same")
     where = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
     assert_frozen(golden, cases, **where)
+
+
+@pytest.mark.slow
+def test_an_empty_and_a_full_cache_give_the_frozen_values(golden: dict[str, Any], tmp_path: Path) -> None:
+    for _ in range(2):
+        assert_frozen(golden, {"uniform -0.3 0.7: float32: first 100003"}, NUMBA_CACHE_DIR=str(tmp_path))
+        assert list(tmp_path.rglob("*.kernel"))
 
 
 @pytest.mark.slow
