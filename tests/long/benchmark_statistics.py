@@ -4,8 +4,8 @@
 ``NUMPARAM_REPEATS`` times (1 by default); the default command leaves it out, because its name does not begin with
 ``test_``. It needs the dependency group ``bench``, and pip installs NumPy and Numba in an environment that asv makes.
 The benchmarks run in a temporary clone, whose last commit either changes nothing or waits in a fill, in a write of a
-slice and in the import until 1.2 times as long has passed. Fill and slice are measured in the processor's time, so that
-other programs hardly disturb them; an import is not, and needs a machine that does nothing else.
+slice and in the import until 1.2 times as long has passed. They are measured in the processor's time, so that other
+programs disturb them little; a quiet machine is still better.
 """
 
 from __future__ import annotations
