@@ -1,5 +1,6 @@
-"""Compare optimizer steps with a copy of as many bytes and with torch: ``python asv_bench/peer_optimizers.py``.
+"""Compare optimizer steps with a copy of as many bytes, torch and DeepSpeed: ``python asv_bench/peer_optimizers.py 1``.
 
+The argument is the number of threads; with one, times are CPU seconds, which other work on the machine changes less.
 Prints a Markdown table. In a round everything is called once, in turn, so a machine that slows down slows all of it;
 times are the best of the rounds. A share is the time of a copy of the bytes that the step must move, half of them read
 and half written, over the time of the step.
@@ -7,6 +8,7 @@ and half written, over the time of the step.
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +19,9 @@ import torch
 import numparam
 from numparam import Parameter
 from numparam.kernels import copy
-from numparam.optim import FTRL, SGD, Adagrad, Adam, AdamW, Lamb, Optimizer
+from numparam.optim import FTRL, SGD, Adagrad, Adam, AdamW, Lamb, Optimizer, RowwiseAdagrad
 
-ROWS, SIZE, ROUNDS = 1 << 12, 1 << 24, 12
+ROWS, SIZE, ROUNDS = 1 << 11, 1 << 22, 30
 
 Call = Callable[[], object]
 
@@ -30,41 +32,50 @@ CASES: list[tuple[str, Callable[[list[Parameter]], Optimizer], int, Any, dict[st
     ("Adam", lambda weights: Adam(weights, 0.01), 7, torch.optim.Adam, {}),
     ("AdamW", lambda weights: AdamW(weights, 0.01), 7, torch.optim.AdamW, {}),
     ("Adagrad", Adagrad, 5, torch.optim.Adagrad, {}),
+    ("RowwiseAdagrad", RowwiseAdagrad, 3, None, {}),
     ("FTRL", FTRL, 7, None, {}),
-    ("Lamb", lambda weights: Lamb(weights, 0.01), 7, None, {}),
+    # Two passes: how far weights move depends on the norm of all of them.
+    ("Lamb", lambda weights: Lamb(weights, 0.01), 10, None, {}),
 ]
 
 
 def peer(make: Any, options: dict[str, Any], how: str) -> Call | None:
-    """Return a step of torch's optimizer, or None if it does not have this kind."""
+    """Return a step of an optimizer for torch, or None if it does not have this kind."""
     weight = torch.nn.Parameter(torch.zeros(SIZE))
     weight.grad = torch.ones(SIZE)
     try:
-        step: Call = make([weight], lr=0.01, **options, **{how: True}).step
+        if how == "DeepSpeed":
+            from deepspeed.ops.adam import DeepSpeedCPUAdam  # type: ignore[import-not-found]
+
+            step: Call = DeepSpeedCPUAdam([weight], lr=0.01, adamw_mode=make is torch.optim.AdamW).step
+        else:
+            step = make([weight], lr=0.01, **options, **{how: True}).step
         step()
-    except (RuntimeError, TypeError):
+    except (ImportError, RuntimeError, TypeError):
         return None
     return step
 
 
-def best_of_rounds(calls: list[Call]) -> list[float]:
+def best_of_rounds(calls: list[Call], clock: Callable[[], float]) -> list[float]:
     """Return the least seconds of each call."""
     found: list[list[float]] = [[] for _ in calls]
     for round_ in range(ROUNDS + 1):
         for call, times in zip(calls, found, strict=True):
-            start = time.perf_counter()
+            start = clock()
             call()
             if round_:  # the first one compiles
-                times.append(time.perf_counter() - start)
+                times.append(clock() - start)
     return [min(times) for times in found]
 
 
 def main() -> None:
+    numparam.set_num_threads(int(sys.argv[1]) if sys.argv[1:] else numparam.get_num_threads())
     torch.set_num_threads(numparam.get_num_threads())
+    clock = time.thread_time if numparam.get_num_threads() == 1 else time.perf_counter
     print(f"{platform.machine()}, {numparam.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, ", end="")
     print(f"torch {torch.__version__}; {SIZE >> 20} Mi weights of float32\n")
-    print("| optimizer | ms | share of the copy rate | torch fused, ms | torch foreach, ms |")
-    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
+    print("| optimizer | ms | share of the copy rate | torch fused, ms | torch foreach, ms | DeepSpeed, ms |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for name, make, floats, torch_make, options in CASES:
         weight, gradient = (
             Parameter(np.ones((ROWS, SIZE // ROWS), np.float32), name="w"),
@@ -73,10 +84,11 @@ def main() -> None:
         optimizer = make([weight])
         source = np.ones(SIZE * floats // 2, np.float32)
         target = np.empty_like(source)
-        steps = [peer(torch_make, options, how) if torch_make else None for how in ("fused", "foreach")]
+        kinds = ("fused", "foreach", "DeepSpeed") if name.startswith("Adam") else ("fused", "foreach")
+        steps = [peer(torch_make, options, how) if torch_make else None for how in kinds]
         calls: list[Call] = [lambda: optimizer([gradient]), lambda: copy.copy(target, source)]  # noqa: B023
-        own, copying, *others = best_of_rounds(calls + [step for step in steps if step])
-        cells = [f"{others.pop(0) * 1e3:.1f}" if step else "" for step in steps]
+        own, copying, *others = best_of_rounds(calls + [step for step in steps if step], clock)
+        cells = [f"{others.pop(0) * 1e3:.1f}" if step else "" for step in steps] + [""] * (3 - len(steps))
         print(f"| {name} | {own * 1e3:.1f} | {copying / own:.0%} | {' | '.join(cells)} |", flush=True)
 
 

@@ -91,7 +91,7 @@ test_ptx_update.py, and the least number of loads that are on their way at once.
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 SUMMED = [((FLOAT32,),), ((FLOAT64,),), ((FLOAT32,) * 3,)]
-MOVED = [(FLOAT32, FLOAT32, mode) for mode in ("plain", "lattice", "check")] + [(FLOAT64, FLOAT64, "plain")]
+MOVED = [(FLOAT32, FLOAT32, mode) for mode in ("plain", "pair", "lattice", "check")] + [(FLOAT64, FLOAT64, "plain")]
 ROWWISE = [(FLOAT32, FLOAT32), (FLOAT64, FLOAT64)]
 
 MAKERS = ("CudaKernel", "_make_kernel", "make_rows", "make_tiles")

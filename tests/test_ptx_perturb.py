@@ -13,6 +13,7 @@ from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam.kernels.array import DeviceArray
 from numparam.kernels.fill import Key, Span
 from numparam.kernels.perturb import Dense, LowRank, perturb, perturb_on_lattice
+from numparam.kernels.perturb.cuda import make_gather, make_run
 
 pytestmark = needs_compiler
 
@@ -73,7 +74,20 @@ def test_perturbations_have_the_bits_of_the_cpu(
         np.testing.assert_array_equal(bits(found.to_host()), bits(expected))
         np.testing.assert_array_equal(bits(other.to_host()), bits(opposite))
     form = "gather" if len(shape) == 3 else "run"
-    assert {name for name, _ in driver.launches} == {f"perturb_{form}_{draw[0]}_{np.dtype(base)}_{np.dtype(out)}_plain"}
+    # Both sides of a pair are written by one launch.
+    assert driver.launches == [(f"perturb_{form}_{draw[0]}_{np.dtype(base)}_{np.dtype(out)}_pair", 0)] * 2
+    perturb(found, there(values), noise, COEFFICIENTS)
+    np.testing.assert_array_equal(bits(found.to_host()), bits(expected))
+    assert driver.launches[2:] == [(f"perturb_{form}_{draw[0]}_{np.dtype(base)}_{np.dtype(out)}_plain", 0)]
+
+
+@pytest.mark.parametrize("make", [make_run, make_gather])
+def test_a_pair_draws_its_noise_once(make: Any) -> None:
+    """As many products of Philox as for one side."""
+    one, pair = (make("normal", np.dtype(np.float32), np.dtype(np.float32), mode).ptx for mode in ("plain", "pair"))
+    assert one.count("mul.wide.u32") == pair.count("mul.wide.u32") >= 20
+    assert one.count("sqrt.rn.f32") == pair.count("sqrt.rn.f32") >= 2
+    assert pair.count("st.global") == 2 * one.count("st.global")
 
 
 @pytest.mark.parametrize("base, out", [(np.float32, np.float32), (BFLOAT16, BFLOAT16), (np.float64, np.float64)])
@@ -81,9 +95,13 @@ def test_low_rank_noise_has_the_bits_of_the_cpu(driver: InterpretedDriver, base:
     wide = np.float64 if base == np.float64 else np.float32
     assert not driver.launches
     values, lefts, rights = weights((5, 37), base), weights((2, 5, 3), wide), weights((2, 3, 37), wide)
-    expected, found = np.empty((5, 37), out), there(np.zeros((5, 37), out))
-    perturb(expected, values, LowRank(lefts, rights), COEFFICIENTS)
-    perturb(found, there(values), LowRank(there(lefts), there(rights)), COEFFICIENTS)
+    (expected, opposite), noise = (np.empty((5, 37), out) for _ in range(2)), LowRank(lefts, rights)
+    perturb(expected, values, noise, COEFFICIENTS, opposite)
+    found, other, on_device = there(values), there(values), LowRank(there(lefts), there(rights))
+    perturb(found, found, on_device, COEFFICIENTS, other)
+    np.testing.assert_array_equal(bits(found.to_host()), bits(expected))
+    np.testing.assert_array_equal(bits(other.to_host()), bits(opposite))
+    perturb(found, there(values), on_device, COEFFICIENTS)
     np.testing.assert_array_equal(bits(found.to_host()), bits(expected))
     product = values.astype(np.float64)
     for left, right, coefficient in zip(lefts, rights, COEFFICIENTS, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.update import RULES, row_sums, update, update_rows, update_rowwise
+from numparam.kernels.update import RULES, row_sums, update, update_moments, update_rows, update_rowwise
+from numparam.kernels.update.cuda import make_update
 
 pytestmark = needs_compiler
 
@@ -76,11 +78,16 @@ def same(found: Any, expected: Any) -> None:
 CASES = [(rule, *FORMS[0]) for rule in RULES] + [("adam", *form) for form in FORMS[1:]]
 
 
-def check_update(rule: str, value: Any, gradient: Any, mode: str) -> None:
+def on_device(array: np.ndarray[Any, Any], offset: int) -> DeviceArray:
+    """Return a device array that begins some items after a line."""
+    return DeviceArray.from_host(np.concatenate([array[:offset], array]), 0)[offset:]
+
+
+def check_update(rule: str, value: Any, gradient: Any, mode: str, offset: int = 0) -> None:
     """Compare an update on the device with the same one on the CPU."""
     (w, g, *states), extra = arrays_for(rule, value, gradient, mode)
     given = [w, g, *states] + ([] if extra is None else [extra])
-    there = [DeviceArray.from_host(array, 0) for array in given]
+    there = [on_device(array, offset) for array in given]
     update(rule, w, g, states, NUMBERS[rule], mode, extra)
     count = 2 + len(states)
     update(rule, there[0], there[1], there[2:count], NUMBERS[rule], mode, there[count] if extra is not None else None)
@@ -96,12 +103,39 @@ def test_updates_have_the_bits_of_the_cpu(
     assert driver.launches == [(f"update_{rule}_{value}_{gradient}_{mode}", 0)]
 
 
+@pytest.mark.parametrize("rule, value, gradient, mode", [CASES[3], CASES[-1]], ids=str)
+def test_updates_of_what_does_not_begin_with_a_line(
+    driver: InterpretedDriver, rule: str, value: Any, gradient: Any, mode: str
+) -> None:
+    check_update(rule, value, gradient, mode, offset=1)
+    assert driver.launches
+
+
+@pytest.mark.parametrize("rule, value, gradient, mode", CASES, ids=str)
+def test_updates_load_and_store_lines(rule: str, value: Any, gradient: Any, mode: str) -> None:
+    """Each array is read and written in pieces of 16 bytes, a line of the shortest one at a time."""
+    lines = re.findall(r"(ld|st)\.global\.v(2\.[fbu]64|4\.[fbu]32)", make_update(rule, value, gradient, mode).ptx)
+    group = 16 // min(value.itemsize, gradient.itemsize)
+    sizes = [np.dtype(value).itemsize, *[8 if value.itemsize == 8 else 4] * RULES[rule].states]
+    moments = RULES[rule].writes_states
+    loads = [*sizes, gradient.itemsize] if moments else sizes
+    stores = sizes if moments else sizes[:1]
+    if mode == "master":
+        loads, stores = [4, *loads[1:]], [4, *stores]
+    elif mode == "stochastic":
+        loads = [4, *loads]
+    for access, of in (("ld", loads), ("st", stores)):
+        found, expected = [name for name, _ in lines].count(access), sum(of) * group // 16
+        assert found in (expected, 2 * expected), (access, found, expected)  # twice where the compiler unrolls a loop
+
+
+@pytest.mark.parametrize("length", [15, 16])
 @pytest.mark.parametrize("rule", ["adam", "adagrad", "sgd"])
-def test_rows_have_the_bits_of_the_cpu(driver: InterpretedDriver, rule: str) -> None:
+def test_rows_have_the_bits_of_the_cpu(driver: InterpretedDriver, rule: str, length: int) -> None:
     (w, _, *states), _ = arrays_for(rule, np.float32, np.float32, "nearest")
-    table = [array[:330].reshape(22, 15) for array in (w, *states)]
-    rows = np.array([3, 0, 21, 7], np.int64)
-    g = np.random.default_rng(1).standard_normal((4, 15)).astype(np.float32)
+    table = [array[: 20 * length].reshape(20, length) for array in (w, *states)]
+    rows = np.array([3, 0, 19, 7], np.int64)
+    g = np.random.default_rng(1).standard_normal((4, length)).astype(np.float32)
     there = [DeviceArray.from_host(array, 0) for array in (*table, g, rows)]
     before = table[0].copy()
     update_rows(rule, table[0], rows, g, table[1:], NUMBERS[rule])
@@ -109,7 +143,7 @@ def test_rows_have_the_bits_of_the_cpu(driver: InterpretedDriver, rule: str) -> 
     for found, expected in zip(there, table, strict=False):
         same(found.to_host(), expected)
     assert driver.launches
-    others = np.delete(np.arange(22), rows)
+    others = np.delete(np.arange(20), rows)
     same(table[0][others], before[others])
 
 
@@ -138,15 +172,30 @@ def test_rowwise_adagrad_has_the_bits_of_the_cpu(
     assert driver.launches
 
 
-@pytest.mark.parametrize("dtypes", [("f4",), ("f8",), (BFLOAT16,), ("f4",) * 3, (BFLOAT16, "f4", "f4")], ids=str)
+@pytest.mark.parametrize("dtype", ["f4", "f8", BFLOAT16], ids=str)
 @pytest.mark.parametrize("shape", [(1, 3), (13, 25), (40, 8)])
-def test_row_sums_have_the_bits_of_the_cpu(driver: InterpretedDriver, dtypes: Any, shape: tuple[int, int]) -> None:
+def test_row_sums_have_the_bits_of_the_cpu(driver: InterpretedDriver, dtype: Any, shape: tuple[int, int]) -> None:
+    array = np.random.default_rng(2).standard_normal(shape).astype(dtype)
+    expected = row_sums(array, shape[0])
+    same(row_sums(DeviceArray.from_host(array, 0), shape[0]), expected)
+    np.testing.assert_allclose(expected, (array.astype(float) ** 2).sum(1), rtol=1e-14)
+    assert driver.launches
+
+
+@pytest.mark.parametrize("dtype", ["f4", BFLOAT16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 3), (13, 25), (40, 8)])
+def test_moments_have_the_bits_of_the_cpu(driver: InterpretedDriver, dtype: Any, shape: tuple[int, int]) -> None:
     random = np.random.default_rng(2)
-    arrays = [abs(random.standard_normal(shape)).astype(dtype) for dtype in dtypes]
-    numbers = NUMBERS["lamb"][:-1] if len(dtypes) == 3 else ()
-    expected = row_sums(arrays, shape[0], numbers)
-    found = row_sums([DeviceArray.from_host(array, 0) for array in arrays], shape[0], numbers)
-    same(found, expected)
-    if not numbers:
-        np.testing.assert_allclose(expected, (arrays[0].astype(float) ** 2).sum(1), rtol=1e-14)
+    w, g = (random.standard_normal(shape).astype(dtype) for _ in range(2))
+    m, v = (abs(random.standard_normal(shape)).astype("f4") for _ in range(2))
+    (w_, g_, m_, v_), before = (DeviceArray.from_host(array, 0) for array in (w, g, m, v)), w.copy()
+    numbers = NUMBERS["moments"], NUMBERS["lamb"][:-1]
+    expected = update_moments(w, g, [m, v], shape[0], *numbers)
+    found = update_moments(w_, g_, [m_, v_], shape[0], *numbers)
+    for one, other in ((found, expected), (w_.to_host(), before), (w, before), (m_.to_host(), m), (v_.to_host(), v)):
+        same(one, other)
+    _, correction, root, eps, decay = numbers[1]
+    direction = m / correction / (np.sqrt(v) / root + eps) + decay * w.astype("f4")
+    np.testing.assert_allclose(expected[0], (w.astype(float) ** 2).sum(1), rtol=1e-14)
+    np.testing.assert_allclose(expected[1], (direction.astype(float) ** 2).sum(1), rtol=1e-5)
     assert driver.launches

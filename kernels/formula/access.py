@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from numparam.kernels.formula.formats import FORMATS, Format, unchanged
+from numparam.kernels.formula.formats import FORMATS, Format
 from numparam.kernels.machine.compile import formula
-from numparam.kernels.machine.cuda import load_item, store_item
+from numparam.kernels.machine.cuda import lanes_loader, load_item, store_item, store_line
 from numparam.kernels.machine.lanes import float16_bits
 from numparam.kernels.machine.memory import access
 
@@ -50,12 +51,17 @@ def item_of(dtype: Dtype) -> Any:
     return np.uint16(0) if dtype.itemsize == 2 else dtype.type(0)
 
 
-def thread_access(dtype: Dtype) -> Access:
+def thread_access(dtype: Dtype, load: Any = load_item, store: Any = store_item) -> Access:
     """Give access to one value, for a CUDA thread; every GPU has the instruction that rounds to float16."""
-    form = FORMATS.get(dtype) or Format("u32", 4, unchanged, unchanged)
+    form = FORMATS.get(dtype) or _WORDS
     item, widen = item_of(dtype), form.widen
     return Access(
-        formula(lambda address: widen(load_item(address, item))),
-        formula(lambda address, kept: store_item(address, kept, item)),
+        formula(lambda address: widen(load(address, item))),
+        formula(lambda address, kept: store(address, kept, item)),
         float16_bits if dtype == np.float16 else form.shorten,
     )
+
+
+def line_access(count: int) -> Callable[[Dtype], Access]:
+    """Make the function that gives a CUDA thread access to `count` values at a time, in lines of 16 bytes."""
+    return partial(thread_access, load=lanes_loader(count), store=store_line)

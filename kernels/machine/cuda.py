@@ -1,6 +1,7 @@
 """What a CUDA thread can do: the primitives of `lanes` that are lowered differently there, threads, loads and stores.
 
-A thread computes with ``Lanes(element, 1)``, bare scalars, so it runs the formulas of the CPU as they are. NVVM fuses a
+A thread computes with ``Lanes(element, 1)``, bare scalars, or with a few lanes that it loads as a line of 16 bytes and
+that are then bare scalars too, so it runs the formulas of the CPU as they are. NVVM fuses a
 multiplication and an addition into one fma by default, so every rounded operation is called by the libdevice
 name that fixes its rounding. Addresses are 64-bit integers: a kernel takes numbers only.
 
@@ -38,9 +39,35 @@ def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), args)
 
 
+def _each(emit_one: Any) -> Any:
+    """Emit an operation of one lane for each of several."""
+
+    def emit(builder: Any, lanes: Lanes, *args: Any) -> Any:
+        if lanes.width == 1:
+            return emit_one(builder, lanes, *args)
+        parts = [_items(builder, arg) for arg in args]
+        return _vector(
+            builder, [emit_one(builder, Lanes(lanes.element, 1), *lane) for lane in zip(*parts, strict=True)]
+        )
+
+    return emit
+
+
+def _items(builder: Any, vector: Any) -> list[Any]:
+    return [builder.extract_element(vector, ir.Constant(_I32, place)) for place in range(vector.type.count)]
+
+
+def _vector(builder: Any, items: list[Any]) -> Any:
+    vector = ir.Constant(ir.VectorType(items[0].type, len(items)), ir.Undefined)
+    for place, value in enumerate(items):
+        vector = builder.insert_element(vector, value, ir.Constant(_I32, place))
+    return vector
+
+
 def _rounded(float_name: str, double_name: str) -> Any:
     """Emit the libdevice function that rounds to nearest and is never fused."""
 
+    @_each
     def emit(builder: Any, lanes: Lanes, *args: Any) -> Any:
         name = double_name if lanes.element == "f64" else float_name
         return _call(builder, f"__nv_{name}_rn", lanes.llvm, *args)
@@ -66,7 +93,8 @@ for _key, _names in {
 }.items():
     _lanes.lower_for("cuda", _key)(_only_floats(_key, _rounded(*_names)))
 # The LLVM of NVVM for cards before Blackwell is too old for fneg.
-_lanes.lower_for("cuda", operator.neg)(lambda builder, lanes, x: builder.fsub(ir.Constant(lanes.llvm, -0.0), x))
+_lanes.lower_for("cuda", operator.neg)(_each(lambda builder, lanes, x: builder.fsub(ir.Constant(lanes.llvm, -0.0), x)))
+_lanes.lower_for("cuda", _lanes.float16_bits)(_each(_lanes.lowering("cpu", _lanes.float16_bits)))
 _lanes.lower_for("cuda", _lanes.fma)(_rounded("fmaf", "fma"))
 _lanes.lower_for("cuda", _lanes.sqrt)(_rounded("fsqrt", "dsqrt"))
 
@@ -224,23 +252,38 @@ def line_loader(count: int) -> Any:
 
     @intrinsic
     def load(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
-        width = item.bitwidth
-        word = _kept(item) if width >= 32 else _I32
-        per_piece = 128 // max(width, 32)
-
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            items = []
-            for at in range(count * width // 128):
-                start = builder.add(args[0], ir.Constant(_I64, 16 * at))
-                line = builder.load(_pointer(builder, start, ir.VectorType(word, per_piece)), align=16)
-                for place in range(per_piece):
-                    value = builder.extract_element(line, ir.Constant(_I32, place))
-                    items += [value] if width >= 32 else _parts(builder, value, item)
-            return context.make_tuple(builder, signature.return_type, items)
+            return context.make_tuple(builder, signature.return_type, _loaded(builder, args[0], item, count))
 
         return types.UniTuple(_lanes_of(item), count)(address, item), emit
 
     return load
+
+
+@cache
+def lanes_loader(count: int) -> Any:
+    """Make the operation that loads `count` items as `line_loader` does, as so many lanes."""
+
+    @intrinsic
+    def load(typing_context: Any, address: Any, item: Any) -> Any:  # noqa: ARG001
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+            return _vector(builder, _loaded(builder, args[0], item, count))
+
+        return Lanes(_lanes_of(item).element, count)(address, item), emit
+
+    return load
+
+
+def _loaded(builder: Any, address: Any, item: Any, count: int) -> list[Any]:
+    """Return items side by side, loaded in 16-byte pieces."""
+    width, items = item.bitwidth, []
+    word, per_piece = _kept(item) if width >= 32 else _I32, 128 // max(width, 32)
+    for at in range(count * width // 128):
+        start = builder.add(address, ir.Constant(_I64, 16 * at))
+        line = builder.load(_pointer(builder, start, ir.VectorType(word, per_piece)), align=16)
+        for value in _items(builder, line):
+            items += [value] if width >= 32 else _parts(builder, value, item)
+    return items
 
 
 def _parts(builder: Any, word: Any, item: Any) -> list[Any]:
@@ -253,11 +296,11 @@ def _parts(builder: Any, word: Any, item: Any) -> list[Any]:
 
 @intrinsic
 def store_line(typing_context: Any, address: Any, values: Any, item: Any) -> Any:  # noqa: ARG001
-    """Store items side by side in 16-byte pieces, from an address that is a multiple of 16."""
+    """Store items, a tuple or lanes, side by side in 16-byte pieces, from an address that is a multiple of 16."""
     width = item.bitwidth
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        items = [builder.extract_value(args[1], at) for at in range(len(values))]
+        items = _items(builder, args[1]) if isinstance(values, Lanes) else cgutils.unpack_tuple(builder, args[1])
         if width < 32:  # as words: narrow vectors would be packed one move at a time
             items = [_packed(builder, items[at : at + 32 // width], width) for at in range(0, len(items), 32 // width)]
         per_piece = 128 // max(width, 32)
@@ -283,9 +326,7 @@ def _store_piece(builder: Any, address: Any, items: list[Any]) -> None:
             side_effect=True,
         )
         return
-    vector = ir.Constant(ir.VectorType(items[0].type, len(items)), ir.Undefined)
-    for place, value in enumerate(items):
-        vector = builder.insert_element(vector, value, ir.Constant(_I32, place))
+    vector = _vector(builder, items)
     builder.store(vector, _pointer(builder, address, vector.type), align=16)
 
 

@@ -68,7 +68,7 @@ def _make_move(base: Dtype, mode: str) -> Any:
             store_item(flag, lane(np.uint32(1)), _FAULT)
         return y
 
-    return {"plain": plain, "lattice": lattice, "check": check}[mode]
+    return {"plain": plain, "pair": plain, "lattice": lattice, "check": check}[mode]
 
 
 def _element(base: Dtype, out: Dtype) -> Access:
@@ -85,7 +85,7 @@ def make_run(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKerne
     draw, move, scalar = make_block(distribution, state_dtype(base)), _make_move(base, mode), state_dtype(base).type(0)
     (load, store, shorten), size, out_size = _element(base, out), base.itemsize, out.itemsize
     base_item, out_item, loads_line = item_of(base), item_of(out), line_loader(4)
-    stores = mode != "check"
+    stores, pairs = mode != "check", mode == "pair"
     by_lines = min(size, out_size) >= 4
 
     @formula
@@ -100,9 +100,30 @@ def make_run(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKerne
         if holds(place < length):
             store(address, shorten(x))
 
+    @formula
+    def store_block(target: Any, at: Any, length: Any, aligned: Any, block: Any) -> None:
+        a, b, c, d = block
+        if by_lines and holds(aligned):
+            store_line(target, (shorten(a), shorten(b), shorten(c), shorten(d)), out_item)
+        else:
+            store_inside(target, at, length, a)
+            store_inside(target + out_size, at + 1, length, b)
+            store_inside(target + 2 * out_size, at + 2, length, c)
+            store_inside(target + 3 * out_size, at + 3, length, d)
+
+    @formula
+    def move_block(block: Any, drawn: Any, scale: Any, reach: Any, flag: Any) -> Any:
+        (a, b, c, d), (z0, z1, z2, z3) = block, drawn
+        return (
+            move(a, z0, scale, reach, flag),
+            move(b, z1, scale, reach, flag),
+            move(c, z2, scale, reach, flag),
+            move(d, z3, scale, reach, flag),
+        )
+
     def run(
-        out: Any, base: Any, table: Any, count: Any, rows: Any, length: Any, step: Any, axes: Any, first: Any,  # noqa: ARG001
-        params: Any, reach: Any,
+        out: Any, opposite: Any, base: Any, table: Any, count: Any, rows: Any, length: Any, step: Any,  # noqa: ARG001
+        axes: Any, first: Any, params: Any, reach: Any,
     ) -> None:  # fmt: skip
         row = thread(1)
         while holds(row < rows):
@@ -114,33 +135,32 @@ def make_run(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKerne
                 at = group * 4 - word  # what comes before the row has a number above any in it
                 place = start + widened(group) * 4 - widened(word)
                 source, target, block = lane(base) + place * size, lane(out) + place * out_size, index >> 2
+                other = lane(opposite) + place * out_size
                 inside = (at < length) & (at + 3 < length)
-                aligned = inside & ((source & 15) == 0) & ((target & 15) == 0)
+                aligned = inside & ((source & 15) == 0) & (((target | other) & 15) == 0)
                 if by_lines and holds(aligned):
-                    a, b, c, d = loads_line(source, base_item)
+                    x = loads_line(source, base_item)
                 else:
-                    a = load_inside(source, at, length)
-                    b = load_inside(source + size, at + 1, length)
-                    c = load_inside(source + 2 * size, at + 2, length)
-                    d = load_inside(source + 3 * size, at + 3, length)
+                    x = (
+                        load_inside(source, at, length),
+                        load_inside(source + size, at + 1, length),
+                        load_inside(source + 2 * size, at + 2, length),
+                        load_inside(source + 3 * size, at + 3, length),
+                    )
+                y = x
                 entry, end = lane(table), lane(table) + widened(lane(count)) * (8 * TABLE_WORDS)
                 while holds(entry < end):
                     key = load_item(entry, _WORD), load_item(entry + 8, _WORD), load_item(entry + 16, _WORD)
                     scale = load_item(entry + 24, scalar)
-                    z0, z1, z2, z3 = draw(block + widened(group), key, params)
-                    a = move(a, z0, scale, lane(reach), lane(out))
-                    b = move(b, z1, scale, lane(reach), lane(out))
-                    c = move(c, z2, scale, lane(reach), lane(out))
-                    d = move(d, z3, scale, lane(reach), lane(out))
+                    drawn = draw(block + widened(group), key, params)
+                    x = move_block(x, drawn, scale, lane(reach), lane(out))
+                    if pairs:
+                        y = move_block(y, drawn, -scale, lane(reach), lane(out))
                     entry = entry + 8 * TABLE_WORDS
                 if stores:
-                    if by_lines and holds(aligned):
-                        store_line(target, (shorten(a), shorten(b), shorten(c), shorten(d)), out_item)
-                    else:
-                        store_inside(target, at, length, a)
-                        store_inside(target + out_size, at + 1, length, b)
-                        store_inside(target + 2 * out_size, at + 2, length, c)
-                        store_inside(target + 3 * out_size, at + 3, length, d)
+                    store_block(target, at, length, aligned, x)
+                if pairs:
+                    store_block(other, at, length, aligned, y)
                 group = group + threads(0)
             row = row + threads(1)
 
@@ -152,11 +172,11 @@ def make_gather(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKe
     """Make the kernel for rows with any step, a block drawn for each element."""
     draw, move, scalar = make_block(distribution, state_dtype(base)), _make_move(base, mode), state_dtype(base).type(0)
     (load, store, shorten), size, out_size = _element(base, out), base.itemsize, out.itemsize
-    stores = mode != "check"
+    stores, pairs = mode != "check", mode == "pair"
 
     def gather(
-        out: Any, base: Any, table: Any, count: Any, rows: Any, length: Any, step: Any, axes: Any, first: Any,
-        params: Any, reach: Any,
+        out: Any, opposite: Any, base: Any, table: Any, count: Any, rows: Any, length: Any, step: Any, axes: Any,
+        first: Any, params: Any, reach: Any,
     ) -> None:  # fmt: skip
         row = thread(1)
         while holds(row < rows):
@@ -165,15 +185,21 @@ def make_gather(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKe
             while holds(column < length):
                 place, index = start + widened(column), origin + widened(column) * step
                 x, word = load(lane(base) + place * size), low_word(index) & 3
+                y = x
                 entry, end = lane(table), lane(table) + widened(lane(count)) * (8 * TABLE_WORDS)
                 while holds(entry < end):
                     key = load_item(entry, _WORD), load_item(entry + 8, _WORD), load_item(entry + 16, _WORD)
                     a, b, c, d = draw(index >> 2, key, params)
                     z = select(word < 2, select(word == 0, a, b), select(word == 2, c, d))
-                    x = move(x, z, load_item(entry + 24, scalar), lane(reach), lane(out))
+                    scale = load_item(entry + 24, scalar)
+                    x = move(x, z, scale, lane(reach), lane(out))
+                    if pairs:
+                        y = move(y, z, -scale, lane(reach), lane(out))
                     entry = entry + 8 * TABLE_WORDS
                 if stores:
                     store(lane(out) + place * out_size, shorten(x))
+                if pairs:
+                    store(lane(opposite) + place * out_size, shorten(y))
                 column = column + threads(0)
             row = row + threads(1)
 
@@ -186,11 +212,11 @@ def make_low_rank(base: Dtype, out: Dtype, mode: str) -> CudaKernel:
     move, dtype = _make_move(base, mode), state_dtype(base)
     scalar, item_size = dtype.type(0), dtype.itemsize
     (load, store, shorten), size, out_size = _element(base, out), base.itemsize, out.itemsize
-    stores = mode != "check"
+    stores, pairs = mode != "check", mode == "pair"
 
     def low_rank(
-        out: Any, base: Any, lefts: Any, rights: Any, table: Any, count: Any, rank: Any, rows: Any, columns: Any,
-        reach: Any,
+        out: Any, opposite: Any, base: Any, lefts: Any, rights: Any, table: Any, count: Any, rank: Any, rows: Any,
+        columns: Any, reach: Any,
     ) -> None:  # fmt: skip
         row, ranks = thread(1), widened(lane(rank))
         wide = widened(lane(columns)) * item_size
@@ -199,6 +225,7 @@ def make_low_rank(base: Dtype, out: Dtype, mode: str) -> CudaKernel:
             while holds(column < columns):
                 place = widened(row) * widened(lane(columns)) + widened(column)
                 x = load(lane(base) + place * size)
+                y = x
                 left = lane(lefts) + widened(row) * ranks * item_size
                 right = lane(rights) + widened(column) * item_size
                 entry, end = lane(table), lane(table) + widened(lane(count)) * 8
@@ -208,17 +235,22 @@ def make_low_rank(base: Dtype, out: Dtype, mode: str) -> CudaKernel:
                         factor = load_item(left + i * item_size, scalar)
                         z = z + load_item(right + i * wide, scalar) * factor
                         i = i + 1
-                    x = move(x, z, load_item(entry, scalar), lane(reach), lane(out))
+                    scale = load_item(entry, scalar)
+                    x = move(x, z, scale, lane(reach), lane(out))
+                    if pairs:
+                        y = move(y, z, -scale, lane(reach), lane(out))
                     left = left + widened(lane(rows)) * ranks * item_size
                     right = right + ranks * wide
                     entry = entry + 8
                 if stores:
                     store(lane(out) + place * out_size, shorten(x))
+                if pairs:
+                    store(lane(opposite) + place * out_size, shorten(y))
                 column = column + threads(0)
             row = row + threads(1)
 
     word, short, real = types.uint64, types.uint32, _real(base)
-    signature = word, word, word, word, word, short, short, short, short, real
+    signature = word, word, word, word, word, word, short, short, short, short, real
     return CudaKernel(f"perturb_low_rank_{base}_{out}_{mode}", low_rank, signature)
 
 
@@ -230,7 +262,7 @@ def _signature(distribution: str, base: Dtype) -> tuple[Any, ...]:
     count, split = PARAMETERS[distribution]
     params = [types.uint32] * split + [_real(base)] * (count - split)
     word, short = types.uint64, types.uint32
-    return word, word, word, short, short, short, word, OUTER, word, types.Tuple(params), _real(base)
+    return word, word, word, word, short, short, short, word, OUTER, word, types.Tuple(params), _real(base)
 
 
 # --------------------------------------------------------------------------- entries
@@ -238,9 +270,7 @@ def _signature(distribution: str, base: Dtype) -> tuple[Any, ...]:
 
 def perturb(out: Any, base: Any, noise: Dense | LowRank, coefficients: Sequence[float], opposite: Any) -> None:
     """Write moved weights; see the entries of `perturb`."""
-    if opposite is not None:  # first, as `out` may be the base
-        _perturb(opposite, base, noise, [-each for each in coefficients], "plain")
-    _perturb(out, base, noise, coefficients, "plain")
+    _perturb(out, base, noise, coefficients, "plain" if opposite is None else "pair", opposite=opposite)
 
 
 def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequence[float], reach: float) -> bool:
@@ -254,48 +284,53 @@ def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequen
 
 
 def _perturb(
-    out: Any, base: Any, noise: Dense | LowRank, coefficients: Sequence[float], mode: str, reach: float = 1.0
-) -> None:
+    out: Any, base: Any, noise: Dense | LowRank, coefficients: Sequence[float], mode: str, reach: float = 1.0,
+    opposite: Any = None,
+) -> None:  # fmt: skip
     dtype, table = state_dtype(base.dtype), np.zeros((len(coefficients), TABLE_WORDS), np.uint64)
     target = base.dtype if mode == "check" else out.dtype
     table[:, 3:].view(dtype)[:, 0] = coefficients
     if isinstance(noise, LowRank):
         rows, columns = base.shape
         there = DeviceArray.from_host(np.ascontiguousarray(table[:, 3]), base.device)
-        words = out.address, base.address, noise.lefts.address, noise.rights.address, there.address, len(coefficients)
+        addresses = out.address, _address(opposite), base.address, noise.lefts.address, noise.rights.address
+        words = *addresses, there.address, len(coefficients)
         kernel = make_low_rank(base.dtype, target, mode)
         launch(base.device, kernel, columns, rows, (*words, noise.rights.shape[1], rows, columns, dtype.type(reach)))
         return
     table[:, :3] = noise.keys
     there = DeviceArray.from_host(table, base.device)
     lengths, steps, first = merged(base.shape, noise.span)
-    _launch_rows(out, base.ravel(), target, noise, there, mode, reach, (lengths, steps, first))
+    flat = (out if mode == "check" else out.ravel()), (None if opposite is None else opposite.ravel()), base.ravel()
+    _launch_rows(flat, target, noise, there, mode, reach, (lengths, steps, first))
 
 
-def _launch_rows(
-    out: Any, base: Any, target: Dtype, noise: Dense, table: Any, mode: str, reach: float, axes: Any
-) -> None:
+def _address(array: Any) -> int:
+    return 0 if array is None else array.address
+
+
+def _launch_rows(arrays: Any, target: Dtype, noise: Dense, table: Any, mode: str, reach: float, axes: Any) -> None:
     lengths, steps, first = axes
     *outer, length = lengths
     rows = math.prod(outer)
     if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # rarely: several launches
         size = math.prod(lengths[1:])
         most = 1 if len(outer) > MAX_OUTER_AXES or size > LAUNCH_LIMIT else max(LAUNCH_LIMIT // size, 1)
-        flat = out if mode == "check" else out.ravel()
         for start in range(0, lengths[0], most):
             count = min(most, lengths[0] - start)
             left = lengths[1:] if outer and count == 1 else [count, *lengths[1:]]
             span = slice(start * size, (start + count) * size)
-            part = flat if mode == "check" else flat[span]
+            out, *others = arrays
+            parts = (out if mode == "check" else out[span]), *(None if each is None else each[span] for each in others)
             inner = left, steps[-len(left) :], first + start * steps[0]
-            _launch_rows(part, base[span], target, noise, table, mode, reach, inner)
+            _launch_rows(parts, target, noise, table, mode, reach, inner)
         return
     padding = MAX_OUTER_AXES - len(outer)
     consecutive = steps[-1] == 1 or length == 1
-    kernel = (make_run if consecutive else make_gather)(noise.distribution, base.dtype, target, mode)
+    kernel = (make_run if consecutive else make_gather)(noise.distribution, arrays[2].dtype, target, mode)
     words = (
-        out.address, base.address, table.address, table.shape[0], rows, length, steps[-1],
+        *map(_address, arrays), table.address, table.shape[0], rows, length, steps[-1],
         *[1] * padding, *outer, *[0] * padding, *steps[:-1], first,
     )  # fmt: skip
     columns = length // 4 + 2 if consecutive else length
-    launch(base.device, kernel, columns, rows, (*(word % 2**64 for word in words), *noise.params, reach))
+    launch(table.device, kernel, columns, rows, (*(word % 2**64 for word in words), *noise.params, reach))

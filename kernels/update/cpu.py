@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,14 +109,40 @@ def _make_total(make: Callable[[Callable[[Dtype], Access]], Any]) -> Any:
 
 
 @cache
-def _make_row_sums(dtypes: tuple[Dtype, ...]) -> Any:
-    total_of = _make_total(lambda of: make_term(dtypes, of))
+def _make_row_sums(dtype: Dtype) -> Any:
+    total_of = _make_total(partial(make_term, (dtype,)))
 
-    @kernel(f"row sums {' '.join(map(str, dtypes))}")
-    def loop(out: Any, arrays: Any, length: Any, start: Any, stop: Any, numbers: Any) -> None:
-        partial = np.empty(_PARTIAL)
+    @kernel(f"row sums {dtype}")
+    def loop(out: Any, array: Any, length: Any, start: Any, stop: Any) -> None:
+        sums = np.empty(_PARTIAL)
         for row in range(start, stop):
-            out[row] = total_of(arrays, row * length, (row + 1) * length, numbers, partial)
+            out[row] = total_of((array,), row * length, (row + 1) * length, (), sums)
+
+    return loop
+
+
+@cache
+def _make_moments(value: Dtype, gradient: Dtype) -> Any:
+    """Make the loop that updates the moments of a row, and sums it while it is in a cache."""
+    many, one = (make_step("moments", value, gradient, "states", lanes_access(width)) for width in (WIDTH, 1))
+    state = state_dtype(value)
+    length_of, direction_of = (_make_total(partial(make_term, dtypes)) for dtypes in ((value,), (value, state, state)))
+
+    @kernel(f"update moments {value} {gradient}")
+    def loop(
+        out: Any, value: Any, gradient: Any, states: Any, length: Any, start: Any, stop: Any, first: Any, numbers: Any
+    ) -> None:
+        sums = np.empty(_PARTIAL)
+        for row in range(start, stop):
+            at, end = row * length, (row + 1) * length
+            while at + WIDTH <= end:
+                many(value, gradient, states, 0, at, first)
+                at += WIDTH
+            while at < end:
+                one(value, gradient, states, 0, at, first)
+                at += 1
+            out[0, row] = length_of((value,), row * length, end, (), sums)
+            out[1, row] = direction_of((value, states[0], states[1]), row * length, end, numbers, sums)
 
     return loop
 
@@ -186,12 +212,21 @@ def update_rowwise(value: Any, rows: Any, gradient: Any, totals: Any, count: int
     pool.run(lambda start, stop: loop(*arguments, start, stop, numbers), count, nbytes, 1)
 
 
-def row_sums(arrays: Sequence[Any], rows: int, numbers: tuple[Any, ...]) -> np.ndarray[Any, Dtype]:
+def row_sums(array: Any, rows: int) -> np.ndarray[Any, Dtype]:
     """Return the sums of squares of rows."""
-    out, length = np.empty(rows), arrays[0].size // rows
-    loop, addresses = _make_row_sums(tuple(array.dtype for array in arrays)), _addresses(arrays)
-    nbytes = length * sum(array.itemsize for array in arrays)
-    pool.run(lambda start, stop: loop(out, addresses, length, start, stop, numbers), rows, nbytes, 8)
+    out, length, loop, address = np.empty(rows), array.size // rows, _make_row_sums(array.dtype), array.ctypes.data
+    pool.run(lambda start, stop: loop(out, address, length, start, stop), rows, length * array.itemsize, 8)
+    return out
+
+
+def update_moments(
+    value: Any, gradient: Any, states: Sequence[Any], rows: int, first: tuple[Any, ...], numbers: tuple[Any, ...]
+) -> np.ndarray[Any, Dtype]:
+    """Update moments, and return the sums of squares of rows of weights and of directions."""
+    out, length, loop = np.empty((2, rows)), value.size // rows, _make_moments(value.dtype, gradient.dtype)
+    arguments = out, value.ctypes.data, gradient.ctypes.data, _addresses(states), length
+    nbytes = length * (value.itemsize + gradient.itemsize + sum(state.itemsize for state in states))
+    pool.run(lambda start, stop: loop(*arguments, start, stop, first, numbers), rows, nbytes, 8)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Optimizer steps by CUDA threads: the rules of the CPU, an element a thread at a time, the same bits.
+"""Optimizer steps by CUDA threads: the rules of the CPU, a line of 16 bytes a thread at a time, the same bits.
 
 A row of a sum is one thread's, which keeps the order of its additions.
 """
@@ -13,7 +13,7 @@ from numba import types
 
 from numparam.kernels import launch as _launch
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.formula.access import state_dtype, thread_access
+from numparam.kernels.formula.access import line_access, state_dtype, thread_access
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, thread, threads
 from numparam.kernels.machine.lanes import widened
@@ -41,14 +41,19 @@ def _numbers(rule: str, value: Dtype) -> Any:
 
 @cache
 def make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> CudaKernel:
-    """Make the kernel for rows of elements: those that follow each other, or those whose numbers are given."""
-    step, count = make_step(rule, value, gradient, mode, thread_access), RULES[rule].states
+    """Make the kernel for rows of elements: those that follow each other, or those whose numbers are given.
+
+    A row has so many groups of elements that begin with a line in each array; the elements after them come one by one.
+    """
+    count, group_size = RULES[rule].states, _group_size(value, gradient)
+    steps, step = (make_step(rule, value, gradient, mode, of) for of in (line_access(group_size), thread_access))
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
     shifted = per_item(formula(lambda address: address), count)
 
     def update(
-        value: Any, gradient: Any, states: Any, extra: Any, chosen: Any, rows: Any, length: Any, numbers: Any
-    ) -> None:
+        value: Any, gradient: Any, states: Any, extra: Any, chosen: Any, rows: Any, length: Any, groups: Any,
+        numbers: Any,
+    ) -> None:  # fmt: skip
         row = thread(1)
         while holds(row < rows):
             place = widened(row)
@@ -58,15 +63,24 @@ def make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> CudaKern
             here = lane(value) + place * size
             given = lane(gradient) + widened(row) * widened(lane(length)) * gradient_size
             kept = shifted(states, place * state_size)
-            column = thread(0)
+            group = thread(0)
+            while holds(group < groups):
+                steps(here, given, kept, lane(extra), widened(group) * group_size, numbers)
+                group = group + threads(0)
+            column = lane(groups) * group_size + thread(0)
             while holds(column < length):
                 step(here, given, kept, lane(extra), widened(column), numbers)
                 column = column + threads(0)
             row = row + threads(1)
 
     word, short = types.uint64, types.uint32
-    signature = word, word, types.UniTuple(word, count), word, word, short, short, _numbers(rule, value)
+    signature = word, word, types.UniTuple(word, count), word, word, short, short, short, _numbers(rule, value)
     return CudaKernel(f"update_{rule}_{value}_{gradient}_{mode}", update, signature)
+
+
+def _group_size(value: Dtype, gradient: Dtype) -> int:
+    """Return how many elements fill a line of the shorter ones."""
+    return 16 // min(value.itemsize, gradient.itemsize)
 
 
 def _make_total(term: Any) -> Any:
@@ -102,7 +116,7 @@ def _make_total(term: Any) -> Any:
 
 @cache
 def make_row_sums(dtypes: tuple[Dtype, ...]) -> CudaKernel:
-    """Make the kernel that sums the squares of each row, in the order of the CPU."""
+    """Make the kernel that sums the squares of each row, or of LAMB's direction there, in the order of the CPU."""
     total_of = _make_total(make_term(dtypes, thread_access))
 
     def row_sums(out: Any, arrays: Any, rows: Any, length: Any, numbers: Any) -> None:
@@ -176,11 +190,17 @@ def update_rows(
 def _launch_update(
     rule: str, arrays: list[Any], numbers: tuple[Any, ...], mode: str, extra: Any, chosen: int, rows: int, length: int
 ) -> None:
-    value, gradient, *states = arrays
+    value, gradient = arrays[:2]
     kernel = make_update(rule, value.dtype, gradient.dtype, mode)
-    extra_address = 0 if extra is None else extra.address
-    words = value.address, gradient.address, *(state.address for state in states), extra_address, chosen, rows, length
-    _launch.launch(value.device, kernel, length, rows, (*words, *numbers))
+    given = [*arrays, *([] if extra is None else [extra])]
+    addresses = [array.address for array in given]
+    starts = addresses + ([] if rows == 1 and not chosen else [length * array.itemsize for array in given])
+    group_size = _group_size(value.dtype, gradient.dtype)
+    groups = 0 if any(start % 16 for start in starts) else length // group_size
+    if extra is None:
+        addresses.append(0)
+    words = *addresses, chosen, rows, length, groups
+    _launch.launch(value.device, kernel, max(groups, length - groups * group_size), rows, (*words, *numbers))
 
 
 def update_rowwise(value: Any, rows: Any, gradient: Any, totals: Any, count: int, numbers: tuple[Any, ...]) -> None:
@@ -190,8 +210,20 @@ def update_rowwise(value: Any, rows: Any, gradient: Any, totals: Any, count: int
     _launch.launch(value.device, make_rowwise(value.dtype, gradient.dtype), count, 1, (*words, *numbers))
 
 
-def row_sums(arrays: Sequence[Any], rows: int, numbers: tuple[Any, ...]) -> np.ndarray[Any, Dtype]:
+def row_sums(array: Any, rows: int) -> np.ndarray[Any, Dtype]:
     """Return the sums of squares of rows on the host."""
+    return _row_sums([array], rows, ())
+
+
+def update_moments(
+    value: Any, gradient: Any, states: Sequence[Any], rows: int, first: tuple[Any, ...], numbers: tuple[Any, ...]
+) -> np.ndarray[Any, Dtype]:
+    """Update moments, and return the sums of squares of rows of weights and of directions, on the host."""
+    update("moments", value, gradient, states, first, "states", None)
+    return np.stack([_row_sums([value], rows, ()), _row_sums([value, *states], rows, numbers)])
+
+
+def _row_sums(arrays: Sequence[Any], rows: int, numbers: tuple[Any, ...]) -> np.ndarray[Any, Dtype]:
     out = DeviceArray.empty((rows,), np.dtype(np.float64), arrays[0].device)
     words = out.address, *(array.address for array in arrays), rows, arrays[0].size // rows
     kernel = make_row_sums(tuple(array.dtype for array in arrays))

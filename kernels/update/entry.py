@@ -65,15 +65,24 @@ def update_rowwise(
         _ROWWISE_TWINS[kind(value)](value, rows, gradient, totals, count, scalars)
 
 
-def row_sums(arrays: Sequence[Any], rows: int, numbers: Sequence[float] = ()) -> np.ndarray[Any, Dtype]:
-    """Return the sum of squares of each row, of an array or, given weights and two moments, of LAMB's direction.
+def row_sums(array: Any, rows: int) -> np.ndarray[Any, Dtype]:
+    """Return the sum of squares of each row. The order of additions depends on the length of the row alone."""
+    sums: np.ndarray[Any, Dtype] = _SUM_TWINS[kind(array)](array, rows) if array.size else np.zeros(rows)
+    return sums
 
-    The order of additions depends on the length of the row alone.
+
+def update_moments(
+    value: Any, gradient: Any, states: Sequence[Any], rows: int, first: Sequence[float], numbers: Sequence[float]
+) -> np.ndarray[Any, Dtype]:
+    """Update two moments by the rule of that name and its numbers `first`, and leave the weights as they are.
+
+    Returns the `row_sums` of the weights and of LAMB's directions, of shape (2, rows); `numbers` are those of the rule
+    ``"lamb"`` without the step.
     """
-    if not arrays[0].size:
-        return np.zeros(rows)
-    scalars = _scalars("lamb", (*numbers, 0.0), arrays[0].dtype) if numbers else ()
-    sums: np.ndarray[Any, Dtype] = _SUM_TWINS[kind(arrays[0])](arrays, rows, scalars)
+    if not value.size:
+        return np.zeros((2, rows))
+    scalars = _scalars("moments", first, value.dtype), _scalars("lamb", (*numbers, 0.0), value.dtype)
+    sums: np.ndarray[Any, Dtype] = _MOMENT_TWINS[kind(value)](value, gradient, states, rows, *scalars)
     return sums
 
 
@@ -88,4 +97,6 @@ def _twins(name: str) -> dict[str, Callable[..., Any]]:
     return {"cpu": getattr(cpu, name), "cuda": on_cuda("update.cuda", name)}
 
 
-_TWINS, _ROW_TWINS, _SUM_TWINS, _ROWWISE_TWINS = map(_twins, ("update", "update_rows", "row_sums", "update_rowwise"))
+_TWINS, _ROW_TWINS, _SUM_TWINS, _ROWWISE_TWINS, _MOMENT_TWINS = map(
+    _twins, ("update", "update_rows", "row_sums", "update_rowwise", "update_moments")
+)

@@ -27,11 +27,12 @@ _ZERO, _ONE, _INFINITY, _QUIET = np.uint32(0), np.uint32(1), np.uint32(0x7C00), 
 
 
 class Rule(NamedTuple):
-    """Hold a formula, how many states it keeps, and the names of its numbers after the scale."""
+    """Hold a formula, how many states it reads, the names of its numbers after the scale, and whether states change."""
 
     formula: Any
     states: int
     numbers: tuple[str, ...]
+    writes_states: bool = True
 
 
 @formula
@@ -105,7 +106,7 @@ def lamb_direction(w: Any, m: Any, v: Any, c: Any) -> Any:
 
 @formula
 def _lamb(w: Any, _g: Any, states: Any, c: Any) -> Any:
-    return w - c[5] * lamb_direction(w, states[0], states[1], c), states
+    return w - c[5] * lamb_direction(w, states[0], states[1], c), ()
 
 
 RULES = {
@@ -117,7 +118,7 @@ RULES = {
     "adagrad": Rule(_adagrad, 1, ("decay", "rate", "eps")),
     "ftrl": Rule(_ftrl, 2, ("decay", "rate", "l1", "twice_l2")),
     "moments": Rule(_moments, 2, ("first", "beta2", "second")),
-    "lamb": Rule(_lamb, 2, ("correction", "root_correction", "eps", "decay", "step")),
+    "lamb": Rule(_lamb, 2, ("correction", "root_correction", "eps", "decay", "step"), writes_states=False),
 }
 
 

@@ -59,12 +59,12 @@ def _storing(store: Any, count: int) -> Any:
 
 def make_step(rule: str, value: Dtype, gradient: Dtype, mode: str, access: Callable[[Dtype], Access]) -> Any:
     """Make the formula that updates what is at place `at` of all arrays."""
-    apply, count, _ = RULES[rule]
+    apply, count, _, writes_states = RULES[rule]
     state = state_dtype(value)
     load, store, shorten = access(value)
     load_gradient, load_word = access(gradient).load, access(np.dtype(np.uint32)).load
     load_state, store_state, _ = access(state)
-    load_states, store_states = per_item(load_state, count), _storing(store_state, count)
+    load_states, store_states = per_item(load_state, count), _storing(store_state, count * writes_states)
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state.itemsize
     round_by: Any = STOCHASTIC.get(value)
 
@@ -93,7 +93,11 @@ def make_step(rule: str, value: Dtype, gradient: Dtype, mode: str, access: Calla
         store_state(place, w)
         store(value + at * size, shorten(w))
 
-    return {"nearest": nearest, "stochastic": stochastic, "master": master}[mode]
+    @formula
+    def only_states(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:  # noqa: ARG001
+        applied(load(value + at * size), gradient, states, at, numbers)
+
+    return {"states": only_states, "nearest": nearest, "stochastic": stochastic, "master": master}[mode]
 
 
 def make_term(dtypes: tuple[Dtype, ...], access: Callable[[Dtype], Access]) -> Any:

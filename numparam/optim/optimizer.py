@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,25 @@ Sums = Callable[[int, np.ndarray[Any, Any], bool], np.ndarray[Any, Any]]
 
 ROUNDINGS = ("nearest", "stochastic", "master")
 
+STATES = ("moments", "moment1", "moment2", "vhat", "accum", "linear", "master")
+"""What the names of states begin with."""
+
 WORDS_AT_ONCE = 1 << 18
 """Random words in memory while weights are rounded by them; they stay in a cache of a CPU."""
 
 _TORCH = {"lr": ("learning_rate",), "betas": ("beta1", "beta2"), "amsgrad": ("use_amsgrad",)}
+
+
+class Step(NamedTuple):
+    """Hold what a step does to one parameter: its place, memory and gradient, and the number of the step, from 1 on."""
+
+    place: int
+    value: Any
+    gradient: Any
+    scale: float
+    options: Options
+    number: int
+    gather: Sums | None
 
 
 class Optimizer:
@@ -140,22 +155,33 @@ class Optimizer:
         Parameters
         ----------
         values : mapping of str to Tensor
-            By the names of `states`; others are ignored.
+            By the names of `states`; other names are ignored. Of a full state, a shard takes its region alone.
 
         Raises
         ------
         ValueError
-            If a state is missing or of another shape; nothing is taken then.
+            If a state is missing or of another shape, or there is one that this optimizer does not have; nothing is
+            taken then.
         """
-        for state in self.states:
-            if state.name not in values:
+        states, taken = {state.name: state for state in self.states}, []
+        names = (f"{kind}.{parameter.name}" for parameter in self.parameters for kind in STATES)
+        if strange := [name for name in names if name in values and name not in states]:
+            raise ArgumentValueError(
+                f"{type(self).__name__} has no state {strange[0]!r}; the states of another optimizer do not suit it"
+            )
+        for name, state in states.items():
+            if name not in values:
                 raise ArgumentValueError(
-                    f"{type(self).__name__}: no state {state.name!r}; the states of another optimizer do not suit it"
+                    f"{type(self).__name__}: no state {name!r}; the states of another optimizer do not suit it"
                 )
-            if values[state.name].shape != state.shape:
-                raise ShapeError(f"state {state.name!r}: expected {state.shape}, found {values[state.name].shape}")
-        for state in self.states:
-            state.set_data(values[state.name])
+            value = values[name]
+            if value.shape != state.shape and value.shape == state.region.full_shape:
+                value = value[state.region.slices()]
+            if value.shape != state.shape:
+                raise ShapeError(f"state {name!r}: expected {state.shape}, found {value.shape}")
+            taken.append((state, value))
+        for state, value in taken:
+            state.set_data(value)
 
     def apply(self, values: Sequence[Any], gradients: Sequence[Any], gather: Sums | None = None) -> None:
         """Update memory that is checked: the rows that this rank updates, all of them by default.
@@ -176,7 +202,7 @@ class Optimizer:
         done = int(self.global_step.asnumpy())
         now = [_at_step(options, done) for options in self._options]
         for place, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
-            self._update(place, value, gradient, scale, now[place], done + 1, gather)
+            self._update(Step(place, value, gradient, scale, now[place], done + 1, gather))
         self.global_step.set_data(np.asarray(done + 1, np.int64))
 
     def state_bytes(self, dtype: Any) -> int:
@@ -228,23 +254,14 @@ class Optimizer:
             )
         return as_rows(parameter, gradient, self.rounding, shape)
 
-    def _update(
-        self,
-        place: int,
-        value: Any,
-        gradient: Any,
-        scale: float,
-        options: Options,
-        step: int,
-        gather: Sums | None,  # noqa: ARG002
-    ) -> None:
+    def _update(self, step: Step) -> None:
         from numparam.kernels.update import update_rows
 
-        rule, numbers = self.rule(options), (scale, *self.numbers(options, step))
-        if isinstance(gradient, SparseRows):
-            update_rows(rule, value, gradient.rows, gradient.values, self._memory(place)[0], numbers)
+        rule, numbers = self.rule(step.options), (step.scale, *self.numbers(step.options, step.number))
+        if isinstance(step.gradient, SparseRows):
+            update_rows(rule, step.value, *step.gradient, self._memory(step.place)[0], numbers)
         else:
-            self._write(rule, place, value, gradient, numbers, step)
+            self._write(rule, step, numbers)
 
     def _memory(self, place: int) -> tuple[list[Any], Any]:
         """Return the memory of the states of a parameter, and of its master weights if it has them."""
@@ -252,18 +269,18 @@ class Optimizer:
         masters = self.rounding == "master" and self.parameters[place].dtype.itemsize < 4
         return (states[:-1], states[-1]) if masters else (states, None)
 
-    def _write(self, rule: str, place: int, value: Any, gradient: Any, numbers: tuple[float, ...], step: int) -> None:
+    def _write(self, rule: str, step: Step, numbers: tuple[float, ...]) -> None:
         """Apply a rule to all elements that this rank updates, rounded as it was asked for."""
         from numparam.kernels.update import update
 
-        states, master = self._memory(place)
-        flat = gradient.reshape((gradient.size,))
+        states, master = self._memory(step.place)
+        value, flat = step.value, step.gradient.reshape((step.gradient.size,))
         if master is not None:
             update(rule, value, flat, states, numbers, "master", master)
         elif self.rounding != "stochastic" or value.dtype.itemsize >= 4:
             update(rule, value, flat, states, numbers)
         else:
-            for part, words in self._words(place, value, step):
+            for part, words in self._words(step.place, value, step.number):
                 kept = [state[part] for state in states]
                 update(rule, value[part], flat[part], kept, numbers, "stochastic", words)
 
@@ -288,7 +305,7 @@ class Optimizer:
         total = 0.0
         for place, gradient in enumerate(gradients):
             array = gradient.values if isinstance(gradient, SparseRows) else gradient
-            part = float(self.row_sums(place, [array], gather, of_all=True).sum())
+            part = float(self.row_sums(place, array, gather).sum())
             if self.check_finite and not math.isfinite(part):
                 raise ArgumentValueError(
                     f"Parameter {self.parameters[place].name!r}: the gradient holds NaN or infinity; nothing is updated"
@@ -296,21 +313,17 @@ class Optimizer:
             total += part
         return math.sqrt(total)
 
-    def row_sums(
-        self,
-        place: int,
-        arrays: Sequence[Any],
-        gather: Sums | None,
-        numbers: tuple[float, ...] = (),
-        of_all: bool = False,
-    ) -> np.ndarray[Any, Any]:
-        """Return the sums of squares of the rows of a parameter, on all ranks."""
+    def row_sums(self, place: int, gradient: Any, gather: Sums | None = None) -> np.ndarray[Any, Any]:
+        """Return the sums of squares of the rows of a gradient, on all ranks."""
         from numparam.kernels.update import row_sums
 
-        parameter = self.parameters[place]
-        row = math.prod(parameter.shape[1:])
-        sums = row_sums(arrays, arrays[0].size // row if row else 0, numbers)
-        return sums if gather is None else gather(place, sums, of_all)
+        sums = row_sums(gradient, self.rows(place, gradient))
+        return sums if gather is None else gather(place, sums, True)
+
+    def rows(self, place: int, array: Any) -> int:
+        """Return how many rows of a parameter an array holds."""
+        row = math.prod(self.parameters[place].shape[1:])
+        return array.size // row if row else 0
 
     # ------------------------------------------------------------------ options and states
 

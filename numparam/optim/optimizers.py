@@ -11,7 +11,7 @@ from numparam.errors import ArgumentValueError, ShapeError
 from numparam.indexing.region import Region
 from numparam.initializer import initializer
 from numparam.optim.gradients import SparseRows
-from numparam.optim.optimizer import Optimizer, Options, Sums, mindspore_names, not_negative
+from numparam.optim.optimizer import Optimizer, Options, Step, mindspore_names, not_negative
 from numparam.parameter import Parameter
 from numparam.text import shown
 
@@ -298,21 +298,12 @@ class RowwiseAdagrad(Adagrad):
         state._region, state.sliced = None if rows.is_full else rows, parameter.sliced
         return state
 
-    def _update(
-        self,
-        place: int,
-        value: Any,
-        gradient: Any,
-        scale: float,
-        options: Options,
-        step: int,
-        gather: Sums | None,  # noqa: ARG002
-    ) -> None:
+    def _update(self, step: Step) -> None:
         from numparam.kernels.update import update_rowwise
 
-        (totals,), numbers = self._memory(place)[0], (scale, *self.numbers(options, step))
-        rows, values = gradient if isinstance(gradient, SparseRows) else (None, gradient)
-        update_rowwise(value, rows, values, totals, numbers)  # type: ignore[arg-type]
+        (totals,), numbers = self._memory(step.place)[0], (step.scale, *self.numbers(step.options, step.number))
+        rows, values = step.gradient if isinstance(step.gradient, SparseRows) else (None, step.gradient)
+        update_rowwise(step.value, rows, values, totals, numbers)  # type: ignore[arg-type]
 
 
 class FTRL(_Named):
@@ -410,17 +401,16 @@ class Lamb(_Named):
         correction, root = 1.0 - options["beta1"] ** step, math.sqrt(1.0 - options["beta2"] ** step)
         return correction, root, options["eps"], options["weight_decay"]
 
-    def _update(
-        self, place: int, value: Any, gradient: Any, scale: float, options: Options, step: int, gather: Sums | None
-    ) -> None:
-        from numparam.kernels.update import update
+    def _update(self, step: Step) -> None:
+        from numparam.kernels.update import update_moments
 
-        (states, master), flat = self._memory(place), gradient.reshape((gradient.size,))
-        beta1, beta2 = options["beta1"], options["beta2"]
-        update("moments", value, flat, states, (scale, 1.0 - beta1, beta2, 1.0 - beta2))
-        weights = value if master is None else master
-        numbers = (1.0, *self.numbers(options, step))
-        length = math.sqrt(self.row_sums(place, [weights], gather).sum())
-        direction = math.sqrt(self.row_sums(place, [weights, *states], gather, numbers).sum())
+        (states, master), flat = self._memory(step.place), step.gradient.reshape((step.gradient.size,))
+        options, numbers = step.options, (1.0, *self.numbers(step.options, step.number))
+        first = step.scale, 1.0 - options["beta1"], options["beta2"], 1.0 - options["beta2"]
+        weights = step.value if master is None else master
+        sums = update_moments(weights, flat, states, self.rows(step.place, weights), first, numbers)
+        length, direction = (
+            math.sqrt((each if step.gather is None else step.gather(step.place, each, False)).sum()) for each in sums
+        )
         ratio = length / direction if length > 0.0 and direction > 0.0 else 1.0
-        self._write("lamb", place, value, flat, (*numbers, options["learning_rate"] * ratio), step)
+        self._write("lamb", step, (*numbers, options["learning_rate"] * ratio))

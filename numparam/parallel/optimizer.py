@@ -237,7 +237,7 @@ class ParallelOptimizer:
         """Return the sums of all rows of a parameter; of parameters that ranks have for themselves only for a total."""
         parameter, group = self.parameters[place], self.shard_group
         if place in self._rows_of_all:
-            return self.optimizer.row_sums(place, [self._rows_of_all[place].values], None)
+            return self.optimizer.row_sums(place, self._rows_of_all[place].values)
         if place not in self.shards:
             if not (of_all and parameter.layerwise_parallel):
                 return sums
