@@ -37,6 +37,8 @@ DISASSEMBLED_NAMES = "|".join((
 DISASSEMBLED = ("90", "120")  # to disassemble takes longer than to link
 # 72 registers let three blocks of 256 threads share a multiprocessor.
 MOST_REGISTERS = 72
+# Eight elements of 16 bits with master weights and moments take 75, and three blocks still share 65,536.
+MOST_REGISTERS_UPDATE = 80
 # Double precision and sixteen elements at once hold more, and run on a unit that is slower than any latency.
 MOST_REGISTERS_WIDE = 96
 # What ptxas calls in the place of one instruction, for operands that are rare here: all are correctly rounded.
@@ -169,7 +171,9 @@ def test_code_of_digests_and_updates(maker: str, tmp_path: Path) -> None:
         cubin, log = link(kernel.ptx, architecture)
         where = f"{kernel.name} on sm_{architecture}"
         registers = int(re.findall(r"Used (\d+) registers", log)[0])
-        assert registers <= (MOST_REGISTERS if maker == "update.cuda.make_update" else MOST_REGISTERS_WIDE), where
+        assert registers <= (MOST_REGISTERS_UPDATE if maker == "update.cuda.make_update" else MOST_REGISTERS_WIDE), (
+            where
+        )
         assert re.search(r"0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", log), where
         if architecture in DISASSEMBLED and number < len(ARCHITECTURES):
             code = instructions(cubin, tmp_path)
