@@ -17,7 +17,14 @@ import pytest
 import numparam
 import reference
 from numparam import Fingerprint, Fingerprints, Region, View, fingerprint
-from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, StateError
+from numparam.errors import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    CheckpointError,
+    MismatchError,
+    ShapeError,
+    StateError,
+)
 from numparam.fingerprints import boxes
 from numparam.initializer import Normal, Orthogonal, initializer
 
@@ -260,6 +267,37 @@ def test_views_find_canonical_parameters() -> None:
                     found[name] = fingerprint(part[0], region=part[1])
             tables.append(Fingerprints(found))
         assert all((tables[0] + tables[1])[f"expert.{i}"] == fingerprint(canonical[f"expert.{i}"]) for i in range(3))
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (6, 2, 2)], ids=["heads, as in GPT-NeoX", "groups, as in Falcon"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_queries_keys_and_values_that_take_turns_are_found(sizes: tuple[int, ...], transposed: bool) -> None:
+    groups, rng = 4, np.random.default_rng(5)
+    canonical = {name: rng.random((groups * size, 5), np.float32) for name, size in zip("qkv", sizes, strict=True)}
+    fused = np.concatenate([each.reshape(groups, -1, 5) for each in canonical.values()], 1).reshape(-1, 5)
+    views: dict[str, list[View]] = {}
+    starts = np.cumsum([0, *sizes]).tolist()
+    for name, start, size in zip("qkv", starts, sizes, strict=False):
+        rows = Region.full((groups * size, 5))
+        for group in range(groups):
+            first = group * starts[-1] + start
+            part, region = slice(first, first + size), rows[group * size : (group + 1) * size]
+            view = View("w", np.s_[:, part], (1, 0), region) if transposed else View("w", part, region=region)
+            views.setdefault(name, []).append(view)
+    found = fingerprint({"w": fused.T.copy() if transposed else fused}, view=views)
+    assert found == fingerprint(canonical)
+    with pytest.raises(StateError, match=r"parameter 'q'.* is covered twice"):
+        fingerprint({"w": fused}, view={"q": [View("w", np.s_[:2], region=Region.full((4, 5))[:2])] * 2})
+    with pytest.raises(StateError, match=r"parameter 'q'.*covered in part"):
+        found.compare(fingerprint({"w": fused.T if transposed else fused}, view=views | {"q": views["q"][1:]}))
+
+
+def test_a_view_of_another_shape_is_refused() -> None:
+    wrong = View("w", np.s_[:2], region=Region.full((4, 5))[:3])
+    with pytest.raises(ShapeError, match=re.escape("parameter 'q': a view of 'w' selects shape (2, 5), but is a")):
+        fingerprint({"w": np.zeros((4, 5))}, view={"q": wrong})
+    with pytest.raises(ArgumentValueError, match="parameter 'q' has an empty list of views"):
+        fingerprint({"w": np.zeros((4, 5))}, view={"q": []})
 
 
 def test_a_view_of_nothing_is_refused() -> None:

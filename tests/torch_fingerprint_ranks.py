@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+import numparam
 from numparam import Fingerprints, Region, View
 from numparam.errors import DisagreementError, MismatchError, StateError
 from numparam.torch import fingerprint, identify, init_, pattern_, verify
@@ -106,6 +107,20 @@ def sharded_stacks_show_their_experts() -> None:
             one.register_parameter(f"expert{i}", nn.Parameter(experts[i].T.contiguous()))
         canonical = fingerprint(one, local=True)
         assert [found[f"expert.{i}"] for i in range(5)] == [canonical[f"expert{i}"] for i in range(5)]
+    # Queries and keys of three heads take turns, of 3 and 1 rows; shards end inside them.
+    fused, views = torch.arange(12 * 5.0).reshape(12, 5), {}
+    for name, size, start in (("q", 3, 0), ("k", 1, 3)):
+        rows = Region.full((3 * size, 5))
+        views[name] = [
+            View("w", slice(4 * head + start, 4 * head + start + size), region=rows[head * size :][:size])
+            for head in range(3)
+        ]
+    heads = fused.numpy().reshape(3, 4, 5)
+    canonical = numparam.fingerprint({"q": heads[:, :3].reshape(9, 5), "k": heads[:, 3]})
+    for placement in (Shard(0), Shard(1), Replicate()):
+        module = nn.Module()
+        module.w = nn.Parameter(distribute_tensor(fused, mesh, [placement]))
+        assert fingerprint(module, view=views) == canonical
     if SIZE > 1:
         whole = np.ones((4, 4), np.float32)
         module = nn.Module()

@@ -1,7 +1,7 @@
 """Compute fingerprints: of arrays, tensors, cells and files."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -14,8 +14,7 @@ from numparam.cell import Cell
 from numparam.checkpoint import mindspore_file
 from numparam.checkpoint.opening import open_checkpoint
 from numparam.checkpoint.recipes import followed
-from numparam.entry import BUFFER_BYTES
-from numparam.errors import ArgumentTypeError, MissingNameError, NumparamError, ShapeError
+from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError, NumparamError, ShapeError
 from numparam.fingerprints.boxes import box_of
 from numparam.fingerprints.table import Fingerprints
 from numparam.fingerprints.value import Fingerprint, added
@@ -24,7 +23,9 @@ from numparam.indexing.region import Region
 from numparam.tensor import Tensor
 from numparam.text import amount, shown
 
-Views = Mapping[str, View]
+Views = Mapping[str, View | Sequence[View]]
+_BLOCK_BYTES = 1 << 19
+"""Of the values that are read or generated at a time."""
 
 
 def fingerprint(
@@ -45,7 +46,7 @@ def fingerprint(
         compute, and forge.
     region : Region, optional
         What an array holds of the full parameter; all of it by default.
-    view : mapping of str to View, optional
+    view : mapping of str to View or sequence of View, optional
         Canonical parameters that are parts of stored ones. The names of `x` that views refer to are left out.
 
     Returns
@@ -110,8 +111,8 @@ def _of_blocks(tensor: Tensor, key: str | bytes | None, name: str) -> Fingerprin
     from numparam.kernels import digest, fill
 
     sums, done = (0, 0), 0
-    buffer = np.empty(min(tensor.size, BUFFER_BYTES // tensor.dtype.itemsize), tensor.dtype)
-    for block in tensor.blocks():
+    buffer = np.empty(min(tensor.size, _BLOCK_BYTES // tensor.dtype.itemsize), tensor.dtype)
+    for block in tensor.blocks(_BLOCK_BYTES):
         values = buffer[: int(np.prod(block.shape, dtype=np.int64))]
         block.fill(values.reshape(block.shape))
         sums = added(sums, digest.digest(values, _key(key), fill.Span(done, (1,))))
@@ -125,33 +126,41 @@ def _of_mapping(arrays: Mapping[str, Any], key: str | bytes | None, views: Views
         if isinstance(source, str):
             found[name] = of_array(arrays[source], key, None, name)
         else:
-            array = arrays[source.source]
-            if isinstance(array, Tensor):
-                array = array._settle().array
-            found[name] = _viewed(name, source, array, key)
+            found[name] = _viewed(name, source, arrays.__getitem__, key)
     return Fingerprints(found)
 
 
-def canonical_names(names: Mapping[str, Any], views: Views) -> Iterator[tuple[str, str | View]]:
-    """Yield the name of each canonical parameter with the name of its array, or its view."""
-    used = {each.source for each in views.values()}
-    for name, each in views.items():
-        if each.source not in names:
+def canonical_names(names: Mapping[str, Any], views: Views) -> Iterator[tuple[str, str | Sequence[View]]]:
+    """Yield the name of each canonical parameter with the name of its array, or its views."""
+    several: dict[str, Sequence[View]] = {
+        name: [each] if isinstance(each, View) else each for name, each in views.items()
+    }
+    used = {view.source for each in several.values() for view in each}
+    for name, each in several.items():
+        if missing := [view.source for view in each if view.source not in names]:
             raise MissingNameError(
-                f"the view {name!r} is a part of {each.source!r}, which is not among {amount(len(names), 'name')}"
+                f"the view {name!r} is a part of {missing[0]!r}, which is not among {amount(len(names), 'name')}"
             )
     yield from ((name, name) for name in names if name not in used)
-    yield from views.items()
+    yield from several.items()
 
 
-def _viewed(name: str, view: View, array: Any, key: str | bytes | None) -> Fingerprint:
-    try:
-        part = view.of(array, Region.full(tuple(array.shape)))
-    except NumparamError as error:
-        raise type(error)(f"parameter {name!r}: {error}") from None
-    if part is None:
-        raise ShapeError(f"parameter {name!r}: {view} selects nothing of shape {tuple(array.shape)}")
-    return of_array(part[0], key, part[1], name)
+def _viewed(name: str, views: Sequence[View], array_of: Callable[[str], Any], key: str | bytes | None) -> Fingerprint:
+    parts = []
+    for view in views:
+        array = array_of(view.source)
+        if isinstance(array, Tensor):
+            array = array._settle().array
+        try:
+            part = view.of(array, Region.full(tuple(array.shape)))
+        except NumparamError as error:
+            raise type(error)(f"parameter {name!r}: {error}") from None
+        if part is None:
+            raise ShapeError(f"parameter {name!r}: {view} selects nothing of shape {tuple(array.shape)}")
+        parts.append(of_array(part[0], key, part[1], name))
+    if not parts:
+        raise ArgumentValueError(f"parameter {name!r} has an empty list of views; leave it out")
+    return sum(parts[1:], parts[0])
 
 
 def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
@@ -161,11 +170,11 @@ def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
     from numparam.kernels import digest, fill
 
     checkpoint = followed(open_checkpoint(path))
-    buffer = np.empty(BUFFER_BYTES, np.uint8)
+    buffer = np.empty(_BLOCK_BYTES, np.uint8)
     found = {}
     for name, source in canonical_names(checkpoint.entries, views):
         if not isinstance(source, str):
-            found[name] = _viewed(name, source, checkpoint[source.source], key)
+            found[name] = _viewed(name, source, cache(checkpoint.__getitem__), key)
             continue
         entry = checkpoint.entries[name]
         block, sums = buffer.view(entry.dtype), (0, 0)

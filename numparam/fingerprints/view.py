@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from numparam.errors import RegionError
+from numparam.errors import RegionError, ShapeError
 from numparam.indexing.region import Region
 from numparam.text import shown
 
@@ -18,6 +18,9 @@ class View(NamedTuple):
         Selects the part of it: integers, slices with positive steps and ``...``; all of it by default.
     axes : tuple of int, optional
         The order of the selected axes in the canonical parameter; ``(1, 0)`` for a transposed matrix.
+    region : Region, optional
+        What the selected part is of the canonical parameter; all of it by default. A parameter that lies in several
+        places, such as one of each head, has several views.
 
     Examples
     --------
@@ -31,11 +34,21 @@ class View(NamedTuple):
     ... }
     >>> numparam.fingerprint(stored, view=views) == numparam.fingerprint({"q": q, "k": k})
     True
+
+    Queries and keys of two heads that take turns in the rows:
+
+    >>> rows = numparam.Region.full((4, 2))
+    >>> stored = {"qk": np.stack([q.reshape(2, 2, 2), q.reshape(2, 2, 2)], 1).reshape(8, 2)}
+    >>> places = [(slice(at, at + 2), 2 * head) for head, at in enumerate((0, 4))]
+    >>> views = {"q": [View("qk", rows_of_head, region=rows[first : first + 2]) for rows_of_head, first in places]}
+    >>> numparam.fingerprint(stored, view=views)["q"] == numparam.fingerprint(q)
+    True
     """
 
     source: str
     index: Any = ...
     axes: tuple[int, ...] | None = None
+    region: Region | None = None
 
     def of(self, array: Any, local: Region) -> tuple[Any, Region] | None:
         """Return the values in a local array and their region of the canonical parameter, None if it has none.
@@ -81,4 +94,7 @@ class View(NamedTuple):
             region.append(slice(first, stop))
         order = range(len(region)) if self.axes is None else self.axes
         shape = tuple(chosen.shape[axis] for axis in order)
-        return tuple(index), Region.full(shape)[tuple(region[axis] for axis in order)]
+        whole = Region.full(shape) if self.region is None else self.region
+        if whole.shape != shape:
+            raise ShapeError(f"a view of {self.source!r} selects shape {shape}, but is a region of shape {whole.shape}")
+        return tuple(index), whole[tuple(region[axis] for axis in order)]

@@ -101,8 +101,8 @@ class Recipe(Lazy):
         self.init.check(self.region.full_shape, dtype)
         return self.replace(dtype=dtype)
 
-    def blocks(self) -> Iterator[Block]:
-        """Split the values into blocks of at most `BUFFER_BYTES`, in row-major order; see `Values.blocks`.
+    def blocks(self, limit: int | None = None) -> Iterator[Block]:
+        """Split the values into blocks, see `Values.blocks`.
 
         An initializer with `needs_full` generates them once. A CUDA device generates each block in new memory,
         one block ahead of the blocks that were taken; the bytes are the same.
@@ -110,13 +110,13 @@ class Recipe(Lazy):
         from numparam.entry import BUFFER_BYTES, Block
 
         if self.init.needs_full:
-            yield from self.replace(device=CPU).settle().blocks()
+            yield from self.replace(device=CPU).settle().blocks(limit)
             return
         if not self.on_device or HOLDERS[self.device.kind] is Host:
-            yield from super().blocks()
+            yield from super().blocks(limit)
             return
         ahead: Block | None = None
-        for index in row_major(self.shape, BUFFER_BYTES // self.dtype.itemsize):
+        for index in row_major(self.shape, (limit or BUFFER_BYTES) // self.dtype.itemsize):
             part = self.read(index).settle()  # the device generates this one while the one before goes to the host
             if ahead:
                 yield ahead

@@ -90,9 +90,9 @@ class State:
                     self._values = made
         return values
 
-    def blocks(self) -> Iterator[Block]:
-        """Split the values into blocks of at most `numparam.entry.BUFFER_BYTES`; a lazy tensor stays lazy."""
-        return self._named().blocks()
+    def blocks(self, limit: int | None = None) -> Iterator[Block]:
+        """Split the values into blocks of at most so many bytes; a lazy tensor stays lazy."""
+        return self._named().blocks(limit)
 
     @property
     def shape(self) -> tuple[int, ...]:

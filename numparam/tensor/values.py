@@ -110,11 +110,11 @@ class Values:
         """Return the values on a device, this object itself if they are there."""
         raise NotImplementedError
 
-    def blocks(self) -> Iterator[Block]:
-        """Split the values into blocks of at most `BUFFER_BYTES`, in row-major order."""
+    def blocks(self, limit: int | None = None) -> Iterator[Block]:
+        """Split the values into blocks of at most so many bytes, `BUFFER_BYTES` by default, in row-major order."""
         from numparam.entry import BUFFER_BYTES, Block
 
-        for index in row_major(self.shape, BUFFER_BYTES // self.dtype.itemsize):
+        for index in row_major(self.shape, (limit or BUFFER_BYTES) // self.dtype.itemsize):
             part = Region.full(self.shape)[index]
             yield Block(part.shape, partial(self.fill_into, region=part))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -12,7 +12,7 @@ from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, NumparamError, StateError
 from numparam.fingerprints import Fingerprint, Fingerprints, View
 from numparam.fingerprints.boxes import Box, box_of, merged
-from numparam.fingerprints.measure import canonical_names, mark, of_array
+from numparam.fingerprints.measure import Views, canonical_names, mark, of_array
 from numparam.fingerprints.verifying import Verification, record
 from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Uniform, initializer
@@ -38,7 +38,7 @@ def fingerprint(
     module: torch.nn.Module,
     key: str | bytes | None = None,
     *,
-    view: Mapping[str, View] | None = None,
+    view: Views | None = None,
     where: Where | None = None,
     group: Any = None,
     local: bool = False,
@@ -55,7 +55,7 @@ def fingerprint(
         modules share has its first name.
     key : str or bytes, optional
         As `numparam.fingerprint` takes it.
-    view : mapping of str to View, optional
+    view : mapping of str to View or sequence of View, optional
         Canonical parameters that are parts of the parameters of the module; a rank adds what its shards hold of them.
     where : callable, optional
         What ordinary tensors hold of full parameters, as `init_` takes it.
@@ -97,30 +97,44 @@ def fingerprint(
     layouts: dict[str, Layout | None] = {}
     alike: dict[Any, dict[int, tuple[Box, ...]]] = {}
     for name, source in canonical_names(held, view or {}):
-        of = None if isinstance(source, str) else source
-        tensor, part, region = held[source if isinstance(source, str) else source.source]
-        if (here := _seen(region, of)) is not None:
-            array = array_of(part)
-            found[name] = of_array(array if of is None else of.of(array, region)[0], key, here, name)  # type: ignore[index]
+        pieces = [(held[source], None)] if isinstance(source, str) else [(held[of.source], of) for of in source]
+        for (_, part, region), of in pieces:
+            if (here := _seen(region, of)) is not None:
+                array = array_of(part)
+                piece = of_array(array if of is None else of.of(array, region)[0], key, here, name)  # type: ignore[index]
+                found[name] = found[name] + piece if name in found else piece
         if not alone:
-            regions = layout(tensor, ranks) if where is None else None
-            by_rank = dict(zip(ranks, regions or (), strict=False))
-            layouts[name] = _layout(tensor, of, by_rank, mark(key), alike)
+            tensors = [(tensor, of) for (tensor, _, _), of in pieces]
+            layouts[name] = _layout(tensors, ranks, mark(key), alike) if where is None else None
     return Fingerprints(found) if alone else add_up(found, layouts, key, ranks, group)
 
 
 def _layout(
-    tensor: torch.Tensor, view: View | None, regions: dict[int, Region], key: str, alike: dict[Any, Any]
+    pieces: Sequence[tuple[torch.Tensor, View | None]], ranks: Sequence[int], key: str, alike: dict[Any, Any]
 ) -> Layout | None:
     """Return what all ranks hold of a parameter, as far as it has any of it; `alike` keeps what others have too."""
-    seen = [(rank, part) for rank, region in regions.items() if (part := _seen(region, view)) is not None]
+    seen: dict[int, list[Region]] = {}
+    for tensor, view in pieces:
+        if (regions := layout(tensor, ranks)) is None:
+            return None
+        for rank, region in zip(ranks, regions, strict=True):
+            if (part := _seen(region, view)) is not None:
+                seen.setdefault(rank, []).append(part)
     if not seen:
         return None
-    shape = seen[0][1].full_shape
-    which = (shape, tuple((rank, part.ranges) for rank, part in seen))
+    shape = next(iter(seen.values()))[0].full_shape
+    which = (shape, tuple((rank, tuple(part.ranges for part in parts)) for rank, parts in seen.items()))
     if which not in alike:
-        alike[which] = {rank: merged([box_of(part)], shape) for rank, part in seen}
-    return Layout(shape, dtype_of(tensor).name, key, alike[which])
+        alike[which] = {rank: _together(parts, shape) for rank, parts in seen.items()}
+    return Layout(shape, dtype_of(pieces[0][0]).name, key, alike[which])
+
+
+def _together(parts: Sequence[Region], shape: tuple[int, ...]) -> tuple[Box, ...]:
+    """Return the boxes of the sum of fingerprints."""
+    found: tuple[Box, ...] = ()
+    for part in parts:
+        found = merged([*found, box_of(part)], shape)
+    return found
 
 
 def _seen(region: Region, view: View | None) -> Region | None:

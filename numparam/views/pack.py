@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from numparam.errors import ArgumentValueError, MissingNameError
-from numparam.fingerprints import Fingerprints, View
-from numparam.fingerprints.measure import of_array
+from numparam.fingerprints import Fingerprints, View, fingerprint
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer, by_name
 from numparam.initializer.entry import as_initializer
@@ -201,24 +200,18 @@ class Pack:
         key : str or bytes, optional
             See `numparam.fingerprint`.
         """
-        found = Fingerprints({})
-        for name, array in arrays.items():
-            stored = np.asarray(array)
-            for part in self.parts(name, stored.shape):
-                if shown_part := part.view.of(stored, Region.full(stored.shape)):
-                    values, seen = shown_part
-                    found += Fingerprints({part.name: of_array(values, key, part.region(seen), part.name)})
+        known = {name: np.asarray(array) for name, array in arrays.items() if self.parts(name, np.shape(array))}
+        found: Fingerprints = fingerprint(known, key, view=self.views(known))
         return found
 
-    def views(self, shapes: Mapping[str, Any]) -> dict[str, View]:
-        """Return the views for `numparam.fingerprint`, of the parameters that one view covers."""
-        found: dict[str, list[Part]] = {}
+    def views(self, shapes: Mapping[str, Any]) -> dict[str, list[View]]:
+        """Return the views for `numparam.fingerprint` and `numparam.torch.fingerprint`, by canonical name."""
+        found: dict[str, list[View]] = {}
         for name, each in shapes.items():
             for part in self.parts(name, tuple(getattr(each, "shape", each))):
-                found.setdefault(part.name, []).append(part)
-        if many := [name for name, parts in found.items() if len(parts) > 1]:
-            raise ArgumentValueError(f"parameter {many[0]!r} is several views of its tensor; use Pack.fingerprint")
-        return {name: parts[0].view for name, parts in found.items()}
+                region = Region.full(part.shape)[part.index]
+                found.setdefault(part.name, []).append(part.view._replace(region=region))
+        return found
 
 
 def _pattern(name: str) -> re.Pattern[str]:
