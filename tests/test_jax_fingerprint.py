@@ -34,7 +34,7 @@ def test_replicas_that_differ_are_named() -> None:
     replicated = sharding((8,))
     parts = [jax.device_put(np.full(8, at == 3, np.float32), device) for at, device in enumerate(jax.devices())]
     broken = jax.make_array_from_single_device_arrays((8,), replicated, parts)
-    with pytest.raises(DisagreementError, match=r"parameter 'w'.*hold different replicas"):
+    with pytest.raises(DisagreementError, match=r"parameter 'w'.*ranks .* and .* hold different values"):
         fingerprint({"w": broken})
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import numparam
 from jax_devices import jax, sharding
-from numparam import Layout
+from numparam import Fingerprints, Layout
 from numparam.indexing.region import Region
+from numparam.initializer import Normal, initializer
 from numparam.jax import layout, named_sharding
 
 LAYOUTS = [
@@ -77,13 +79,15 @@ def test_the_example_shows_one_hash_on_every_mesh() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_their_own_parts() -> None:
+def test_two_processes_make_their_own_parts(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     script = Path(__file__).parent / "jax_process.py"
     ranks = [
-        subprocess.Popen([sys.executable, script, str(number), address], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, script, str(number), address, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
         for number in range(2)
     ]
     try:
@@ -93,3 +97,14 @@ def test_two_processes_make_their_own_parts() -> None:
             rank.kill()  # one waits for the other
     assert [rank.returncode for rank in ranks] == [0, 0]
     assert all("every part is right" in answer for answer in answers)
+    numparam.set_seed(7)
+    values = np.arange(24 * 64, dtype=np.float32).reshape(24, 64)
+    parameter = numparam.Parameter(initializer(Normal(0.02), (48, 64)), name="w")
+    expected = numparam.fingerprint({"w": parameter, "rows": values, "mixed": values})
+    tables = {file.stem: Fingerprints.load(file) for file in tmp_path.iterdir()}
+    processes = {name: tables.pop(name) for name in ("process 0", "process 1")}
+    assert len(tables) == 8
+    assert expected.compare(Fingerprints.join(tables)) == []
+    joined = Fingerprints.join(processes)
+    assert set(joined) == {"w", "rows"}
+    assert all(joined[name] == expected[name] for name in joined)

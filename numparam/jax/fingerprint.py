@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from numparam.errors import ArgumentTypeError, DisagreementError
+from numparam.errors import ArgumentTypeError
 from numparam.fingerprints import Fingerprint, Fingerprints
 from numparam.fingerprints.measure import of_array
 from numparam.indexing.region import Region
 from numparam.jax.tree import name_of
 
 
-def fingerprint(tree: Any, key: str | bytes | None = None) -> Any:
+def fingerprint(tree: Any, key: str | bytes | None = None, *, by_device: bool = False) -> Any:
     """Return the fingerprint of an array, or of each array of a pytree, shard by shard.
 
     Each shard is read where it is, replicas are compared with each other and counted once, and no array is gathered.
-    In a job of several processes each one covers the shards that it can address: add the results of all.
+    In a job of several processes each one covers the shards that it can address: `Fingerprints.join` adds up what all
+    have found. Where replicas of some shards are in other processes than those of other shards, it needs what each
+    device has.
 
     Parameters
     ----------
@@ -26,11 +29,13 @@ def fingerprint(tree: Any, key: str | bytes | None = None) -> Any:
         Of any sharding; the names are those that `init` gives.
     key : str or bytes, optional
         See `numparam.fingerprint`.
+    by_device : bool
+        Whether to return what each device has.
 
     Returns
     -------
-    Fingerprint or Fingerprints
-        A `Fingerprint` of an array, else a table by name.
+    Fingerprint, Fingerprints or dict of str to Fingerprints
+        A `Fingerprint` of an array, else a table by name; of each device a table, where an array has the name ``""``.
 
     Raises
     ------
@@ -45,26 +50,31 @@ def fingerprint(tree: Any, key: str | bytes | None = None) -> Any:
     >>> kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
     >>> fingerprint(jax.numpy.array(kernel)) == numparam.fingerprint(kernel)
     True
+    >>> tables = fingerprint({"kernel": jax.numpy.array(kernel)}, by_device=True)  # and those of other processes
+    >>> numparam.Fingerprints.join(tables) == numparam.fingerprint({"kernel": kernel})
+    True
     """
-    if isinstance(tree, jax.Array | np.ndarray):
-        return _of_leaf("", tree, key)
+    tables: dict[str, dict[str, Fingerprint]] = {}
     leaves, _ = jax.tree.flatten_with_path(tree)
-    return Fingerprints({name_of(path): _of_leaf(name_of(path), leaf, key) for path, leaf in leaves})
+    names = [name_of(path) for path, _ in leaves]
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        for device, part in _parts(name, leaf, key):
+            tables.setdefault(device, {})[name] = part
+    if by_device:
+        return {device: Fingerprints(table) for device, table in tables.items()}
+    joined = Fingerprints.join(tables)
+    return (
+        joined[""] if isinstance(tree, jax.Array | np.ndarray) else Fingerprints({name: joined[name] for name in names})
+    )
 
 
-def _of_leaf(name: str, leaf: Any, key: str | bytes | None) -> Fingerprint:
+def _parts(name: str, leaf: Any, key: str | bytes | None) -> Iterator[tuple[str, Fingerprint]]:
+    """Yield what each device of this process has."""
     if isinstance(leaf, np.ndarray):
-        return of_array(leaf, key, None, name)
-    if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
+        yield f"process {jax.process_index()}", of_array(leaf, key, None, name)
+    elif not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
         raise ArgumentTypeError(f"parameter {name!r} must be an array of JAX, found {type(leaf).__name__}")
-    found: dict[tuple[range, ...], tuple[Fingerprint, Any]] = {}
-    for shard in leaf.addressable_shards:
-        region = Region.full(leaf.shape)[shard.index]
-        part = of_array(np.asarray(shard.data), key, region, name)
-        first, device = found.setdefault(region.ranges, (part, shard.device))
-        if first != part:
-            raise DisagreementError(
-                f"parameter {name!r}: {device} and {shard.device} hold different replicas of {region}"
-            )
-    parts = [part for part, _ in found.values()]
-    return sum(parts[1:], parts[0])
+    else:
+        for shard in leaf.addressable_shards:
+            region = Region.full(leaf.shape)[shard.index]
+            yield str(shard.device), of_array(np.asarray(shard.data), key, region, name)
