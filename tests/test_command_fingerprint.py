@@ -61,7 +61,7 @@ def test_a_difference_is_named_and_gives_status_1(
     assert main(["compare", "a.safetensors", "b.safetensors"]) == 1
     out = capsys.readouterr().out
     assert "parameter 'up': its values differ, and are the values of 'gate'\n" in out
-    assert out.endswith("2 of 2 parameters differ\n")
+    assert out.endswith("2 differences in 2 parameters\n")
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.json", "wrong.json", "wrong.ckpt"])
@@ -92,6 +92,21 @@ def test_a_file_is_compared_with_a_recipe(folder: Path, capsys: pytest.CaptureFi
         main(["compare", "b.safetensors", "--seed", "7", "--rules", "rules.toml", "--like", "recipe.safetensors"]) == 1
     )
     assert "parameter 'w': it is missing\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["a.safetensors", "other.txt", "model.safetensors.index.json"])
+def test_only_a_json_file_is_written(folder: Path, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "a.safetensors").read_bytes()
+    assert main(["fingerprint", "a.safetensors", "-o", output]) == 2
+    assert f"--output is a .json file, which numparam compare reads, found {output}" in capsys.readouterr().err
+    assert [each.name for each in folder.iterdir()] == ["a.safetensors"]
+    assert (folder / "a.safetensors").read_bytes() == before
+
+
+def test_an_empty_key_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "key").touch()
+    assert main(["fingerprint", "a.safetensors", "--key-file", "key"]) == 2
+    assert "a key is a secret, found an empty one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from numparam.errors import (
     ArgumentValueError,
     CheckpointError,
     MismatchError,
+    RegionError,
     ShapeError,
     StateError,
 )
@@ -298,6 +299,30 @@ def test_a_view_of_another_shape_is_refused() -> None:
         fingerprint({"w": np.zeros((4, 5))}, view={"q": wrong})
     with pytest.raises(ArgumentValueError, match="parameter 'q' has an empty list of views"):
         fingerprint({"w": np.zeros((4, 5))}, view={"q": []})
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda w: fingerprint({3: w}), "parameters have names that are str, found 3"),
+        (lambda w: fingerprint({"w": w}, view=[1]), r"views are a mapping from names to View, found \[1\]"),
+        (lambda w: fingerprint({"w": w}, view={"q": "w"}), "'q': a View or a list of them is expected, found 'w'"),
+        (lambda w: fingerprint({"w": w}, view={"q": [3]}), r"'q': a View or a list of them is expected, found \[3\]"),
+        (lambda w: fingerprint({"w": w}).compare(3), "a table of fingerprints is compared with another, found 3"),
+        (lambda w: Fingerprints.join([fingerprint({"w": w})]), "a mapping from ranks to tables"),
+        (lambda w: Fingerprints.join({0: {"w": w}}), "rank 0: parameter 'w' has no fingerprint, found array"),
+        (lambda w: numparam.identify(w, {"w": w}), "parameter 'w': a lazy tensor is expected, found array"),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_kinds_are_named(call: Any, words: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=words):
+        call(np.zeros((4, 5), np.float32))
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 0), (2, 0), (0, 1, 2)], ids=str)
+def test_axes_that_are_no_order_of_those_there_are_are_refused(axes: tuple[int, ...]) -> None:
+    with pytest.raises(RegionError, match="parameter 'q': a view of 'w' orders its 2 axes, found"):
+        fingerprint({"w": np.zeros((4, 5))}, view={"q": View("w", ..., axes)})
 
 
 def test_a_view_of_nothing_is_refused() -> None:

@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run ``numparam fingerprint``."""
     from numparam.cli.console import print_line, print_table
 
+    if arguments.output is not None and not _is_table(arguments.output):
+        raise ArgumentValueError(f"--output is a .json file, which numparam compare reads, found {arguments.output}")
     found = _table(arguments.file, _key(arguments))
     if arguments.output is not None:
         found.save(arguments.output)
@@ -98,7 +100,7 @@ def compare(arguments: argparse.Namespace) -> int:
         print_line(str(difference))
     count = amount(len(sent), "parameter")
     if differences:
-        print_line(f"{len(differences)} of {count} differ")
+        print_line(f"{amount(len(differences), 'difference')} in {count}")
         return 1
     print_line(f"{count}: all are equal")
     return 0
@@ -112,9 +114,12 @@ def _demanded(arguments: argparse.Namespace, arrived: Path) -> dict[str, Tensor]
     return {entry.name: Tensor._of(generation.recipe(entry)) for entry in generation.entries}
 
 
+def _is_table(path: Path) -> bool:
+    return path.suffix == ".json" and not path.name.endswith(".index.json")
+
+
 def _table(path: Path, key: bytes | None) -> Fingerprints:
-    is_table = path.suffix == ".json" and not path.name.endswith(".index.json")
-    found: Fingerprints = Fingerprints.load(path) if is_table else fingerprint(located(path), key)
+    found: Fingerprints = Fingerprints.load(path) if _is_table(path) else fingerprint(located(path), key)
     if not found:
         raise CheckpointError(f"{path}: there are 0 parameters to take fingerprints of")
     return found

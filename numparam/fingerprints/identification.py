@@ -12,7 +12,7 @@ from numparam.fingerprints.search import Array, Hit, Hits, Kind, Query, beginnin
 from numparam.fingerprints.verifying import by_name
 from numparam.indexing.region import Region
 from numparam.tensor import Tensor
-from numparam.text import amount
+from numparam.text import amount, shown
 
 _SHOWN = 6
 _COMPARED = 64
@@ -198,6 +198,9 @@ def identify(array: Any, expected: Cell | Mapping[str, Tensor]) -> Identificatio
 def identify_all(arrays: Mapping[str, Any], expected: Cell | Mapping[str, Tensor]) -> dict[str, Identification]:
     """Find what each of several arrays holds, in one search; see `identify`."""
     tensors = {name: each for name, each in by_name(expected).items() if each.size}
+    for name, each in tensors.items():
+        if not isinstance(each, Tensor):
+            raise ArgumentTypeError(f"parameter {name!r}: a lazy tensor is expected, found {shown(each)}")
     known: dict[np.dtype[Any], dict[str, Array]] = {}
     for name, array in arrays.items():
         values = array.asnumpy() if isinstance(array, Tensor) else array

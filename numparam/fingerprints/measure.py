@@ -132,9 +132,17 @@ def _of_mapping(arrays: Mapping[str, Any], key: str | bytes | None, views: Views
 
 def canonical_names(names: Mapping[str, Any], views: Views) -> Iterator[tuple[str, str | Sequence[View]]]:
     """Yield the name of each canonical parameter with the name of its array, or its views."""
-    several: dict[str, Sequence[View]] = {
-        name: [each] if isinstance(each, View) else each for name, each in views.items()
-    }
+    if not isinstance(views, Mapping):
+        raise ArgumentTypeError(f"views are a mapping from names to View, found {shown(views)}")
+    several: dict[str, list[View]] = {}
+    for name, each in views.items():
+        listed: Any = [each] if isinstance(each, View) else each
+        if not isinstance(listed, list | tuple) or not all(isinstance(view, View) for view in listed):
+            raise ArgumentTypeError(f"parameter {name!r}: a View or a list of them is expected, found {shown(each)}")
+        several[name] = list(listed)
+    for name in (*names, *views):
+        if not isinstance(name, str):
+            raise ArgumentTypeError(f"parameters have names that are str, found {shown(name)}")
     used = {view.source for each in several.values() for view in each}
     for name, each in several.items():
         if missing := [view.source for view in each if view.source not in names]:
@@ -194,6 +202,8 @@ def secret_of(key: str | bytes | None) -> bytes:
     """Return the 64 bytes that a key is hashed to, none without a key."""
     if key is not None and not isinstance(key, str | bytes):
         raise ArgumentTypeError(f"a key is a str or bytes, found {type(key).__name__}")
+    if key is not None and not key:
+        raise ArgumentValueError("a key is a secret, found an empty one; leave it out for an error check")
     return b"" if key is None else hashlib.blake2b(key.encode() if isinstance(key, str) else key).digest()
 
 

@@ -110,6 +110,13 @@ class Fingerprints(Mapping[str, Fingerprint]):
         >>> found["weight"] == numparam.fingerprint(weight)
         True
         """
+        given: Any = tables
+        if not isinstance(given, Mapping) or not all(isinstance(table, Mapping) for table in given.values()):
+            raise ArgumentTypeError(f"a mapping from ranks to tables of fingerprints is joined, found {shown(given)}")
+        for rank, table in given.items():
+            for name, each in table.items():
+                if not isinstance(each, Fingerprint):
+                    raise ArgumentTypeError(f"rank {rank}: parameter {name!r} has no fingerprint, found {shown(each)}")
         return cls(join(tables))
 
     def compare(self, other: "Fingerprints") -> list[Difference]:
@@ -122,6 +129,8 @@ class Fingerprints(Mapping[str, Fingerprint]):
         MismatchError
             If the two were computed with different keys.
         """
+        if not isinstance(other, Fingerprints):
+            raise ArgumentTypeError(f"a table of fingerprints is compared with another, found {shown(other)}")
         if len(keys := {each.key for table in (self, other) for each in table.values()}) > 1:
             raise MismatchError(f"fingerprints of one key are compared, found {len(keys)} different keys")
         for table in (self, other):

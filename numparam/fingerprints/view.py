@@ -93,6 +93,8 @@ class View(NamedTuple):
             index.append(slice(start, start + (stop - first) * pick.step, pick.step))
             region.append(slice(first, stop))
         order = range(len(region)) if self.axes is None else self.axes
+        if sorted(order) != list(range(len(region))):
+            raise RegionError(f"a view of {self.source!r} orders its {len(region)} axes, found {shown(self.axes)}")
         shape = tuple(chosen.shape[axis] for axis in order)
         whole = Region.full(shape) if self.region is None else self.region
         if whole.shape != shape:
