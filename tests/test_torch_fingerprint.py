@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import numparam  # noqa: E402
-from numparam.errors import ArgumentTypeError, MismatchError  # noqa: E402
+from numparam.errors import ArgumentTypeError, MismatchError, StateError  # noqa: E402
 from numparam.initializer import Normal, Orthogonal  # noqa: E402
-from numparam.torch import exchange, fingerprint, init_, pattern_, verify  # noqa: E402
+from numparam.torch import exchange, fingerprint, identify, init_, pattern_, verify  # noqa: E402
 from numparam.torch.memory import shared  # noqa: E402
 
 
@@ -58,6 +58,25 @@ def test_tensors_of_any_dtype_and_strides_have_the_fingerprint_of_their_bits() -
         module.w = nn.Parameter(bits.to(dtype).T, requires_grad=False)
         array = np.arange(24).reshape(4, 6).astype(numparam.dtypes.as_dtype(str(dtype).removeprefix("torch.")))
         assert fingerprint(module)["w"] == numparam.fingerprint(array.T)
+
+
+def test_parameters_without_memory_are_named() -> None:
+    module = nn.Sequential(nn.Linear(2, 3, device="meta"), Scaled(3, 2, device="meta"))
+    with pytest.raises(StateError, match=r"parameter '0\.weight' has no memory; fill it with init_ or load it first"):
+        fingerprint(module)
+    found = verify(module, 7)
+    assert found.unchecked == dict.fromkeys(("0.weight", "0.bias", "1.weight", "1.bias"), "it has no memory")
+    assert not found.differences
+
+
+def test_wrong_answers_of_where_are_named() -> None:
+    module = nn.Linear(2, 3)
+    with pytest.raises(ArgumentTypeError, match=r"where\('weight', \.\.\.\) returns None, or a shape, .*, found 3"):
+        fingerprint(module, where=lambda *_: 3)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ArgumentTypeError, match="where is a callable, found 3"):
+        fingerprint(module, where=3)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentTypeError, match="a mapping from names to tensors is verified, found 3"):
+        identify(module, 3)  # type: ignore[arg-type]
 
 
 def test_names_are_those_without_wrappers() -> None:

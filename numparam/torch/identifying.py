@@ -10,6 +10,7 @@ import torch
 
 from numparam.dtypes import as_dtype
 from numparam.fingerprints.identification import Identification, identify_all, rows_and_columns
+from numparam.fingerprints.verifying import by_name
 from numparam.indexing.region import Region
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Recipe, Tensor
@@ -83,7 +84,7 @@ def identify(
     parameter 'q.weight': rows 0:64 of k.weight, where rows 0:64 of q.weight were expected
     """
     check(module)
-    lazy = _lazy(expected) if isinstance(expected, Report) else dict(expected)
+    lazy = _lazy(expected) if isinstance(expected, Report) else by_name(expected)
     regions: dict[str, Region] = {}
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for place in places(module):

@@ -19,6 +19,7 @@ from numparam.initializer import Uniform, initializer
 from numparam.parameter import Parameter
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Recipe
+from numparam.text import shown
 from numparam.torch import layers
 from numparam.torch.exchange import Layout, add_up
 from numparam.torch.filling import Fill, common_seed, fill_all, plan
@@ -154,8 +155,16 @@ def check(module: Any) -> None:
 
 def held_by(name: str, tensor: torch.Tensor, where: Where | None) -> tuple[torch.Tensor, Region]:
     """Return the memory of this rank, and what it holds of the full parameter."""
-    answer = None if where is None else where(name, tensor)
+    if tensor.is_meta:
+        raise StateError(f"parameter {name!r} has no memory; fill it with init_ or load it first")
+    if where is not None and not callable(where):
+        raise ArgumentTypeError(f"where is a callable, found {shown(where)}")
+    answer: Any = None if where is None else where(name, tensor)
     if answer is not None:
+        if not isinstance(answer, tuple) or len(answer) != 3:
+            raise ArgumentTypeError(
+                f"where({name!r}, ...) returns None, or a shape, an index and a tensor, found {shown(answer)}"
+            )
         shape, part, tensor = answer
         return tensor, part if isinstance(part, Region) else Region.full(as_shape(shape))[part]
     try:
@@ -242,7 +251,9 @@ def verify(
     for place, start in job.covered:
         if place.is_parameter:
             item = again.get(place.name)
-            if item is None or isinstance(item.how, str):
+            if place.current.is_meta:
+                found.unchecked[place.name] = "it has no memory"
+            elif item is None or isinstance(item.how, str):
                 found.unchecked[place.name] = f"{start.rule} starts it: {failed}"
             else:
                 local, _ = held_by(place.name, place.current, where)
@@ -312,7 +323,9 @@ def _compare_again(found: Verification, name: str, local: torch.Tensor, item: Tr
 def _record(
     found: Verification, name: str, local: torch.Tensor, region: Region, fill: Callable[..., None], needs_full: bool
 ) -> None:
-    if not region.size:
+    if local.is_meta:
+        found.unchecked[name] = "it has no memory"
+    if local.is_meta or not region.size:
         return
 
     def read(index: tuple[int | slice, ...]) -> np.ndarray[Any, np.dtype[Any]]:
