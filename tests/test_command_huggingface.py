@@ -120,6 +120,24 @@ def test_a_start_that_is_computed_needs_a_rule(tmp_path: Path, capsys: pytest.Ca
     assert "'backbone.layers.0.mixer.A_log': the code of MambaForCausalLM computes its start" in capsys.readouterr().err
 
 
+def test_pieces_become_files_that_from_pretrained_reads(tmp_path: Path, transformers: Any) -> None:
+    like, pieces, out = folder(tmp_path / "llama"), tmp_path / "pieces", tmp_path / "out"
+    common = ["init", "--like", str(like), "--seed", "7"]
+    assert main([*common, "-o", f"{out}/"]) == 0
+    pieces.mkdir()
+    for rank in range(2):
+        assert main([*common, "--shard", f"{rank}/2", "-o", str(pieces)]) == 0
+    index = write_index(pieces / "model")
+    (pieces / "full").mkdir()
+    numparam.save_checkpoint(load_checkpoint(index), pieces / "full" / "model.safetensors")
+    (pieces / "full" / "config.json").write_text((like / "config.json").read_text())
+    found, expected = (
+        transformers.LlamaForCausalLM.from_pretrained(path).state_dict() for path in (pieces / "full", out)
+    )
+    assert found.keys() == expected.keys()
+    assert all((found[name] == expected[name]).all() for name in found)
+
+
 def test_a_folder_gets_one_file_without_a_limit(tmp_path: Path, transformers: Any) -> None:
     like, out = folder(tmp_path / "llama", tie_word_embeddings=True), tmp_path / "out"
     assert main(["init", "--like", str(like), "--seed", "7", "-o", f"{out}/"]) == 0
