@@ -15,8 +15,17 @@ LAST = {
 }
 
 
-@pytest.mark.parametrize("ranks", LAST)
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize(
+    "size, ranks",
+    [
+        (2, "torch_ranks.py"),
+        (2, "torch_drawing_ranks.py"),
+        *[
+            pytest.param(size, ranks, marks=pytest.mark.slow)
+            for size, ranks in ((1, "torch_ranks.py"), (4, "torch_ranks.py"), (4, "torch_drawing_ranks.py"))
+        ],
+    ],
+)
 def test_all_ranks(size: int, ranks: str, tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).parent / ranks), str(size), str(tmp_path / "store")]
     environment = {**os.environ, "NUMPARAM_NUM_THREADS": "1"}
