@@ -127,12 +127,12 @@ def init_(
         raise ArgumentTypeError(f"a torch.nn.Module is initialised, found {type(module).__name__}")
     number, own = common_seed(seed), OwnRules(rules)
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
-    visits = modules(module, prefix)
-    resharded(visits)
-    ties = tied(visits)
-    same = ties | dict(same_as or {})
-    moved = str if rename is None and not same else _moved(renaming(rename), same)
     with collecting_later():
+        visits = modules(module, prefix)
+        resharded(visits)
+        ties = tied(visits)
+        same = ties | dict(same_as or {})
+        moved = str if rename is None and not same else _moved(renaming(rename), same)
         return _Init(module, prefix, visits, number, own, moved, ties, same, where).run(device)
 
 
