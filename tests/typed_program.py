@@ -11,6 +11,8 @@ import numpy.typing as npt
 import numparam
 from numparam import Cell, CellList, Layout, Parameter, Tensor
 from numparam.initializer import Initializer, Normal, initializer
+from numparam.optim import AdamW, Optimizer, SparseRows
+from numparam.parallel import DistributedGradReducer
 
 Array = npt.NDArray[np.float32]
 
@@ -46,6 +48,19 @@ def sharded(shape: tuple[int, int], init: Initializer, ranks: int) -> list[Tenso
     return [whole[layout.region(shape, rank).slices()] for rank in range(ranks)]
 
 
+def trained(net: Net) -> Optimizer:
+    decayed = [parameter for parameter in net.trainable_params() if parameter.ndim > 1]
+    rest = [parameter for parameter in net.trainable_params() if parameter.ndim < 2]
+    optimizer = AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": rest}], lr=1e-3, clip_norm=1.0)
+    gradients = [np.ones(parameter.shape, np.float32) for parameter in optimizer.parameters]
+    reduced: list[npt.NDArray[np.float32]] = DistributedGradReducer(optimizer.parameters, mean=True)(gradients)
+    optimizer(reduced)
+    optimizer([Tensor(array) for array in reduced])
+    rows = SparseRows(np.array([1]), np.ones((1, 4), np.float32))
+    optimizer([rows, *reduced[1:]])
+    return optimizer
+
+
 def main() -> None:
     numparam.set_seed(7)
     net = Net([4, 8, 2])
@@ -75,6 +90,12 @@ def main() -> None:
         loaded = numparam.load_checkpoint(f"{folder}/net.safetensors")
         report = numparam.load_param_into_net(Net([4, 8, 2]), loaded)
         assert report.param_not_load == []
+        optimizer = trained(net)
+        numparam.save_checkpoint(list(optimizer.states), f"{folder}/states", append_dict={"epoch": 3, "note": "x"})
+        optimizer.load_states(numparam.load_checkpoint(f"{folder}/states.safetensors"))
+        table: numparam.Fingerprints = numparam.fingerprint(net)
+        one: numparam.Fingerprint = numparam.fingerprint(net.layers[0].weight)
+        assert table["layers.0.weight"] == one
     bias: Parameter = net.layers[0].bias
     assert bias.name == "layers.0.bias"
 

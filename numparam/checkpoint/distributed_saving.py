@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from numparam.cell import Cell
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.attempt import ATTEMPT, CHECKPOINT, new_attempt, save_number
 from numparam.checkpoint.distributed_index import NAMES, file_of_rank, write_index
 from numparam.checkpoint.names import index_path, refuse_twin, stem_of
 from numparam.checkpoint.piece import Piece, write_record
-from numparam.checkpoint.saving import as_json, contents, record, region_of
+from numparam.checkpoint.saving import Savable, Value, as_json, contents, record, region_of
 from numparam.checkpoint.writing import write_checkpoint
 from numparam.checks import as_int
 from numparam.context import get_auto_parallel_context
@@ -33,12 +31,12 @@ from numparam.text import shown
 
 
 def save_distributed_checkpoint(
-    save_obj: Cell | list[Any] | Mapping[str, Any],
+    save_obj: Savable,
     ckpt_file_name: str | os.PathLike[str],
     *,
     rank: int | None = None,
     ranks: int | None = None,
-    append_dict: Mapping[str, Any] | None = None,
+    append_dict: Mapping[str, Value | float] | None = None,
     choice_func: Callable[[str], bool] | None = None,
     recipes: bool = False,
     progress: Progress = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -29,19 +29,24 @@ from numparam.parameter import Parameter
 from numparam.parameter.flags import Flag
 from numparam.progress import Progress, telling
 from numparam.stream.seed import STREAM_VERSION
-from numparam.tensor import Tensor
+from numparam.tensor import SupportsDLPack, Tensor
 from numparam.text import shown
+
+Value: TypeAlias = SupportsDLPack | str
+Savable: TypeAlias = (
+    Cell | list[Parameter] | list[dict[str, Any]] | list[Parameter | dict[str, Any]] | Mapping[str, Value]
+)
 
 FLAGS, TEXTS = "numparam.flags", "numparam.texts"
 FLAG_NAMES = tuple(name for name, value in vars(Parameter).items() if isinstance(value, Flag))
 
 
 def save_checkpoint(
-    save_obj: Cell | list[Any] | Mapping[str, Any],
+    save_obj: Savable,
     ckpt_file_name: str | os.PathLike[str],
     integrated_save: bool = True,
     async_save: bool | str = False,
-    append_dict: Mapping[str, Any] | None = None,
+    append_dict: Mapping[str, Value | float] | None = None,
     enc_key: None = None,
     enc_mode: str = "AES-GCM",  # noqa: ARG001
     choice_func: Callable[[str], bool] | None = None,

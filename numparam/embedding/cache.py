@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from numparam.checks import as_int
+from numparam.device import Device
 from numparam.device import device as as_device
 from numparam.embedding.counters import Counters
 from numparam.embedding.schema import as_keys, as_rows
 from numparam.embedding.table import Embedding
 from numparam.errors import ArgumentValueError
 from numparam.tensor import Tensor
-from numparam.tensor.values import HOLDERS
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from numparam.tensor.values import HOLDERS, Array
 
 
 class EmbeddingCache:
@@ -50,7 +49,7 @@ class EmbeddingCache:
     (0, [[0.0, 0.0], [-1.0, -1.0]], 1)
     """
 
-    def __init__(self, table: Embedding, rows: int, device: Any = "cpu") -> None:
+    def __init__(self, table: Embedding, rows: int, device: Device | str = "cpu") -> None:
         from numparam.kernels.keys import Recent
 
         self.table, self.rows = table, as_int(f"table {table.name!r}: the rows of a cache", rows, 1)
@@ -65,7 +64,7 @@ class EmbeddingCache:
         self._ahead: Future[tuple[Array, tuple[Array, list[Array]]]] | None = None
         self._stale: list[Array] = []
 
-    def lookup(self, ids: Any) -> Any:
+    def lookup(self, ids: npt.ArrayLike) -> Array | Tensor:
         """Return rows.
 
         Returns
@@ -85,7 +84,7 @@ class EmbeddingCache:
         values = held.reshaped(full)
         return values.array if isinstance(values.array, np.ndarray) else Tensor._of(values)
 
-    def update(self, ids: Any, gradients: Any) -> None:
+    def update(self, ids: npt.ArrayLike, gradients: npt.ArrayLike) -> None:
         """Step the optimizer on rows in the cache, as `Embedding.update` does in the table."""
         from numparam.kernels.keys import distinct, sum_rows
 
@@ -102,7 +101,7 @@ class EmbeddingCache:
                 schema.step_rows(self.step, self._columns[0], rows, self._columns[1:], sums)
             self._dirty[places] = True
 
-    def prefetch(self, ids: Any) -> None:
+    def prefetch(self, ids: npt.ArrayLike) -> None:
         """Begin to read, in a thread, the rows of the next `lookup` that are not in the cache."""
         from numparam.kernels.keys import distinct
 

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from numparam.cell import Cell
 from numparam.checks import as_bool, as_int
+from numparam.device import Device
 from numparam.embedding.cache import EmbeddingCache
 from numparam.embedding.schema import OptimizerMaker, Schema
 from numparam.embedding.table import Embedding
-from numparam.initializer import initializer
+from numparam.initializer import Initializer, initializer
 from numparam.parameter import Parameter
 from numparam.parameter.flags import next_cache_key
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from numparam.tensor import Array, Tensor
 
 
 class EmbeddingLookup(Cell):
@@ -69,12 +70,12 @@ class EmbeddingLookup(Cell):
         self,
         vocab_size: int | None,
         embedding_size: int,
-        param_init: Any = "normal",
+        param_init: Initializer | str | float = "normal",
         *,
         sparse: bool = True,
         vocab_cache_size: int = 0,
-        dtype: Any = "float32",
-        device: Any = "cpu",
+        dtype: npt.DTypeLike = "float32",
+        device: Device | str = "cpu",
         optimizer: OptimizerMaker | None = None,
         path: str | os.PathLike[str] | None = None,
         **options: Any,
@@ -145,17 +146,17 @@ class EmbeddingLookup(Cell):
             self._cache = self._make_cache(self.table, self._cache_rows, self._cache_device)
         return self._cache
 
-    def construct(self, ids: Any) -> Any:
+    def construct(self, ids: npt.ArrayLike) -> Array | Tensor:
         """Return the rows of ids."""
         if not self.sparse:
             return self.embedding_table.init_data()[np.asarray(ids)]
         return self.table.find(ids) if self.cache is None else self.cache.lookup(ids)
 
-    def update(self, ids: Any, gradients: Any) -> None:
+    def update(self, ids: npt.ArrayLike, gradients: npt.ArrayLike) -> None:
         """Step the optimizer on the rows of ids; see `Embedding.update`."""
         (self.cache or self.table).update(ids, gradients)
 
-    def prefetch(self, ids: Any) -> None:
+    def prefetch(self, ids: npt.ArrayLike) -> None:
         """Begin to read the rows that the next call needs, if there is a cache."""
         if self.cache is not None:
             self.cache.prefetch(ids)

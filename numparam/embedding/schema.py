@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
@@ -67,8 +68,8 @@ class Schema:
         name: str,
         vocab_size: int | None,
         dim: int,
-        init: Any,
-        dtype: Any,
+        init: Initializer | str | float,
+        dtype: npt.DTypeLike,
         seed: int,
         optimizer: OptimizerMaker | None,
     ) -> None:
@@ -183,7 +184,7 @@ class Schema:
         return made
 
 
-def as_keys(schema: Schema, ids: Any) -> tuple[Array, tuple[int, ...]]:
+def as_keys(schema: Schema, ids: npt.ArrayLike) -> tuple[Array, tuple[int, ...]]:
     """Return the ids of a table as a vector of int64, and their shape.
 
     Raises

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from numparam.checks import as_int
 from numparam.embedding.distinct import Distinct
@@ -21,6 +22,7 @@ from numparam.errors import (
     ArgumentValueError,
     StateError,
 )
+from numparam.initializer import Initializer
 from numparam.stream.seed import choose_seed
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -110,8 +112,8 @@ class Embedding:
         dim: int,
         *,
         name: str = "embedding",
-        init: Any = "normal",
-        dtype: Any = "float32",
+        init: Initializer | str | float = "normal",
+        dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
         optimizer: OptimizerMaker | None = None,
         path: str | os.PathLike[str] | None = None,
@@ -169,7 +171,7 @@ class Embedding:
     def __contains__(self, key: int) -> bool:
         return bool(self._store.rows.find(as_keys(self.schema, [key])[0])[0] >= 0)
 
-    def find(self, ids: Any) -> Array:
+    def find(self, ids: npt.ArrayLike) -> Array:
         """Return rows, and change nothing.
 
         Parameters
@@ -219,7 +221,7 @@ class Embedding:
 
     # ------------------------------------------------------------------ changing
 
-    def find_or_insert(self, ids: Any, scores: Any = None) -> Array:
+    def find_or_insert(self, ids: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> Array:
         """Return rows; keys without one get one, with its initial value, once they are admitted.
 
         Parameters
@@ -242,7 +244,7 @@ class Embedding:
             self.counters.update(hits=int((found >= 0).sum()), misses=int((found < 0).sum()))
         return out.reshape(*shape, self.schema.dim)
 
-    def assign(self, ids: Any, rows: Any, scores: Any = None) -> None:
+    def assign(self, ids: npt.ArrayLike, rows: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> None:
         """Replace rows; of a repeated id the last one stays. Admission is skipped."""
         keys, shape = as_keys(self.schema, ids)
         values = as_rows(self.schema, "rows", rows, shape).astype(self.schema.dtype, copy=False)
@@ -253,7 +255,7 @@ class Embedding:
             last[chosen.which] = np.arange(keys.size)
             self._change(chosen, {0: values[last]})
 
-    def accumulate(self, ids: Any, deltas: Any, scores: Any = None) -> None:
+    def accumulate(self, ids: npt.ArrayLike, deltas: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> None:
         """Add to rows; what is given for an id that is repeated is summed first, in its order, in float32 or float64.
 
         Parameters
@@ -264,7 +266,7 @@ class Embedding:
         """
         self._update(ids, deltas, scores, False)
 
-    def update(self, ids: Any, gradients: Any, scores: Any = None) -> None:
+    def update(self, ids: npt.ArrayLike, gradients: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> None:
         """Step the optimizer on rows; gradients of an id that is repeated are summed first, in their order.
 
         Parameters
@@ -298,7 +300,7 @@ class Embedding:
             self._rows()
             self._change(Distinct(keys), dict(enumerate(columns)), step=max(step, self.step))
 
-    def erase(self, ids: Any) -> int:
+    def erase(self, ids: npt.ArrayLike) -> int:
         """Forget rows, with the states of the optimizer, and return how many there were."""
         keys, _ = as_keys(self.schema, ids)
         with self._lock:
@@ -400,7 +402,12 @@ class Embedding:
         return admitted, counted
 
     def _update(
-        self, ids: Any, deltas: Any, scores: Any, step: bool, sources: Mapping[int, int] | None = None
+        self,
+        ids: npt.ArrayLike,
+        deltas: npt.ArrayLike,
+        scores: npt.ArrayLike | None,
+        step: bool,
+        sources: Mapping[int, int] | None = None,
     ) -> Array:
         from numparam.kernels.keys import sum_rows
 

@@ -148,7 +148,7 @@ def _text(indices: range) -> str:
     return f"{indices.start}:{indices.stop}" + (f":{indices.step}" if indices.step > 1 else "")
 
 
-def identify(array: Any, expected: Cell | Mapping[str, Tensor]) -> Identification:
+def identify(array: Tensor | Array, expected: Cell | Mapping[str, Tensor]) -> Identification:
     """Find which rows or columns of which parameters an array holds, from its values alone.
 
     The first values of each row and column are looked up among the first values of all rows and columns of the lazy
@@ -195,7 +195,9 @@ def identify(array: Any, expected: Cell | Mapping[str, Tensor]) -> Identificatio
     return identify_all({"": array}, expected)[""]
 
 
-def identify_all(arrays: Mapping[str, Any], expected: Cell | Mapping[str, Tensor]) -> dict[str, Identification]:
+def identify_all(
+    arrays: Mapping[str, Tensor | Array], expected: Cell | Mapping[str, Tensor]
+) -> dict[str, Identification]:
     """Find what each of several arrays holds, in one search; see `identify`."""
     tensors = {name: each for name, each in by_name(expected).items() if each.size}
     for name, each in tensors.items():

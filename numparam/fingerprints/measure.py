@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from numparam.fingerprints.table import Fingerprints
 from numparam.fingerprints.value import Fingerprint, added
 from numparam.fingerprints.view import View
 from numparam.indexing.region import Region
-from numparam.tensor import Tensor
+from numparam.tensor import Array, Tensor
 from numparam.text import amount, shown
 
 Views = Mapping[str, View | Sequence[View]]
@@ -28,9 +28,22 @@ _BLOCK_BYTES = 1 << 19
 """Of the values that are read or generated at a time."""
 
 
+@overload
+def fingerprint(x: Tensor | Array, key: str | bytes | None = None, *, region: Region | None = None) -> Fingerprint: ...
+@overload
 def fingerprint(
-    x: Any, key: str | bytes | None = None, *, region: Region | None = None, view: Views | None = None
-) -> Any:
+    x: Cell | Mapping[str, Tensor | Array] | str | PathLike[str],
+    key: str | bytes | None = None,
+    *,
+    view: Views | None = None,
+) -> Fingerprints: ...
+def fingerprint(
+    x: Tensor | Array | Cell | Mapping[str, Tensor | Array] | str | PathLike[str],
+    key: str | bytes | None = None,
+    *,
+    region: Region | None = None,
+    view: Views | None = None,
+) -> Fingerprint | Fingerprints:
     """Return 128 bits that change with every bit and every position of a parameter, or of all of a model.
 
     The bits are equal for every device, number of threads, layout in memory and partition into shards. Lazy parameters

@@ -13,7 +13,7 @@ from numparam.indexing.region import Region, row_major
 from numparam.model.verification import Difference
 from numparam.rules import Rules
 from numparam.stream.seed import current_seed
-from numparam.tensor import Recipe, Tensor
+from numparam.tensor import Array, Recipe, Tensor
 from numparam.text import amount, printable, shown
 
 BLOCK_BYTES = 1 << 18
@@ -72,7 +72,9 @@ class Verification:
 
 
 def verify(
-    x: Cell | Mapping[str, Any], expected: Cell | Mapping[str, Tensor] | Rules, seed: SupportsIndex | None = None
+    x: Cell | Mapping[str, Tensor | Array],
+    expected: Cell | Mapping[str, Tensor] | Rules,
+    seed: SupportsIndex | None = None,
 ) -> Verification:
     """Compare the bits of parameters in memory with the values of a seed, without a second copy of any.
 

@@ -23,7 +23,7 @@ SeededFill = Callable[[int], Fill]
 _ALIGNMENT = 64  # of the memory that the CPU client of JAX adopts instead of copying it
 
 
-def array(tensor: Tensor, sharding: Any = None) -> jax.Array:
+def array(tensor: Tensor, sharding: jax.sharding.Sharding | jax.Device | None = None) -> jax.Array:
     """Return a `jax.Array` with the values of a tensor or parameter, generated shard by shard.
 
     Every device of this process gets its own part, with the bits that the tensor has there. The parts are generated one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from numparam.layout import Layout
 from numparam.text import shown
 
 
-def named_sharding(layout: Layout, devices: Sequence[Any] | None = None) -> jax.sharding.NamedSharding:
+def named_sharding(layout: Layout, devices: Sequence[jax.Device] | None = None) -> jax.sharding.NamedSharding:
     """Return the sharding that gives every device what a layout gives its rank.
 
     JAX does not split an axis into parts of different lengths, as a layout may.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,9 @@ from numparam.initializer import (
 from numparam.initializer.random import TRUNCATED_SIGMA, between
 from numparam.jax.kernel import Kernel
 from numparam.jax.trace import Draw, Unknown, Value, follow
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Start(jax.ShapeDtypeStruct):  # type: ignore[misc]
@@ -49,7 +52,7 @@ class Start(jax.ShapeDtypeStruct):  # type: ignore[misc]
             object.__setattr__(self, name, content)  # the base class is frozen
 
 
-def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def eval_shape(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return the shapes of what a function returns, as ``jax.eval_shape`` does, with the initializer of each array.
 
     The function is traced and not run: `init` then generates the values that its own initializers describe, shard by
@@ -101,7 +104,8 @@ def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         values = jax.jit(compute)(*[leaf for leaf, shaped in zip(leaves, abstract, strict=True) if not shaped])
         for number, value in zip(computed, values, strict=True):
             starts[number] = Start(shapes[number], value=value)
-    return jax.tree.unflatten(tree, starts)
+    described: T = jax.tree.unflatten(tree, starts)
+    return described
 
 
 def _start(shape: Any, value: Value) -> Start:

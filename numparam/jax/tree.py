@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +28,8 @@ from numparam.stream.seed import as_seed, choose_seed
 from numparam.tensor import Array
 from numparam.text import amount, shown
 
+T = TypeVar("T")
+
 _LOGGER = logging.getLogger("numparam")
 
 _ZEROS = {
@@ -45,11 +47,11 @@ _OWNERS = ("optax", "flax")
 
 
 def init(
-    shapes: Any,
+    shapes: T,
     rules: Mapping[str, str | Initializer | float] | Rules | None = None,
     seed: int | None = None,
     shardings: Any = None,
-) -> Any:
+) -> T:
     """Generate the arrays of a full model, each shard by shard.
 
     The name of a parameter is its place in the tree, such as ``params.Dense_0.kernel``; a last attribute ``value``, in
@@ -130,7 +132,8 @@ def init(
         if id(rule) not in deciding:
             names = shown(rule.content.get("glob", rule.content.get("regex", "*")))
             _LOGGER.warning("numparam.jax.init: rule %d decides for no parameter: %s", number, names)
-    return jax.tree.unflatten(structure, [make() for make in makers])  # what is wrong has shown before
+    filled: T = jax.tree.unflatten(structure, [make() for make in makers])  # what is wrong has shown before
+    return filled
 
 
 def _made(init: Initializer, name: str, entry: Entry, seed: int | None, sharding: Any) -> Callable[[], jax.Array]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError, ShapeError
 from numparam.optim.memory import is_on_host
-from numparam.tensor import Tensor
+from numparam.tensor import SupportsDLPack, Tensor
 from numparam.text import shown
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from numparam.kernels.array import DeviceArray
     from numparam.parameter import Parameter
 
     Memory = np.ndarray[Any, np.dtype[Any]] | DeviceArray
+
+Gradient: TypeAlias = "SupportsDLPack | SparseRows"
+"""A Tensor, an array of NumPy, torch or JAX, or the gradient of some rows."""
 
 _SHORT = tuple(np.dtype(kind) for kind in (np.float32, np.float16, ml_dtypes.bfloat16))
 _FLOAT64 = np.dtype(np.float64)
@@ -46,8 +51,8 @@ class SparseRows(NamedTuple):
     array([-0.1,  0. , -0.1,  0. ], dtype=float32)
     """
 
-    rows: Any
-    values: Any
+    rows: npt.NDArray[np.integer[Any]]
+    values: npt.NDArray[Any]
 
     def summed(self) -> SparseRows:
         """Return the same gradient with distinct rows in ascending order."""
@@ -100,7 +105,8 @@ def as_rows(parameter: Parameter, gradient: SparseRows, rounding: str, shape: tu
     from numparam.kernels.array import DeviceArray
 
     number = parameter._settle().array.device
-    return SparseRows(*(DeviceArray.from_host(array, number) for array in summed))
+    moved: list[Any] = [DeviceArray.from_host(array, number) for array in summed]
+    return SparseRows(*moved)
 
 
 def check_gradient(parameter: Parameter, gradient: Memory | SparseRows) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
+from numparam.cell import Cell
 from numparam.checks import as_bool
 from numparam.dtypes import as_dtype
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError, ShapeError
 from numparam.indexing.region import row_major
-from numparam.optim.gradients import SparseRows, as_array, as_rows, check_gradient
+from numparam.optim.gradients import Gradient, SparseRows, as_array, as_rows, check_gradient
 from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.parameter.tuple import check_members
 from numparam.stream.seed import Label, current_seed
 from numparam.stream.source import Source
+from numparam.tensor import Tensor
 from numparam.text import shown
 
 Options = dict[str, Any]
+Groups: TypeAlias = Cell | Iterable[Parameter | Mapping[str, Any]]
 Sums = Callable[[int, np.ndarray[Any, Any], bool], np.ndarray[Any, Any]]
 
 ROUNDINGS = ("nearest", "stochastic", "master")
@@ -44,6 +48,24 @@ class Step(NamedTuple):
     options: Options
     number: int
     gather: Sums | None
+
+
+class Unscaled(TypedDict, total=False):
+    """What every optimizer takes, and torch's names of its options, but for the scale of the loss."""
+
+    clip_norm: float | None
+    check_finite: bool
+    rounding: str
+    seed: int | None
+    lr: float | Callable[[int], float]
+    betas: tuple[float, float]
+    amsgrad: bool
+
+
+class Common(Unscaled, total=False):
+    """What every optimizer takes, and torch's names of its options."""
+
+    loss_scale: float
 
 
 class Optimizer:
@@ -87,7 +109,7 @@ class Optimizer:
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         options: Options,
         *,
         loss_scale: float = 1.0,
@@ -123,7 +145,7 @@ class Optimizer:
         """Return what must be saved to continue."""
         return (*(state for states in self._states for state in states), self.global_step)
 
-    def __call__(self, gradients: Sequence[Any]) -> None:
+    def __call__(self, gradients: Sequence[Gradient]) -> None:
         """Update all parameters by one step, or none if a gradient does not suit its parameter.
 
         Parameters
@@ -149,12 +171,12 @@ class Optimizer:
 
     step = __call__
 
-    def load_states(self, values: Mapping[str, Any]) -> None:
+    def load_states(self, values: Mapping[str, Parameter | str]) -> None:
         """Take the states of an optimizer of the same kind, as `numparam.load_checkpoint` returns them.
 
         Parameters
         ----------
-        values : mapping of str to Tensor
+        values : mapping of str to Parameter
             By the names of `states`; other names are ignored. Of a full state, a shard takes its region alone.
 
         Raises
@@ -170,11 +192,11 @@ class Optimizer:
                 f"{type(self).__name__} has no state {strange[0]!r}; the states of another optimizer do not suit it"
             )
         for name, state in states.items():
-            if name not in values:
+            value: Any = values.get(name)
+            if not isinstance(value, Tensor):
                 raise ArgumentValueError(
                     f"{type(self).__name__}: no state {name!r}; the states of another optimizer do not suit it"
                 )
-            value = values[name]
             if value.shape != state.shape and value.shape == state.region.full_shape:
                 value = value[state.region.slices()]
             if value.shape != state.shape:
@@ -205,7 +227,7 @@ class Optimizer:
             self._update(Step(place, value, gradient, scale, now[place], done + 1, gather))
         self.global_step.set_data(np.asarray(done + 1, np.int64))
 
-    def state_bytes(self, dtype: Any) -> int:
+    def state_bytes(self, dtype: npt.DTypeLike) -> int:
         """Return the bytes of states for each element of a parameter of a dtype, with the default options.
 
         Examples
@@ -356,16 +378,16 @@ class Optimizer:
         return {**self.kept(options), **masters}, np.dtype("float64" if dtype == np.float64 else "float32")
 
 
-def _groups(params: Any) -> list[Mapping[str, Any]]:
-    if isinstance(params, Iterable) and not isinstance(params, Parameter):
-        listed = list(params)
-        if listed and isinstance(listed[0], Mapping):
-            for place, group in enumerate(listed):
+def _groups(params: Groups) -> list[Mapping[str, Any]]:
+    given: Any = params
+    if isinstance(given, Iterable) and not isinstance(given, Parameter):
+        given = listed = list(given)
+        if given and isinstance(given[0], Mapping):
+            for place, group in enumerate(given):
                 if not isinstance(group, Mapping) or "params" not in group:
                     raise ArgumentTypeError(f"group {place} must be a dict with 'params', found {shown(group)}")
             return listed
-        params = listed
-    return [{"params": params}]
+    return [{"params": given}]
 
 
 def _at_step(options: Options, done: int) -> Options:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 from numparam.checks import as_bool
 from numparam.errors import ArgumentValueError, ShapeError
 from numparam.indexing.region import Region
 from numparam.initializer import initializer
 from numparam.optim.gradients import SparseRows
-from numparam.optim.optimizer import Optimizer, Options, Step, mindspore_names, not_negative
+from numparam.optim.optimizer import Common, Groups, Optimizer, Options, Step, Unscaled, mindspore_names, not_negative
 from numparam.parameter import Parameter
 from numparam.text import shown
 
@@ -23,9 +23,10 @@ _COMMON = ("loss_scale", "clip_norm", "check_finite", "rounding", "seed")
 class _Named(Optimizer):
     """Tell options, in either spelling, from what every optimizer takes."""
 
-    def __init__(self, params: Any, options: Options, others: Options) -> None:
-        common = {name: others.pop(name) for name in _COMMON if name in others}
-        super().__init__(params, {**options, **mindspore_names(others, options)}, **common)
+    def __init__(self, params: Groups, options: Options, others: Common) -> None:
+        given: Options = dict(others)
+        common = {name: given.pop(name) for name in _COMMON if name in given}
+        super().__init__(params, {**options, **mindspore_names(given, options)}, **common)
 
 
 class SGD(_Named):
@@ -53,13 +54,13 @@ class SGD(_Named):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         learning_rate: Rate = 0.1,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         options = {"learning_rate": learning_rate, "momentum": momentum, "dampening": dampening}
         super().__init__(params, {**options, "weight_decay": weight_decay, "nesterov": nesterov}, others)
@@ -97,13 +98,13 @@ class Momentum(SGD):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         learning_rate: Rate,
         momentum: float,
         weight_decay: float = 0.0,
         loss_scale: float = 1.0,
         use_nesterov: bool = False,
-        **others: Any,
+        **others: Unpack[Unscaled],
     ) -> None:
         super().__init__(
             params, learning_rate, momentum, 0.0, weight_decay, use_nesterov, loss_scale=loss_scale, **others
@@ -134,14 +135,14 @@ class Adam(_Named):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         use_amsgrad: bool = False,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         options = {"learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "eps": eps}
         super().__init__(params, {**options, "weight_decay": weight_decay, "use_amsgrad": use_amsgrad}, others)
@@ -178,13 +179,13 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
         weight_decay: float = 0.01,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **others)
 
@@ -196,13 +197,13 @@ class AdamWeightDecay(AdamW):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-6,
         weight_decay: float = 0.0,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         super().__init__(params, learning_rate, beta1, beta2, eps, weight_decay, **others)
 
@@ -242,12 +243,12 @@ class Adagrad(_Named):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         accum: float = 0.1,
         learning_rate: Rate = 1e-3,
         weight_decay: float = 0.0,
         eps: float = 1e-10,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         options = {"accum": accum, "learning_rate": learning_rate, "weight_decay": weight_decay, "eps": eps}
         super().__init__(params, options, others)
@@ -328,14 +329,14 @@ class FTRL(_Named):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         initial_accum: float = 0.1,
         learning_rate: Rate = 1e-3,
         lr_power: float = -0.5,
         l1: float = 0.0,
         l2: float = 0.0,
         weight_decay: float = 0.0,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         if lr_power != -0.5:
             raise ArgumentValueError(f"lr_power must be -0.5, found {shown(lr_power)}")
@@ -380,13 +381,13 @@ class Lamb(_Named):
 
     def __init__(
         self,
-        params: Any,
+        params: Groups,
         learning_rate: Rate,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-6,
         weight_decay: float = 0.0,
-        **others: Any,
+        **others: Unpack[Common],
     ) -> None:
         options = {"learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "eps": eps}
         super().__init__(params, {**options, "weight_decay": weight_decay}, others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -15,13 +15,15 @@ from numparam.communication.management import get_group
 from numparam.communication.reduction import ReduceOp, Reduction
 from numparam.context import get_auto_parallel_context
 from numparam.optim.gradients import SparseRows
-from numparam.optim.memory import Array, check_count, gradient_array, parameters_of
+from numparam.optim.memory import Array, Parameters, check_count, gradient_array, parameters_of
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
 from numparam.parameter import Parameter
 from numparam.tensor import Tensor
 
 if TYPE_CHECKING:
     from numparam.kernels.array import DeviceArray
+
+G = TypeVar("G", bound="Tensor | Array | SparseRows")
 
 
 class DistributedGradReducer:
@@ -58,7 +60,7 @@ class DistributedGradReducer:
 
     def __init__(
         self,
-        parameters: Any,
+        parameters: Parameters,
         mean: bool | None = None,
         degree: int | None = None,
         *,
@@ -69,7 +71,7 @@ class DistributedGradReducer:
         self.group = get_group(group)
         self.degree = self.group.size if degree is None else as_int("degree", degree, 1)
 
-    def buckets(self, gradients: Sequence[Any] | None = None) -> list[Bucket]:
+    def buckets(self, gradients: Sequence[Tensor | Array | DeviceArray | SparseRows] | None = None) -> list[Bucket]:
         """Return which gradients travel together.
 
         Parameters
@@ -87,7 +89,7 @@ class DistributedGradReducer:
             Fusion.from_context(),
         )
 
-    def __call__(self, gradients: Sequence[Any]) -> list[Any]:
+    def __call__(self, gradients: Sequence[G]) -> list[G]:
         """Reduce gradients in place.
 
         Parameters
@@ -111,11 +113,12 @@ class DistributedGradReducer:
             If another rank is late, or calls another operation.
         """
         check_count(self.parameters, gradients)
-        pairs = list(zip(self.parameters, gradients, strict=True))
+        pairs: list[tuple[Parameter, Any]] = list(zip(self.parameters, gradients, strict=True))
         found = [each if isinstance(each, SparseRows) else _memory(parameter, each) for parameter, each in pairs]
         for number, places in self.buckets(found):
             self._reduce(number, [self.parameters[place].name for place in places], [found[place] for place in places])
-        return [self.rows(parameter, each) if isinstance(each, SparseRows) else each for parameter, each in pairs]
+        reduced: list[Any] = [self.rows(*pair) if isinstance(pair[1], SparseRows) else pair[1] for pair in pairs]
+        return reduced
 
     def rows(self, parameter: Parameter, gradient: SparseRows) -> SparseRows:
         """Return the rows of the gradients of all ranks, or of this one's of a parameter with `layerwise_parallel`."""
@@ -133,8 +136,8 @@ class DistributedGradReducer:
             collectives.all_gather(group, operation, sent.reshape(-1), every.reshape(-1))
             gathered.append(np.concatenate([each[:count] for each, count in zip(every, counts, strict=True)]))
         rows, values = SparseRows(*gathered).summed()
-        wide = values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
-        return SparseRows(rows, wide / wide.dtype.type(self.degree if self.mean else 1))
+        wide: Array = values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
+        return SparseRows(rows, np.divide(wide, self.degree if self.mean else 1, dtype=wide.dtype))
 
     def _reduce(self, number: int, names: list[str], found: list[Any]) -> None:
         rows = [np.asarray(array, order="C") if isinstance(array, np.ndarray) else array for array in found]

@@ -21,6 +21,7 @@ from numparam.optim.memory import Array, check_count, gradient_array, is_on_host
 from numparam.optim.optimizer import Optimizer
 from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parameter import Parameter
+from numparam.tensor import Tensor
 
 
 class Shard:
@@ -136,7 +137,7 @@ class ParallelOptimizer:
         """Return what must be saved to continue."""
         return self.optimizer.states
 
-    def __call__(self, gradients: Sequence[Any]) -> None:
+    def __call__(self, gradients: Sequence[Tensor | Array | SparseRows]) -> None:
         """Update the parameters by one step.
 
         Parameters

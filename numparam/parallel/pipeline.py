@@ -17,16 +17,16 @@ The functions raise a ValueError if the stages do not divide the ranks, or a sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from numparam.checks import as_int
 from numparam.communication.exchange import world
 from numparam.communication.management import create_group
 from numparam.context import get_auto_parallel_context
 from numparam.errors import ArgumentValueError
-from numparam.optim.memory import Parameters, check_count, parameters_of
+from numparam.optim.memory import Array, Parameters, check_count, parameters_of
 from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parameter import Parameter
+from numparam.tensor import Tensor
 
 
 def pipeline_stage(rank: int | None = None) -> int:
@@ -96,7 +96,7 @@ def init_stage(cell_or_parameters: Parameters) -> list[Parameter]:
     return [parameter.init_data() for parameter in parameters_here(cell_or_parameters)]
 
 
-def sum_shared_gradients(parameters: Sequence[Parameter], gradients: Sequence[Any]) -> None:
+def sum_shared_gradients(parameters: Sequence[Parameter], gradients: Sequence[Tensor | Array]) -> None:
     """Sum the gradients of parameters that live on several stages over these stages, in place.
 
     A rank adds its own gradient and the gradients of the ranks at its place in the other stages, in the order of the

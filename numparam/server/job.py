@@ -24,6 +24,7 @@ from numparam.server.division import part
 from numparam.server.messages import DENSE
 from numparam.server.remote import RemoteTable, SharedCache
 from numparam.server.service import Service
+from numparam.tensor import SupportsDLPack
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -127,7 +128,7 @@ class ParameterServer:
         """
         return self._asked("step").step(DENSE if table is None else table)
 
-    def push(self, gradients: Iterable[Any]) -> None:
+    def push(self, gradients: Iterable[SupportsDLPack]) -> None:
         """Sum the gradients of all workers, and step the optimizer on the servers.
 
         Parameters

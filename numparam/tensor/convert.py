@@ -1,7 +1,7 @@
 """Inputs of a tensor: values as an array, and buffers to write into."""
 
 import sys
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,6 +11,13 @@ from numparam.tensor.values import Array
 from numparam.text import shown
 
 _DLPACK_UINT = 1
+
+
+class SupportsDLPack(Protocol):
+    """An array that shares its memory: of NumPy, torch, JAX or another library, or a tensor."""
+
+    def __dlpack__(self) -> Any:
+        """Return a capsule."""
 
 
 def as_array(data: Any, dtype: Any = None) -> Array:

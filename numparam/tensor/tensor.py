@@ -14,7 +14,7 @@ from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
 from numparam.stream.seed import next_number
 from numparam.tensor.arithmetic import plain, takes_part
-from numparam.tensor.convert import as_array, from_dlpack
+from numparam.tensor.convert import SupportsDLPack, as_array, from_dlpack
 from numparam.tensor.declared import Declared
 from numparam.tensor.promotion import promoted
 from numparam.tensor.recipe import Recipe
@@ -131,7 +131,7 @@ class Tensor(Declared["Tensor"]):
         return Tensor._of(Host(array))
 
     @classmethod
-    def from_dlpack(cls, array: Any) -> Tensor:
+    def from_dlpack(cls, array: SupportsDLPack) -> Tensor:
         """Return a tensor whose storage is the storage of another library's array, such as torch's, CuPy's or JAX's.
 
         Parameters
@@ -349,7 +349,7 @@ class Tensor(Declared["Tensor"]):
     def to(self, target: Device) -> Self: ...
     @overload
     def to(self, target: npt.DTypeLike) -> Tensor: ...
-    def to(self, target: Any) -> Tensor:
+    def to(self, target: Device | npt.DTypeLike) -> Tensor:
         """Return the tensor on a device, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, or in another dtype, see `astype`.
 
         It is this tensor if nothing changes. On another device a lazy tensor stays lazy, and its values are the same

@@ -45,7 +45,7 @@ def identify(
     expected: Mapping[str, Tensor] | Report,
     *,
     where: Where | None = None,
-    group: Any = None,
+    group: torch.distributed.ProcessGroup | None = None,
     local: bool = False,
 ) -> list[Misplaced]:
     """Name the parameters that do not hold the rows and columns they should, and what they hold instead.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from os import PathLike
 from typing import Any, SupportsIndex
 
 import torch
 
 from numparam.errors import ArgumentTypeError, NumparamError, ShapeError, StateError
-from numparam.indexing.region import Region, as_shape
+from numparam.indexing.region import BasicIndex, Region, as_shape
 from numparam.indexing.strided import Strided
 from numparam.initializer import Initializer, Unset, Zero
 from numparam.initializer.padded import PaddedNormal
-from numparam.rules import RuleError, Rules
+from numparam.rules import RuleError
 from numparam.torch import layers, parametrized
 from numparam.torch.constructor import built_again, is_configurable, start_as
 from numparam.torch.drawing import module_names
@@ -24,22 +23,24 @@ from numparam.torch.identity import Rename, renaming, tied, untied
 from numparam.torch.mode import Drawing
 from numparam.torch.own import Start, start_of, starts
 from numparam.torch.report import Report, row
-from numparam.torch.rules import Choice, OwnRules
+from numparam.torch.rules import ChosenRules, OwnRules
 from numparam.torch.seeing import seeing
 from numparam.torch.shards import assign
 from numparam.torch.state import check_plain, give_memory, is_overwritten, is_raw, is_zeroed
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import Around, Place, Visit, collecting_later, is_of, modules, places, resharded
 
-Where = Callable[[str, torch.Tensor], tuple[Any, Any, torch.Tensor] | None]
+Where = Callable[
+    [str, torch.Tensor], tuple[Sequence[int], Region | BasicIndex | tuple[BasicIndex, ...], torch.Tensor] | None
+]
 
 
 def init_(
     module: torch.nn.Module,
-    rules: Mapping[str, Initializer | str | float] | Choice | Rules | str | PathLike[str] | None = None,
+    rules: ChosenRules | None = None,
     seed: SupportsIndex | None = None,
     *,
-    device: Any = None,
+    device: torch.device | str | int | None = None,
     prefix: str = "",
     rename: Rename | None = None,
     same_as: Mapping[str, str] | None = None,

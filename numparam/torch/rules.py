@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from fnmatch import translate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -24,6 +24,7 @@ from numparam.torch.stored import as_stored
 from numparam.torch.walk import Place
 
 Choice = Callable[[str, torch.nn.Module, torch.nn.Parameter], Initializer | str | float | None]
+ChosenRules: TypeAlias = Mapping[str, Initializer | str | float] | Choice | Rules | str | os.PathLike[str]
 
 
 class OwnRules:

@@ -29,7 +29,7 @@ from numparam.torch.modules import Where, _Init, _moved
 from numparam.torch.own import starts
 from numparam.torch.replay import drawn_again, expected
 from numparam.torch.report import Report
-from numparam.torch.rules import OwnRules
+from numparam.torch.rules import ChosenRules, OwnRules
 from numparam.torch.shards import held_part, layout
 from numparam.torch.tracking import Tracked
 from numparam.torch.walk import modules, places, resharded
@@ -41,7 +41,7 @@ def fingerprint(
     *,
     view: Views | None = None,
     where: Where | None = None,
-    group: Any = None,
+    group: torch.distributed.ProcessGroup | None = None,
     local: bool = False,
 ) -> Fingerprints:
     """Return the fingerprints of all parameters of a module, whose ranks may hold them in shards.
@@ -184,7 +184,7 @@ def array_of(tensor: torch.Tensor) -> Any:
 def verify(
     module: torch.nn.Module,
     seed: SupportsIndex | None = None,
-    rules: Any = None,
+    rules: ChosenRules | None = None,
     *,
     report: Report | None = None,
     where: Where | None = None,

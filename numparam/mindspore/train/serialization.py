@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from numparam.cell import Cell
 from numparam.checkpoint import background, saving
 from numparam.checkpoint.background import Saving
 from numparam.checkpoint.loading import load_checkpoint, load_param_into_net
@@ -28,11 +27,11 @@ _LOGGER = logging.getLogger("numparam")
 
 
 def save_checkpoint(
-    save_obj: Cell | list[Any] | Mapping[str, Any],
+    save_obj: saving.Savable,
     ckpt_file_name: str | os.PathLike[str],
     integrated_save: bool = True,
     async_save: bool | str = False,
-    append_dict: Mapping[str, Any] | None = None,
+    append_dict: Mapping[str, saving.Value | float] | None = None,
     enc_key: None = None,
     enc_mode: str = "AES-GCM",
     choice_func: Callable[[str], bool] | None = None,
