@@ -216,6 +216,19 @@ def test_python_numbers_and_lists_are_weak_where_functions_join() -> None:
 def test_queries_and_conversions() -> None:
     tensor = Tensor([[1.5, 2.5, 3.5]])
     assert (tensor.numel(), tensor.dim(), tensor.itemsize, tensor.strides) == (3, 2, 4, (12, 4))
+    assert (tensor - 2).abs().tolist() == abs(tensor - 2).tolist()
+    assert tensor.matmul(tensor.T).tolist() == (tensor @ tensor.T).tolist()
+    assert tensor.bfloat16().dtype == numparam.bfloat16
+    assert (tensor[0, 0].item() in tensor, 77 in tensor) == (True, False)
+    changed = tensor.clone()
+    assert changed.assign_value(tensor + 0.5) is changed
+    assert changed.set_dtype("int32") is changed
+    assert (changed.dtype, changed.tolist()) == (numparam.int32, [[2, 3, 4]])
+    parameter = numparam.Parameter([1.0, 2.0])
+    assert parameter.assign_value(Tensor([3, 4])).tolist() == [3, 4]
+    assert (parameter.dtype, parameter.origin) == (numparam.float32, "in place")
+    with pytest.raises(ValueError, match="shape"):
+        parameter.assign_value(Tensor([1.0, 2.0, 3.0]))
     lazy = initializer("normal", (2**20, 2**10, 3), "float16")
     assert (lazy.strides, lazy.has_init) == ((6144, 6, 2), True)
     assert tensor.expand_dims(0).shape == (1, 1, 3)

@@ -165,7 +165,7 @@ def test_a_rule_that_decides_nothing_is_pointed_out(
     rules = tmp_path / "rules.toml"
     rules.write_text('[[rules]]\nglob = "embde.*"\ninit = "zeros"\n')
     assert main(["init", "--like", like, "--rules", str(rules), "-o", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().err == f"numparam: {rules}: rule 1 decides for no parameter: zeros()\n"
+    assert capsys.readouterr().err == (f"numparam: {rules}: rule 1, for 'embde.*', decides for no parameter: zeros()\n")
 
 
 def test_an_existing_file_is_replaced(like: str, tmp_path: Path) -> None:

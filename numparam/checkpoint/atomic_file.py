@@ -99,7 +99,8 @@ def _replaceable(target: Path, path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):
-        raise FileExistsError(errno.EEXIST, "it exists and is not a regular file", str(path))
+        error, number = (IsADirectoryError, errno.EISDIR) if path.is_dir() else (FileExistsError, errno.EEXIST)
+        raise error(number, "it exists and is not a regular file", str(path))
     if not found.st_mode & 0o222 or not os.access(target, os.W_OK):
         what = f"it exists and is read-only (mode {found.st_mode & 0o7777:04o})"
         raise PermissionError(errno.EACCES, what, str(path))

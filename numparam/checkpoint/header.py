@@ -19,7 +19,7 @@ from numparam import dtypes
 from numparam.checkpoint.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_JSON_ITEMS, MAX_NAME
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.entry import Entry
-from numparam.errors import CheckpointError, CheckpointFileError, MissingFileError
+from numparam.errors import CheckpointError, CheckpointFileError, FolderError, MissingFileError
 from numparam.indexing.region import MAX_AXES
 from numparam.text import printable, shown
 
@@ -72,7 +72,8 @@ def opened(path: Path) -> MappedFile:
 
 def file_error(what: str, error: OSError) -> CheckpointFileError:
     """Return the error of numparam for one of the system; `what` begins its message."""
-    kind = MissingFileError if isinstance(error, FileNotFoundError) else CheckpointFileError
+    kinds = {FileNotFoundError: MissingFileError, IsADirectoryError: FolderError}
+    kind = kinds.get(type(error), CheckpointFileError)
     found = kind(f"{what}: {error.strerror or error}")
     found.errno = error.errno
     return found

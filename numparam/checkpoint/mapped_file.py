@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from numparam.errors import CheckpointError
+from numparam.errors import CheckpointError, FolderError
 
 # Python 3.11 does not name the flag; without it Linux maps no file for writing that is larger than the memory.
 _NO_RESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") else 0
@@ -34,7 +34,8 @@ class MappedFile:
             raise CheckpointError(f"{path}: no file can have this name") from None
         found = os.fstat(self._descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise CheckpointError(f"{path}: not a regular file")
+            kind = FolderError if path.is_dir() else CheckpointError
+            raise kind(f"{path}: not a regular file")
         self.nbytes, self._changed = found.st_size, found.st_mtime_ns
 
     def __enter__(self) -> "MappedFile":

@@ -92,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     generation = Generation(like.entries, seed, rules, shard, device(arguments.device))
     for number, rule in enumerate(rules.rules[: rules.own], 1):
         if rule not in generation.chosen.values():
-            print_error(f"numparam: {arguments.rules}: rule {number} decides for no parameter: {rule}")
+            where = f"{arguments.rules}: rule {number}, for {rule.names}"
+            print_error(f"numparam: {where}, decides for no parameter: {rule}")
 
     entries = generation.local_entries
     total = sum(entry.nbytes for entry in entries)

@@ -26,7 +26,7 @@ from numparam.jax.trace import Draw, apart
 from numparam.rules import Glob, Rule, RuleError, Rules
 from numparam.stream.seed import as_seed, choose_seed
 from numparam.tensor import Array
-from numparam.text import amount, shown
+from numparam.text import amount
 
 T = TypeVar("T")
 
@@ -130,8 +130,7 @@ def init(
         raise RuleError(_unknown(unknown))
     for number, rule in enumerate(followed.rules[: followed.own], 1):
         if id(rule) not in deciding:
-            names = shown(rule.content.get("glob", rule.content.get("regex", "*")))
-            _LOGGER.warning("numparam.jax.init: rule %d decides for no parameter: %s", number, names)
+            _LOGGER.warning("numparam.jax.init: rule %d decides for no parameter: %s", number, rule.names)
     filled: T = jax.tree.unflatten(structure, [make() for make in makers])  # what is wrong has shown before
     return filled
 

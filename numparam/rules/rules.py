@@ -113,6 +113,11 @@ class Rule:
         found: list[str] = _globs(self.content) if isinstance(self.pattern, Glob) else ["*"]
         return found
 
+    @property
+    def names(self) -> str:
+        """Return the pattern of names as it was written, in quotes."""
+        return shown(self.content.get("glob", self.content.get("regex", "*")))
+
     def matches(self, entry: Entry) -> bool:
         """Return whether the rule covers a parameter.
 

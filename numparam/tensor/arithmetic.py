@@ -84,6 +84,9 @@ class Arithmetic(State):
         """Return the values as nested lists of Python numbers; a number for a scalar."""
         return self.asnumpy().tolist()
 
+    def __contains__(self, value: Any) -> bool:
+        return bool(np.any(self.asnumpy() == plain(value)))
+
     def __format__(self, specification: str) -> str:
         return format(self.item(), specification) if specification else str(self)
 
@@ -181,6 +184,8 @@ for _name, _ufunc in {
     setattr(Arithmetic, f"__{_name}__", _binary(_ufunc))
 for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
     setattr(Arithmetic, f"__{_name}__", _unary(_ufunc))
+for _name, _method in {"abs": _unary(np.absolute), "matmul": _binary(np.matmul)}.items():
+    setattr(Arithmetic, _name, _method)
 
 
 def _reduction(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -226,7 +231,8 @@ _REDUCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
 for _name, (_function, _) in _REDUCTIONS.items():
     setattr(Arithmetic, _name, _reduction(_name, _function))
 for _name, _dtype in {
-    "bool": "bool", "int": "int32", "long": "int64", "half": "float16", "float": "float32", "double": "float64",
+    "bool": "bool", "int": "int32", "long": "int64", "half": "float16", "bfloat16": "bfloat16", "float": "float32",
+    "double": "float64",
 }.items():  # fmt: skip
     setattr(Arithmetic, _name, _conversion(_dtype))
 _NAMES = {function: name for name, (function, _) in _REDUCTIONS.items()}

@@ -76,6 +76,8 @@ class Declared(Arithmetic, Generic[T]):
         def __abs__(self) -> T: ...
         def __invert__(self) -> T: ...
 
+        abs: Callable[[], T]
+        matmul: Operator[T]
         sum: Reduction[T]
         prod: Reduction[T]
         mean: Reduction[T]
@@ -93,5 +95,6 @@ class Declared(Arithmetic, Generic[T]):
         int: Callable[[], T]
         long: Callable[[], T]
         half: Callable[[], T]
+        bfloat16: Callable[[], T]
         float: Callable[[], T]
         double: Callable[[], T]

@@ -300,6 +300,16 @@ class Tensor(Declared["Tensor"]):
         except ValueError as error:
             raise ShapeError(str(error)) from None
 
+    def assign_value(self, value: npt.ArrayLike) -> Self:
+        """Replace the values in place, in this dtype and shape; as ``self[...] = value``."""
+        self[...] = value
+        return self
+
+    def set_dtype(self, dtype: npt.DTypeLike) -> Self:
+        """Convert the tensor to another dtype, in place; see `astype`."""
+        self._values = self._settle().convert(dtypes.as_dtype(dtype))
+        return self
+
     def fill(self, value: float) -> Self:
         """Write a number to every element, in place, and return this tensor."""
         self[...] = value
