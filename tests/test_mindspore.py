@@ -58,6 +58,12 @@ def test_names_that_the_page_calls_absent_are_absent() -> None:
         assert not set(re.findall(r"`(\w+)`", absent)) & set(sys.modules[f"numparam.{module}"].__all__), module
 
 
+def test_modules_are_attributes_as_in_mindspore() -> None:
+    assert ms.nn.utils.no_init_parameters is no_init_parameters
+    assert ms.nn.cell.Cell is ms.nn.Cell
+    assert ms.__version__ == "2.10.0"
+
+
 def test_the_core_does_not_import_it() -> None:
     code = "import numparam, sys; assert 'mindspore' in dir(numparam); print('numparam.mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -46,4 +46,7 @@ __all__ = [  # noqa: PLE0604
     "train",
 ]
 
+__version__ = "2.10.0"
+"""The version of MindSpore whose names are here."""
+
 __getattr__ = absent(__name__)

@@ -2,6 +2,7 @@
 
 from numparam.cell import CellDict, CellList, SequentialCell
 from numparam.mindspore._absent import absent
+from numparam.mindspore.nn import utils as utils
 from numparam.mindspore.nn.cell import Cell
 
 __all__ = ["Cell", "CellDict", "CellList", "SequentialCell"]
