@@ -148,7 +148,7 @@ def _remove_dead(folder: Path, prefix: str) -> None:
     """Remove what processes that have ended left behind of a checkpoint."""
     dead = [path for path in folder.iterdir() if path.name.startswith(prefix) and _is_dead(path)]
     if dead:
-        _LOGGER.info("removed %d partial files of processes that had ended from %s", len(dead), folder)
+        _LOGGER.warning("removed %d partial files of processes that had ended from %s", len(dead), folder)
 
 
 def _is_dead(hidden: Path) -> bool:
