@@ -139,31 +139,40 @@ def test_a_ckpt_file_has_a_limited_number_of_fields(tmp_path: Path, monkeypatch:
         load_checkpoint(tmp_path / "m.ckpt")
 
 
-def test_a_record_says_what_it_needs_before_it_is_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rules = tmp_path / "rules.toml"
-    rules.write_text('[[rules]]\nglob = "*"\ninit = "orthogonal"\n')
-    head = json.dumps({"w": entry([20_000, 20_000], 1_600_000_000)}).encode()
-    like = tmp_path / "like.safetensors"
-    with like.open("wb") as file:
-        file.write(struct.pack("<Q", len(head)) + head)
-        file.truncate(8 + len(head) + 1_600_000_000)
+def test_a_record_says_what_it_needs_before_it_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = {
         "numparam.parameters": "1",
         "numparam.rules": json.dumps([{"init": "orthogonal"}]),
         "numparam.seed": "7",
         "numparam.stream": "1",
-        "numparam.shard": "0/20000",
+        "numparam.shard": "0/400",
         "numparam.axes": "0",
-        "numparam.shapes": json.dumps({"w": [20_000, 20_000]}),
+        "numparam.shapes": json.dumps({"w": [400, 400]}),
     }
-    save_file({"w": np.zeros((1, 20_000), np.float32)}, tmp_path / "m.safetensors", record)
-    assert main(["verify", str(tmp_path / "m.safetensors")]) == 2
-    recipe = {"init": "Orthogonal", "args": {"gain": "1.0"}, "seed": 7, "stream": "w", "shape": [20_000, 20_000]}
-    recipes = {"w": recipe | {"dtype": "float32", "index": [0]}}
-    save_file({}, tmp_path / "r.safetensors", {"numparam.recipes": json.dumps(recipes), "numparam.stream": "1"})
-    with caplog.at_level(logging.WARNING, "numparam"):
-        assert load_checkpoint(tmp_path / "r.safetensors")["w"].has_init
-    assert "to materialise the slice, the full (20000, 20000) Orthogonal needs 1.6 GB and more" in caplog.text
+    file, recipe = tmp_path / "m.safetensors", tmp_path / "r.safetensors"
+    save_file({"w": np.zeros((1, 400), np.float32)}, file, record)
+    content = {"init": "Orthogonal", "args": {"gain": "1.0"}, "seed": 7, "stream": "w", "shape": [400, 400]}
+    recipes = {name: content | {"dtype": "float32", "index": [0]} for name in "vw"}
+    save_file({}, recipe, {"numparam.recipes": json.dumps(recipes), "numparam.stream": "1"})
+    assert load_checkpoint(recipe).keys() == {"v", "w"}
+    for limit, value in (("MAX_FULL_BYTES", 400 * 400 * 4 - 1), ("MAX_FULL_WORK", 2 * 4 * 400**3 - 1)):
+        monkeypatch.setattr(limits, limit, value)
+        with pytest.raises(CheckpointError, match=r"'[vw]': its \(400,\) slice of \(400, 400\) Ortho.* 2.6e\+08 op"):
+            load_checkpoint(recipe)
+        assert main(["inspect", str(recipe)]) == 0
+        assert main(["fingerprint", str(recipe)]) == 2
+        assert "--any-cost" in capsys.readouterr().err
+        assert main(["fingerprint", "--any-cost", str(recipe)]) == 0
+        assert load_checkpoint(recipe, any_cost=True)["w"].asnumpy().shape == (400,)
+        monkeypatch.undo()
+    monkeypatch.setattr(limits, "MAX_FULL_WORK", 4 * 400**3 - 1)
+    assert main(["verify", str(file)]) == 2
+    assert main(["verify", "--any-cost", str(file)]) == 1
+    full = {"w": content | {"dtype": "float32"}}
+    save_file({}, recipe, {"numparam.recipes": json.dumps(full), "numparam.stream": "1"})
+    assert load_checkpoint(recipe)["w"].shape == (400, 400)
 
 
 @pytest.mark.parametrize("name", ["a\ud800b", "a\0b", "x" * 5000])

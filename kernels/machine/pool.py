@@ -8,6 +8,7 @@ one kills a forked child, another aborts when two threads call it at once.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Handing a piece to another thread costs about 44 us, the time in which one core writes 256 KiB of normal values.
 BYTES_PER_PIECE = 1 << 20
+
+_BYTES_OF_THREAD = 16 << 20  # its stack takes 8 MiB
 
 SECONDS_AFTER_ERROR = 5
 """How long an error waits for the pieces that other threads have begun."""
@@ -93,10 +96,21 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
             other.result()
 
 
+def can_start(threads: int = 1) -> bool:
+    """Return whether there is memory for more threads; Python waits for ever for one that finds none as it begins."""
+    try:
+        mmap.mmap(-1, max(threads, 1) * _BYTES_OF_THREAD).close()
+    except (OSError, ValueError, MemoryError):
+        return False
+    return True
+
+
 def _submit(task: Callable[[], None], workers: int, submitted: list[Future[None]]) -> None:
-    """Give a task to this many threads of the pool, or to fewer where the interpreter, at its end, starts no more."""
+    """Give a task to this many threads of the pool, or to fewer at the end of the interpreter, or without memory."""
     with contextlib.suppress(RuntimeError):
         pool = _get_pool(workers)
+        if len(pool._threads) < workers and not can_start(workers):
+            return
         for _ in range(workers):
             submitted.append(pool.submit(task))  # noqa: PERF401
 

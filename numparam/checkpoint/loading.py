@@ -12,7 +12,7 @@ import numpy as np
 
 from numparam.cell import Cell
 from numparam.cell.state import put
-from numparam.checkpoint import background, mindspore_file, recipes
+from numparam.checkpoint import background, limits, mindspore_file, recipes
 from numparam.checkpoint import header as headers
 from numparam.checkpoint.fitting import LoadReport, is_cut, match_ends, misfit
 from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, SUFFIX, as_path, file_path
@@ -32,7 +32,7 @@ from numparam.context import parallel_mode
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, NumparamError
 from numparam.parameter import Parameter
 from numparam.progress import Progress, telling
-from numparam.tensor import Tensor
+from numparam.tensor import Recipe, Tensor
 from numparam.text import shown
 
 _LOGGER = logging.getLogger("numparam")
@@ -53,6 +53,7 @@ def load_checkpoint(
     format: str | None = None,  # noqa: A002
     *,
     progress: Progress = None,
+    any_cost: bool = False,
 ) -> dict[str, Parameter | str]:
     """Open a checkpoint: its parameters by name, mapped into memory and read when they are touched.
 
@@ -87,6 +88,9 @@ def load_checkpoint(
         ``"safetensors"`` or ``"ckpt"``; by default the name decides.
     progress : bool or callable
         See `load_param_into_net`.
+    any_cost : bool
+        Whether to follow recipes of small slices of parameters that have to be computed in full, such as those of
+        `Orthogonal`, beyond the limits in ``docs/reliability.md``. A file from others may ask for any work.
 
     Returns
     -------
@@ -124,7 +128,7 @@ def load_checkpoint(
     wanted = _selection(_prefixes("filter_prefix", filter_prefix), _prefixes("specify_prefix", specify_prefix))
     if filter_prefix is None and specify_prefix is None and choice_func is not None:
         wanted = choice_func
-    with headers.file_errors(str(path)):
+    with headers.file_errors(str(path)), limits.any_cost(as_bool("any_cost", any_cost)):
         if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
             found = _read_safetensors(path, wanted)
         elif path.name.endswith(MINDSPORE_SUFFIX):
@@ -337,6 +341,8 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, An
             file, begin = checkpoint.places[name]
             found[name] = _loaded(name, file.array(begin, entry.dtype, entry.shape, entry.nbytes), file.path)
     for name, tensor in recipes.read_record(checkpoint, wanted).items():
+        if isinstance(recipe := tensor._named(), Recipe):
+            checkpoint.work.add(recipe.init, recipe.region, recipe.dtype.itemsize, f"{path}: parameter {name!r}")
         found[name] = _loaded(name, tensor, path, "recipe")
     for name, piece in read_record(checkpoint.metadata, checkpoint.entries, str(path)).items():
         if name in found and piece.full_shape != piece.shape:

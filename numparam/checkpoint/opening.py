@@ -22,6 +22,7 @@ import numpy as np
 from numparam.checkpoint import header
 from numparam.checkpoint.attempt import ATTEMPT, check_attempt
 from numparam.checkpoint.grid import Grid
+from numparam.checkpoint.limits import Work
 from numparam.checkpoint.mapped_file import MappedFile
 from numparam.checkpoint.names import INDEX_SUFFIX, is_plain
 from numparam.checkpoint.stored import Files, Stored
@@ -49,6 +50,7 @@ class Checkpoint:
     stored: dict[str, Stored] = field(default_factory=dict)
     shards: tuple["Checkpoint", ...] = ()
     recipes: dict[str, Recipe] = field(default_factory=dict)
+    work: Work = field(default_factory=Work, compare=False)
 
     @property
     def is_index(self) -> bool:
@@ -73,8 +75,8 @@ class Checkpoint:
         entry = self._entry(name)
         if not entry.size:
             return np.empty(entry.shape, entry.dtype)
-        if name in self.stored or name in self.recipes:
-            return Tensor._of(self.stored.get(name) or self.recipes[name]).asnumpy()
+        if generated := self._generated(name):
+            return Tensor._of(generated).asnumpy()
         file, begin = self.places[name]
         values = file.array(begin, entry.dtype, entry.shape, entry.nbytes)
         values.flags.writeable = False
@@ -88,8 +90,8 @@ class Checkpoint:
         error instead of a crash.
         """
         entry = self._entry(name)
-        if name in self.stored or name in self.recipes:
-            blocks, rest = (self.stored.get(name) or self.recipes[name]).blocks(), np.empty(0, entry.dtype)
+        if generated := self._generated(name):
+            blocks, rest = generated.blocks(), np.empty(0, entry.dtype)
 
             def take(out: np.ndarray[Any, np.dtype[Any]]) -> None:
                 nonlocal rest
@@ -115,6 +117,12 @@ class Checkpoint:
             place += out.nbytes
 
         yield fill
+
+    def _generated(self, name: str) -> Stored | Recipe | None:
+        """Return what reads or generates the values of a parameter that are not in one place."""
+        if recipe := self.recipes.get(name):
+            self.work.add(recipe.init, recipe.region, recipe.dtype.itemsize, f"{self.path}: parameter {shown(name)}")
+        return recipe or self.stored.get(name)
 
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:

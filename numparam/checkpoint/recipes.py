@@ -8,8 +8,6 @@ random stream it gives every value back, exactly.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +17,6 @@ import numpy as np
 from numparam import dtypes
 from numparam import initializer as initializers
 from numparam.checkpoint import header
-from numparam.checkpoint.limits import MAX_FULL_BYTES
 from numparam.checkpoint.opening import Checkpoint
 from numparam.entry import Entry
 from numparam.errors import CheckpointError, NumparamError
@@ -27,10 +24,9 @@ from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer, Unset, by_name
 from numparam.stream.seed import STREAM_VERSION, as_seed
 from numparam.tensor import Recipe, Tensor
-from numparam.text import printable, shown, size
+from numparam.text import printable, shown
 
 RECIPES, STREAM = "numparam.recipes", "numparam.stream"
-_LOGGER = logging.getLogger("numparam")
 
 
 def encode(tensor: Tensor) -> dict[str, Any] | None:
@@ -91,10 +87,6 @@ def decode(content: Any, where: str) -> Tensor:
         init: Initializer = kind(**arguments)
         init.check(shape, dtype)
         region = Region.full(shape)[_index(content["index"])] if "index" in content else Region.full(shape)
-        full = math.prod(shape) * dtype.itemsize
-        if init.needs_full and not region.is_full and full > MAX_FULL_BYTES:
-            what = f"{where}: to materialise the slice, the full {shape} {kind.__name__} needs {size(full)} and more"
-            _LOGGER.warning("%s", printable(what))
         recipe = Recipe(init, as_seed(content["seed"]), content["stream"], region, dtype)
     except (NumparamError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{where}: its recipe cannot be followed: {printable(str(error), 200)}") from None

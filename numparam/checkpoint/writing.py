@@ -23,6 +23,7 @@ from numparam.checkpoint.atomic_file import FCNTL, replacing
 from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, as_path
 from numparam.entry import BUFFER_BYTES, Block, Entry
 from numparam.errors import ArgumentValueError, CheckpointError
+from numparam.kernels.machine import pool
 
 CHUNK_BYTES = 16 * 2**20  # 1 GiB on a virtual disk: 8 MiB 1.2 GB/s, 32 MiB 1.5; through the cache of the system 0.2
 Part = bytes | tuple[np.dtype[Any], Iterable[Block]]
@@ -153,8 +154,10 @@ class _Stream:
         thread = threading.Thread(target=self._write, args=(full[:CHUNK_BYTES].data, place))
         self._flying.append((thread, full))
         try:
+            if not pool.can_start():
+                raise RuntimeError("no memory")
             thread.start()
-        except RuntimeError:  # the interpreter is ending
+        except RuntimeError:  # the interpreter is ending, or there is no memory
             self._flying.pop()
             self._write(full[:CHUNK_BYTES].data, place)
         self._tell(rest)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
+from numparam.checkpoint.limits import any_cost
 from numparam.cli import completion, fingerprint, init, inspect, plan, replay, selftest, verify
 from numparam.cli.streams import drop, open_closed, print_error
 from numparam.errors import NumparamError
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except SystemExit:
                 sys.stdout.flush()
                 raise
-            status = arguments.run(arguments)
+            with any_cost(getattr(arguments, "any_cost", False)):
+                status = arguments.run(arguments)
             sys.stdout.flush()
             return int(status)
     except NumparamError as error:

@@ -75,6 +75,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
+def add_any_cost(parser: argparse.ArgumentParser) -> None:
+    """Add --any-cost."""
+    parser.add_argument(
+        "--any-cost",
+        action="store_true",
+        help="generate the recorded slices that need a parameter in full, whatever time and memory that takes",
+    )
+
+
 def model(arguments: argparse.Namespace) -> Specification:
     """Find the parameters that --like, --dtype and --filter select."""
     found = resolve(arguments.like)

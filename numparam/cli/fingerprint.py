@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from numparam.checks import read_file
-from numparam.cli.arguments import Commands, add_json, add_model, model
+from numparam.cli.arguments import Commands, add_any_cost, add_json, add_model, model
 from numparam.errors import ArgumentValueError, CheckpointError, NumparamError
 from numparam.fingerprints import Fingerprints, fingerprint
 from numparam.model.generation import Generation
@@ -32,6 +32,7 @@ def add_to(commands: Commands) -> None:
         "file", type=Path, metavar="FILE", help="a safetensors file, an index, their folder, or a .ckpt"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="write a JSON file for compare, not a table")
+    add_any_cost(parser)
     add_json(parser)
     _add_key(parser)
     parser.set_defaults(run=run)
@@ -42,6 +43,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, help="expect the values of this seed, as numparam init writes them")
     parser.add_argument("--rules", type=Path, metavar="TOML", help="the rules of those values")
     add_model(parser, required=False)
+    add_any_cost(parser)
     add_json(parser)
     _add_key(parser)
     parser.set_defaults(run=compare)

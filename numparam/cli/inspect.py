@@ -8,7 +8,7 @@ from typing import Any
 
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.recipes import RECIPES
-from numparam.cli.arguments import Commands, add_filter, add_json, filtered
+from numparam.cli.arguments import Commands, add_any_cost, add_filter, add_json, filtered
 from numparam.model.specification import open_model
 from numparam.model.statistics import Statistics, statistics
 
@@ -30,6 +30,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--stats", action="store_true", help="also mean, std, min, max and a histogram of the values")
     parser.add_argument("--all", action="store_true", help="a line for each parameter")
     add_filter(parser)
+    add_any_cost(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

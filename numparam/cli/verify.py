@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from numparam.checkpoint.opening import Checkpoint
-from numparam.cli.arguments import Commands, add_json
+from numparam.cli.arguments import Commands, add_any_cost, add_json
 from numparam.errors import CheckpointError
 from numparam.model.specification import open_model
 from numparam.model.verification import recorded, verify
@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="what numparam init wrote, an index of such files, or a folder with one"
     )
+    add_any_cost(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

@@ -92,6 +92,10 @@ class Initializer:
             if name not in own:
                 setattr(cls, name, default)
 
+    def work(self, shape: tuple[int, ...]) -> int:
+        """Estimate the operations that any part costs, if `needs_full`."""
+        return 32 * math.prod(shape)
+
     @property
     def seed(self) -> int | None:
         """Get or set the initializer's own seed, which beats all others; see `numparam.stream.seed.choose_seed`.

@@ -194,6 +194,10 @@ class Orthogonal(RandomInitializer):
         check_rank(self, shape, 2)
         as_scalar(self.gain, dtype)  # no value is larger
 
+    def work(self, shape: tuple[int, ...]) -> int:
+        rows, columns = shape[0], math.prod(shape[1:])
+        return 4 * rows * columns * min(rows, columns)
+
     def fill(self, out: Buffer, region: Region, source: Source) -> None:
         from numparam.kernels.orthogonal import orthogonalise
 

@@ -19,7 +19,6 @@ import numpy as np
 from numparam import dtypes
 from numparam.checkpoint.attempt import ATTEMPT
 from numparam.checkpoint.distributed_index import NAMES
-from numparam.checkpoint.limits import MAX_FULL_BYTES
 from numparam.checkpoint.names import INDEX_SUFFIX, refuse_twin, stem_of
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.piece import Piece, write_record
@@ -33,7 +32,7 @@ from numparam.layout.sharding import Shard
 from numparam.rules import Rule, Rules
 from numparam.stream.seed import STREAM_VERSION, as_seed
 from numparam.tensor import Recipe
-from numparam.text import printable, shown, size
+from numparam.text import printable, shown
 
 
 @dataclass(frozen=True)
@@ -153,18 +152,14 @@ class Generation:
             generation = cls(entries, seed, Rules.from_json(record["numparam.rules"], "its rules"), shard)
         except (NumparamError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{where}: its record cannot be followed: {error}") from None
-        for entry in entries:
-            full, held = entry.nbytes, checkpoint.entries[entry.name].nbytes
-            if generation.chosen[entry.name].initializer.needs_full and full > max(MAX_FULL_BYTES, 8 * held):
-                raise CheckpointError(
-                    f"{where}: parameter {entry.name!r}: the file has {size(held)} of it, for which its record demands "
-                    f"the full {entry.shape} {generation.chosen[entry.name]}: more than {size(full)} of memory"
-                )
         for found, entry in zip(checkpoint.entries.values(), generation.local_entries, strict=True):
             if found != entry:
                 raise CheckpointError(
                     f"{where}: parameter {found.name!r} has shape {found.shape}; its record has {entry.shape}"
                 )
+        for entry in entries:
+            init, region = generation.chosen[entry.name].initializer, generation.region(entry)
+            checkpoint.work.add(init, region, entry.dtype.itemsize, f"{where}: parameter {entry.name!r}")
         return generation
 
 

@@ -34,7 +34,7 @@ WAYS = {
 
 
 def main(collective: str, way: str, victim: str, seconds: str) -> None:
-    init(timeout=2)
+    init(timeout=10)  # to start takes some seconds where the cores are busy
     COLLECTIVES[collective]()
     end = time.monotonic() + float(seconds)
     if get_rank() == int(victim):
