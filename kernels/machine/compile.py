@@ -30,9 +30,12 @@ from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 
 from numparam.kernels.machine import cache as _cache
+from numparam.kernels.machine import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+_BYTES_TO_LOAD, _BYTES_TO_COMPILE = 32 << 20, 128 << 20
 
 # error_model "numpy": a division must not raise, or loops do not vectorise. No fastmath: bits are fixed.
 formula: Callable[[Any], Any] = partial(numba.njit, forceinline=True, error_model="numpy")
@@ -102,6 +105,8 @@ class _KernelCache(_Cache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the compiled kernel for a signature, or None when it is missing or damaged."""
         content = _cache.read(self._path(sig, target_context))
+        if not pool.has_memory(_BYTES_TO_COMPILE if content is None else _BYTES_TO_LOAD):
+            raise MemoryError("no memory is left to load a kernel; LLVM would end the process")
         if content is None:
             return None
         target_context.refresh()

@@ -98,8 +98,13 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
 
 def can_start(threads: int = 1) -> bool:
     """Return whether there is memory for more threads; Python waits for ever for one that finds none as it begins."""
+    return has_memory(max(threads, 1) * _BYTES_OF_THREAD)
+
+
+def has_memory(nbytes: int) -> bool:
+    """Return whether the system gives memory, for what cannot be refused it later."""
     try:
-        mmap.mmap(-1, max(threads, 1) * _BYTES_OF_THREAD).close()
+        mmap.mmap(-1, nbytes).close()
     except (OSError, ValueError, MemoryError):
         return False
     return True

@@ -370,7 +370,8 @@ def _guarded(
     try:
         return work()
     except world.mpi.Exception as error:
-        lost = named(unfinished() or group.ranks)
+        dead = world.watched.dead() if world.watched else []
+        lost = named(dead or unfinished() or group.ranks)
         raise _failed(group, CommunicationError(f"{operation}: MPI lost {lost}: {error}")) from error
     except BaseException as error:
         _failed(group, CommunicationError(f"{operation}: interrupted by {type(error).__name__}"))

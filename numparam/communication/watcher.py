@@ -25,6 +25,8 @@ class Watched:
         self.process: subprocess.Popen[bytes] | None = None
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.register_at_fork(after_in_child=self.connection.close)
+        own = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
+        self._processes = {each: pid for each, pid, space in local.allgather((rank, os.getpid(), own)) if space == own}
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             name = local.bcast(f"\0numparam-{uuid4().hex}")
             if local.Get_rank() == 0:
@@ -34,6 +36,10 @@ class Watched:
             if all(local.allgather(_connects(self.connection, name, rank))) and local.Get_rank() == 0:
                 self.process = _start(listener, size, local.Get_size())
 
+    def dead(self) -> list[int]:
+        """Return the ranks of this machine whose processes have ended."""
+        return [rank for rank, pid in self._processes.items() if _has_ended(pid)]
+
     def send(self, word: bytes) -> None:
         """Send the watcher b"release" at a normal end, and b"stop" after printing why the job stops."""
         with suppress(OSError):  # the watcher has ended
@@ -41,6 +47,14 @@ class Watched:
         self.connection.close()
         if self.process:
             self.process.wait()  # for the messages of the other ranks, which are ending too
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].split()[0] in b"ZX"
+    except OSError:
+        return True
 
 
 def _connects(connection: socket.socket, name: str, rank: int) -> bool:

@@ -74,7 +74,7 @@ def prove(count: int, seed: int, folder: Path) -> Counter[str]:
     save_checkpoint({"w": np.ones((4096, 1024), np.float32)}, folder / "large")
     ACTIONS["load"] = lambda n: load_checkpoint(folder / "large.safetensors")["w"][: n // 8].asnumpy().sum()
     for action in ACTIONS.values():
-        action(64)  # compiled before memory is bounded
+        action(64)
     names = [*ACTIONS, *KINDS]
     counts["kinds"] = len(names)
     for number in range(count):
