@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import numparam
 import ranks
@@ -175,15 +176,23 @@ def test_the_commands_rebuild_and_verify(tmp_path: Path, capsys: pytest.CaptureF
     run, base, out = trained(tmp_path / "run.log"), tmp_path / "base.safetensors", tmp_path / "new" / "out.safetensors"
     out.parent.mkdir()
     numparam.save_checkpoint(model(), base)
-    assert main(["replay", str(base), str(tmp_path / "run.log"), "-o", str(out)]) == 0
+    run_log = tmp_path / "run.log"
+    assert main(["replay", str(base), str(run_log), "-o", str(out)]) == 0
     loaded = numparam.load_checkpoint(out)
     assert {name: bits(loaded[name]) for name in run} == {name: bits(each) for name, each in run.items()}
-    assert main(["verify", str(out)]) == 0
+    assert main(["verify", str(out)]) == 2
+    assert "its record names '../base.safetensors', which is not in its folder" in capsys.readouterr().err
+    assert main(["verify", "--elsewhere", str(out)]) == 0
     assert "every value matches 30 steps" in capsys.readouterr().out
+    assert main(["replay", str(base), str(run_log), "-o", str(tmp_path / "beside.safetensors")]) == 0
+    assert main(["verify", str(tmp_path / "beside.safetensors")]) == 0
+    damaged = {"numparam.texts": '{"numparam.replay.base": '}
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "damaged.safetensors", damaged)
+    assert main(["verify", str(tmp_path / "damaged.safetensors")]) == 2
     content = bytearray(out.read_bytes())
     content[-1] ^= 1
     out.write_bytes(content)
-    assert main(["verify", str(out)]) == 1
+    assert main(["verify", "--elsewhere", str(out)]) == 1
     assert "differs first at index (11, 49)" in capsys.readouterr().out
     numparam.save_checkpoint(other("w"), base)
     assert main(["replay", str(base), str(tmp_path / "run.log"), "-o", str(out)]) == 2

@@ -25,6 +25,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="what numparam init wrote, an index of such files, or a folder with one"
     )
+    parser.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="read the base and the log of a file of numparam replay where its record says, also in other folders",
+    )
     add_any_cost(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -62,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
     if "numparam.replay" in checkpoint.metadata.get("numparam.texts", ""):
-        return _replayed(checkpoint, arguments.json)
+        return _replayed(checkpoint, arguments.json, arguments.elsewhere)
     checkpoints = recorded(checkpoint)
     nbytes = sum(checkpoint.nbytes for checkpoint in checkpoints)
     start = time.perf_counter()
@@ -108,14 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _replayed(checkpoint: Checkpoint, as_json: bool) -> int:
+def _replayed(checkpoint: Checkpoint, as_json: bool, elsewhere: bool) -> int:
     """Compare a file that numparam replay wrote with its base and log."""
     from numparam.cli.console import print_json, print_line
     from numparam.fingerprints import verify as compared
     from numparam.perturb.replay import Replay, recorded
     from numparam.text import amount, size
 
-    paths = recorded(checkpoint)
+    paths = recorded(checkpoint, elsewhere)
     if paths is None:
         raise CheckpointError(f"{checkpoint.path}: its record of a base and a log is damaged")
     log = Replay.open(paths[1])

@@ -14,7 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from numparam.cell import Cell
+from numparam.checkpoint.header import parse_object
 from numparam.checkpoint.loading import load_checkpoint
+from numparam.checkpoint.names import is_plain
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.saving import TEXTS
 from numparam.communication.collectives import gather_small
@@ -328,12 +330,21 @@ class Replay:
                 )
 
 
-def recorded(checkpoint: Checkpoint) -> tuple[Path, Path] | None:
-    """Return the base and the log that a file which ``numparam replay`` wrote was rebuilt from, or None."""
-    texts = json.loads(checkpoint.metadata.get(TEXTS, "{}"))
-    if not isinstance(texts, dict) or not texts.keys() >= {BASE, LOG}:
+def recorded(checkpoint: Checkpoint, elsewhere: bool = False) -> tuple[Path, Path] | None:
+    """Return the base and the log that a file which ``numparam replay`` wrote was rebuilt from, or None.
+
+    They are in the folder of the file, or anywhere with `elsewhere`: a file from others could name any.
+    """
+    texts = parse_object(checkpoint.metadata.get(TEXTS, "{}").encode(), f"{checkpoint.path}: {TEXTS}")
+    if not texts.keys() >= {BASE, LOG}:
         return None
-    return checkpoint.path.parent / str(texts[BASE]), checkpoint.path.parent / str(texts[LOG])
+    for name in (base := str(texts[BASE]), log := str(texts[LOG])):
+        if "\0" in name or not (elsewhere or is_plain(name)):
+            raise CheckpointError(
+                f"{checkpoint.path}: its record names {shown(name)}, which is not in its folder; numparam verify "
+                "--elsewhere follows such a record"
+            )
+    return checkpoint.path.parent / base, checkpoint.path.parent / log
 
 
 def _check(number: int, seed: int, coefficient: float) -> int:
