@@ -19,7 +19,7 @@ from numparam import Parameter, load_checkpoint, save_checkpoint
 from numparam.initializer import initializer
 from numparam.kernels.machine import pool
 
-FULL, LEAST = 4_000, 8
+FULL, LEAST = 4_000, 4
 LINE = """{threads} races of 16 threads, {fork} forks during fills, {spawn} spawned processes and {ends} ends of an
 interpreter (threads, atexit, SIGINT, SIGTERM): the same bits, the right status, nothing else on standard error"""
 THREADS, SECONDS = 16, 120
