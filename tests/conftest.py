@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 GRIDS = (
     "test_golden.py",
     "test_fill.py",
     "test_conversion.py",
+    "test_copy.py",
     "test_initializers.py",
+    "test_layout.py",
+    "test_optim.py",
+    "test_perturb.py",
     "test_ptx_conversion.py",
+    "test_ptx_copy.py",
     "test_ptx_fill.py",
+    "test_ptx_perturb.py",
+    "test_ptx_update.py",
 )
 """Files whose parametrized tests compile a kernel for each case. A case in which every argument is new to its test, and
 one for each argument that is then left, cover all arguments; the other combinations are slow."""
 
-LONG = ("test_ptx_code.py::test_code[copy.cuda_convert", "test_ptx_code.py::test_code[fill.cuda")
-"""Tests that compile and link dozens of kernels."""
+LONG = tuple(
+    f"tests/{line}"
+    for line in (Path(__file__).parent / "slow.txt").read_text().splitlines()
+    if not line.startswith("#")
+)
 
 
 def representative(cases: list[dict[str, object]]) -> set[int]:
@@ -36,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow."""
     grids: dict[str, list[pytest.Function]] = {}
     for item in items:
-        if any(long in item.nodeid for long in LONG):
+        if item.nodeid.startswith(LONG):
             item.add_marker(pytest.mark.slow)
         if item.path.name in GRIDS and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             grids.setdefault(item.nodeid.partition("[")[0], []).append(item)

@@ -13,31 +13,31 @@ from ranks import needs_mpi, run
 pytestmark = pytest.mark.timeout(180)
 
 
-def check(case: str, ranks: int) -> None:
-    said = run("optimizer.py", ranks, case, seconds=150)
+def check(cases: str, ranks: int) -> None:
+    """Run cases, one after the other, on ranks that check them."""
+    said = run("optimizer.py", ranks, cases, seconds=150)
     assert said.count("done") == ranks
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_equals_an_update_that_is_not_shared_out(ranks: int) -> None:
     check("equals_an_update_that_is_not_shared_out", ranks)
 
 
-@needs_mpi
-@pytest.mark.parametrize(
-    "case",
-    [
-        "cuts_what_it_may",
-        "keeps_states_for_its_rows_alone",
-        "drops_what_is_gathered_again",
-        "makes_only_its_rows",
-        "leaves_16_bit_sums_to_float32",
-        "rows_equal_an_update_that_is_not_shared_out",
-    ],
+TWO_RANKS = (
+    "cuts_what_it_may",
+    "keeps_states_for_its_rows_alone",
+    "drops_what_is_gathered_again",
+    "makes_only_its_rows",
+    "leaves_16_bit_sums_to_float32",
+    "rows_equal_an_update_that_is_not_shared_out",
 )
-def test_two_ranks(case: str) -> None:
-    check(case, 2)
+
+
+@needs_mpi
+def test_two_ranks() -> None:
+    check(",".join(TWO_RANKS), 2)
 
 
 def test_a_single_process_updates_all_by_itself() -> None:

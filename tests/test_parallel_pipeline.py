@@ -28,9 +28,8 @@ def _fresh_context() -> None:
 
 
 @needs_mpi
-@pytest.mark.parametrize("case", ["knows_its_stage", "makes_what_lives_here", "sums_what_stages_share"])
-def test_four_ranks(case: str) -> None:
-    assert run("stages.py", 4, case).count("done") == 4
+def test_four_ranks() -> None:
+    assert run("stages.py", 4, "knows_its_stage,makes_what_lives_here,sums_what_stages_share").count("done") == 4
 
 
 def test_ranks_form_stages_one_after_another() -> None:
