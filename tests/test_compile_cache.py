@@ -116,7 +116,7 @@ def test_a_move_of_a_source_compiles_again(package: Path, tmp_path: Path) -> Non
     edited = Path(shutil.copytree(package, tmp_path / "package"))
     small(edited, NUMBA_CACHE_DIR=str(tmp_path))
     kernels = edited / "numparam/kernels"
-    (kernels / "machine/pool.py").rename(kernels / "pool.py")
+    (kernels / "orthogonal.py").rename(kernels / "machine/orthogonal.py")
     small(edited, NUMBA_CACHE_DIR=str(tmp_path))
     assert len(files(tmp_path)) == 2
 

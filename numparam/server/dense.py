@@ -17,6 +17,7 @@ from numparam.errors import ArgumentValueError, CheckpointError
 from numparam.optim import Lamb, Optimizer, RowwiseAdagrad
 from numparam.parameter import Parameter
 from numparam.server.division import part
+from numparam.tensor import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -155,7 +156,8 @@ class Dense:
             if any(tensor.name not in content for content in ordered):
                 raise CheckpointError(f"the snapshots hold no {tensor.name!r}; load them with the same optimizer")
             arrays = [content[tensor.name].asnumpy() for content in ordered]
-            taken[tensor.name] = part(np.concatenate(arrays), self._servers, self._place) if tensor.shape else arrays[0]
+            rows = part(np.concatenate(arrays), self._servers, self._place) if tensor.shape else arrays[0]
+            taken[tensor.name] = Tensor(rows)
         self._take(taken, max(int(content[_STEPS].asnumpy()) for content in ordered))
         self.checkpoint()
 
