@@ -23,6 +23,13 @@ def run(script: str, ranks: int, *arguments: str, seconds: float = 60, **environ
     return done.stdout
 
 
+def check(script: str, cases: str, ranks: int = 2) -> str:
+    """Run cases, one after the other, on ranks that check them; return what they printed."""
+    said = run(script, ranks, cases, str(ranks), seconds=150)
+    assert said.count("done") == ranks
+    return said
+
+
 def start(
     script: str, ranks: int, *arguments: str, seconds: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,16 +24,13 @@ from numparam.communication.comm_func import (
     broadcast,
     reduce_scatter_tensor,
 )
+from ranks import check as check_ranks
 from ranks import needs_mpi, run, start
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def check(cases: str, ranks: int) -> str:
-    """Run cases, one after the other, on ranks that check them; return what they printed."""
-    said = run("collectives.py", ranks, cases, str(ranks), seconds=150)
-    assert said.count("done") == ranks
-    return said
+check = partial(check_ranks, "collectives.py")
 
 
 PARTS = "wants_parts_with_the_bits_of_the_whole,comes_again_with_many_shapes"

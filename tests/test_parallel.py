@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,13 @@ import pytest
 from numparam import Cell, Parameter
 from numparam.initializer import initializer
 from numparam.parallel import DistributedGradReducer, broadcast_parameters, check_agreement
+from ranks import check as check_ranks
 from ranks import needs_mpi, run
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def check(cases: str, ranks: int = 2) -> str:
-    """Run cases, one after the other, on ranks that check them; return what they printed."""
-    said = run("parameters.py", ranks, cases, seconds=150)
-    assert said.count("done") == ranks
-    return said
+check = partial(check_ranks, "parameters.py")
 
 
 TWO_RANKS = (

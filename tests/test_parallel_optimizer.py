@@ -1,5 +1,7 @@
 """An optimizer whose work is shared out among ranks changes no bit of the result."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -8,15 +10,13 @@ from numparam.device import Device
 from numparam.initializer import initializer
 from numparam.optim import SparseRows
 from numparam.parallel import Momentum, ParallelOptimizer
-from ranks import needs_mpi, run
+from ranks import check as check_ranks
+from ranks import needs_mpi
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def check(cases: str, ranks: int) -> None:
-    """Run cases, one after the other, on ranks that check them."""
-    said = run("optimizer.py", ranks, cases, seconds=150)
-    assert said.count("done") == ranks
+check = partial(check_ranks, "optimizer.py")
 
 
 @needs_mpi

@@ -15,7 +15,7 @@ from numparam.parallel import (
     stages_of,
     sum_shared_gradients,
 )
-from ranks import needs_mpi, run
+from ranks import check, needs_mpi
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,7 +29,7 @@ def _fresh_context() -> None:
 
 @needs_mpi
 def test_four_ranks() -> None:
-    assert run("stages.py", 4, "knows_its_stage,makes_what_lives_here,sums_what_stages_share").count("done") == 4
+    check("stages.py", "knows_its_stage,makes_what_lives_here,sums_what_stages_share", 4)
 
 
 def test_ranks_form_stages_one_after_another() -> None:

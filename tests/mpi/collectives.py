@@ -5,6 +5,7 @@ import time
 import tracemalloc
 
 import numpy as np
+from cases import run_cases
 
 import numparam
 from numparam.communication import (
@@ -168,9 +169,4 @@ def waits_without_working() -> None:
 
 if __name__ == "__main__":
     init(timeout=60)
-    small = {"CHUNK_BYTES": 1 << 12, "_CHUNK_BYTES_PER_RANK": 1 << 10}
-    large = {name: getattr(collectives, name) for name in small}
-    for case in sys.argv[1].split(","):
-        vars(collectives).update(large if case == "keeps_to_little_memory" else small)
-        globals()[case]()
-    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time
+    run_cases(globals(), 1 << 12, large="keeps_to_little_memory", meet=False)  # a case may leave

@@ -1,13 +1,13 @@
 """What a shared-out optimizer does, checked by every rank; the argument names the case."""
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
+from cases import run_cases
 
 import numparam
 from numparam import Parameter
-from numparam.communication import collectives, comm_func, get_group_size, get_rank, init
+from numparam.communication import get_group_size, get_rank, init
 from numparam.indexing.region import Region
 from numparam.initializer import initializer
 from numparam.optim import FTRL, SGD, Adagrad, AdamW, Lamb, Momentum, Optimizer, RowwiseAdagrad, SparseRows
@@ -194,8 +194,4 @@ def leaves_16_bit_sums_to_float32() -> None:
 
 if __name__ == "__main__":
     init(timeout=60)
-    collectives.CHUNK_BYTES, collectives._CHUNK_BYTES_PER_RANK = 1 << 7, 1 << 5
-    for case in sys.argv[1].split(","):
-        globals()[case]()
-        comm_func.barrier()
-    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time
+    run_cases(globals(), 1 << 7)

@@ -1,12 +1,11 @@
 """What becomes of the parameters and gradients of several ranks, checked by every rank; the argument names the case."""
 
-import sys
-
 import numpy as np
+from cases import run_cases
 
 import numparam
 from numparam import Cell, CellList, Layout, Parameter
-from numparam.communication import collectives, comm_func, get_group_size, get_rank, init
+from numparam.communication import get_group_size, get_rank, init
 from numparam.errors import DisagreementError
 from numparam.initializer import initializer
 from numparam.parallel import DistributedGradReducer, broadcast_parameters, check_agreement
@@ -194,10 +193,4 @@ def counts_arrivals() -> None:
 
 if __name__ == "__main__":
     init(timeout=60)
-    small = {"CHUNK_BYTES": 1 << 12, "_CHUNK_BYTES_PER_RANK": 1 << 10}
-    large = {name: getattr(collectives, name) for name in small}
-    for case in sys.argv[1].split(","):
-        vars(collectives).update(large if "large" in case else small)
-        globals()[case]()
-        comm_func.barrier()
-    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time
+    run_cases(globals(), 1 << 12, large="reduces_a_large_bfloat16_gradient")

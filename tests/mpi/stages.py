@@ -1,9 +1,9 @@
 """What pipeline stages of 4 ranks do, checked by every rank; the argument names the case."""
 
-import sys
 import warnings
 
 import numpy as np
+from cases import run_cases
 
 import numparam
 from numparam import Cell, CellList, Parameter
@@ -67,7 +67,4 @@ def sums_what_stages_share() -> None:
 if __name__ == "__main__":
     init(timeout=60)
     numparam.set_auto_parallel_context(pipeline_stages=2)
-    for case in sys.argv[1].split(","):
-        globals()[case]()
-        comm_func.barrier()
-    print("done\n", end="", flush=True)  # in one piece: the ranks write at the same time
+    run_cases(globals())
