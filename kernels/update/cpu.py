@@ -33,26 +33,36 @@ _PARTIAL = 8
 # --------------------------------------------------------------------------- loops
 
 
+def _make_steps(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
+    """Make the formula that steps the elements from one place to another."""
+    many, one = (make_step(rule, value, gradient, mode, lanes_access(width)) for width in (WIDTH, 1))
+
+    @formula
+    def steps(value: Any, gradient: Any, states: Any, extra: Any, at: Any, end: Any, numbers: Any) -> None:
+        while at + WIDTH <= end:
+            many(value, gradient, states, extra, at, numbers)
+            at += WIDTH
+        while at < end:
+            one(value, gradient, states, extra, at, numbers)
+            at += 1
+
+    return steps
+
+
 @cache
 def _make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
-    many, one = (make_step(rule, value, gradient, mode, lanes_access(width)) for width in (WIDTH, 1))
+    steps = _make_steps(rule, value, gradient, mode)
 
     @kernel(f"update {rule} {value} {gradient} {mode}")
     def loop(value: Any, gradient: Any, states: Any, extra: Any, start: Any, stop: Any, numbers: Any) -> None:
-        at = start
-        while at + WIDTH <= stop:
-            many(value, gradient, states, extra, at, numbers)
-            at += WIDTH
-        while at < stop:
-            one(value, gradient, states, extra, at, numbers)
-            at += 1
+        steps(value, gradient, states, extra, start, stop, numbers)
 
     return loop
 
 
 @cache
 def _make_rows(rule: str, value: Dtype, gradient: Dtype) -> Any:
-    many, one = (make_step(rule, value, gradient, "nearest", lanes_access(width)) for width in (WIDTH, 1))
+    steps = _make_steps(rule, value, gradient, "nearest")
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
     shifted = per_item(formula(lambda address: address), RULES[rule].states)
 
@@ -64,13 +74,7 @@ def _make_rows(rule: str, value: Dtype, gradient: Dtype) -> Any:
             place = rows[row] * length
             here, given = value + place * size, gradient + row * length * gradient_size
             kept = shifted(states, place * state_size)
-            at = 0
-            while at + WIDTH <= length:
-                many(here, given, kept, 0, at, numbers)
-                at += WIDTH
-            while at < length:
-                one(here, given, kept, 0, at, numbers)
-                at += 1
+            steps(here, given, kept, 0, 0, length, numbers)
 
     return loop
 
@@ -124,7 +128,7 @@ def _make_row_sums(dtype: Dtype) -> Any:
 @cache
 def _make_moments(value: Dtype, gradient: Dtype) -> Any:
     """Make the loop that updates the moments of a row, and sums it while it is in a cache."""
-    many, one = (make_step("moments", value, gradient, "states", lanes_access(width)) for width in (WIDTH, 1))
+    steps = _make_steps("moments", value, gradient, "states")
     state = state_dtype(value)
     length_of, direction_of = (_make_total(partial(make_term, dtypes)) for dtypes in ((value,), (value, state, state)))
 
@@ -135,14 +139,9 @@ def _make_moments(value: Dtype, gradient: Dtype) -> Any:
         sums = np.empty(_PARTIAL)
         for row in range(start, stop):
             at, end = row * length, (row + 1) * length
-            while at + WIDTH <= end:
-                many(value, gradient, states, 0, at, first)
-                at += WIDTH
-            while at < end:
-                one(value, gradient, states, 0, at, first)
-                at += 1
-            out[0, row] = length_of((value,), row * length, end, (), sums)
-            out[1, row] = direction_of((value, states[0], states[1]), row * length, end, numbers, sums)
+            steps(value, gradient, states, 0, at, end, first)
+            out[0, row] = length_of((value,), at, end, (), sums)
+            out[1, row] = direction_of((value, states[0], states[1]), at, end, numbers, sums)
 
     return loop
 

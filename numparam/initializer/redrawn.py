@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from numparam.stream.source import Buffer
 
 
+def name_of_draw(name: str, draw: int) -> str:
+    """Return the name in the stream of a parameter's draw, which are counted from 0."""
+    return f"{name}\0{draw}" if draw else name
+
+
 class Redrawn(Initializer):
     """Draw as an initializer does, from the stream of a later draw of the same parameter.
 
@@ -35,4 +40,4 @@ class Redrawn(Initializer):
 
     def fill(self, out: Buffer, region: Region, source: Source) -> None:
         """Fill `out` with the values of a region."""
-        self.init.fill(out, region, Source(source.seed, f"{source.name}\0{self.draw}"))
+        self.init.fill(out, region, Source(source.seed, name_of_draw(str(source.name), self.draw)))

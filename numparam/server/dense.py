@@ -157,7 +157,7 @@ class Dense:
                 raise CheckpointError(f"the snapshots hold no {tensor.name!r}; load them with the same optimizer")
             arrays = [content[tensor.name].asnumpy() for content in ordered]
             rows = part(np.concatenate(arrays), self._servers, self._place) if tensor.shape else arrays[0]
-            taken[tensor.name] = Tensor(rows)
+            taken[tensor.name] = Tensor.from_numpy(rows)
         self._take(taken, max(int(content[_STEPS].asnumpy()) for content in ordered))
         self.checkpoint()
 

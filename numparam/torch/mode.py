@@ -14,6 +14,7 @@ from numparam.errors import NumparamError, StateError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal
 from numparam.initializer.random import between
+from numparam.initializer.redrawn import name_of_draw
 from numparam.torch import draws
 from numparam.torch.filling import Fill
 from numparam.torch.memory import dtype_of
@@ -246,7 +247,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         """Return the name of the stream of the next draw, and count it."""
         item = part.tracked
         count = (item.number(part) if number is None else number) if draws.is_random(how) else 0
-        name = f"{item.name}\0{count}" if count else item.name
+        name = name_of_draw(item.name, count)
         return f"{name}\0{count}\0{part.start}" if draws.needs_axes(how) and not part.is_full else name
 
     def _note(self, part: Part, how: Initializer) -> None:
