@@ -25,6 +25,7 @@ from numparam import (
 )
 from numparam.checkpoint import atomic_file, loading
 from numparam.checkpoint.atomic_file import replacing
+from numparam.checkpoint.attempt import remove_former
 from numparam.cli import main
 from numparam.errors import ArgumentValueError, CheckpointError, MissingFileError
 from numparam.initializer import Constant, initializer
@@ -84,6 +85,21 @@ def test_many_writers_at_once_give_the_checkpoint_of_one(tmp_path: Path) -> None
         assert len({float(number) for tensor in found.values() for number in tensor.asnumpy()}) == 1
         assert len(files(tmp_path)) == 4
         done.clear()
+
+
+def test_a_save_that_ends_late_leaves_the_files_of_the_next(tmp_path: Path) -> None:
+    index = tmp_path / f"m{INDEX}"
+    save_checkpoint(THREE, tmp_path / "m", max_shard_bytes=40)
+    content = {name: np.zeros(9, np.float32) for name in "abc"}
+
+    def removal_of_the_first(_: int) -> None:
+        thread = threading.Thread(target=remove_former, args=(index, 0))
+        thread.start()
+        thread.join()
+
+    save_checkpoint(content, tmp_path / "m", max_shard_bytes=40, progress=removal_of_the_first)
+    assert load_checkpoint(index)["a"].asnumpy().tolist() == [0] * 9
+    assert len(files(tmp_path)) == 4
 
 
 def test_files_of_another_library_stay(tmp_path: Path) -> None:
@@ -327,7 +343,8 @@ def test_what_is_written_reaches_the_disk_before_what_depends_on_it(
         *(f"{what}" for name in named for what in ("sync partial", f"rename {name}", "sync folder")),
         *("sync partial", f"rename m{INDEX}", "sync folder"),
     ]
-    assert sorted(calls[9:]) == ["remove m-00001-of-00002.safetensors", "remove m-00002-of-00002.safetensors"]
+    assert sorted(calls[9:-1]) == ["remove m-00001-of-00002.safetensors", "remove m-00002-of-00002.safetensors"]
+    assert calls[-1] == "remove partial"  # the lock that keeps other writers out meanwhile
     calls.clear()
     save_checkpoint({"a": np.ones(9)}, tmp_path / "n")
     assert calls == ["sync partial", "rename n.safetensors", "sync folder"]

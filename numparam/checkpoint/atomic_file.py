@@ -7,8 +7,9 @@ The order of a replacement, which makes what is reported as written survive a lo
 3. It is renamed to the target: this is the commit. Readers have the old file before and the new file after it.
 4. The folder is synced.
 
-Only after that are files of the previous checkpoint removed. What happened is read from the disk, not remembered: an
-exception at any instant removes the hidden file if it is still there, and nothing once it is in place.
+Only after that are files of the previous checkpoint removed, again with other writers kept out. What happened is read
+from the disk, not remembered: an exception at any instant removes the hidden file if it is still there, and nothing
+once it is in place.
 """
 
 import errno
@@ -49,7 +50,11 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
     prefix = f".numparam-{digest_of(stem or stem_of(target))}-"
     hidden = target.with_name(f"{prefix}{part}.partial")
     _remove_dead(target.parent, prefix)
-    file = _claim(hidden, path)
+    file = _claim(hidden)
+    if file is None:
+        raise CheckpointError(
+            f"cannot write {path}: another process is writing it; wait for it or choose another name ({hidden.name})"
+        )
     try:
         if stem is None:
             refuse_twin(target)
@@ -68,6 +73,19 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
         sync_folder(target.parent)
     finally:
         _discard(file, hidden)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[bool]:
+    """Refuse other writers of a checkpoint during the block, or yield False if there is one."""
+    target = Path(os.path.realpath(path))
+    hidden = target.with_name(f".numparam-{digest_of(stem_of(target))}-all.partial")
+    file = _claim(hidden)
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            _discard(file, hidden)
 
 
 def is_in_place(file: io.FileIO, path: Path) -> bool:
@@ -118,8 +136,8 @@ def _keep_owner(file: io.FileIO, before: os.stat_result, path: Path) -> None:
         raise PermissionError(errno.EPERM, what, str(path)) from None
 
 
-def _claim(hidden: Path, path: Path) -> io.FileIO:
-    """Create a hidden file, locked, that no other process writes."""
+def _claim(hidden: Path) -> io.FileIO | None:
+    """Create a hidden file, locked, that no other process writes; None if one does."""
     key = (hidden, os.getpid(), threading.get_ident())
     if interrupted := _CLAIMED.pop(key, None):
         _discard(interrupted, hidden)
@@ -139,9 +157,7 @@ def _claim(hidden: Path, path: Path) -> io.FileIO:
             raise
         _CLAIMED.pop(key, None)
         file.close()
-    raise CheckpointError(
-        f"cannot write {path}: another process is writing it; wait for it or choose another name ({hidden.name})"
-    )
+    return None
 
 
 def _remove_dead(folder: Path, prefix: str) -> None:

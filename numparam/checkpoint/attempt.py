@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from numparam.checkpoint import header
+from numparam.checkpoint.atomic_file import holding
 from numparam.checkpoint.limits import MAX_HEADER_BYTES
 from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, stem_of
 from numparam.errors import CheckpointError, MissingFileError
@@ -86,14 +87,19 @@ def remove_former(index: Path, number: int, keep: Iterable[Path] = ()) -> None:
     The index is in place, so its own files stay. Files of ranks are of saves up to `number`; later ones may still be
     written. `keep` are files of the save with nothing that the index names.
     """
-    shards = re.compile(rf"{re.escape(stem_of(index))}(-[0-9a-f]{{8}})?-[0-9]{{5,}}-of-[0-9]{{5,}}{re.escape(SUFFIX)}")
-    former = [path for path in index.parent.iterdir() if shards.fullmatch(path.name)]
-    former += [path for save, _, _, path in rank_files(index) if save <= number]
-    try:
-        named = set[str]().union(*map(_named, index.parent.glob(f"*{INDEX_SUFFIX}")))
-    except (CheckpointError, OSError):
-        return  # an index that cannot be read may name any of them
-    remove(set(former).difference(keep, map(index.with_name, named)), stem_of(index))
+    with holding(index) as alone:
+        if not alone:
+            return  # the files may be of the save that goes on, which removes the others at its end
+        shards = re.compile(
+            rf"{re.escape(stem_of(index))}(-[0-9a-f]{{8}})?-[0-9]{{5,}}-of-[0-9]{{5,}}{re.escape(SUFFIX)}"
+        )
+        former = [path for path in index.parent.iterdir() if shards.fullmatch(path.name)]
+        former += [path for save, _, _, path in rank_files(index) if save <= number]
+        try:
+            named = set[str]().union(*map(_named, index.parent.glob(f"*{INDEX_SUFFIX}")))
+        except (CheckpointError, OSError):
+            return  # an index that cannot be read may name any of them
+        remove(set(former).difference(keep, map(index.with_name, named)), stem_of(index))
 
 
 def remove(paths: Iterable[Path], stem: str, attempt: str | None = None) -> None:
