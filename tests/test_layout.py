@@ -47,22 +47,23 @@ def _fresh_context() -> Iterator[None]:
 
 @st.composite
 def layouts(draw: st.DrawFn, axes: int = 3) -> Layout:
-    """Draw meshes of one to four axes, each of which cuts an axis, serves the optimizer, or nothing."""
+    """Draw meshes of one to four axes, which cut an axis, serve the optimizer, or nothing, with ranks in any order."""
     lengths = draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
     mesh = {f"m{number}": length for number, length in enumerate(lengths)}
     served = defaultdict(list)
     for name in draw(st.permutations(list(mesh))):
         served[draw(st.integers(0, axes + 1))].append(name)
-    return Layout(mesh, [tuple(served[axis]) for axis in range(axes)], served[axes])
+    ranks = draw(st.one_of(st.none(), st.permutations(range(3, 3 + math.prod(lengths)))))
+    return Layout(mesh, [tuple(served[axis]) for axis in range(axes)], served[axes], ranks)
 
 
 def check_cover(layout: Layout, shape: tuple[int, ...]) -> None:
     """Every value is on exactly one rank of each set of ranks that has one of every replica group."""
-    regions = [layout.region(shape, rank) for rank in range(layout.size)]
-    assert layout.sizes(shape).ravel().tolist() == [region.size for region in regions]
+    regions = {rank: layout.region(shape, rank) for rank in layout.ranks}
+    assert layout.sizes(shape).ravel().tolist() == [region.size for region in regions.values()]
     assert layout.sizes(shape).shape == tuple(layout.mesh.values())
     groups = layout.groups()
-    assert sorted(rank for group in groups for rank in group) == list(range(layout.size))
+    assert sorted(rank for group in groups for rank in group) == sorted(layout.ranks)
     for replica in zip(*groups, strict=True):
         seen = np.zeros(shape, int)
         for rank in replica:
@@ -72,7 +73,9 @@ def check_cover(layout: Layout, shape: tuple[int, ...]) -> None:
         assert {layout.slice_index(rank) for rank in group} == {number}
         assert len({regions[rank].ranges for rank in group}) == 1
     assert all(
-        small <= large for region in regions for small, large in zip(region.shape, regions[0].shape, strict=True)
+        small <= large
+        for region in regions.values()
+        for small, large in zip(region.shape, layout.shape(shape, layout.ranks[0]), strict=True)
     )
 
 
@@ -103,7 +106,7 @@ def test_each_replica_of_4096_ranks_covers_every_value_once(layout: Layout, shap
 
 def shards(init: Any, shape: tuple[int, ...], dtype: str, layout: Layout) -> list[Parameter]:
     lazy = Parameter(initializer(init, shape, dtype), name="w")
-    return [lazy.clone().init_data(layout, rank=rank) for rank in range(layout.size)]
+    return [lazy.clone().init_data(layout, rank=rank) for rank in layout.ranks]
 
 
 def check_shards(init: Any, shape: tuple[int, ...], dtype: str, layout: Layout) -> None:
@@ -111,7 +114,7 @@ def check_shards(init: Any, shape: tuple[int, ...], dtype: str, layout: Layout) 
     numparam.set_seed(11)
     whole = Parameter(initializer(init, shape, dtype), name="w").asnumpy()
     together = np.empty_like(whole)
-    for rank, part in enumerate(shards(init, shape, dtype, layout)):
+    for rank, part in zip(layout.ranks, shards(init, shape, dtype, layout), strict=True):
         region = layout.region(shape, rank)
         assert part.region.slices() == region.slices()
         assert part.asnumpy().dtype == whole.dtype
@@ -356,6 +359,40 @@ def test_a_layout_is_made_as_in_mindspore() -> None:
         layout("tp")
 
 
+def test_ranks_fill_the_mesh_in_the_order_of_a_list() -> None:
+    layout = Layout((2, 2), ("dp", "mp"), [7, 4, 6, 5])("mp", "None")
+    assert layout.to_dict()["rank_list"] == [7, 4, 6, 5]
+    assert [layout.region((8, 6), rank).ranges[0] for rank in (7, 4, 6, 5)] == [range(4), range(4, 8)] * 2
+    assert layout.groups() == [(7, 6), (4, 5)]
+    assert "│ 0:4 │ 6, 7 │" in layout.picture((8, 6))
+    assert layout == eval(repr(layout)) == pickle.loads(pickle.dumps(layout))
+    ordered = Layout({"dp": 2, "mp": 2}, ("mp", None))
+    assert layout != ordered == Layout((2, 2), ("dp", "mp"), rank_list=[0, 1, 2, 3])("mp", "None")
+    part = Parameter(initializer("normal", (8, 6)), name="w").init_data(layout, rank=5)
+    assert part.asnumpy().tobytes() == Parameter(initializer("normal", (8, 6)), name="w").asnumpy()[4:].tobytes()
+    with pytest.raises(ValueError, match="has no rank 0"):
+        layout.region((8, 6), 0)
+    with pytest.raises(ValueError, match="rank r is at place r of the mesh; it cannot express Layout"):
+        layout.to_tuple((8, 6))
+
+
+@pytest.mark.parametrize(
+    "ranks, error, words",
+    [
+        ((0, 1), TypeError, "a list of ints|names an axis"),
+        ([0, 1, 2, "3"], TypeError, "an item of rank_list is an int, found '3'"),
+        ([[0, 1], [2, 3]], TypeError, "an item of rank_list is an int"),
+        ([0, 1, 2], ValueError, "a different rank for each of the 4 places of the mesh {'dp': 2, 'mp': 2}, found"),
+        ([0, 1, 2, 2], ValueError, "a different rank for each of the 4 places"),
+        ([0, 1, 2, -1], ValueError, "an item of rank_list is at least 0, found -1"),
+    ],
+    ids=str,
+)
+def test_wrong_lists_of_ranks(ranks: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Layout((2, 2), ("dp", "mp"), ranks)
+
+
 @pytest.mark.parametrize(
     "mesh, names, error",
     [
@@ -367,7 +404,7 @@ def test_a_layout_is_made_as_in_mindspore() -> None:
         ((2, 4), ("dp", ""), ValueError),
         ((2, 4), ("dp", "None"), ValueError),
         ((2, 0), ("dp", "mp"), ValueError),
-        ((2, 2), ("dp", "interleaved_parallel"), ValueError),
+        ((2, 2), ("dp", "interleaved_parallel"), ValueError),  # which splits no parameter
     ],
     ids=str,
 )

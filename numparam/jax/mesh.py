@@ -35,10 +35,10 @@ def named_sharding(layout: Layout, devices: Sequence[jax.Device] | None = None) 
     (None, ('dp', 'tp'))
     """
     found = jax.devices() if devices is None else list(devices)
-    if len(found) < layout.size:
-        raise ArgumentValueError(f"{layout!r} has {layout.size} ranks, found {len(found)} devices")
+    if len(found) <= max(layout.ranks):
+        raise ArgumentValueError(f"{layout!r} has ranks up to {max(layout.ranks)}, found {len(found)} devices")
     grid = np.empty(layout.size, object)
-    grid[:] = found[: layout.size]
+    grid[:] = [found[rank] for rank in layout.ranks]
     mesh = jax.sharding.Mesh(grid.reshape(tuple(layout.mesh.values())), tuple(layout.mesh))
     spec = list(layout.spec)
     if layout.optimizer_shard:

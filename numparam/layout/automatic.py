@@ -110,17 +110,18 @@ def automatic_layouts(
 
 
 def _held(layout: Layout, shape: tuple[int, ...], itemsize: int) -> int:
-    return math.prod(layout.shape(shape, 0)) * itemsize
+    return math.prod(layout.shape(shape, layout.ranks[0])) * itemsize
 
 
 def _split_further(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
     """Split one axis of a parameter over one more axis of the mesh; None if no axis is long enough."""
-    shard = layout.shape(shape, 0)
+    shard = layout.shape(shape, layout.ranks[0])
     for axis in reversed(layout.replicated):
         parts = layout.mesh[axis]
         able = [place for place, length in enumerate(shard) if 1 < parts <= length]
         if able:
             spec = [set(item) for item in layout.spec] or [set() for _ in shape]
             spec[max(able, key=lambda place: (shard[place] % parts == 0, shard[place]))].add(axis)
-            return Layout(layout.mesh, [tuple(each for each in layout.mesh if each in item) for item in spec])
+            ordered = [tuple(each for each in layout.mesh if each in item) for item in spec]
+            return Layout(layout.mesh, ordered, rank_list=layout.ranks)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from numparam.layout import mindspore_tuple
 from numparam.layout.partition import Axes, Partition
@@ -18,21 +18,23 @@ class Layout(Partition):
     Parameters
     ----------
     mesh : mapping of str to int, or tuple of int
-        The axes of the mesh and their lengths. Rank r is at place r in row-major order: the last axis is the fastest.
-        As in MindSpore, a tuple of lengths goes with a tuple of the names of the axes as `spec`; calling that layout
-        with the item of each axis of a parameter returns its layout.
+        The axes of the mesh and their lengths. As in MindSpore, a tuple of lengths goes with a tuple of the names of
+        the axes as `spec`; calling that layout with the item of each axis of a parameter returns its layout.
     spec : sequence
         For each axis of the parameter the axis of the mesh that shards it, None if none does, or a tuple of several, of
         which the first is the slowest. A shorter one leaves the remaining axes full.
     optimizer_shard : str or sequence of str, optional
         Axes of the mesh that are not in `spec`: their ranks, which would hold the same shard, split its axis 0 further.
+    rank_list : sequence of int, optional
+        The rank at each place of the mesh in row-major order, of which the last axis is the fastest; by default
+        0, 1, 2, ... As in MindSpore, it is the third argument where `mesh` is a tuple.
 
     Raises
     ------
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If the mesh has no such axis, or an axis is named twice.
+        If the mesh has no such axis, or an axis is named twice, or `rank_list` does not fill the mesh.
 
     Examples
     --------
@@ -48,15 +50,21 @@ class Layout(Partition):
     __slots__ = ()
 
     def __init__(
-        self, mesh: Mapping[str, int] | tuple[int, ...], spec: Sequence[Axes], optimizer_shard: Axes = None
+        self,
+        mesh: Mapping[str, int] | tuple[int, ...],
+        spec: Sequence[Axes],
+        optimizer_shard: Axes | list[int] = None,
+        rank_list: Sequence[int] | None = None,
     ) -> None:
         if isinstance(mesh, tuple):
             mesh, spec = mindspore_tuple.named_mesh(mesh, spec), ()
-        super().__init__(mesh, spec, optimizer_shard)
+            if isinstance(optimizer_shard, list) and rank_list is None:
+                optimizer_shard, rank_list = None, cast(list[int], optimizer_shard)
+        super().__init__(mesh, spec, cast(Axes, optimizer_shard), rank_list)
 
     def __call__(self, *spec: Axes) -> Layout:
         """Return the layout over the same mesh with another `spec`, in which ``"None"`` means None, as in MindSpore."""
-        return Layout(self.mesh, [mindspore_tuple.without_none(item) for item in spec])
+        return Layout(self.mesh, [mindspore_tuple.without_none(item) for item in spec], None, self.ranks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layout as MindSpore's ``Layout.to_dict`` does.

@@ -87,6 +87,8 @@ def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
     >>> to_tuple(Partition({"dp": 2, "tp": 4}, ("tp",), optimizer_shard="dp"), (16, 6))
     ([2, 4], [0, -1], [2, 6], 0, True, 'dp', [16, 6])
     """
+    if layout.ranks != range(layout.size):
+        raise ArgumentValueError(f"in MindSpore's tuple rank r is at place r of the mesh; it cannot express {layout!r}")
     numbers = {axis: number for number, axis in enumerate(reversed(layout.mesh))}
     found = (
         list(layout.mesh.values()),
@@ -115,7 +117,7 @@ def to_dict(layout: Partition) -> dict[str, Any]:
         "tensor_map": tuple(tuple(item) if isinstance(item, list) else item for item in _tensor_map(layout)),
         "interleaved_parallel": False,
         "alias_name": tuple(layout.mesh),
-        "rank_list": list(range(layout.size)),
+        "rank_list": list(layout.ranks),
     }
 
 
@@ -128,7 +130,10 @@ def named_mesh(lengths: tuple[int, ...], names: Any) -> dict[str, int]:
     if len(names) != len(lengths) or len({*names} - {"", "None"}) != len(names):
         raise ArgumentValueError(f"a mesh of lengths {lengths} needs as many different names, found {shown(names)}")
     if "interleaved_parallel" in names:
-        raise ArgumentValueError("the axes of a mesh are ranks; 'interleaved_parallel' splits within one, leave it out")
+        raise ArgumentValueError(
+            "'interleaved_parallel' splits what one rank computes with, not the parameters that it holds; leave that "
+            "axis out of the mesh of a layout"
+        )
     return dict(zip(names, lengths, strict=True))
 
 

@@ -32,14 +32,23 @@ def split(length: int, parts: int, part: int) -> tuple[int, int]:
 class Partition:
     """Hold the mesh and the axes that shard a parameter, and compute regions; the base of `numparam.Layout`."""
 
-    __slots__ = ("mesh", "optimizer_shard", "spec")
+    __slots__ = ("mesh", "optimizer_shard", "ranks", "spec")
 
     mesh: dict[str, int]
     spec: tuple[tuple[str, ...], ...]
     optimizer_shard: tuple[str, ...]
+    ranks: Sequence[int]
+    """The rank at each place of the mesh, in row-major order."""
 
-    def __init__(self, mesh: Mapping[str, int], spec: Sequence[Axes], optimizer_shard: Axes = None) -> None:
+    def __init__(
+        self,
+        mesh: Mapping[str, int],
+        spec: Sequence[Axes],
+        optimizer_shard: Axes = None,
+        rank_list: Sequence[int] | None = None,
+    ) -> None:
         self.mesh = as_mesh("the mesh of a layout", mesh)
+        self.ranks = _ranks(rank_list, self.mesh)
         if not isinstance(spec, list | tuple):
             raise ArgumentTypeError(f"the spec of a layout is a tuple with an item for each axis, found {shown(spec)}")
         self.spec = tuple(_names(item) for item in spec)
@@ -68,7 +77,7 @@ class Partition:
         return tuple(axis for axis in self.mesh if axis not in used)
 
     def region(self, shape: tuple[int, ...], rank: int, name: str = "") -> Region:
-        """Return the region of a parameter of a full shape that a rank, counted from 0, holds.
+        """Return the region of a parameter of a full shape that a rank holds.
 
         Raises
         ------
@@ -91,7 +100,7 @@ class Partition:
         return Region(shape, tuple(enumerate(ranges)))
 
     def shape(self, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-        """Return the shape of the region of a parameter that a rank holds; rank 0 has the largest."""
+        """Return the shape of the region of a parameter that a rank holds; the first of `ranks` has the largest."""
         return self.region(shape, rank).shape
 
     def sizes(self, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -168,10 +177,10 @@ class Partition:
         steps = {axis: range(0, length * strides[axis], strides[axis]) for axis, length in self.mesh.items()}
         within = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis in chosen))]
         starts = [sum(place) for place in product(*(steps[axis] for axis in self.mesh if axis not in chosen))]
-        return [tuple(start + step for step in within) for start in starts]
+        return [tuple(self.ranks[start + step] for step in within) for start in starts]
 
     def _strides(self) -> dict[str, int]:
-        """Return the distance in ranks of neighbours along each axis of the mesh."""
+        """Return the distance in places of neighbours along each axis of the mesh."""
         strides, stride = {}, 1
         for axis, length in reversed(self.mesh.items()):
             strides[axis], stride = stride, stride * length
@@ -179,8 +188,9 @@ class Partition:
 
     def _place(self, rank: int, where: str) -> dict[str, int]:
         number = as_int(f"{where}: a rank", rank)
-        if not 0 <= number < self.size:
+        if number not in self.ranks:
             raise ArgumentValueError(f"{where}: the mesh {self.mesh} of the layout has no rank {number}")
+        number = self.ranks.index(number)
         return {axis: number // stride % self.mesh[axis] for axis, stride in self._strides().items()}
 
     def _part(self, axes: Iterable[str], place: Mapping[str, int]) -> tuple[int, int]:
@@ -191,7 +201,7 @@ class Partition:
         return parts, part
 
     def _key(self) -> tuple[Any, ...]:
-        return tuple(self.mesh.items()), self.spec, self.optimizer_shard  # the order of the mesh counts
+        return tuple(self.mesh.items()), self.spec, self.optimizer_shard, self.ranks  # the order of the mesh counts
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Partition) else NotImplemented
@@ -202,12 +212,28 @@ class Partition:
     def __repr__(self) -> str:
         spec = tuple(_shown(item) for item in self.spec)
         optimizer = f", optimizer_shard={_shown(self.optimizer_shard)!r}" if self.optimizer_shard else ""
-        return f"Layout({self.mesh}, {spec}{optimizer})"
+        ranks = f", rank_list={shown([*self.ranks])}" if isinstance(self.ranks, tuple) else ""
+        return f"Layout({self.mesh}, {spec}{optimizer}{ranks})"
 
 
 def _lengths(length: int, parts: int) -> list[int]:
     bounds = (split(length, parts, part) for part in range(parts))
     return [stop - start for start, stop in bounds]
+
+
+def _ranks(given: Any, mesh: Mapping[str, int]) -> Sequence[int]:
+    ordered = range(math.prod(mesh.values()))
+    if given is None or given == ordered:
+        return ordered
+    if not isinstance(given, list | tuple):
+        raise ArgumentTypeError(f"rank_list is a list of ints, found {shown(given)}")
+    ranks = tuple([as_int("an item of rank_list", rank, 0) for rank in given])
+    if len(ranks) != len(ordered) or len({*ranks}) != len(ranks):
+        raise ArgumentValueError(
+            f"rank_list has a different rank for each of the {len(ordered)} places of the mesh {mesh}, "
+            f"found {shown(given)}"
+        )
+    return ordered if ranks == tuple(ordered) else ranks
 
 
 def _names(axes: Any) -> tuple[str, ...]:

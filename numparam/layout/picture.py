@@ -33,7 +33,7 @@ def blocks(layout: Partition, shape: tuple[int, ...], axes: tuple[int, int] | No
     down, across = shown = _two_axes(layout, shape, axes)
     ranks: dict[tuple[range, range], list[int]] = {}
     idle = []
-    for rank in range(layout.size):
+    for rank in sorted(layout.ranks):
         region = layout.region(shape, rank)
         if region.size:
             row, column = (_ABSENT if axis is None else region.ranges[axis] for axis in (down, across))
