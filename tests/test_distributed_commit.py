@@ -1,10 +1,15 @@
 """A checkpoint of many ranks is the old one or the new one, whatever happens to them."""
 
 import errno
+import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +22,9 @@ from numparam import (
     save_distributed_checkpoint,
     write_index,
 )
+from numparam.checkpoint import distributed_index
+from numparam.checkpoint.atomic_file import FCNTL
+from numparam.checkpoint.names import digest_of
 from numparam.errors import CheckpointError
 from ramp import ramp
 
@@ -107,6 +115,81 @@ while True:
     for _ in killed(code):
         values = np.unique(load_checkpoint(tmp_path / "m.safetensors.index.json")["w"].asnumpy())
         assert len(values) == 1
+
+
+def part(path: Path, rank: int, number: int, progress: Callable[[int], None] | None = None) -> None:
+    save_distributed_checkpoint(
+        {"w": np.full(3, number), "b": np.full(3, number)},
+        path, rank=rank, ranks=2, attempt=f"job {number}", progress=progress,
+    )  # fmt: skip
+
+
+def commit(path: Path, number: int) -> None:
+    part(path, 0, number)
+    part(path, 1, number)
+    write_index(path)
+
+
+def number(path: Path) -> int:
+    found = load_checkpoint(path.with_name("m.safetensors.index.json"))
+    [only] = {float(value) for tensor in found.values() for value in tensor.asnumpy()}
+    return int(only)
+
+
+def test_a_file_of_a_committed_save_is_not_replaced_by_another_job(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    commit(path, 1)
+    part(path, 0, 2), part(path, 1, 2)
+    refused: list[object] = []
+
+    def first_job_commits(_: int) -> None:
+        with ThreadPoolExecutor(1) as other:
+            refused.append(other.submit(write_index, path).exception())
+
+    part(path, 0, 3, first_job_commits)  # the second job has begun: its file would be in the place of the first's
+    assert "m.safetensors.index.json: another process is writing it" in str(refused[0])
+    with pytest.raises(CheckpointError, match="are of two attempts"):
+        write_index(path)
+    assert number(path) == 1
+    part(path, 0, 2)
+    write_index(path)
+    part(path, 1, 3)  # and goes on late: it belongs to the next save, and its job ends here
+    assert number(path) == 2
+    with pytest.raises(CheckpointError, match="save 3 is not complete"):
+        write_index(path)
+    commit(path, 4)
+    assert number(path) == 4
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_no_rank_writes_while_an_index_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m"
+    commit(path, 1)
+    part(path, 0, 2), part(path, 1, 2)
+    real = distributed_index.write_content
+
+    def write_content(*content: Any) -> None:
+        said = "m.safetensors.index.json: another process is writing it"
+        with ThreadPoolExecutor(1) as other, pytest.raises(CheckpointError, match=said):
+            other.submit(part, path, 1, 3).result()
+        real(*content)
+
+    monkeypatch.setattr(distributed_index, "write_content", write_content)
+    write_index(path)
+    assert number(path) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_a_writer_that_looks_for_the_dead_is_not_taken_for_one_that_writes(tmp_path: Path) -> None:
+    dead = tmp_path / f".numparam-{digest_of('m')}-all.partial"
+    dead.touch()
+    with dead.open("r+b") as file:
+        FCNTL.flock(file, FCNTL.LOCK_EX)
+        looking = threading.Timer(0.005, FCNTL.flock, (file, FCNTL.LOCK_UN))
+        looking.start()
+        save_checkpoint({"w": np.ones(3)}, tmp_path / "m")
+        looking.join()
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
 
 
 # --------------------------------------------------------------------------- ranks that are processes

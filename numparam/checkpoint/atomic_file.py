@@ -2,7 +2,8 @@
 
 The order of a replacement, which makes what is reported as written survive a loss of power:
 
-1. A hidden file is created in the folder of the target and locked, so that a second writer is refused.
+1. A hidden file is created in the folder of the target and locked, so that a second writer is refused, and hidden
+   files of processes that have ended are removed.
 2. The bytes are written and the file is synced (``fsync``).
 3. It is renamed to the target: this is the commit. Readers have the old file before and the new file after it.
 4. The folder is synced.
@@ -19,6 +20,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +29,7 @@ from weakref import WeakValueDictionary
 
 from numparam.checkpoint.names import digest_of, refuse_twin, stem_of
 from numparam.errors import CheckpointError
+from numparam.text import printable
 
 # On Windows an open file cannot be removed, which separates the living from the dead as well as a lock does.
 FCNTL: Any = None if os.name == "nt" else importlib.import_module("fcntl")
@@ -35,6 +38,11 @@ _LOGGER = logging.getLogger("numparam")
 # By path, process and thread: one that comes back was interrupted; a traceback may still hold the file and its lock.
 _CLAIMED: WeakValueDictionary[tuple[Path, int, int], io.FileIO] = WeakValueDictionary()
 _TRIES = 100  # of two writers that start at once, each looks at what the other has just made
+_LOOKS = 10
+
+
+class BusyError(CheckpointError):
+    """Another process writes the checkpoint."""
 
 
 @contextmanager
@@ -42,20 +50,12 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
     """Open a file that takes the place of `path` when the block ends normally, and vanishes when it does not.
 
     As with ``cp``, a link is followed, an existing file passes on its owner and permissions, and one that may not be
-    written is refused. Until the block ends no other process can replace the same `part` of the checkpoint `stem`, by
-    default the name of the file; writers of different parts work at the same time.
+    written is refused. Until the block ends no other process can write the checkpoint `stem`, by default the name of
+    the file. A caller that names it holds the checkpoint, see `holding`, and writes the file `part` of it.
     """
     target = Path(os.path.realpath(path))
     before = _replaceable(target, path)
-    prefix = f".numparam-{digest_of(stem or stem_of(target))}-"
-    hidden = target.with_name(f"{prefix}{part}.partial")
-    _remove_dead(target.parent, prefix)
-    file = _claim(hidden)
-    if file is None:
-        raise CheckpointError(
-            f"cannot write {path}: another process is writing it; wait for it or choose another name ({hidden.name})"
-        )
-    try:
+    with holding(path, part, stem) as file:
         if stem is None:
             refuse_twin(target)
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode if before is None else before.st_mode)
@@ -69,23 +69,39 @@ def replacing(path: Path, stem: str | None = None, part: str = "all") -> Iterato
         os.fsync(file.fileno())
         if os.name == "nt":
             file.close()  # Windows renames no open file
-        hidden.replace(target)
+        Path(file.name).replace(target)
         sync_folder(target.parent)
-    finally:
-        _discard(file, hidden)
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[bool]:
-    """Refuse other writers of a checkpoint during the block, or yield False if there is one."""
+def holding(path: Path, part: str = "all", stem: str | None = None) -> Iterator[io.FileIO]:
+    """Refuse other writers of a checkpoint during the block, which gets the hidden file that keeps them out.
+
+    Writers of different parts work at the same time, but not together with one of all parts: each creates its own file
+    before it looks for the file of the other, so at least one of them is refused.
+    """
     target = Path(os.path.realpath(path))
-    hidden = target.with_name(f".numparam-{digest_of(stem_of(target))}-all.partial")
+    prefix = f".numparam-{digest_of(stem or stem_of(target))}-"
+    hidden = target.with_name(f"{prefix}{part}.partial")
     file = _claim(hidden)
     try:
-        yield file is not None
+        if file is None:
+            raise _busy(path, hidden)
+        if stem is None:
+            others = target.parent.iterdir() if part == "all" else [target.with_name(f"{prefix}all.partial")]
+            for other in others:
+                if other.name.startswith(prefix) and other != hidden and not _is_dead(other):
+                    raise _busy(path, other)
+        yield file
     finally:
         if file is not None:
             _discard(file, hidden)
+
+
+def _busy(path: Path, hidden: Path) -> BusyError:
+    return BusyError(
+        f"cannot write {path}: another process is writing it; wait for it or choose another name ({hidden.name})"
+    )
 
 
 def is_in_place(file: io.FileIO, path: Path) -> bool:
@@ -138,12 +154,9 @@ def _keep_owner(file: io.FileIO, before: os.stat_result, path: Path) -> None:
 
 def _claim(hidden: Path) -> io.FileIO | None:
     """Create a hidden file, locked, that no other process writes; None if one does."""
-    key = (hidden, os.getpid(), threading.get_ident())
-    if interrupted := _CLAIMED.pop(key, None):
-        _discard(interrupted, hidden)
     for _ in range(_TRIES):
         try:
-            file = _CLAIMED[key] = io.FileIO(hidden, "xb")
+            file = _CLAIMED[hidden, os.getpid(), threading.get_ident()] = io.FileIO(hidden, "xb")
         except FileExistsError:
             if not _is_dead(hidden):
                 break
@@ -155,28 +168,28 @@ def _claim(hidden: Path) -> io.FileIO | None:
         except BaseException:
             _discard(file, hidden)
             raise
-        _CLAIMED.pop(key, None)
+        _CLAIMED.pop((hidden, os.getpid(), threading.get_ident()), None)
         file.close()
     return None
 
 
-def _remove_dead(folder: Path, prefix: str) -> None:
-    """Remove what processes that have ended left behind of a checkpoint."""
-    dead = [path for path in folder.iterdir() if path.name.startswith(prefix) and _is_dead(path)]
-    if dead:
-        _LOGGER.warning("removed %d partial files of processes that had ended from %s", len(dead), folder)
-
-
 def _is_dead(hidden: Path) -> bool:
     """Remove a hidden file that no living process holds; return whether it is gone."""
+    if interrupted := _CLAIMED.pop((hidden, os.getpid(), threading.get_ident()), None):
+        _discard(interrupted, hidden)
     try:
         if not stat.S_ISREG(hidden.lstat().st_mode):
             return False
         with io.FileIO(hidden, "r+b") as file:
-            if FCNTL is not None and not _lock(file, wait=False):
+            for _ in range(_LOOKS):
+                if _lock(file, wait=False):
+                    break
+                time.sleep(0.002)  # another process may only be looking, as this one does
+            else:
                 return False
             if FCNTL is None or is_in_place(file, hidden):
                 hidden.unlink()
+                _LOGGER.warning("removed %s, a partial file of a process that had ended", printable(str(hidden)))
     except FileNotFoundError:
         return True
     except PermissionError:  # another user's, or open on Windows

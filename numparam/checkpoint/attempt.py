@@ -11,11 +11,12 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from numparam.checkpoint import header
-from numparam.checkpoint.atomic_file import holding
+from numparam.checkpoint.atomic_file import BusyError, holding
 from numparam.checkpoint.limits import MAX_HEADER_BYTES
 from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, stem_of
 from numparam.errors import CheckpointError, MissingFileError
@@ -87,9 +88,8 @@ def remove_former(index: Path, number: int, keep: Iterable[Path] = ()) -> None:
     The index is in place, so its own files stay. Files of ranks are of saves up to `number`; later ones may still be
     written. `keep` are files of the save with nothing that the index names.
     """
-    with holding(index) as alone:
-        if not alone:
-            return  # the files may be of the save that goes on, which removes the others at its end
+    # Files may be of a save that goes on, which removes the others at its end.
+    with suppress(BusyError), holding(index):
         shards = re.compile(
             rf"{re.escape(stem_of(index))}(-[0-9a-f]{{8}})?-[0-9]{{5,}}-of-[0-9]{{5,}}{re.escape(SUFFIX)}"
         )

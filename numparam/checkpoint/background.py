@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from numparam.text import printable
+
 _LOGGER = logging.getLogger("numparam")
 _lock = threading.Lock()
 _last: "Saving | None" = None
@@ -43,7 +45,8 @@ class Saving:
             self._job()
         except BaseException as error:
             self._failure = error
-            _LOGGER.error("saving %s in the background failed: %s", self._path, error)  # in case `join` is never called
+            what = printable(f"saving {self._path} in the background failed: {error}")
+            _LOGGER.error("%s", what)  # in case `join` is never called
         finally:
             del self._job  # the copies
 

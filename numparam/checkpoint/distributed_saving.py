@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from numparam.checkpoint import header
 from numparam.checkpoint import recipes as recipe_text
+from numparam.checkpoint.atomic_file import holding
 from numparam.checkpoint.attempt import ATTEMPT, CHECKPOINT, new_attempt, save_number
 from numparam.checkpoint.distributed_index import NAMES, file_of_rank, write_index
 from numparam.checkpoint.names import index_path, refuse_twin, stem_of
@@ -106,9 +108,12 @@ def save_distributed_checkpoint(
     if attempt is not None or together or count == 1:
         marks[ATTEMPT] = _attempt(together) if attempt is None else attempt
     with _agreed(f"saving {index}", together):
-        refuse_twin(index)
-        path = file_of_rank(index, save_number(index) + 1, place, count)
-        _write(path, marks, place, count, *contents(save_obj, append_dict, choice_func), recipes, progress)
+        held = contents(save_obj, append_dict, choice_func)
+        # No index is written meanwhile, so this file is not one that the index of another job has come to name.
+        with header.file_errors(f"cannot write {index}"), holding(index, f"rank-{place}"):
+            refuse_twin(index)
+            path = file_of_rank(index, save_number(index) + 1, place, count)
+            _write(path, marks, place, count, *held, recipes, progress)
     with _agreed(f"writing {index}", together):
         if count == 1 or (together and place == 0):
             write_index(index, count)
@@ -149,9 +154,7 @@ def _write(
     entries = [Entry(name, pieces[name].shape, tensor.dtype) for name, tensor in written.items()]
     with telling(progress, "saving", sum(entry.nbytes for entry in entries)) as tell:
         stem = marks[CHECKPOINT]
-        write_checkpoint(
-            path, entries, metadata, lambda entry: written[entry.name].blocks(), tell, stem, f"rank-{rank}"
-        )
+        write_checkpoint(path, entries, metadata, lambda entry: written[entry.name].blocks(), tell, stem, f"of-{rank}")
 
 
 def _share(tensors: Mapping[str, Tensor], recipes: Iterable[str], rank: int, ranks: int) -> Iterable[str]:

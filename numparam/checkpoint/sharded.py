@@ -68,9 +68,9 @@ def write_sharded(
     shards: list[Path] = []
     with header.file_errors(f"cannot write {index}"):
         check_space(index, total)
-        number = save_number(index)
         try:
             with replacing(index) as file:
+                number = save_number(index)
                 # Files of the same names may belong to a checkpoint that must stay complete until the index is there.
                 taken = any(file.name.startswith(f"{stem}-") and "-of-" in file.name for file in path.parent.iterdir())
                 token = f"-{attempt[:8]}" if taken else ""
