@@ -80,44 +80,102 @@ def test_from_pretrained_reads_files_of_a_limited_size(
     assert "every value matches seed 7" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("transformers")
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertForMaskedLM", "BloomForCausalLM"])
-def test_a_model_starts_as_its_own_code_starts_it(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """To the bit, with draws that are repeated, rows of padding, and other scales than the general rules."""
+def described_by_config(name: str, path: Path) -> Any:
+    """Return a small model on meta, whose config.json is in the folder."""
     import torch
 
-    from numparam.torch import init_
     from torch_models import MODELS
 
     with torch.device("meta"):
         model = MODELS[name]()
-    model.config.architectures = [name]
-    model.config.save_pretrained(tmp_path)
-    out = tmp_path / "out.safetensors"
-    assert main(["init", "--like", str(tmp_path), "--seed", "7", "-o", str(out)]) == 0
+    model.config.architectures = [name.split(maxsplit=1)[0]]
+    model.config.save_pretrained(path)
+    return model
+
+
+def same_values(path: Path, model: Any) -> None:
+    state = model.state_dict()
+    for name, values in load_file(path).items():
+        np.testing.assert_array_equal(values, state[name].float().numpy(), err_msg=name)
+
+
+DRAWN = ("GPT2LMHeadModel", "BertForMaskedLM", "BloomForCausalLM")
+COMPUTED = ("Qwen3NextForCausalLM", "WhisperForConditionalGeneration", "Mamba2ForCausalLM", "CLIPModel")
+OTHERS = (
+    *("LlamaForCausalLM", "LlamaForCausalLM tied", "MixtralForCausalLM", "Qwen3MoeForCausalLM", "Wav2Vec2ForCTC"),
+    *("T5ForConditionalGeneration", "ViTForImageClassification", "MambaForCausalLM", "Gemma2ForCausalLM"),
+    *("Gemma3ForCausalLM", "DeepseekV3ForCausalLM", "GptOssForCausalLM", "Dinov2Model", "SwinModel", "ResNetModel"),
+    *("FalconForCausalLM", "GPTNeoXForCausalLM", "SamModel"),
+)
+
+
+@pytest.mark.usefixtures("transformers")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*DRAWN, *COMPUTED, *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]])
+def test_a_model_starts_as_its_own_code_starts_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the bit, with draws that are repeated, rows of padding, other scales than the general rules, and tables."""
+    from numparam.torch import init_
+
+    model, out = described_by_config(name, tmp_path), tmp_path / "out.safetensors"
+    command = ["init", "--like", str(tmp_path), "--seed", "7", "-o", str(out)]
+    assert main(command) == 0
     assert main(["verify", str(out)]) == 0
     init_(model, seed=7, device="cpu")
-    state = model.state_dict()
-    for key, values in load_file(out).items():
-        np.testing.assert_array_equal(values, state[key].numpy(), err_msg=key)
+    same_values(out, model)
     rules = tmp_path / "rules.toml"
     rules.write_text('[[rules]]\nglob = "*.weight"\ninit = "zeros"\n', encoding="utf-8")
     capsys.readouterr()
-    assert main(["init", "--like", str(tmp_path), "--seed", "7", "--rules", str(rules), "-o", str(out)]) == 0
+    assert main([*command, "--rules", str(rules)]) == 0
     assert not capsys.readouterr().err
     assert not any(values.any() for key, values in load_file(out).items() if key.endswith(".weight"))
 
 
 @pytest.mark.usefixtures("transformers")
 @pytest.mark.filterwarnings("ignore")
-def test_a_start_that_is_computed_needs_a_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = {"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 20, "state_size": 4}
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["MambaForCausalLM"]}))
-    assert main(["init", "--like", str(tmp_path), "-o", str(tmp_path / "out.safetensors")]) == 2
-    assert "'backbone.layers.0.mixer.A_log': the code of MambaForCausalLM computes its start" in capsys.readouterr().err
+@pytest.mark.parametrize("most", [1, 1 << 28])
+def test_what_a_model_computes_is_written_in_any_dtype_and_part(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also by one run of its code for each parameter."""
+    import torch
+
+    from numparam.torch import init_, traced
+
+    monkeypatch.setattr(traced, "_MOST_BYTES", most)
+    model, out = described_by_config("Wav2Vec2ForCTC", tmp_path), tmp_path / "out"
+    common = ["init", "--like", str(tmp_path), "--seed", "7", "--dtype", "bf16"]
+    assert main([*common, "--max-shard-size", "100KB", "-o", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+    init_(model.to(torch.bfloat16), seed=7, device="cpu")
+    state = model.state_dict()
+    loaded = load_checkpoint(out / "model.safetensors.index.json")
+    assert loaded.keys() == state.keys()
+    for name, values in loaded.items():
+        np.testing.assert_array_equal(values.asnumpy().astype("f4"), state[name].float().numpy(), err_msg=name)
+    parts = [tmp_path / f"{rank}.safetensors" for rank in range(2)]
+    for rank, part in enumerate(parts):
+        assert main([*common, "--shard", f"{rank}/2", "-o", str(part)]) == 0
+    joined = load_checkpoint(write_index(tmp_path / "joined", files=parts))
+    assert all((joined[name].asnumpy() == loaded[name].asnumpy()).all() for name in state)
+    name = "wav2vec2.masked_spec_embed"
+    content = parts[0].read_bytes()
+    wrong = bytearray(content)
+    start = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])[name]["data_offsets"][0]
+    wrong[8 + int.from_bytes(content[:8], "little") + start] ^= 1
+    parts[0].write_bytes(wrong)
+    capsys.readouterr()
+    assert main(["verify", str(parts[0])]) == 1
+    assert f"parameter '{name}' has SHA-256 " in capsys.readouterr().out
+
+
+def test_a_rule_cannot_compute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules, out = tmp_path / "rules.toml", tmp_path / "out.safetensors"
+    rules.write_text('[[rules]]\ninit = "computed"\n', encoding="utf-8")
+    assert main(["init", "--like", "minilm-l6", "--rules", str(rules), "-o", str(out)]) == 2
+    assert "is computed by the code of its model: no rule can" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_pieces_become_files_that_from_pretrained_reads(tmp_path: Path, transformers: Any) -> None:

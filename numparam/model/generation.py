@@ -2,6 +2,7 @@
 
 The record is the safetensors metadata: ``numparam.seed``, ``numparam.stream`` (the version of the random stream),
 ``numparam.rules`` (all rules, the defaults included, as canonical JSON), ``numparam.parameters`` (how many there are)
+where a model's code computed some, ``numparam.computed`` (the SHA-256 of each in this file, by its name)
 and, in the file of a shard, ``numparam.shard``, ``numparam.axes`` and ``numparam.shapes`` (the shapes of the full
 parameters). Names, dtypes and the shapes of slices are in the header anyway, so a file holds all that is needed to
 generate it again.
@@ -28,6 +29,7 @@ from numparam.device import device
 from numparam.entry import Block, Entry
 from numparam.errors import CheckpointError, NumparamError
 from numparam.indexing.region import Region, as_shape
+from numparam.initializer.computed import Computed
 from numparam.layout.sharding import Shard
 from numparam.rules import Rule, Rules
 from numparam.stream.seed import STREAM_VERSION, as_seed
@@ -44,6 +46,8 @@ class Generation:
     rules: Rules
     shard: Shard | None = None
     device: str = "cpu"
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of a file: SHA-256 of the parameters that the code of a model has computed."""
     chosen: dict[str, Rule] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +103,17 @@ class Generation:
             return write_sharded(path, groups, self.metadata(), blocks, progress)
         return write_checkpoint(path, groups[0], self.metadata(), blocks, progress)
 
+    def is_computed(self, entry: Entry) -> bool:
+        """Return whether the code of a model, which a record lacks, computes a parameter."""
+        return isinstance(self.chosen[entry.name].initializer, Computed)
+
+    def _digest(self, entry: Entry) -> str:
+        digest = sha256()
+        for block in self.blocks(entry):
+            block.fill(values := np.empty(block.shape, entry.dtype))
+            digest.update(values.tobytes())
+        return digest.hexdigest()
+
     def metadata(self) -> dict[str, str]:
         """Return the record that `from_checkpoint` reads."""
         record = {
@@ -108,6 +123,8 @@ class Generation:
             "numparam.seed": str(self.seed),
             "numparam.stream": str(STREAM_VERSION),
         }
+        if computed := {entry.name: self._digest(entry) for entry in self.entries if self.is_computed(entry)}:
+            record["numparam.computed"] = json.dumps(computed, sort_keys=True, separators=(",", ":"))
         if self.shard is not None:
             shapes = {entry.name: entry.shape for entry in self.entries}
             record["numparam.axes"] = self.shard.axes_text
@@ -149,7 +166,9 @@ class Generation:
                 entry._replace(shape=shapes[name] if shard else entry.shape)
                 for name, entry in checkpoint.entries.items()
             )
-            generation = cls(entries, seed, Rules.from_json(record["numparam.rules"], "its rules"), shard)
+            digests = {str(name): str(each) for name, each in json.loads(record.get("numparam.computed", "{}")).items()}
+            rules = Rules.from_json(record["numparam.rules"], "its rules")
+            generation = cls(entries, seed, rules, shard, digests=digests)
         except (NumparamError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{where}: its record cannot be followed: {error}") from None
         for found, entry in zip(checkpoint.entries.values(), generation.local_entries, strict=True):
@@ -158,6 +177,8 @@ class Generation:
                     f"{where}: parameter {found.name!r} has shape {found.shape}; its record has {entry.shape}"
                 )
         for entry in entries:
+            if generation.is_computed(entry) and entry.name not in digests:
+                raise CheckpointError(f"{where}: its record has no SHA-256 of parameter {entry.name!r}")
             init, region = generation.chosen[entry.name].initializer, generation.region(entry)
             checkpoint.work.add(init, region, entry.dtype.itemsize, f"{where}: parameter {entry.name!r}")
         return generation

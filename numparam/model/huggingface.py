@@ -46,7 +46,7 @@ def built(path: Path) -> tuple[tuple[Entry, ...], Any] | None:
             "parameters, or a specification"
         )
     try:
-        config = model_class.config_class.from_dict(content)
+        config = model_class.config_class.from_json_file(path)
         dtype = config.dtype or torch.float32
         with torch.device("meta"):
             model = model_class._from_config(config, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,19 @@ class Difference:
     """Name the first wrong value of a parameter: what is in the file, and what belongs there.
 
     `flat` and `index` locate it in the file's array; `full_index` in the full parameter, if the file holds a shard.
+    They are None where all that is known of a parameter is its digest.
     """
 
     entry: Entry
-    flat: int
-    index: tuple[int, ...]
-    full_index: tuple[int, ...]
+    flat: int | None
+    index: tuple[int, ...] | None
+    full_index: tuple[int, ...] | None
     found: Any
     expected: Any
 
     def __str__(self) -> str:
+        if self.index is None:
+            return f"parameter {self.entry.name!r} has SHA-256 {self.found}, expected {self.expected}"
         full = "" if self.full_index == self.index else f", {self.full_index} of the full parameter"
         return (
             f"parameter {self.entry.name!r} differs first at index {self.index} (flat {self.flat}{full}): "
@@ -54,6 +58,8 @@ def verify(checkpoint: Checkpoint, progress: Callable[[int], None] | None = None
 def _first_difference(
     checkpoint: Checkpoint, generation: Generation, entry: Entry, progress: Callable[[int], None] | None
 ) -> Difference | None:
+    if generation.is_computed(entry):
+        return _other_digest(checkpoint, entry, generation.digests[entry.name], progress)
     done = 0
     size = min(BUFFER_BYTES // entry.dtype.itemsize, checkpoint.entries[entry.name].size)
     made, read = np.empty(size, entry.dtype), np.empty(size, entry.dtype)
@@ -72,6 +78,22 @@ def _first_difference(
             if progress:
                 progress(found.nbytes)
     return None
+
+
+def _other_digest(
+    checkpoint: Checkpoint, entry: Entry, expected: str, progress: Callable[[int], None] | None
+) -> Difference | None:
+    local, digest, done = checkpoint.entries[entry.name], sha256(), 0
+    size = BUFFER_BYTES // entry.dtype.itemsize
+    with checkpoint.reading(entry.name) as fill:
+        while done < local.size:
+            fill(found := np.empty(min(size, local.size - done), entry.dtype))
+            digest.update(found.tobytes())
+            done += len(found)
+            if progress:
+                progress(found.nbytes)
+    digested = digest.hexdigest()
+    return None if digested == expected else Difference(local, None, None, None, digested, expected)
 
 
 def _difference(

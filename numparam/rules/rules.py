@@ -42,6 +42,7 @@ from numparam.entry import Entry
 from numparam.errors import ArgumentTypeError, ArgumentValueError, NumparamError
 from numparam.initializer import Axes, Initializer, by_name
 from numparam.initializer.buffers import BUFFERS
+from numparam.initializer.computed import Computed
 from numparam.initializer.padded import PaddedNormal
 from numparam.initializer.redrawn import Redrawn
 from numparam.rules.defaults import DEFAULT_RULES
@@ -52,7 +53,7 @@ MAX_RULES = 1000
 MAX_RULES_BYTES = 4_000_000  # of a file of rules
 _AXES = ("batch_axis", "in_axis", "out_axis", "splits")
 _OWN_KEYS = ("glob", "regex", "min_ndim", "max_ndim", "init", "draw")
-_KINDS: dict[str, type[Initializer]] = {**BUFFERS, "padded_normal": PaddedNormal}
+_KINDS: dict[str, type[Initializer]] = {**BUFFERS, "padded_normal": PaddedNormal, "computed": Computed}
 """The initializers for rules alone."""
 
 

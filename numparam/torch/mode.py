@@ -106,7 +106,8 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
         if part is not None:
             self.write(part, how)
         elif tensor.is_meta:
-            pass
+            if draws.is_random(how):
+                self._next()  # counted as with memory
         elif not draws.is_random(how) and not hasattr(tensor, "device_mesh"):
             func(*args, **named)
         else:
@@ -172,6 +173,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             return returned(self._randint(func, *args, **named), out)
         named.setdefault("dtype", torch.int64)
         if torch.empty(0, **{key: named[key] for key in ("device",) if key in named}).is_meta:
+            self._next()
             return torch.empty(args[0], **named)
         words = torch.empty(args[0], dtype=torch.float64)
         self._draw(words, between(0.0, 1.0))
@@ -345,6 +347,7 @@ class Drawing(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
             if tensor is target and name == "copy_" and part is not None and part.is_full:
                 self.keep(item)
                 continue
+            item.is_read = True
             self.ensure(item)
             if tensor is target:
                 if self._is_settled(item):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,11 +17,14 @@ from numparam.torch.tracking import Tracked
 from numparam.torch.walk import is_of, modules
 
 
-def without_memory(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a module on the meta device, which takes no memory while it is made either."""
+def without_memory(module: torch.nn.Module, held: Container[str] = ()) -> torch.nn.Module:
+    """Return a copy of a module on the meta device, which takes no memory while it is made either.
+
+    Those in `held`, by their names, get memory on the CPU.
+    """
     memo: dict[int, Any] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        bare = tensor.detach().to("meta")
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        bare = torch.empty_like(tensor.detach(), device="cpu" if name in held else "meta")
         is_parameter = isinstance(tensor, torch.nn.Parameter)
         memo[id(tensor)] = torch.nn.Parameter(bare, tensor.requires_grad) if is_parameter else bare
     sharded = [part for part in module.modules() if is_of(part, "FSDPModule")]
@@ -42,8 +45,11 @@ def drawn_again(
     moved: Callable[[str], str],
     ties: Mapping[str, str],
     where: Where | None,
+    held: Container[str] = (),
 ) -> dict[str, Tracked]:
     """Return what the code of a model writes to each tensor, by its name, as `Tracked.writes`.
+
+    Those in `held`, see `without_memory`, have their values in `Tracked.local`.
 
     Raises
     ------
@@ -51,10 +57,10 @@ def drawn_again(
         If the module cannot be copied, or its code needs values.
     """
     try:
-        bare = without_memory(module)
+        bare = without_memory(module, held)
         job = _Init(bare, "", modules(bare), seed, own, moved, ties, ties, where)
         with ExitStack() as undo:
-            mode = job._run_own(undo, {id(place) for place in job.order}, keep_writes=True)
+            mode = job._run_own(undo, set(map(id, job.order)), keep_writes=True)
     except Exception as error:
         raise StateError(f"it cannot run without memory ({type(error).__name__}: {error})") from None
     return {} if mode is None else {item.name: item for item in mode.tracker.all}

@@ -4,64 +4,130 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from numparam.entry import Entry
-from numparam.errors import ArgumentValueError
+from numparam.errors import ArgumentValueError, StateError
+from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Normal, Zero, by_name
+from numparam.initializer.computed import Computed
 from numparam.initializer.padded import PaddedNormal
-from numparam.rules import RuleError, Rules
+from numparam.rules import Rule, Rules
+from numparam.stream.source import Buffer, Source
 from numparam.text import shown
 from numparam.torch.identity import tied
+from numparam.torch.memory import shared
 from numparam.torch.replay import drawn_again
 from numparam.torch.rules import OwnRules
 from numparam.torch.tracking import Tracked
 from numparam.torch.walk import collecting_later, modules
 
 _MOST = 4000  # characters of the globs of one rule
+_MOST_BYTES = 1 << 28  # of the values that one run of a model's code computes, if one alone does not take more
+_COMPUTED = {"init": "computed"}
+
+
+class _ByModel(Computed):
+    """Give parameters the values that the code of a model computes, by running it with memory for some at a time.
+
+    What the code reads and numparam draws has memory in every run, and the values of the last run are kept.
+
+    Raises
+    ------
+    StateError
+        If the code cannot run, or does not write a parameter.
+    """
+
+    def __init__(self, model: torch.nn.Module, entries: Iterable[Entry], read: Iterable[str]) -> None:
+        self._model, self._read, self._run = model, frozenset(read), lru_cache(1)(self._computed)
+        self._groups: dict[str, list[str]] = {}
+        group: list[str] = []
+        used = 0
+        for entry in sorted(entries, key=lambda entry: -entry.dtype.itemsize):  # in the order of files
+            owner, _, _ = entry.name.rpartition(".")
+            if group and used + entry.nbytes > _MOST_BYTES and owner != group[-1].rpartition(".")[0]:
+                group, used = [], 0
+            group.append(entry.name)
+            self._groups[entry.name] = group
+            used += entry.nbytes
+
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:
+        """Fill `out` with the values of a region."""
+        name = str(source.name)
+        out[...] = region.take(self._run(source.seed, *self._groups[name])[name])
+
+    def _computed(self, seed: int, *group: str) -> dict[str, Any]:
+        items = _drawn(self._model, seed, self._read.union(group))
+        for name in group:
+            if not items[name].written:
+                raise StateError(f"parameter {shown(name)}: the code of {type(self._model).__name__} does not write it")
+        return {name: np.asarray(shared(items[name].local.contiguous())) for name in group}
 
 
 def with_start(rules: Rules, model: torch.nn.Module, entries: Iterable[Entry]) -> Rules:
     """Add the rules that start a model as its own code does, between the user's rules and the general ones.
+
+    What no rule can, the code of the model computes when the values are needed.
 
     Parameters
     ----------
     rules : Rules
         If the file of the user has disabled the general rules, nothing is added.
     model : torch.nn.Module
-        On the meta device.
+        On the meta device; it gets the dtypes of the entries.
     entries : iterable of Entry
         The parameters and buffers that will be written.
 
     Raises
     ------
-    RuleError
-        If the code computes a parameter that no rule of the user covers, or cannot run without memory.
+    StateError
+        If the code cannot run without memory.
     """
     own, general = Rules(rules.rules[: rules.own]), rules.rules[rules.own :]
     missing = [entry for entry in entries if own.find(entry) is None]
     if not general or not missing:
         return rules
-    with collecting_later():
-        items = drawn_again(model, 0, OwnRules(None), str, tied(modules(model)), None)
-    starts = {entry.name: _content(items.get(entry.name)) for entry in missing}
+    state = model.state_dict(keep_vars=True)
+    for entry in missing:
+        state[entry.name].data = state[entry.name].to(getattr(torch, entry.dtype.name))
+    items = _drawn(model)
     parameters = dict(model.named_parameters())
-    for name, content in starts.items():
-        if content is None and name in parameters:
-            raise RuleError(
-                f"parameter {shown(name)}: the code of {type(model).__name__} computes its start, which no rule can; "
-                f'add one to --rules, such as [[rules]] glob = "{name}" init = "zeros"'
-            )
-    known = {name: content for name, content in starts.items() if content is not None}
+    known, computed = {}, []
+    for entry in missing:
+        item = items.get(entry.name)
+        content = _content(item)
+        if content is None and item is not None and (item.written or entry.name in parameters):
+            content = _COMPUTED
+            computed.append(entry)
+        if content is not None:
+            known[entry.name] = content
+    read = {name for name, item in items.items() if item.is_read} - {entry.name for entry in computed}
+    by_model = _ByModel(model, computed, read)
     for fold in (True, False):
         found = Rules.from_contents([rule.content for rule in own.rules] + _tables(known, fold), "the model's start")
         chosen = {entry.name: found.find(entry) for entry in missing if entry.name in known}
         if all(rule is not None and _without_glob(rule.content) == known[name] for name, rule in chosen.items()):
             break
-    return Rules((*found.rules, *general), rules.own)
+    start = [replace(rule, initializer=by_model) if _is_computed(rule) else rule for rule in found.rules[rules.own :]]
+    return Rules((*own.rules, *start, *general), rules.own)
+
+
+def _drawn(model: torch.nn.Module, seed: int = 0, held: Container[str] = ()) -> dict[str, Tracked]:
+    try:
+        with collecting_later():
+            return drawn_again(model, seed, OwnRules(None), str, tied(modules(model)), None, held)
+    except StateError as error:
+        raise StateError(f"the code that starts {type(model).__name__}: {error}") from None
+
+
+def _is_computed(rule: Rule) -> bool:
+    return _without_glob(rule.content) == _COMPUTED
 
 
 def _without_glob(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Tracked:
     locked: bool = False
     """Whether a rule decides it, and the code of the model must not write to it."""
     written: bool = False
+    is_read: bool = False
+    """Whether the code of the model reads its values."""
     how: Initializer | str = "computed"
     """The last that wrote the full tensor."""
     draws: int = 0

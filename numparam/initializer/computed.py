@@ -1,0 +1,28 @@
+"""The initializer of parameters that the code of a model computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numparam.errors import StateError
+from numparam.initializer.base import Initializer
+
+if TYPE_CHECKING:
+    from numparam.indexing.region import Region
+    from numparam.stream.source import Buffer, Source
+
+
+class Computed(Initializer):
+    """Hold the place of values that the code of a model computes, in the record of a file that has them.
+
+    Raises
+    ------
+    RuntimeError
+        When values are needed without the model.
+    """
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+
+    def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
+        raise StateError(f"{source} is computed by the code of its model: no rule can, only --like config.json does")
