@@ -310,3 +310,52 @@ def test_jax_by_dlpack() -> None:
     assert same(Tensor.from_dlpack(jax.numpy.asarray(ARRAY, "bfloat16")), ARRAY.astype(numparam.bfloat16))
     with pytest.raises(ValueError, match="read-only"):
         back[0, 0] = 1
+
+
+# --------------------------------------------------------------------------- torch and JAX compute
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_torch_computes_with_its_tensors_on_the_same_storage(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    weight = Parameter(np.arange(1, 4), name="w").set_dtype(name)
+    ones = torch.ones(3, dtype=getattr(torch, name), requires_grad=True)
+    found = [ones + weight, weight + ones, torch.add(ones, other=weight), ones.detach().clone().copy_(weight) + 1]
+    assert all(type(each) is torch.Tensor and each.dtype == ones.dtype and each.tolist() == [2, 3, 4] for each in found)
+    assert ((weight == ones).tolist(), (ones < weight).tolist()) == ([True, False, False], [False, True, True])
+    assert torch.stack([ones, weight]).tolist() == [[1, 1, 1], [1, 2, 3]]
+    (ones * weight).sum().backward()
+    assert ones.grad.tolist() == [1, 2, 3]
+    torch.mul(ones.detach(), 5, out=weight)
+    assert weight.tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_jax_computes_with_its_arrays_on_a_copy(name: str) -> None:
+    jax = pytest.importorskip("jax")
+    weight = Parameter(np.arange(1, 4), name="w").set_dtype(name)
+    ones = jax.numpy.ones(3, name)
+    added = jax.jit(lambda x: x + weight)(ones)
+    for found in (ones + weight, weight + ones, added):
+        assert isinstance(found, jax.Array)
+        assert (found.dtype, found.tolist()) == (name, [2, 3, 4])
+    assert (weight == ones).tolist() == [True, False, False]
+    array = jax.numpy.asarray(weight)
+    weight[...] = 0
+    assert array.tolist() == [1, 2, 3]
+    with pytest.raises((TypeError, ValueError), match=r"jax\.numpy\.array\(\)"):
+        jax.jit(abs)(weight)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_functions_of_numpy_and_writes_take_arrays_of_other_libraries(library: str) -> None:
+    module = pytest.importorskip("torch" if library == "torch" else "jax.numpy")
+    ones = module.ones(3, dtype=module.bfloat16)
+    weight = Parameter(np.arange(1, 4), name="w").set_dtype("bfloat16")
+    assert same(np.add(weight, ones), np.array([2, 3, 4], numparam.bfloat16))
+    assert same(np.add(ones, weight), np.array([2, 3, 4], numparam.bfloat16))
+    weight += ones
+    assert weight.tolist() == [2, 3, 4]
+    weight[1:] = ones[1:]
+    assert weight.tolist() == [2, 1, 1]
+    assert weight.set_data(ones).tolist() == [1, 1, 1]

@@ -18,7 +18,7 @@ from numparam.layout import Layout
 from numparam.parameter.flags import anything, integer, lengths, next_cache_key, switch
 from numparam.parameter.hooks import HookHandle
 from numparam.parameter.values import as_values, converted, in_place, refuse_imaginary
-from numparam.tensor import Array, State, Tensor
+from numparam.tensor import Array, State, Tensor, from_torch
 from numparam.text import printable, shown
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ class Parameter(Tensor):
 
         Parameters
         ----------
-        data : Tensor, numpy.ndarray, int or float
+        data : Tensor, array of NumPy, torch or JAX, int or float
             Of the shape of the parameter, unless `slice_shape` is set.
         slice_shape : bool
             Whether the values are a slice, which may have any shape. It is kept as `sliced`.
@@ -290,12 +290,12 @@ class Parameter(Tensor):
         >>> Parameter([1.0, 2.0]).set_data(Tensor([3, 4])).asnumpy()
         array([3., 4.], dtype=float32)
         """
-        if not isinstance(data, Tensor | np.ndarray | int | float | np.generic):
+        if not isinstance(data, int | float) and not hasattr(data, "__array__"):
             raise ArgumentTypeError(
                 f"Parameter {self._name!r}: data is a Tensor, array, int or float, found {type(data).__name__}"
             )
         if not isinstance(data, Tensor):
-            array = np.asarray(data)
+            array = np.asarray(from_torch(data))
             if dtypes.is_floating(array.dtype) and self.dtype.kind in "iu":
                 what = f"Parameter {self._name!r} has dtype {self.dtype}, found floats: {data!r:.80}"
                 raise ArgumentTypeError(f"{what}; {dtypes.unchecked(self.dtype)}")

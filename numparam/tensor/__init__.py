@@ -1,6 +1,6 @@
 """Tensors: values, or a description of values that are materialised when they are needed."""
 
-from numparam.tensor.convert import SupportsDLPack, as_array
+from numparam.tensor.convert import SupportsDLPack, as_array, from_torch
 from numparam.tensor.recipe import Recipe
 from numparam.tensor.state import State
 from numparam.tensor.tensor import Tensor
@@ -16,5 +16,6 @@ __all__ = [
     "Tensor",
     "Values",
     "as_array",
+    "from_torch",
     "launched_together",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DtypeError
 from numparam.indexing.region import Region
+from numparam.tensor.convert import from_torch
 from numparam.tensor.promotion import aligned, narrowed
 from numparam.tensor.state import State
 from numparam.text import shown
@@ -28,6 +30,9 @@ class Arithmetic(State):
 
     NumPy computes on the CPU. The values of tensors on CUDA devices are copied to the host, and the result goes to the
     device of the first tensor. A library that computes on a GPU can share a tensor's memory instead, through DLPack.
+
+    With a tensor of torch or an array of JAX, or in a function of theirs, that library computes and the result is its
+    own: torch on the storage that it shares, without gradients for it, and JAX on a copy.
     """
 
     @property
@@ -127,6 +132,15 @@ class Arithmetic(State):
                 return tensor
         return _each(lambda item: self._wrapped(narrowed(item, given) if free else item), result)
 
+    def __jax_array__(self) -> Any:
+        return sys.modules["jax"].numpy.array(self.asnumpy(), copy=True)  # arrays of JAX never change
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
+        view = sys.modules["torch"].from_dlpack
+        inputs, options = _each(lambda item: view(item) if isinstance(item, Arithmetic) else item, (inputs, options))
+        return function(*inputs, **(options or {}))
+
     def _wrapped(self, result: Any) -> Any:
         known = isinstance(result, np.ndarray | np.generic) and result.dtype.name in dtypes.TABLE
         return self._made(np.array(result, order="C")) if known else result  # it may be a view of a storage
@@ -140,9 +154,14 @@ def takes_part(value: Any) -> bool:
     return isinstance(value, Arithmetic | np.ndarray | np.generic | bool | int | float | complex | list | tuple)
 
 
+def is_operand(value: Any) -> bool:
+    """Return whether a ufunc takes an operand: also arrays of libraries that leave ufuncs to others."""
+    return takes_part(value) or (hasattr(value, "__array__") and not hasattr(value, "__array_ufunc__"))
+
+
 def plain(value: Any) -> Any:
-    """Return the array of a tensor, and anything else itself."""
-    return value.asnumpy() if isinstance(value, Arithmetic) else value
+    """Return the array of a tensor, of torch too, and anything else itself."""
+    return value.asnumpy() if isinstance(value, Arithmetic) else from_torch(value)
 
 
 def _each(change: Callable[[Any], Any], value: Any) -> Any:

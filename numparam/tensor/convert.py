@@ -22,7 +22,7 @@ class SupportsDLPack(Protocol):
 
 def as_array(data: Any, dtype: Any = None) -> Array:
     """Copy values into a new C-contiguous array of a dtype that numparam knows."""
-    data = _from_torch(data)
+    data = from_torch(data)
     if isinstance(data, list | tuple):
         data = [item.asnumpy() if hasattr(item, "asnumpy") else item for item in data]
     try:
@@ -48,7 +48,7 @@ def as_array(data: Any, dtype: Any = None) -> Array:
     return converted
 
 
-def _from_torch(data: Any) -> Any:
+def from_torch(data: Any) -> Any:
     """Return the values of a tensor of torch as an array, and anything else itself."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(data, torch.Tensor):

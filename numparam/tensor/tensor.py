@@ -13,8 +13,8 @@ from numparam.errors import ArgumentTypeError, DtypeError, RegionError, ShapeErr
 from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
 from numparam.stream.seed import next_number
-from numparam.tensor.arithmetic import plain, takes_part
-from numparam.tensor.convert import SupportsDLPack, as_array, from_dlpack
+from numparam.tensor.arithmetic import is_operand, plain
+from numparam.tensor.convert import SupportsDLPack, as_array, from_dlpack, from_torch
 from numparam.tensor.declared import Declared
 from numparam.tensor.promotion import promoted
 from numparam.tensor.recipe import Recipe
@@ -189,7 +189,7 @@ class Tensor(Declared["Tensor"]):
         ValueError
             If the value cannot be broadcast, or an integer dtype cannot hold it.
         """
-        self._settle().write(index, value._settle() if isinstance(value, Tensor) else value)
+        self._settle().write(index, value._settle() if isinstance(value, Tensor) else from_torch(value))
 
     def alias(self, index: Index = ...) -> Tensor:
         """Return a tensor that shares the storage of a part of this one: writing to one is seen in the other.
@@ -396,7 +396,7 @@ class Tensor(Declared["Tensor"]):
         return map(self.__getitem__, range(len(self)))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        if not all(map(takes_part, inputs)):
+        if not all(map(is_operand, inputs)):
             return NotImplemented
         if out is not None:
             options["out"] = tuple([plain(array) for array in out])
