@@ -1,7 +1,10 @@
 """``numparam completion`` prints a script of the shell, which knows every command and option."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,21 @@ def test_bash_completes_commands_options_and_choices(capsys: pytest.CaptureFixtu
         """
         ran = subprocess.run(["bash", "-c", script + complete], check=True, capture_output=True, text=True)
         assert set(ran.stdout.split()) == expected
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_commands_options_and_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    assert main(["completion", "fish"]) == 0
+    (tmp_path / "numparam.fish").write_text(capsys.readouterr().out)
+    lines = "numparam in", "numparam plan --opt", "numparam plan --optimizer adamw"
+    asked = [f"complete -C '{line}'" for line in lines]
+    ran = subprocess.run(
+        ["fish", "-N", "-c", "; ".join(["source numparam.fish", *asked])],
+        check=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert [line.split("\t")[0] for line in ran.stdout.splitlines()] == ["init", "inspect", "--optimizer", "adamw"]
+    assert "Write a safetensors file with freshly initialised parameters" in ran.stdout
 
 
 def test_an_absent_library_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

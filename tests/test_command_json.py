@@ -121,6 +121,15 @@ def test_init(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "command", ["init", "inspect", "verify", "plan", "fingerprint", "compare", "replay", "selftest"]
+)
+def test_every_command_takes_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "--json" in capsys.readouterr().out
+
+
 def test_an_error_with_json_prints_nothing_on_the_standard_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import signal
@@ -184,7 +185,13 @@ def test_the_commands_rebuild_and_verify(tmp_path: Path, capsys: pytest.CaptureF
     assert "its record names '../base.safetensors', which is not in its folder" in capsys.readouterr().err
     assert main(["verify", "--elsewhere", str(out)]) == 0
     assert "every value matches 30 steps" in capsys.readouterr().out
-    assert main(["replay", str(base), str(run_log), "-o", str(tmp_path / "beside.safetensors")]) == 0
+    capsys.readouterr()
+    beside = str(tmp_path / "beside.safetensors")
+    assert main(["replay", str(base), str(run_log), "-o", beside, "--json"]) == 0
+    nbytes = sum(each.nbytes for each in run.values())
+    assert json.loads(capsys.readouterr().out) == {
+        "file": beside, "parameters": len(run), "bytes": nbytes, "steps": 30,
+    }  # fmt: skip
     assert main(["verify", str(tmp_path / "beside.safetensors")]) == 0
     damaged = {"numparam.texts": '{"numparam.replay.base": '}
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "damaged.safetensors", damaged)

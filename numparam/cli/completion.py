@@ -7,10 +7,11 @@ from typing import Any
 
 from numparam.errors import ArgumentValueError
 
-_SHELLS = ("bash", "zsh", "tcsh")
+_SHELLS = ("bash", "zsh", "fish", "tcsh")
 _DESCRIPTION = """\
 Print the script by which a shell completes commands, options and file names. For bash, put
-eval "$(numparam completion bash)" into ~/.bashrc; for zsh, write the output to a file _numparam in a folder of $fpath.
+eval "$(numparam completion bash)" into ~/.bashrc; for zsh, write the output to a file _numparam in a folder of $fpath;
+for fish, to ~/.config/fish/completions/numparam.fish.
 """
 
 
@@ -29,6 +30,7 @@ def _run(parser: argparse.ArgumentParser, commands: Any, shell: str) -> int:
             "completion needs shtab, which is not installed: pip install 'numparam[completion]'"
         ) from None
     for command in commands.choices.values():
+        command.description = command.description.partition(". ")[0]  # zsh and fish show it next to the name
         for action in command._actions:
             if action.type is Path or action.dest == "like":
                 action.complete = shtab.FILE
