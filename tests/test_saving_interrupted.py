@@ -7,12 +7,14 @@ import errno
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from numparam.checkpoint import writing
 from savers import INDEX, KINDS, Interrupt, number_in, stems
 
 STEP = 31
@@ -58,3 +60,19 @@ def test_at_every_thirtieth_instant(kind: str, cause: str, tmp_path: Path, monke
         assert len(stems(tmp_path)) == len(expected), (instant, stems(tmp_path))
         instant += STEP
     assert instant > (50 if kind in ("sharded", "distributed") else 15)
+
+
+def test_ctrl_c_while_a_thread_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starting(threading.Thread):
+        ident = 1  # it runs, and has not said so yet
+
+        def start(self) -> None:
+            raise KeyboardInterrupt
+
+    KINDS["single"](tmp_path / "m", 0)
+    monkeypatch.setattr(writing, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(threading, "Thread", Starting)
+    with pytest.raises(KeyboardInterrupt):
+        KINDS["single"](tmp_path / "m", 1)
+    assert number_in(tmp_path / "m", "single") == 0
+    assert stems(tmp_path) == ["m.safetensors"]

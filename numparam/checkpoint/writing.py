@@ -11,6 +11,7 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -120,7 +121,7 @@ class _Stream:
 
     def __exit__(self, kind: object, *_: object) -> None:
         for thread, _room in self._flying:
-            if thread.ident is not None:  # else Ctrl-C came just before it started
+            with suppress(RuntimeError):  # Ctrl-C came while it started; it keeps its file and its buffer
                 thread.join()
         if kind is None:
             self._close()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from numparam.checks import as_int
+from numparam.checks import as_int, of_type
 from numparam.device import Device
 from numparam.device import device as as_device
 from numparam.embedding.counters import Counters
@@ -53,7 +53,9 @@ class EmbeddingCache:
     def __init__(self, table: Embedding, rows: int, device: Device | str = "cpu") -> None:
         from numparam.kernels.keys import Recent
 
-        self.table, self.rows = table, as_int(f"table {table.name!r}: the rows of a cache", rows, 1)
+        of_type(Embedding)("the table of a cache", table)
+        self.table = table
+        self.rows = rows = as_int(f"table {table.name!r}: the rows of a cache", rows, 1)
         self.device, self.step, self.counters = as_device(device), table.step, Counters()
         self._recent, self._holder = Recent(rows), HOLDERS[self.device.kind]
         self._kept = table.schema.columns[: table.schema.states.stop]

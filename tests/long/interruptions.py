@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import json
+import logging
 import os
 import random
 import signal
@@ -55,6 +56,7 @@ def attempt(path: Path, kind: str, number: int, cause: str, at: int) -> int:
 
 def prove(count: int, seed: int, folder: Path) -> Counter[str]:
     """Interrupt `count` saves; raise for the first checkpoint that is lost or mixed, or the first file left over."""
+    logging.getLogger("numparam").setLevel("ERROR")  # each partial file that is removed is a warning
     os.fsync = os.fstat  # type: ignore[assignment]  # the disk would take the time
     writing.CHUNK_BYTES = 64  # the files are of several chunks, which threads write
     sys.unraisablehook = lambda _: None  # of files that an interrupt left to the garbage collector

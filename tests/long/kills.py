@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import random
@@ -35,6 +36,7 @@ def _write(path: Path, kind: str, number: int, line: int, reports: int) -> None:
 def prove(count: int, seed: int, folder: Path) -> Counter[str]:
     """Kill `count` writers; raise for the first checkpoint that is lost or mixed."""
     chance, counts = random.Random(seed), Counter[str]()
+    logging.getLogger("numparam").setLevel("ERROR")  # each partial file that is removed is a warning
     os.fsync = os.fstat  # type: ignore[assignment]  # what a kill cannot undo
     writing.CHUNK_BYTES = 64  # the files are of several chunks, which threads write
     kinds = list(KINDS)
