@@ -46,7 +46,8 @@ def of_type(kind: type) -> Check:
 
     def check(what: str, value: Any) -> Any:
         if not isinstance(value, kind):
-            raise ArgumentTypeError(f"{what} is a {kind.__name__}, found {shown(value)}")
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            raise ArgumentTypeError(f"{what} is {article} {kind.__name__}, found {shown(value)}")
         return value
 
     return check

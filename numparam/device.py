@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
+from typing import Self
 
 from numparam.errors import ArgumentTypeError, ArgumentValueError, DeviceError
 from numparam.text import shown
@@ -28,6 +29,10 @@ class Device(str):
     """
 
     __slots__ = ()
+
+    def __new__(cls, name: str) -> Self:
+        """Name a device without looking for it; see `device`."""
+        return super().__new__(cls, name)
 
     @property
     def kind(self) -> str:

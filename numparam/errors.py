@@ -49,6 +49,10 @@ class RegionError(NumparamError, IndexError):
     """Report an index that does not fit the tensor."""
 
 
+class NumberRangeError(ArgumentValueError, OverflowError):
+    """Report a number that the dtype it is computed in cannot hold."""
+
+
 class SpecificationError(ArgumentValueError):
     """Report a model specification that does not exist."""
 

@@ -89,3 +89,28 @@ def test_axes_of_reductions_and_reshapes_beyond_64_bits_are_refused() -> None:
     for call in (tensor.sum, tensor.squeeze, tensor.expand_dims, tensor.reshape, tensor.transpose):
         with pytest.raises(ValueError):  # noqa: PT011
             call(10**400)
+
+
+@pytest.mark.parametrize("dtype, number", [("float32", 10**400), ("int8", 300), ("int64", 2**64), ("uint8", -1)])
+def test_a_number_that_the_dtype_of_a_tensor_cannot_hold_is_refused(dtype: str, number: int) -> None:
+    tensor = numparam.Tensor(np.ones((2, 2), dtype))
+    for compute in (lambda: tensor + number, lambda: np.multiply(number, tensor)):
+        for error in (ArgumentValueError, OverflowError):  # as NumPy, and as all of numparam
+            with pytest.raises(error, match=r"add|multiply"):
+                compute()
+
+
+def test_what_is_not_an_array_of_the_shape_or_a_table_is_refused() -> None:
+    for value in (np.dtype("float32"), np.ones((3, 2)), None):
+        with pytest.raises(ShapeError, match=r"an array of the full shape \(2, 3\) is needed"):
+            numparam.Region.full((2, 3)).take(value)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="cannot be viewed") as caught:
+        numparam.Tensor(np.ones(3)).view([], "x" * 10_000)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 400
+    with pytest.raises(TypeError, match="region is a Region, found"):
+        numparam.fingerprint(np.ones(3), region=Path())  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="fingerprints are a mapping by name, found"):
+        numparam.Fingerprints(np.broadcast_to(1.0, (3, 2**40)))  # type: ignore[arg-type]
+    assert numparam.fingerprint(np.ones(3), "\ud800") == numparam.fingerprint(np.ones(3), "\ud800")
+    with pytest.raises(TypeError, match="the table of a cache is an Embedding"):
+        numparam.EmbeddingCache(int, 3)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from numparam.cell import Cell
 from numparam.checkpoint import mindspore_file
 from numparam.checkpoint.opening import open_checkpoint
 from numparam.checkpoint.recipes import followed
+from numparam.checks import of_type
 from numparam.errors import ArgumentTypeError, ArgumentValueError, MissingNameError, NumparamError, ShapeError
 from numparam.fingerprints.boxes import box_of
 from numparam.fingerprints.table import Fingerprints
@@ -108,7 +109,7 @@ def of_array(x: Any, key: str | bytes | None = None, region: Region | None = Non
             f"{where}a fingerprint takes a tensor, an array, a Cell, a mapping or a path, found {shown(x)}; "
             "numparam.torch.fingerprint and numparam.jax.fingerprint take modules and trees"
         )
-    held = Region.full(tuple(x.shape)) if region is None else region
+    held = Region.full(tuple(x.shape)) if region is None else of_type(Region)(f"{where}region", region)
     if held.shape != tuple(x.shape):
         raise ShapeError(f"{where}an array of shape {held.shape} holds {held}, found {tuple(x.shape)}")
     dtype = dtypes.as_dtype(x.dtype)
@@ -217,7 +218,9 @@ def secret_of(key: str | bytes | None) -> bytes:
         raise ArgumentTypeError(f"a key is a str or bytes, found {type(key).__name__}")
     if key is not None and not key:
         raise ArgumentValueError("a key is a secret, found an empty one; leave it out for an error check")
-    return b"" if key is None else hashlib.blake2b(key.encode() if isinstance(key, str) else key).digest()
+    # Half of a surrogate pair, which no encoding has, is a secret too.
+    text = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
+    return b"" if text is None else hashlib.blake2b(text).digest()
 
 
 @cache

@@ -48,6 +48,8 @@ class Fingerprints(Mapping[str, Fingerprint]):
     """
 
     def __init__(self, found: Mapping[str, Fingerprint]) -> None:
+        if not isinstance(found, Mapping):
+            raise ArgumentTypeError(f"fingerprints are a mapping by name, found {shown(found)}")
         self._found = dict(found)
 
     def __getitem__(self, name: str) -> Fingerprint:

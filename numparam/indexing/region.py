@@ -148,6 +148,8 @@ class Region:
 
     def take(self, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the view of an array of the full shape that shows the selection."""
+        if np.shape(array) != self.full_shape:
+            raise ShapeError(f"an array of the full shape {self.full_shape} is needed, found {shown(array)}")
         # The ellipsis keeps a view where integers alone would give a scalar.
         view: np.ndarray[Any, np.dtype[Any]] = array[(*self.slices(), ...)]
         # An axis that None inserted may have been emptied by a later index.

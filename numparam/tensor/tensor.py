@@ -9,7 +9,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.device import Device
 from numparam.device import device as as_device
-from numparam.errors import ArgumentTypeError, DtypeError, RegionError, ShapeError
+from numparam.errors import ArgumentTypeError, DtypeError, NumberRangeError, RegionError, ShapeError
 from numparam.indexing import arrays
 from numparam.indexing.region import Region, Shape, as_shape
 from numparam.stream.seed import next_number
@@ -243,7 +243,7 @@ class Tensor(Declared["Tensor"]):
         try:
             return Tensor._of(self._settle().reshaped(lengths))
         except (ValueError, TypeError) as error:
-            raise ShapeError(f"a tensor of shape {self.shape} cannot be viewed as {lengths}: {error}") from None
+            raise ShapeError(f"a tensor of shape {self.shape} cannot be viewed as {shown(lengths)}: {error}") from None
 
     def copy(self) -> Tensor:
         """Return a new tensor with the same values, lazy if this one is."""
@@ -403,7 +403,10 @@ class Tensor(Declared["Tensor"]):
         operands = [plain(value) for value in inputs]
         if method in ("__call__", "outer") and options.get("dtype") is None:
             operands = promoted(ufunc, operands)
-        results = getattr(ufunc, method)(*operands, **{name: plain(x) for name, x in options.items()})
+        try:
+            results = getattr(ufunc, method)(*operands, **{name: plain(x) for name, x in options.items()})
+        except OverflowError as error:  # a Python integer
+            raise NumberRangeError(f"{ufunc.__name__}: {error}") from None
         if out is not None:
             for target, array in zip(out, options["out"], strict=True):
                 if isinstance(target, Tensor) and target._settle().array is not array:  # a copy, of a CUDA device
