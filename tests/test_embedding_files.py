@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,8 @@ import numpy as np
 import pytest
 
 from numparam import Embedding
+from numparam.checkpoint import atomic_file
+from numparam.embedding import log
 from numparam.embedding.mapped import Mapped
 from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileError
 from numparam.initializer import Normal
@@ -226,6 +231,31 @@ def test_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     abandon(kept)
     with table(tmp_path, None) as again:
         assert_same(again, replay)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_log_whose_restart_is_interrupted_keeps_what_is_acknowledged_later(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def interrupted(path: Path) -> Iterator[Any]:
+        with atomic_file.replacing(path) as file:
+            yield file
+            if place == "before":
+                raise OSError(errno.EIO, "Input/output error")
+        raise KeyboardInterrupt
+
+    replay, kept = table(None), table(tmp_path)
+    for step in range(4):
+        change(kept, step)
+        change(replay, step)
+        if step == 1:
+            monkeypatch.setattr(log, "replacing", interrupted)
+            with pytest.raises((OSError, KeyboardInterrupt)):
+                kept._store.checkpoint()
+            monkeypatch.undo()
+    abandon(kept)
+    assert_same(table(tmp_path), replay)
 
 
 def test_open_key_space_is_recovered_from_rows_that_were_half_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numparam.checkpoint.atomic_file import FCNTL, replacing
+from numparam.checkpoint.atomic_file import FCNTL, replacing, sync_folder
 from numparam.embedding.mapped import File, open_file
 from numparam.embedding.schema import Schema
 from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileError
@@ -16,7 +16,10 @@ from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileE
 def claim(folder: Path, name: str) -> File:
     """Lock the folder of a table."""
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            sync_folder(each.parent)
         file = open_file(folder / "lock")
         if FCNTL is not None:
             FCNTL.flock(file.fileno(), FCNTL.LOCK_EX | FCNTL.LOCK_NB)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from numparam.checkpoint.atomic_file import replacing
-from numparam.embedding.mapped import open_file
+from numparam.embedding.mapped import File, open_file
 from numparam.embedding.schema import Column
 from numparam.errors import CheckpointError, CheckpointFileError
 
@@ -122,8 +122,8 @@ class Log:
 
     def __init__(self, path: Path, schema: Schema, sync: bool) -> None:
         self.path, self._schema, self._sync = path, schema, sync
-        self._file = open_file(path)
-        self.nbytes = os.fstat(self._file.fileno()).st_size
+        self._file: File | None = None
+        self._opened()
 
     def append(self, record: Record) -> int:
         """Write a record, and return its bytes.
@@ -133,7 +133,15 @@ class Log:
         CheckpointFileError
             If the disk is full or fails; the log is then what it was.
         """
-        return self._append(self._file.fileno(), record, self.nbytes)
+        return self._append(self._opened(), record, self.nbytes)
+
+    def _opened(self) -> int:
+        """Return the descriptor of the file in place."""
+        if self._file is None:
+            file = open_file(self.path)
+            self.nbytes = os.fstat(file.fileno()).st_size
+            self._file = file
+        return self._file.fileno()
 
     def _append(self, descriptor: int, record: Record, at: int) -> int:
         parts = record.encode()
@@ -152,8 +160,10 @@ class Log:
                     buffers[0] = buffers[0][written:]
             if self._sync:
                 os.fdatasync(descriptor)
-        except OSError as error:
+        except BaseException as error:
             os.truncate(descriptor, at)
+            if not isinstance(error, OSError):
+                raise
             raise CheckpointFileError(
                 f"table {self._schema.name!r}: cannot write to the log {self.path}: {error}; nothing was changed"
             ) from error
@@ -168,7 +178,8 @@ class Log:
         CheckpointError
             If a record in the middle is damaged: the ones after it were acknowledged.
         """
-        at, size, descriptor = 0, self.nbytes, self._file.fileno()
+        at, descriptor = 0, self._opened()
+        size = self.nbytes
         while at < size:
             head = os.pread(descriptor, _FRAME.size, at)
             magic, checksum, nbytes = _FRAME.unpack(head.ljust(_FRAME.size, b"\0"))
@@ -187,18 +198,18 @@ class Log:
 
     def restart(self, record: Record) -> None:
         """Replace the log by one with a single record, once the table itself is on the disk."""
+        self._file = None  # whatever interrupts this, no record goes to a file that is no longer in place
         with replacing(self.path) as file:
             self._append(file.fileno(), record, 0)
-        self._file.close()
-        self._file = open_file(self.path)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _another_follows(self, at: int, size: int) -> bool:
         """Return whether a sound record begins behind a place."""
-        descriptor, step = self._file.fileno(), 1 << 24
+        descriptor, step = self._opened(), 1 << 24
         while at < size:
             block = os.pread(descriptor, step + len(_MAGIC), at)
             place = block.find(_MAGIC)
