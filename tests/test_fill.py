@@ -124,6 +124,17 @@ def test_both_loops_give_the_same_bits(draw: str, dtype: str, monkeypatch: pytes
     assert np.array_equal(by_run, by_gather[:, 1])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_rows_of_full_blocks(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "FEWEST_IN_BLOCKS", 0)
+    monkeypatch.setattr(cpu, "make_gather", lambda *_: pytest.fail("an element at a time"))
+    for length, step, rows in itertools.product((4, 8, 12), (16, 80, -28), (1, 7, 40)):
+        base = 8 if step > 0 else 8 - step * rows
+        found = filled("normal", dtype, (rows, 2, length), Span(base, (step, 52, 1)))
+        index = base + step * np.arange(rows)[:, None, None] + 52 * np.arange(2)[:, None] + np.arange(length)
+        assert np.array_equal(found, whole("normal", dtype)[index])
+
+
 @every_dtype
 def test_either_number_is_chosen_by_the_word(dtype: str) -> None:
     words, out = np.empty(1001, np.uint32), np.empty(1001, DTYPES[dtype])

@@ -11,7 +11,7 @@ import pytest
 import numparam
 from numparam import Parameter, Region, identify
 from numparam.errors import ArgumentTypeError, ShapeError
-from numparam.fingerprints.search import PROBE_BYTES, Query, keys, search
+from numparam.fingerprints.search import PROBE_BYTES, Query, Wanted, search
 from numparam.initializer import Normal, initializer
 
 Array = np.ndarray[Any, Any]
@@ -153,7 +153,7 @@ def test_a_search_ends_when_all_is_found() -> None:
     names = [f"layers.{at}" for at in range(50)]
     model = {name: Parameter(initializer(Normal(0.5), (64, 64)), name=name) for name in names}
     query = Query(64, PROBE_BYTES // 4)
-    wanted = np.sort(keys(model["layers.3"].copy().asnumpy()[:, : query.first]))
+    wanted = Wanted(model["layers.3"].copy().asnumpy()[:, : query.first])
     searched = []
 
     class Watched(dict[str, Parameter]):

@@ -1,8 +1,9 @@
 """Random fill on a CPU.
 
-Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Two loops write it: `make_run`
-where consecutive elements of the output are consecutive in the tensor, a tile of whole blocks at a time, and
-`make_gather` where they are not, one block per element. The bits are the same.
+Element i of the logical tensor comes from word ``i % 4`` of Philox block ``i // 4``. Three loops write it: `make_run`
+where consecutive elements of the output are consecutive in the tensor, a tile of consecutive blocks at a time,
+`_make_blocks` where only the elements of each block are, and `make_gather`, one block per element. The bits are the
+same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH, broadcast, first_half, joined, low_word, second_half, select
 from numparam.kernels.machine.memory import (
+    OFFSETS,
     POSITION,
     counters,
     in_memory_order,
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
     from numparam.kernels.batch import Arrays
 
 TILE = 4 * WIDTH  # elements of one tile
-_POSITION = np.array(POSITION, np.int64)
+_POSITION, _PLACE = np.array(POSITION, np.int64), np.argsort(OFFSETS)
 # Below this run length a tile is mostly thrown away and drawing one block per element is faster.
 SHORTEST_RUN = TILE // 2
+FEWEST_IN_BLOCKS = 1 << 14  # elements, for which a loop more is worth its compilation
 
 # --------------------------------------------------------------------------- formulas
 
@@ -243,6 +246,43 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
     return gather
 
 
+@cache
+def _make_blocks(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the loop over full blocks in any order, whose axes are counted in blocks; see `make_run`."""
+    words, values = _make_formulas(distribution, dtype)
+    items, store = STORAGE[dtype].items, _make_store(STORAGE[dtype])
+
+    @formula
+    def tile(out: Any, at: Any, indices: Any, key: Any, params: Any) -> None:
+        block = load_indices(indices)
+        store(out, at, values(words(block, block >> 32, key), params))
+
+    @kernel(f"fill blocks {distribution} {dtype}")
+    def blocks(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
+        scratch = np.empty(TILE, items)
+        indices = np.zeros(WIDTH, np.uint64)
+        length, step = axes[0, -1], axes[1, -1]
+        index = _locate(start // 4, axes, base)
+        left_in_row = length - start // 4 % length
+        for at in range(start, stop, TILE):
+            end = min(at + TILE, stop)
+            for lane in range((end - at) // 4):
+                indices[_PLACE[lane]] = np.uint64(index) >> np.uint64(2)
+                index += step
+                left_in_row -= 1
+                if left_in_row == 0:
+                    index = _locate(at // 4 + lane + 1, axes, base)
+                    left_in_row = length
+            if end - at == TILE:
+                tile(out, at - origin, indices, key, params)
+            else:
+                tile(scratch, 0, indices, key, params)
+                for i in range(end - at):
+                    out[at - origin + i] = scratch[i]
+
+    return blocks
+
+
 # --------------------------------------------------------------------------- entry
 
 
@@ -252,6 +292,8 @@ def fill_array(
     """Write a slice of a logical tensor into an array; see the entries of `fill`."""
     storage = STORAGE[out.dtype]
     make, axes, base = spread(out.shape, span)
+    if make is make_gather and out.size >= FEWEST_IN_BLOCKS and (found := _axes_of_blocks(axes, base)) is not None:
+        make, axes = _make_blocks, found
     loop, arguments = make(distribution, out.dtype), (axes, base, _words(key), scalars(params, storage.wide), 0)
     flat = out.reshape(-1).view(storage.items)
     pool.run(lambda start, stop: loop(flat, start, stop, *arguments), flat.size, flat.itemsize, TILE)
@@ -262,6 +304,15 @@ def spread(shape: tuple[int, ...], span: Span | None) -> tuple[Callable[[str, np
     base, strides = (0, None) if span is None else span
     axes, run_length = _axes(shape, strides)
     return make_run if run_length >= min(SHORTEST_RUN, math.prod(shape)) else make_gather, axes, np.int64(base)
+
+
+def _axes_of_blocks(axes: Any, base: Any) -> Any:
+    """Return the axes of an output that consists of full blocks, an element for each block; None of any other."""
+    (*lengths, length), (*steps, step) = axes.tolist()
+    if step != 1 or any(number % 4 for number in (length, base, *steps)):
+        return None
+    inner = [(length // 4, 4)] if length > 4 else []
+    return np.array([*zip(lengths, steps, strict=True), *inner], np.int64).T.copy()
 
 
 def fill_arrays(distribution: str, out: Arrays, key: Key, params: tuple[Any, ...], span: Span | None) -> None:

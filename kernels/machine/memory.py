@@ -211,6 +211,9 @@ def _block_offsets(width: int) -> list[int]:
     return offsets
 
 
+OFFSETS = _block_offsets(WIDTH)  # of each 64-bit lane: which block of its tile it carries
+
+
 def _item(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
 
@@ -221,7 +224,7 @@ def counters(typing_context: Any, start: Any) -> Any:  # noqa: ARG001
     lanes = Lanes("u64", WIDTH)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.add(splat(builder, args[0], WIDTH), ir.Constant(lanes.llvm, _block_offsets(WIDTH)))
+        return builder.add(splat(builder, args[0], WIDTH), ir.Constant(lanes.llvm, OFFSETS))
 
     return lanes(types.uint64), emit
 

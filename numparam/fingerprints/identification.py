@@ -8,7 +8,19 @@ import numpy as np
 
 from numparam.cell import Cell
 from numparam.errors import ArgumentTypeError, ShapeError
-from numparam.fingerprints.search import Array, Hit, Hits, Kind, Query, beginnings, is_plain, keys, probes, search
+from numparam.fingerprints.search import (
+    Array,
+    Hit,
+    Hits,
+    Kind,
+    Query,
+    Wanted,
+    beginnings,
+    is_plain,
+    keys,
+    probes,
+    search,
+)
 from numparam.fingerprints.verifying import by_name
 from numparam.indexing.region import Region
 from numparam.tensor import Tensor
@@ -236,13 +248,12 @@ class _Reading(NamedTuple):
     keys: Array
     """Of all lines."""
     wanted: Array
-    """The keys of lines that are worth a search."""
+    """The first values of the lines that are worth a search."""
 
     @classmethod
     def of(cls, array: Array, kind: Kind, query: Query) -> "_Reading":
         lines = beginnings(array, kind, query.first)
-        found = keys(lines)
-        return cls(kind, query, found, found[~is_plain(lines)])
+        return cls(kind, query, keys(lines), lines[~is_plain(lines)])
 
 
 def _readings(array: Array) -> Iterator[_Reading]:
@@ -264,11 +275,11 @@ def _search(readings: Mapping[str, list[_Reading]], tensors: Mapping[str, Tensor
     parts: dict[Query, list[Array]] = {}
     for reading in (each for found in readings.values() for each in found):
         parts.setdefault(reading.query, []).append(reading.wanted)
-    wanted = {query: np.unique(np.concatenate(found)) for query, found in parts.items()}
+    wanted = {query: Wanted(np.concatenate(found)) for query, found in parts.items()}
     lines = {query: min((len(each) for each in found if len(each)), default=0) for query, found in parts.items()}
 
     def is_done(hits: Hits) -> bool:
-        complete = {query for (query, _), found in hits.items() if len(found) == len(wanted[query])}
+        complete = {query for (query, _), found in hits.items() if len(found) == len(wanted[query].keys)}
         return all(any(reading.query in complete for reading in found) for found in readings.values())
 
     return search(wanted, tensors, lines if everywhere else None, is_done)

@@ -4,8 +4,8 @@ A line is a row or a column of the last two axes; the axes before them are count
 axis it is a window of consecutive elements.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +18,12 @@ Kind = Literal["rows", "columns", "elements"]
 
 PROBE_BYTES = 16
 """Of the first values of a line, which are compared: float8 has too few different ones for less."""
+_WORD_BYTES = 8
+"""Of the first values of a line, which tell it from most others."""
+_SAMPLE_BYTES = 4
+"""Of the first values of a few lines at each place where a shard of a line may begin."""
+_DRAWN = 4
+"""Values that are drawn as fast as one."""
 _STARTS = 16
 """At most so many places where a shard of a line may begin are tried."""
 _STEPS = (127, 61, 31, 11, 7, 5, 3)
@@ -62,13 +68,20 @@ def beginnings(array: Array, kind: Kind, count: int) -> Array:
 
 def keys(lines: Array) -> Array:
     """Return a number for the bits of the first values of each line."""
-    content = np.ascontiguousarray(lines).view(np.uint8).reshape(len(lines), -1)[:, :PROBE_BYTES]
-    if content.shape[1] < PROBE_BYTES:
-        content = np.pad(content, ((0, 0), (0, PROBE_BYTES - content.shape[1])))
-    low, high = np.ascontiguousarray(content).view(np.uint64).T
+    low, high = _packed(lines, PROBE_BYTES).T
     key: Array = (low ^ (high >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + high * np.uint64(0xD6E8FEB86659FD93)
     key ^= key >> np.uint64(32)
     return key
+
+
+def _packed(lines: Array, nbytes: int) -> Array:
+    """Return the bits of the first values of each line, so many bytes, as words of 64 bits."""
+    content = np.ascontiguousarray(lines).view(np.uint8).reshape(len(lines), lines.shape[1] * lines.itemsize)
+    size, unit = max(content.shape[1], nbytes), min(nbytes, 8)
+    if lacking := size - content.shape[1] + -size % unit:
+        content = np.pad(content, ((0, 0), (0, lacking)))
+    words: Array = content.view(f"u{unit}")[:, : nbytes // unit].astype(np.uint64, copy=False)
+    return words
 
 
 def is_plain(lines: Array) -> Array:
@@ -80,18 +93,53 @@ def is_plain(lines: Array) -> Array:
     return plain
 
 
+class Wanted:
+    """Lines that are looked for, by the first values of each."""
+
+    def __init__(self, lines: Array) -> None:
+        self.keys = np.unique(keys(lines))
+        self._words = {nbytes: np.unique(_packed(lines, nbytes)) for nbytes in (_SAMPLE_BYTES, _WORD_BYTES)}
+        # A table of one bit of each word spares most lines a binary search.
+        self._shift = np.uint64(64 - max(16, len(self.keys).bit_length() + 5))
+        self._maybe = {nbytes: np.zeros(1 << 64 - int(self._shift), bool) for nbytes in self._words}
+        for nbytes, words in self._words.items():
+            self._maybe[nbytes][self._short(words)] = True
+
+    def like(self, lines: Array, nbytes: int) -> Array:
+        """Return which lines begin with so many bytes of a wanted one."""
+        words, known = _packed(lines, nbytes)[:, 0], self._words[nbytes]
+        return _among(known, words, np.flatnonzero(self._maybe[nbytes].take(self._short(words))))
+
+    def _short(self, words: Array) -> Array:
+        short: Array = ((words * np.uint64(0x9E3779B97F4A7C15)) >> self._shift).view(np.int64)
+        return short
+
+    def equal(self, lines: Array) -> tuple[Array, Array]:
+        """Return which lines are wanted, and their keys."""
+        found = self.like(lines, _WORD_BYTES)
+        drawn = keys(lines[found])
+        chosen = _among(self.keys, drawn, np.arange(len(drawn)))
+        return found[chosen], drawn[chosen]
+
+
+def _among(known: Array, words: Array, chosen: Array) -> Array:
+    """Return which of the chosen words are known; the known ones are sorted."""
+    places = np.minimum(np.searchsorted(known, words[chosen]), len(known) - 1)
+    found: Array = chosen[known[places] == words[chosen]]
+    return found
+
+
 def search(
-    wanted: Mapping[Query, Array],
+    wanted: Mapping[Query, Wanted],
     tensors: Mapping[str, Tensor],
     lines: Mapping[Query, int] | None,
     is_done: Callable[[Hits], bool],
 ) -> Hits:
-    """Find the lines of lazy parameters that have the wanted keys.
+    """Find the wanted lines of lazy parameters.
 
     Parameters
     ----------
-    wanted : mapping of Query to ndarray
-        Sorted keys.
+    wanted : mapping of Query to Wanted
     tensors : mapping of str to Tensor
     lines : mapping of Query to int, optional
         How many lines an array has, if shards of lines are looked for too, as ``torch.chunk`` and interleaving cut
@@ -99,41 +147,32 @@ def search(
     is_done : callable
         Whether what is found so far will do.
     """
-    # A table of one bit of each key spares most lines a binary search.
-    maybe = {}
-    wanted = {query: known for query, known in wanted.items() if known.size}
-    for query, known in wanted.items():
-        maybe[query] = np.zeros(1 << 18, bool)
-        maybe[query][_short(known)] = True
-
-    def matching(query: Query, drawn: Array) -> Array:
-        found, known = np.flatnonzero(maybe[query][_short(drawn)]), wanted[query]
-        places = np.minimum(np.searchsorted(known, drawn[found]), len(known) - 1)
-        lines: Array = found[known[places] == drawn[found]]
-        return lines
-
+    wanted = {query: known for query, known in wanted.items() if len(known.keys)}
     hits: Hits = {}
     for name, tensor in tensors.items():
         drawn = cache(partial(_drawn, tensor))  # queries that differ in width begin alike
-        for query in wanted:
-            step = 1 if lines is None else _step(lines[query])
+        item = tensor.dtype.itemsize
+        for query, known in wanted.items():
+            sample = min(query.first, max(1, _SAMPLE_BYTES // item))
+            few = min(query.first, max(_DRAWN, _WORD_BYTES // item))
+            if lines is not None:
+                step = _step(lines[query])
+                stages = [(sample, _SAMPLE_BYTES, step), (few, _WORD_BYTES, step)]
+            else:
+                stages = [(few, _WORD_BYTES, 1)] if few < query.first else []
             for kind, places in _places(tensor.shape, query, lines is not None):
-                first = [along[: query.first] for along in places]
-                chosen = set(range(len(places)))
-                if step > 1:
-                    chosen = {line % len(places) for line in matching(query, drawn(kind, *first, step=step)).tolist()}
-                for place in chosen:
-                    every, table = drawn(kind, first[place]), hits.setdefault((query, kind), {})
-                    found = matching(query, every)
-                    for key, line in zip(every[found].tolist(), found.tolist(), strict=True):
-                        table.setdefault(key, Hit(name, line, places[place]))
+                groups = [places]
+                for count, nbytes, step in stages:
+                    found = [(group, known.like(drawn(kind, count, step, *group), nbytes)) for group in groups]
+                    groups = [[group[place]] for group, those in found for place in np.unique(those % len(group))]
+                for (place,) in groups:
+                    at, its = known.equal(drawn(kind, query.first, 1, place))
+                    table = hits.setdefault((query, kind), {})
+                    for key, line in zip(its.tolist(), at.tolist(), strict=True):
+                        table.setdefault(key, Hit(name, line, place))
         if is_done(hits):
             break
     return hits
-
-
-def _short(key: Array) -> Array:
-    return (key & np.uint64((1 << 18) - 1)).astype(np.intp)
 
 
 def _step(count: int) -> int:
@@ -141,48 +180,51 @@ def _step(count: int) -> int:
     return next((step for step in _STEPS if step <= max(count // 8, min(count, 11))), 1)
 
 
-def _drawn(tensor: Tensor, kind: Kind, *places: range, step: int = 1) -> Array:
-    """Return the keys of every line, or of one in so many, from several places on: of all places for each line."""
-    full, lines, count = Region.full(tensor.shape), slice(None, None, step), len(places[0])
+def _drawn(tensor: Tensor, kind: Kind, count: int, step: int, *places: range) -> Array:
+    """Return the first values of every line, or of one in so many, from several places on: all places of each line."""
 
     def begun(first: int, stop: int, by: int = 1) -> Array:
-        along = slice(first, stop, by)
-        part = full if kind == "elements" else full[..., lines, along] if kind == "rows" else full[..., along, lines]
-        return beginnings(_values(tensor, part), kind, len(range(first, stop, by)))
+        part = _part(tensor.shape, kind, step, range(first, stop, by))
+        out = np.empty(part.shape, tensor.dtype)
+        tensor.fill_into(out, part)
+        return beginnings(out, kind, count if kind == "elements" else len(range(first, stop, by)))
 
+    first = [place[:count] for place in places]
+    if len(places) == 1:
+        return begun(first[0].start, first[0].stop, first[0].step)
     # One draw of one value is about as fast as of a thousand: as few draws as can be.
-    if places[0].step > 1 and len(places) > 1:  # interleaved
+    if places[0].step > 1:  # interleaved
         found = begun(0, count * places[0].step).reshape(-1, count, len(places)).swapaxes(1, 2)
-    elif len(places) > count:
+    else:
         width = places[1].start - places[0].start
         found = np.stack([begun(at, places[-1].start + at + 1, width) for at in range(count)], -1)
-    else:
-        found = np.stack([begun(place.start, place.stop, place.step) for place in places], 1)
-    return keys(found.reshape(-1, count))
+    return found.reshape(-1, count)
 
 
-def _values(tensor: Tensor, region: Region) -> Array:
-    out = np.empty(region.shape, tensor.dtype)
-    tensor.fill_into(out, region)
-    return out
+@lru_cache(maxsize=1024)  # the layers of a model have the same shapes
+def _part(shape: tuple[int, ...], kind: Kind, step: int, along: range) -> Region:
+    full, lines, values = Region.full(shape), slice(None, None, step), slice(along.start, along.stop, along.step)
+    return full if kind == "elements" else full[..., lines, values] if kind == "rows" else full[..., values, lines]
 
 
-def _places(shape: tuple[int, ...], query: Query, everywhere: bool) -> Iterator[tuple[Kind, list[range]]]:
-    """Yield where lines of some width may be in a parameter: at their beginnings, or everywhere else."""
+@lru_cache(maxsize=1024)
+def _places(shape: tuple[int, ...], query: Query, everywhere: bool) -> list[tuple[Kind, list[range]]]:
+    """Return where lines of some width may be in a parameter: at their beginnings, or everywhere else."""
     if query.width is None:
-        if len(shape) == 1 and query.first <= shape[0] and not everywhere:
-            yield "elements", [range(query.first)]
-        return
+        fits = len(shape) == 1 and query.first <= shape[0] and not everywhere
+        return [("elements", [range(query.first)])] if fits else []
+    found: list[tuple[Kind, list[range]]] = []
     kinds: tuple[tuple[Kind, int], ...] = (("rows", -1), ("columns", -2))
     for kind, axis in kinds if len(shape) > 1 else ():
         length, width = shape[axis], query.width
         if width <= length and not everywhere:
-            yield kind, [range(width)]
+            found.append((kind, [range(width)]))
         elif width < length:
             starts = range(0, length - width + 1, width)[:_STARTS]
-            yield kind, [range(start, start + width) for start in starts]
+            found.append((kind, [range(start, start + width) for start in starts]))
             if length % width:
-                yield kind, [range(length - width, length)]
+                found.append((kind, [range(length - width, length)]))
             elif length <= _INTERLEAVED * width:
                 step = length // width
-                yield kind, [range(phase, length, step) for phase in range(step)]
+                found.append((kind, [range(phase, length, step) for phase in range(step)]))
+    return found

@@ -85,7 +85,9 @@ class Recipe(Lazy):
         With `on_device` the array may also be a row-major device array.
         """
         if out.size:
-            selected = self.region if region is None else self.region[region.slices()]
+            selected = self.region
+            if region is not None:
+                selected = region if selected.is_full else selected[region.slices()]
             self.init.fill(out, selected, Source(self.seed, self.name))
 
     def read(self, index: Any, name: str | None = None) -> Recipe:
