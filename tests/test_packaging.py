@@ -101,8 +101,10 @@ def modules_of(wheel: Path) -> Counter[str]:
 
 
 def test_a_wheel_holds_every_file_once_and_no_deleted_one(checkout: Path, tmp_path: Path) -> None:
-    stale = checkout / "kernels/fill/stale.py"
-    stale.touch()
+    stale, old = checkout / "kernels/fill/stale.py", checkout / "build/lib/numparam/kernels/fill/old.py"
+    old.parent.mkdir(parents=True)
+    for module in (stale, old):
+        module.touch()
     assert modules_of(build(checkout, "wheel", tmp_path / "first"))["numparam/kernels/fill/stale.py"] == 1
     stale.unlink()
     expected = {
