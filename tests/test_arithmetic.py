@@ -232,6 +232,7 @@ def test_queries_and_conversions() -> None:
     lazy = initializer("normal", (2**20, 2**10, 3), "float16")
     assert (lazy.strides, lazy.has_init) == ((6144, 6, 2), True)
     assert tensor.expand_dims(0).shape == (1, 1, 3)
+    assert tensor.numpy() is tensor.asnumpy()
     assert tensor.expand_as(Tensor(np.zeros((2, 3)))).tolist() == [[1.5, 2.5, 3.5]] * 2
     with pytest.raises(ValueError, match="could not be broadcast"):
         tensor.expand_as(Tensor(np.zeros((2, 2))))

@@ -172,7 +172,8 @@ class RandomInitializer(Initializer):
         super().check(shape, dtype)
         if not dtypes.is_floating(dtype):
             raise DtypeError(
-                f"{self!r} draws real numbers, which dtype {dtype} cannot hold; use a floating dtype, or a constant"
+                f"{self!r} draws real numbers, which dtype {dtype} cannot hold; use a floating dtype, or a constant; "
+                f"{dtypes.unchecked(dtype)}"
             )
 
 

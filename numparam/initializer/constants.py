@@ -109,5 +109,5 @@ def as_scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     if scalar is not None and dtype.kind == "c":
         fits = math.isnan(value) or math.isinf(value) == np.isinf(scalar)
     if not fits:
-        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {shown(value)}")
+        raise ArgumentValueError(f"dtype {dtype} cannot hold the value {shown(value)}; {dtypes.unchecked(dtype)}")
     return scalar

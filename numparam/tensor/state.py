@@ -135,6 +135,10 @@ class State:
         values = self._values
         return (values if values.in_memory else self._settle()).to_host()
 
+    def numpy(self) -> Array:
+        """Return the values, as `asnumpy`."""
+        return self.asnumpy()
+
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Describe the values to other libraries, which share them; version 3."""
