@@ -264,6 +264,7 @@ class Control(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.02)
         for parameter in self.zero.parameters():
             nn.init.zeros_(parameter)
+        self.register_buffer("table", torch.arange(4.0, device=None), persistent=False)
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
@@ -281,6 +282,7 @@ def test_a_model_of_diffusers_starts_as_its_constructor_says(by: str) -> None:
     report = init_(model, seed=SEED, device="cpu" if by == "meta" else None)
     assert not any(parameter.any() for parameter in model.zero.parameters())
     assert torch.equal(model.conv.weight, expected("conv.weight", Normal(0.02), (4, 3, 1, 1)))
+    assert model.table.tolist() == [0, 1, 2, 3]
     assert (report.left, report.uncaught) == ([], [])
 
 

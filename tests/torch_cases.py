@@ -7,10 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DeviceMesh, init_device_mesh
+from torch import nn
+from torch.distributed.tensor import DeviceMesh, distribute_tensor, init_device_mesh
 
 SEED = 11
 SIZE = int(sys.argv[1])
@@ -24,6 +26,21 @@ def case(test: Callable[[], None]) -> Callable[[], None]:
 
 def world(*lengths: int) -> DeviceMesh:
     return init_device_mesh("cpu", lengths, mesh_dim_names=("dp", "tp")[: len(lengths)])
+
+
+def same(sharded: Any, full: Any, where: Any) -> None:
+    """Compare the part of this rank with that of the full tensor, bit for bit."""
+    if hasattr(sharded, "device_mesh"):
+        full = distribute_tensor(full.detach(), sharded.device_mesh, sharded.placements).to_local()
+        sharded = sharded.to_local()
+    assert sharded.shape == full.shape or not sharded.numel() + full.numel(), where
+    assert sharded.detach().contiguous().numpy().tobytes() == full.detach().contiguous().numpy().tobytes(), where
+
+
+def same_modules(sharded: nn.Module, full: nn.Module, where: str) -> None:
+    parts = {**dict(sharded.named_parameters()), **dict(sharded.named_buffers())}
+    for name, tensor in [*full.named_parameters(), *full.named_buffers()]:
+        same(parts[name], tensor, (where, name))
 
 
 def run(rank: int, store: str) -> None:

@@ -4,7 +4,6 @@ Every case starts a sharded model by its own code, and compares each part with w
 """
 
 from importlib.util import find_spec
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from numparam.indexing.region import Region
 from numparam.initializer import Normal
 from numparam.torch import drawing, fill_, grow_, init_
-from torch_cases import SEED, SIZE, case, main, world
+from torch_cases import SEED, SIZE, case, main, same, same_modules, world
 
 SHARDED = (
     *("LlamaForCausalLM", "LlamaForCausalLM tied", "MixtralForCausalLM", "Qwen3NextForCausalLM", "GPT2LMHeadModel"),
@@ -28,21 +27,6 @@ SHARDED = (
 
 def has_transformers() -> bool:
     return find_spec("transformers") is not None
-
-
-def same(sharded: Any, full: Any, where: Any) -> None:
-    """Compare the part of this rank with that of the full tensor, bit for bit."""
-    if hasattr(sharded, "device_mesh"):
-        full = distribute_tensor(full.detach(), sharded.device_mesh, sharded.placements).to_local()
-        sharded = sharded.to_local()
-    assert sharded.shape == full.shape or not sharded.numel() + full.numel(), where
-    assert sharded.detach().contiguous().numpy().tobytes() == full.detach().contiguous().numpy().tobytes(), where
-
-
-def same_modules(sharded: nn.Module, full: nn.Module, where: str) -> None:
-    parts = {**dict(sharded.named_parameters()), **dict(sharded.named_buffers())}
-    for name, tensor in [*full.named_parameters(), *full.named_buffers()]:
-        same(parts[name], tensor, (where, name))
 
 
 @case

@@ -37,8 +37,8 @@ class _Values(TorchFunctionMode):  # type: ignore[misc]  # torch has no types he
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
-        if func in _VALUES:
-            named.setdefault("device", "cpu")
+        if func in _VALUES and named.get("device") is None:
+            named["device"] = "cpu"
         return func(*args, **named)
 
 
