@@ -179,6 +179,18 @@ def test_no_rank_writes_while_an_index_is_written(tmp_path: Path, monkeypatch: p
     assert number(path) == 2
 
 
+def test_a_file_that_an_index_names_is_not_replaced_by_a_new_save(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    commit(path, 1)
+    index = path.with_name("m.safetensors.index.json")
+    write_index(path, files=sorted(tmp_path.glob("m-1-*")))
+    part(path, 0, 2)
+    assert number(path) == 1
+    index.rename(tmp_path / "best.safetensors.index.json")
+    with pytest.raises(CheckpointError, match=r"m-1-rank-00000-of-00002.safetensors: an index names it; choose"):
+        part(path, 0, 3)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
 def test_a_writer_that_looks_for_the_dead_is_not_taken_for_one_that_writes(tmp_path: Path) -> None:
     dead = tmp_path / f".numparam-{digest_of('m')}-all.partial"

@@ -96,7 +96,7 @@ def remove_former(index: Path, number: int, keep: Iterable[Path] = ()) -> None:
         former = [path for path in index.parent.iterdir() if shards.fullmatch(path.name)]
         former += [path for save, _, _, path in rank_files(index) if save <= number]
         try:
-            named = set[str]().union(*map(_named, index.parent.glob(f"*{INDEX_SUFFIX}")))
+            named = names_of_indexes(index.parent)
         except (CheckpointError, OSError):
             return  # an index that cannot be read may name any of them
         remove(set(former).difference(keep, map(index.with_name, named)), stem_of(index))
@@ -113,10 +113,13 @@ def remove(paths: Iterable[Path], stem: str, attempt: str | None = None) -> None
             path.unlink(missing_ok=True)
 
 
-def _named(index: Path) -> set[str]:
-    """Return the names of the files of an index."""
-    content, _ = header.read_index(index)
-    weights, files = content.get("weight_map", {}), content.get("files", [])
-    if not isinstance(weights, dict) or not isinstance(files, list):
-        raise CheckpointError(f"{index}: not an index")
-    return {name for name in [*weights.values(), *files] if isinstance(name, str)}
+def names_of_indexes(folder: Path) -> set[str]:
+    """Return the names of the files that the indexes in a folder name."""
+    names = set[str]()
+    for index in folder.glob(f"*{INDEX_SUFFIX}"):
+        content, _ = header.read_index(index)
+        weights, files = content.get("weight_map", {}), content.get("files", [])
+        if not isinstance(weights, dict) or not isinstance(files, list):
+            raise CheckpointError(f"{index}: not an index")
+        names.update(name for name in [*weights.values(), *files] if isinstance(name, str))
+    return names

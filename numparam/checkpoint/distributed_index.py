@@ -100,10 +100,12 @@ def _join(index: Path, paths: list[Path]) -> Path:
         if path.absolute().parent != index.absolute().parent:
             raise ArgumentValueError(f"files to join lie in the folder of the index {index}, found {path}")
     refuse_twin(index)
-    with header.file_errors(f"cannot write {index}"):
+    with header.file_errors(f"cannot write {index}"), replacing(index) as file:
         content = _content(_read_all(paths))
-        with replacing(index) as file:
-            write_content(file, content)
+        names = {path.name for path in paths}
+        if numbers := [number for number, *_, path in rank_files(index) if path.name in names]:
+            content["metadata"][SAVE] = str(max(numbers))
+        write_content(file, content)
     return index
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numparam.checkpoint import header
 from numparam.checkpoint import recipes as recipe_text
 from numparam.checkpoint.atomic_file import holding
-from numparam.checkpoint.attempt import ATTEMPT, CHECKPOINT, new_attempt, save_number
+from numparam.checkpoint.attempt import ATTEMPT, CHECKPOINT, names_of_indexes, new_attempt, save_number
 from numparam.checkpoint.distributed_index import NAMES, file_of_rank, write_index
 from numparam.checkpoint.names import index_path, refuse_twin, stem_of
 from numparam.checkpoint.piece import Piece, write_record
@@ -113,6 +113,8 @@ def save_distributed_checkpoint(
         with header.file_errors(f"cannot write {index}"), holding(index, f"rank-{place}"):
             refuse_twin(index)
             path = file_of_rank(index, save_number(index) + 1, place, count)
+            if path.exists() and path.name in names_of_indexes(path.parent):  # such as a copy of a lost index
+                raise CheckpointError(f"cannot write {path}: an index names it; choose another name or another folder")
             _write(path, marks, place, count, *held, recipes, progress)
     with _agreed(f"writing {index}", together):
         if count == 1 or (together and place == 0):
