@@ -29,10 +29,11 @@ INITS = ("normal", "uniform", "truncated_normal", "xavier_uniform", "orthogonal"
 SHAPE = (96, 700)
 # An interpreter that has imported everything forks one that ends, which takes a hundredth of the time of a new one.
 PROGRAM = """
-import atexit, os, sys, threading, time
+import atexit, os, signal, sys, threading, time
 import numparam
 from numparam.initializer import initializer
 initializer("normal", (1, 8)).asnumpy()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 while True:
     if not (request := os.read(0, 65536)):
         os._exit(0)
