@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import ranks
 from killed_process import needs_kill
 from numparam import Layout, Parameter
 from numparam.cli import main
+from numparam.errors import CheckpointError, StateError
 from numparam.perturb import Replay, perturb_, perturbed, snap_, unperturb_
 from ranks import MPIEXEC, needs_mpi
 
@@ -171,6 +174,57 @@ def test_a_log_that_another_process_extended_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="has changed since it was opened"):
         second.append(3, 1.0)
     assert len(Replay.open(tmp_path / "log")) == 5
+
+
+def test_steps_that_the_disk_does_not_take_are_not_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log = Replay.create(tmp_path / "run", [Parameter([1.0], name="w")])
+    log.append(1, 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            log.append([2, 3], [0.5, 0.5])
+        with pytest.raises(OSError, match="Input/output"):
+            Replay.create(tmp_path / "other", [Parameter([1.0], name="w")])
+    log.append(4, 0.5)
+    assert Replay.open(log.path).seeds == [1, 4]
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_end_of_steps_that_a_loss_of_power_left_without_bytes_is_dropped(tmp_path: Path) -> None:
+    log = Replay.create(tmp_path / "run", [Parameter([1.0], name="w")])
+    log.append(1, 0.5)
+    with log.path.open("r+b") as file:
+        file.truncate(log.path.stat().st_size + 75)
+    again = Replay.open(log.path)
+    again.append([2, 3], [0.5, 0.5])
+    assert Replay.open(log.path).seeds == [1, 2, 3]
+    with pytest.raises(CheckpointError, match="it is not a regular file"):
+        Replay.open(os.devnull)
+
+
+def test_processes_that_append_at_once_lose_no_step(tmp_path: Path) -> None:
+    log = Replay.create(tmp_path / "run", [Parameter([1.0], name="w")])
+    done = []
+
+    def work(number: int) -> None:
+        for step in range(20):
+            while True:
+                try:
+                    Replay.open(log.path).append(100 * number + step, 0.5)
+                except StateError:
+                    continue
+                done.append(100 * number + step)
+                break
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(Replay.open(log.path).seeds) == sorted(done)
 
 
 def test_the_commands_rebuild_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

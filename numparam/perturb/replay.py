@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from numparam.cell import Cell
+from numparam.checkpoint.atomic_file import FCNTL, sync_folder
 from numparam.checkpoint.header import parse_object
 from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.names import is_plain
@@ -76,7 +79,7 @@ class Replay:
         self.path, self.base, self._noise = path, base, noise
         self.seeds: list[int] = []
         self.coefficients: list[float] = []
-        self._end = 0
+        self._end = self._size = 0  # of the steps, and of the file, which may have the beginnings of others
 
     @classmethod
     def create(
@@ -118,11 +121,15 @@ class Replay:
         head = _MAGIC + json.dumps(content, separators=(",", ":")).encode() + b"\n"
         try:
             with open(log.path, "xb", buffering=0) as file:  # noqa: PTH123
-                file.write(head)
-                os.fsync(file.fileno())
+                try:
+                    log._write(file, head)
+                except BaseException:
+                    log.path.unlink()
+                    raise
         except FileExistsError:
             raise ArgumentValueError(f"{path} exists; open it with Replay.open, or remove it") from None
         log._end = len(head)
+        sync_folder(log.path.absolute().parent)
         return log
 
     @classmethod
@@ -137,7 +144,10 @@ class Replay:
             If it cannot be read.
         """
         file = Path(path)
-        content = file.read_bytes()
+        with open(file, "rb") as opened:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise CheckpointError(f"{file}: it is not a regular file")
+            content = opened.read()
         head, newline, _ = content[len(_MAGIC) :].partition(b"\n")
         if not content.startswith(_MAGIC) or not newline:
             raise CheckpointError(f"{file}: it is not a log of numparam, which begins with {_MAGIC!r}")
@@ -150,19 +160,20 @@ class Replay:
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{file}: its header is damaged: {error}") from None
-        log._end = len(_MAGIC) + len(head) + 1
+        log._end, log._size = len(_MAGIC) + len(head) + 1, len(content)
         count = (len(content) - log._end) // _STEP.size
-        for number in range(count):
-            seed, coefficient, check = _STEP.unpack_from(content, log._end)
-            if check != _check(number, seed, coefficient):
-                if number == count - 1:  # a crash wrote the length before the bytes
-                    break
-                raise CheckpointError(f"{file}: step {number} of {count} is damaged")
+        steps = list(_STEP.iter_unpack(content[log._end : log._end + count * _STEP.size]))
+        sound = [check == _check(number, *step) for number, (*step, check) in enumerate(steps)]
+        # What a crash left of the last steps, such as their length without their bytes, ends the log.
+        first = sound.index(False) if False in sound else count
+        if any(sound[first:]):
+            raise CheckpointError(f"{file}: step {first} of {count} is damaged")
+        for seed, coefficient, _ in steps[:first]:
             log._keep(seed, coefficient)
         return log
 
     def append(self, seed: int | Iterable[int], coefficient: float | Iterable[float]) -> None:
-        """Write steps to the file, so that they are there after a crash, or none of them.
+        """Write steps to the file, so that they are there after a crash; one in the middle of several leaves the first.
 
         Raises
         ------
@@ -170,6 +181,8 @@ class Replay:
             If a seed or coefficient does not suit; nothing is written then.
         StateError
             If another process has changed the file.
+        OSError
+            If the disk is full or fails; the log is then what it was.
         """
         seeds, coefficients = as_pairs(seed, coefficient)
         records = b"".join(
@@ -177,12 +190,11 @@ class Replay:
             for place, (each, scale) in enumerate(zip(seeds, coefficients, strict=True))
         )
         with open(self.path, "r+b", buffering=0) as file:  # noqa: PTH123
-            if not 0 <= file.seek(0, os.SEEK_END) - self._end < _STEP.size + 1:
+            if FCNTL is not None:
+                FCNTL.flock(file.fileno(), FCNTL.LOCK_EX)  # until it is closed
+            if file.seek(0, os.SEEK_END) != self._size:
                 raise StateError(f"{self.path} has changed since it was opened; open it again")
-            file.truncate(self._end)
-            file.seek(self._end)
-            file.write(records)
-            os.fsync(file.fileno())
+            self._write(file, records)
         for each, scale in zip(seeds, coefficients, strict=True):
             self._keep(each, scale)
 
@@ -281,6 +293,20 @@ class Replay:
         return f"Replay({str(self.path)!r}, {amount(len(self), 'step')} of {amount(len(self.base), 'parameter')})"
 
     # ------------------------------------------------------------------ the parts
+
+    def _write(self, file: io.FileIO, content: bytes) -> None:
+        """Write what follows the steps in the file."""
+        rest = memoryview(content)
+        try:
+            file.truncate(self._end)
+            file.seek(self._end)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            self._size = file.truncate(self._end)
+            raise
+        self._size = self._end + len(content)
 
     def _keep(self, seed: int, coefficient: float) -> None:
         self.seeds.append(seed)
