@@ -3,6 +3,9 @@
 `python asv_bench/peer_fingerprints.py` prints a Markdown table in GB/s, warm, the best of several rounds, in which all
 are called in turn: on one core, except the row that says otherwise. NumPy's XOR of 64-bit words reads about as fast as
 memory can. torch, and xxhash from PyPI, are left out where they are not installed.
+
+With ``--identify`` it prints how many seconds of one core `identify` takes to search a model of 70 billion parameters,
+the most of several rounds.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import numpy as np
 
 import numparam
 from benchmarks.common import Array, dtype
-from benchmarks.fingerprints import CHECKS
+from benchmarks.fingerprints import CHECKS, ROWS, model_of_70_billion
 
 DTYPES = ("float32", "bfloat16", "float8_e4m3fn")
 
@@ -37,12 +40,40 @@ def calls(array: Array) -> dict[str, Callable[[], object]]:
     return found
 
 
+def table(head: str, names: tuple[str, ...], columns: dict[str, dict[str, float]]) -> str:
+    """Return a Markdown table."""
+    lines = [f"| {head} | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    lines += [f"| {row} | {' | '.join(f'{found[name]:.2f}' for name in names)} |" for row, found in columns.items()]
+    return "\n".join(lines)
+
+
+def searches(rounds: int) -> str:
+    """Return the table of what `identify` takes."""
+    names, columns = ("float32", "bfloat16"), {}
+    for name in names:
+        model = model_of_70_billion(name)
+        arrays = {rows: prepare(model) for rows, prepare in ROWS.items()}
+        few = dict(list(model.items())[:9])
+        for rows, array in arrays.items():
+            numparam.identify(array, few)  # loads the kernels
+            found = columns.setdefault(rows, {})
+            for _ in range(rounds):
+                start = time.thread_time()
+                numparam.identify(array, model)
+                found[name] = max(found.get(name, 0.0), time.thread_time() - start)
+    return table("seconds", names, columns)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, default=1 << 26)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--identify", action="store_true")
     arguments = parser.parse_args()
     numparam.set_num_threads(1)
+    if arguments.identify:
+        print(searches(arguments.rounds))
+        return
     columns: dict[str, dict[str, float]] = {}
     for name in DTYPES:
         each = calls(np.arange(arguments.bytes // 8, dtype=np.uint64).view(dtype(name)))
@@ -54,9 +85,7 @@ def main() -> None:
                 best[peer] = min(best[peer], time.perf_counter() - start)
         for peer, seconds in best.items():
             columns.setdefault(peer, {})[name] = arguments.bytes / seconds / 1e9
-    print(f"| GB/s | {' | '.join(DTYPES)} |\n| --- |{' ---: |' * len(DTYPES)}")
-    for peer, speeds in columns.items():
-        print(f"| {peer} | {' | '.join(f'{speeds[name]:.2f}' for name in DTYPES)} |")
+    print(table("GB/s", DTYPES, columns))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from numparam.errors import (
 )
 from numparam.fingerprints import boxes
 from numparam.initializer import Normal, Orthogonal, initializer
+from numparam.kernels.digest import DigestKey, digest
+from numparam.kernels.fill import Span
 
 MODULUS = 2**61 - 1
 DTYPES = [
@@ -430,3 +432,17 @@ def test_arrays_are_verified_against_rules() -> None:
     assert found.unchecked == {"w": "nothing determines its values", "v": "it is missing"}
     found = numparam.verify({"v": np.zeros(2, np.float32)}, {"v": numparam.Tensor([1.0])})
     assert found.unchecked == {"v": "(1,) of float32 was expected, found (2,) of float32"}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_short_words_count_as_long_ones_do(dtype: type[np.generic]) -> None:
+    """At every offset in a block, and with the products that are largest."""
+    rng, key = np.random.default_rng(3), DigestKey.from_secret()
+    most = np.iinfo(dtype).max
+    for size, base in itertools.product((15, 16, 17, 127, 129, 1025, 5000), (0, 1, 500, 1020)):
+        for words in (
+            rng.integers(0, most + 1, size),
+            *(np.full(size, x) for x in (0, most // 2, most // 2 + 1, most)),
+        ):
+            span = Span(base, (1,))
+            assert digest(words.astype(dtype), key, span) == digest(words.astype(np.uint32), key, span)

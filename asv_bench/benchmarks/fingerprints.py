@@ -9,7 +9,9 @@ import numpy as np
 import numparam
 from numparam.initializer import Normal, initializer
 
-from .common import Array, Warm, dtype, needs, touched
+from .common import Array, OneThread, Warm, dtype, needs, touched
+
+Model = dict[str, numparam.Parameter]
 
 
 def _transposed(array: Array) -> Callable[[], object]:
@@ -69,23 +71,49 @@ class Fingerprint(Warm):
         self.call()
 
 
-class Identify(Warm):
-    """A search over the names and row starts of 2 billion parameters on one thread: for known rows and for others."""
+def rows_of_others(shape: tuple[int, int]) -> Callable[[Model], Array]:
+    return lambda model: np.random.default_rng(1).random(shape, np.float32).astype(model["embed"].dtype)
 
-    def setup(self) -> None:
+
+def rows_of_the_last_layer(model: Model) -> Array:
+    return model["layers.79.down"][1024:1088].asnumpy()
+
+
+ROWS: dict[str, Callable[[Model], Array]] = {
+    "64 rows of the last layer": rows_of_the_last_layer,
+    "64 columns of the last layer": lambda model: rows_of_the_last_layer(model).T,
+    "64 other rows of 28672": rows_of_others((64, 28672)),
+    "64 other rows of 8192": rows_of_others((64, 8192)),
+    "64 other rows of 1024": rows_of_others((64, 1024)),
+    "8192 other rows of 1024": rows_of_others((8192, 1024)),
+}
+"""Arrays that are looked for, by a model."""
+
+
+def model_of_70_billion(name: str) -> Model:
+    """Return the lazy matrices of a model of 70 billion parameters: names and shapes of Llama."""
+    numparam.set_seed(7)
+    shapes = {"embed": (128256, 8192), "head": (128256, 8192)}
+    layer = {"q": (8192, 8192), "k": (1024, 8192), "v": (1024, 8192), "o": (8192, 8192)}
+    layer |= {"gate": (28672, 8192), "up": (28672, 8192), "down": (8192, 28672)}
+    shapes |= {f"layers.{at}.{part}": shape for at in range(80) for part, shape in layer.items()}
+    kind = dtype(name)
+    return {
+        name: numparam.Parameter(initializer(Normal(0.02), shape, kind), name=name) for name, shape in shapes.items()
+    }
+
+
+class Identify(OneThread):
+    """A search of the names and row starts of 70 billion parameters on one thread."""
+
+    params = (tuple(ROWS), ("float32", "bfloat16"))
+    param_names = ("rows", "dtype")
+    rounds, number, repeat = 2, 1, (2, 4, 10.0)
+
+    def setup(self, rows: str, name: str) -> None:
         numparam.set_num_threads(1)
-        numparam.set_seed(7)
-        kind = dtype("bfloat16")
-        names = [f"w{i}" for i in range(32)]
-        self.model = {
-            name: numparam.Parameter(initializer(Normal(0.02), (8192, 8192), kind), name=name) for name in names
-        }
-        self.known = self.model["w31"][1024:1536].asnumpy()
-        self.other = np.random.default_rng(1).random((512, 8192), np.float32).astype(kind)
-        self.time_known()
+        self.model = model_of_70_billion(name)
+        self.array = ROWS[rows](self.model)
 
-    def time_known(self) -> None:
-        numparam.identify(self.known, self.model)
-
-    def time_other(self) -> None:
-        numparam.identify(self.other, self.model)
+    def time_search(self, rows: str, name: str) -> None:
+        numparam.identify(self.array, self.model)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numparam.kernels.digest.formulas import added, folded, joined, weights
-from numparam.kernels.digest.key import BLOCK, factors
+from numparam.kernels.digest.key import BLOCK, LOW_BITS, factors, short_factors
+from numparam.kernels.formula.formats import unchanged
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.cuda import lane
-from numparam.kernels.machine.lanes import WIDTH, first_half, second_half, widened
+from numparam.kernels.machine.lanes import WIDTH, dot, first_half, second_half, sign_extended, widened
 from numparam.kernels.machine.memory import access, pair_loader
 
 if TYPE_CHECKING:
@@ -22,29 +23,33 @@ if TYPE_CHECKING:
 _PAIRS = 2 * WIDTH  # words that one step of the loop takes
 _FACTOR = 4  # bytes
 _ROW = BLOCK * _FACTOR
+_SHORT_ROW, _SUMS_ROW = BLOCK * 2, (BLOCK + 1) * 8
+_UNWIDENED = 8 * _PAIRS
+"""Short words whose products are added up in 32 bits: two in each step and lane, of 15 and 12 bits and a sign."""
 
 # --------------------------------------------------------------------------- loops
 
-_load_factors = pair_loader(_FACTOR)
+_load_pairs = _load_factors = pair_loader(_FACTOR)
 _load_factor, _, _ = access("u32", 1)
-_, _store, _ = access("u64", 1)
+_load_shorts, _, _ = access("u32", WIDTH)
+_load, _store, _ = access("u64", 1)
 
 
-def _halving(width: int) -> Any:
-    """Make the formula that adds up the lanes, folded at each step."""
+def _halving(width: int, step: Any) -> Any:
+    """Make the formula that adds up the lanes, each changed by a formula at each step."""
     if width == 1:
-        return folded
-    inner = _halving(width // 2)
+        return step
+    inner = _halving(width // 2, step)
 
     @formula
     def total(x: Any) -> Any:
-        y = folded(x)
+        y = step(x)
         return inner(first_half(y) + second_half(y))
 
     return total
 
 
-_total = _halving(WIDTH)
+_total, _sum = _halving(WIDTH, folded), _halving(WIDTH, unchanged)
 
 
 @formula
@@ -52,14 +57,93 @@ def _added_pairs(total: Any, words: Any, pair: Any) -> Any:
     return added(added(total, words, pair), words >> 32, pair >> 32)
 
 
+@formula
+def _sums(place: Any, inside: Any, count: Any, table: Any, shorts: Any) -> Any:  # noqa: ARG001
+    """Return the sums of as many words of a block as fill lanes, and how many these are."""
+    keys, done = table + inside * _FACTOR, 0
+    pairs = _load_pairs(place)
+    zero = pairs ^ pairs
+    a, b, c, d = zero, zero, zero, zero
+    while count - done >= _PAIRS:
+        pairs = _load_pairs(place + done * _FACTOR)
+        here = keys + done * _FACTOR
+        a = _added_pairs(a, pairs, _load_factors(here))
+        b = _added_pairs(b, pairs, _load_factors(here + _ROW))
+        c = _added_pairs(c, pairs, _load_factors(here + 2 * _ROW))
+        d = _added_pairs(d, pairs, _load_factors(here + 3 * _ROW))
+        done += _PAIRS
+    return (_total(a), _total(b), _total(c), _total(d)), done
+
+
+@formula
+def _joined_parts(total: Any, low: Any, high: Any) -> Any:
+    return total + sign_extended(low) + (sign_extended(high) << LOW_BITS)
+
+
+@cache
+def _make_short_sums(item_bytes: int) -> Any:
+    """Make `_sums` for words of at most 16 bits, two in a lane of 32, with factors in two parts of 13 bits.
+
+    Words of 16 bits are read as signed ones, less 2**15; what that lacks in the sums is 2**15 times the sum of their
+    factors.
+    """
+    load, flip = pair_loader(item_bytes, "u32"), 0x80008000 if item_bytes == 2 else 0
+    lacks = int(item_bytes == 2)
+
+    @formula
+    def lacking(before: Any, done: Any) -> Any:
+        return (_load(before + done * 8) - _load(before)) * (lacks << 15)
+
+    @formula
+    def sums(place: Any, inside: Any, count: Any, table: Any, shorts: Any) -> Any:  # noqa: ARG001
+        before, keys, done = shorts + inside * 8, shorts + 4 * _SUMS_ROW + inside * 2, 0
+        none = _load_shorts(keys) ^ _load_shorts(keys)
+        zero = sign_extended(none)
+        a, b, c, d = zero, zero, zero, zero
+        while count - done >= _PAIRS:
+            stop = min(count, done + _UNWIDENED)
+            a0, b0, c0, d0, a1, b1, c1, d1 = none, none, none, none, none, none, none, none
+            while stop - done >= _PAIRS:
+                words = load(place + done * item_bytes) ^ flip
+                here = keys + done * 2
+                a0 = a0 + dot(words, _load_shorts(here))
+                a1 = a1 + dot(words, _load_shorts(here + _SHORT_ROW))
+                b0 = b0 + dot(words, _load_shorts(here + 2 * _SHORT_ROW))
+                b1 = b1 + dot(words, _load_shorts(here + 3 * _SHORT_ROW))
+                c0 = c0 + dot(words, _load_shorts(here + 4 * _SHORT_ROW))
+                c1 = c1 + dot(words, _load_shorts(here + 5 * _SHORT_ROW))
+                d0 = d0 + dot(words, _load_shorts(here + 6 * _SHORT_ROW))
+                d1 = d1 + dot(words, _load_shorts(here + 7 * _SHORT_ROW))
+                done += _PAIRS
+            a, b = _joined_parts(a, a0, a1), _joined_parts(b, b0, b1)
+            c, d = _joined_parts(c, c0, c1), _joined_parts(d, d0, d1)
+        return (
+            _sum(a) + lacking(before, done),
+            _sum(b) + lacking(before + _SUMS_ROW, done),
+            _sum(c) + lacking(before + 2 * _SUMS_ROW, done),
+            _sum(d) + lacking(before + 3 * _SUMS_ROW, done),
+        ), done
+
+    return sums
+
+
 @cache
 def _make_loop(item_bytes: int) -> Any:
-    load_pairs = pair_loader(item_bytes)
+    full_sums = _sums if item_bytes == 4 else _make_short_sums(item_bytes)
     load_word, _, _ = access("u32", 1, None if item_bytes == 4 else item_bytes)
 
     @kernel(f"digest {item_bytes}")
     def loop(
-        address: Any, start: Any, stop: Any, axes: Any, base: Any, table: Any, seed: Any, stream: Any, out: Any
+        address: Any,
+        start: Any,
+        stop: Any,
+        axes: Any,
+        base: Any,
+        table: Any,
+        shorts: Any,
+        seed: Any,
+        stream: Any,
+        out: Any,
     ) -> None:
         none = lane(np.uint64(0))
         found = (none, none)
@@ -81,21 +165,9 @@ def _make_loop(item_bytes: int) -> Any:
                 inside = index - block * BLOCK
                 count = min(end - at, BLOCK - inside) if step == 1 else 1
                 keys = table + inside * _FACTOR
-                sums = (none, none, none, none)
-                done = 0
+                sums, done = (none, none, none, none), 0
                 if count >= _PAIRS:
-                    pairs = load_pairs(place)
-                    zero = pairs ^ pairs
-                    a, b, c, d = zero, zero, zero, zero
-                    while count - done >= _PAIRS:
-                        pairs = load_pairs(place + done * item_bytes)
-                        here = keys + done * _FACTOR
-                        a = _added_pairs(a, pairs, _load_factors(here))
-                        b = _added_pairs(b, pairs, _load_factors(here + _ROW))
-                        c = _added_pairs(c, pairs, _load_factors(here + 2 * _ROW))
-                        d = _added_pairs(d, pairs, _load_factors(here + 3 * _ROW))
-                        done += _PAIRS
-                    sums = (_total(a), _total(b), _total(c), _total(d))
+                    sums, done = full_sums(place, inside, count, table, shorts)
                 while done < count:
                     word = widened(load_word(place + done * item_bytes))
                     here = keys + done * _FACTOR
@@ -124,14 +196,15 @@ def _make_loop(item_bytes: int) -> Any:
 
 def digest_words(words: Words, key: DigestKey) -> tuple[int, int]:
     """Return the sums of the words; not yet reduced."""
-    loop, table = _make_loop(words.item_bytes), factors(key)
+    loop, table, shorts = _make_loop(words.item_bytes), factors(key), short_factors(key)
     axes = np.array(words.axes, np.int64).T.copy()
     seed, stream, base = np.uint64(key.seed), np.uint64(key.weights), np.int64(words.base)
+    tables = table.ctypes.data, shorts.ctypes.data
     parts: list[tuple[int, int]] = []
 
     def work(start: int, stop: int) -> None:
         out = np.empty(2, np.uint64)
-        loop(words.address, start, stop, axes, base, table.ctypes.data, seed, stream, out.ctypes.data)
+        loop(words.address, start, stop, axes, base, *tables, seed, stream, out.ctypes.data)
         parts.append((int(out[0]), int(out[1])))
 
     pool.run(work, words.size, words.item_bytes, BLOCK)

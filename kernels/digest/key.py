@@ -19,6 +19,9 @@ SUMS = 4
 
 FACTOR_BITS = 25
 
+LOW_BITS = 13
+"""Of a factor, in the part that is multiplied with short words."""
+
 _PERSON = b"numparam digest1"
 
 
@@ -46,3 +49,18 @@ def factors(key: DigestKey) -> np.ndarray[Any, np.dtype[np.uint32]]:
     table = np.ascontiguousarray(words.T >> np.uint32(32 - FACTOR_BITS))
     table.flags.writeable = False
     return table
+
+
+@lru_cache(maxsize=16)
+def short_factors(key: DigestKey) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return what short words need, row by row of `factors`.
+
+    First the sums of the factors before each place, as uint64; then each row in two parts of int16, the lower one from
+    1 - 2**12 to 2**12, and the rest, at most 2**12, times 2**13.
+    """
+    table = factors(key).astype(np.int64)
+    before = np.zeros((SUMS, BLOCK + 1), np.int64)
+    np.cumsum(table, 1, out=before[:, 1:])
+    high = (table + (1 << LOW_BITS - 1) - 1) >> LOW_BITS
+    parts = np.stack([table - (high << LOW_BITS), high], 1).astype(np.int16)
+    return np.concatenate([before.view(np.uint8).ravel(), parts.view(np.uint8).ravel()])

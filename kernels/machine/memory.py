@@ -65,16 +65,16 @@ def access(element: str, width: int, item_bytes: int | None = None) -> tuple[Any
 
 
 @cache
-def pair_loader(item_bytes: int) -> Any:
-    """Make the operation that loads ``2 * WIDTH`` items of at most 4 bytes, two in each lane of 64 bits."""
-    lanes = Lanes("u64", WIDTH)
-    kept, words = (ir.VectorType(ir.IntType(bits), 2 * WIDTH) for bits in (8 * item_bytes, 32))
+def pair_loader(item_bytes: int, element: str = "u64") -> Any:
+    """Make the operation that loads ``2 * WIDTH`` items, two in each lane."""
+    lanes, half = Lanes(element, WIDTH), int(element[1:]) // 2
+    kept, words = (ir.VectorType(ir.IntType(bits), 2 * WIDTH) for bits in (8 * item_bytes, half))
 
     @intrinsic
     def load(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
             value = builder.load(_pointer(builder, args[0], kept), align=1)
-            return builder.bitcast(value if item_bytes == 4 else builder.zext(value, words), lanes.llvm)
+            return builder.bitcast(value if kept == words else builder.zext(value, words), lanes.llvm)
 
         return lanes(types.int64), emit
 
