@@ -26,7 +26,7 @@ _DRAWN = 4
 """Values that are drawn as fast as one."""
 _STARTS = 16
 """At most so many places where a shard of a line may begin are tried."""
-_STEPS = (127, 61, 31, 11, 7, 5, 3)
+_STEPS = (127, 61, 31, 13, 11, 7, 5, 3)
 _INTERLEAVED = 8
 """At most so many shards may be interleaved."""
 
@@ -98,28 +98,30 @@ class Wanted:
 
     def __init__(self, lines: Array) -> None:
         self.keys = np.unique(keys(lines))
-        self._words = {nbytes: np.unique(_packed(lines, nbytes)) for nbytes in (_SAMPLE_BYTES, _WORD_BYTES)}
+        self._words = {nbytes: np.unique(_scattered(lines, nbytes)) for nbytes in (_SAMPLE_BYTES, _WORD_BYTES)}
         # A table of one bit of each word spares most lines a binary search.
         self._shift = np.uint64(64 - max(16, len(self.keys).bit_length() + 5))
         self._maybe = {nbytes: np.zeros(1 << 64 - int(self._shift), bool) for nbytes in self._words}
         for nbytes, words in self._words.items():
-            self._maybe[nbytes][self._short(words)] = True
+            self._maybe[nbytes][words >> self._shift] = True
 
-    def like(self, lines: Array, nbytes: int) -> Array:
-        """Return which lines begin with so many bytes of a wanted one."""
-        words, known = _packed(lines, nbytes)[:, 0], self._words[nbytes]
-        return _among(known, words, np.flatnonzero(self._maybe[nbytes].take(self._short(words))))
+    def like(self, words: Array, nbytes: int) -> Array:
+        """Return which lines begin with so many bytes of a wanted one, by what `_scattered` gives for them."""
+        places = (words >> self._shift).view(np.int64)
+        return _among(self._words[nbytes], words, np.flatnonzero(self._maybe[nbytes].take(places)))
 
-    def _short(self, words: Array) -> Array:
-        short: Array = ((words * np.uint64(0x9E3779B97F4A7C15)) >> self._shift).view(np.int64)
-        return short
-
-    def equal(self, lines: Array) -> tuple[Array, Array]:
+    def equal(self, lines: Array, words: Array) -> tuple[Array, Array]:
         """Return which lines are wanted, and their keys."""
-        found = self.like(lines, _WORD_BYTES)
+        found = self.like(words, _WORD_BYTES)
         drawn = keys(lines[found])
         chosen = _among(self.keys, drawn, np.arange(len(drawn)))
         return found[chosen], drawn[chosen]
+
+
+def _scattered(lines: Array, nbytes: int) -> Array:
+    """Return a word for each line, different for different first bytes, whose upper bits depend on all of them."""
+    words: Array = _packed(lines, nbytes)[:, 0] * np.uint64(0x9E3779B97F4A7C15)
+    return words
 
 
 def _among(known: Array, words: Array, chosen: Array) -> Array:
@@ -151,6 +153,7 @@ def search(
     hits: Hits = {}
     for name, tensor in tensors.items():
         drawn = cache(partial(_drawn, tensor))  # queries that differ in width begin alike
+        words = cache(lambda nbytes, *what, drawn=drawn: _scattered(drawn(*what), nbytes))
         item = tensor.dtype.itemsize
         for query, known in wanted.items():
             sample = min(query.first, max(1, _SAMPLE_BYTES // item))
@@ -163,10 +166,11 @@ def search(
             for kind, places in _places(tensor.shape, query, lines is not None):
                 groups = [places]
                 for count, nbytes, step in stages:
-                    found = [(group, known.like(drawn(kind, count, step, *group), nbytes)) for group in groups]
+                    found = [(group, known.like(words(nbytes, kind, count, step, *group), nbytes)) for group in groups]
                     groups = [[group[place]] for group, those in found for place in np.unique(those % len(group))]
                 for (place,) in groups:
-                    at, its = known.equal(drawn(kind, query.first, 1, place))
+                    what = kind, query.first, 1, place
+                    at, its = known.equal(drawn(*what), words(_WORD_BYTES, *what))
                     table = hits.setdefault((query, kind), {})
                     for key, line in zip(its.tolist(), at.tolist(), strict=True):
                         table.setdefault(key, Hit(name, line, place))
@@ -177,7 +181,7 @@ def search(
 
 def _step(count: int) -> int:
     """Return the step of the lines that are drawn of `count`: a prime, so that it finds lines that have steps too."""
-    return next((step for step in _STEPS if step <= max(count // 8, min(count, 11))), 1)
+    return next((step for step in _STEPS if step <= max(count // 4, min(count, 11))), 1)
 
 
 def _drawn(tensor: Tensor, kind: Kind, count: int, step: int, *places: range) -> Array:
