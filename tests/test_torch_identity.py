@@ -127,6 +127,13 @@ def test_rename_gives_stages_the_values_of_the_full_model(rename: Any) -> None:
         assert torch.equal(ours.bias, theirs.bias)
 
 
+def test_rename_takes_a_wrapper_away() -> None:
+    bare, wrapped = nn.Linear(3, 3), nn.ModuleDict({"module": nn.Linear(3, 3)})
+    init_(bare, seed=SEED)
+    init_(wrapped, seed=SEED, rename={"module": ""})
+    assert torch.equal(wrapped["module"].weight, bare.weight)
+
+
 def test_what_is_no_rename() -> None:
     with pytest.raises(TypeError, match="rename is a callable or a mapping of patterns, found 3"):
         init_(nn.Linear(2, 2), seed=SEED, rename=3)
@@ -199,6 +206,33 @@ def test_adapters_around_a_plain_module() -> None:
     assert torch.equal(layer.lora_A["default"].weight, expected("first.lora_A.default.weight", Normal(0.5), (2, 4)))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["IA3Config", "LoHaConfig", "LoKrConfig", "OFTConfig", "VeraConfig"])
+def test_adapters_start_as_peft_starts_them(kind: str) -> None:
+    peft = pytest.importorskip("peft")
+    more = {
+        "IA3Config": {"feedforward_modules": []},
+        "OFTConfig": {"oft_block_size": 8},
+        "VeraConfig": {"d_initial": 3},
+    }
+    config = getattr(peft, kind)(target_modules=["0"], **more.get(kind, {}))
+    bare, model, own = (
+        nn.Sequential(nn.Linear(64, 64)),
+        *[peft.get_peft_model(nn.Sequential(nn.Linear(64, 64)), copy.deepcopy(config)) for _ in range(2)],
+    )
+    init_(bare, seed=SEED)
+    init_(model, seed=SEED)
+    assert torch.equal(model.get_base_model()[0].base_layer.weight, bare[0].weight)
+    for name, theirs in own.named_parameters():
+        ours = model.get_parameter(name)
+        if (theirs == theirs.flatten()[0]).all():
+            assert torch.equal(ours, theirs), name
+        elif "base_layer" not in name:
+            assert abs(ours.std() / theirs.std() - 1) < 7 * (2 / ours.numel()) ** 0.5, name
+    with pytest.raises(ValueError, match=r"'default' starts with init_weights=False.*give rules"):
+        init_(peft.get_peft_model(bare, peft.LoHaConfig(target_modules=["0"], init_weights=False)), seed=SEED)
+
+
 def test_adapters_are_known_by_their_attributes() -> None:
     """PEFT itself is not needed: what `init_` reads of its layers is here."""
 
@@ -209,8 +243,8 @@ def test_adapters_are_known_by_their_attributes() -> None:
             self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
             self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 4, bias=False)})
 
-        def reset_lora_parameters(self, adapter: str, how: Any) -> None:
-            assert how is True
+        def reset_lora_parameters(self, adapter: str, init_lora_weights: Any) -> None:
+            assert init_lora_weights is True
             nn.init.kaiming_uniform_(self.lora_A[adapter].weight, a=5**0.5)
             nn.init.zeros_(self.lora_B[adapter].weight)
 
@@ -222,6 +256,13 @@ def test_adapters_are_known_by_their_attributes() -> None:
     assert torch.equal(model[0].base_layer.weight, bare[0].weight)
     assert not model[0].lora_B["default"].weight.any()
     assert torch.equal(model[0].lora_A["default"].weight, expected("0.lora_A.default.weight", Uniform(0.5), (2, 4)))
+    inside.reset_lora_parameters = nn.Module.register_buffer  # which needs more than a name
+    other = type("OtherLayer", (inside,), {"__module__": "peft.tuners.other"})
+    model = nn.Sequential(other(nn.Linear(4, 4)))
+    with pytest.raises(ValueError, match=r"'0.lora_A.default.weight': numparam does not know how OtherLayer starts"):
+        init_(model, seed=SEED)
+    init_(model, {"*.lora_*": 0}, seed=SEED)
+    assert torch.equal(model[0].base_layer.weight, bare[0].weight)
 
 
 # --------------------------------------------------------------------------- what was zeroed, buffers, odd tensors

@@ -24,7 +24,8 @@ def renaming(rename: Rename | None) -> Callable[[str], str]:
     ----------
     rename : callable, mapping or None
         A mapping has patterns: a ``*`` of the new name is what the ``*`` of the old one at the same place matched. A
-        pattern without ``*`` also matches what begins with it and a dot. The first that matches decides.
+        pattern without ``*`` also matches what begins with it and a dot, which an empty new name takes away. The first
+        that matches decides.
 
     Examples
     --------
@@ -49,7 +50,8 @@ def renaming(rename: Rename | None) -> Callable[[str], str]:
             match = pattern.fullmatch(name)
             if match is not None:
                 if not has_stars:
-                    return new + (match.group(1) or "")
+                    rest = match.group(1) or ""
+                    return new + rest if new else rest.removeprefix(".")
                 first, *pieces = new.split("*")
                 return first + "".join(map("".join, zip(match.groups(), pieces, strict=False)))
         return name

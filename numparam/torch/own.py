@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -54,9 +55,11 @@ def starts(visits: Iterable[Visit]) -> tuple[list[Start], list[Start]]:
         kind: Any = type(part)
         if not _may_start(kind):
             continue
-        if is_of(part, "LoraLayer", "peft"):
+        if is_of(part, "BaseTunerLayer", "peft"):
             configs: Any = next((outside.peft_config for _, outside in around if hasattr(outside, "peft_config")), {})
-            adapters.append(Start(part, _lora(part, configs), f"{type(part).__qualname__}.reset_lora_parameters"))
+            name, takes = _reset(kind)
+            run = _adapter(part, configs, name, takes) if name else _refused(part)
+            adapters.append(Start(part, run, f"{kind.__qualname__}.{name}"))
         elif not any(id(outside) in outer for _, outside in around) and (start := start_of(part)) is not None:
             outer[id(part)] = start
     return list(outer.values()), adapters
@@ -109,7 +112,7 @@ def _transformers(model: Any) -> None:
             if getattr(marked, "_is_hf_initialized", False):
                 marked._is_hf_initialized = False
     for part in model.modules():
-        if is_of(part, "LoraLayer", "peft"):
+        if is_of(part, "BaseTunerLayer", "peft"):
             for name, child in part.named_children():
                 for inside in child.modules() if name != "base_layer" else ():
                     inside._is_hf_initialized = True  # PEFT starts it
@@ -125,15 +128,48 @@ def _transformers(model: Any) -> None:
             model.apply(model._init_weights)
 
 
-def _lora(layer: Any, configs: Any) -> Callable[[Drawing], None]:
-    def run(_: Drawing) -> None:
-        for adapter in dict.fromkeys([*layer.lora_A, *getattr(layer, "lora_embedding_A", ())]):
-            how = getattr(configs.get(adapter), "init_lora_weights", True)
-            if not isinstance(how, bool) and how != "gaussian":
+@lru_cache(maxsize=1024)
+def _reset(kind: Any) -> tuple[str, tuple[str, ...]]:
+    """Return the method by which a class of PEFT starts an adapter, and what it takes as well as the adapter's name."""
+    for name in dir(kind):
+        if re.fullmatch("reset_[a-z0-9]+_parameters", name):
+            more = list(inspect.signature(getattr(kind, name)).parameters.values())[2:]
+            if all(each.default is not each.empty or each.name.startswith("init_") for each in more):
+                return name, tuple([each.name for each in more])
+    return "", ()
+
+
+def _refused(layer: Any) -> Callable[[Drawing], None]:
+    """Refuse an adapter that its class starts in another way; the layers of torch in it may have to be zero."""
+
+    def run(mode: Drawing) -> None:
+        inside = set(layer.modules()) - set(layer.base_layer.modules())
+        for item in mode.tracker.all:
+            if item.place.owner in inside and item.place.is_parameter and not item.locked:
                 raise RuleError(
-                    f"adapter {adapter!r} starts with init_lora_weights={how!r}, which is computed from the weights of "
-                    "the base model: add the adapter after init_, or give rules for its parameters"
+                    f"parameter {item.place.name!r}: numparam does not know how {type(layer).__qualname__} starts its "
+                    "adapters: add the adapter after init_, or give rules for its parameters"
                 )
-            layer.reset_lora_parameters(adapter, how)
+
+    return run
+
+
+def _adapter(layer: Any, configs: Any, method: str, takes: tuple[str, ...]) -> Callable[[Drawing], None]:
+    def run(_: Drawing) -> None:
+        kinds = getattr(layer, "adapter_layer_names", ("lora_A", "lora_embedding_A"))
+        for adapter in dict.fromkeys([key for kind in kinds for key in getattr(layer, kind, ())]):
+            config = configs.get(adapter)
+            given = {name: getattr(config, name, True) for name in takes if name.startswith("init_")}
+            given |= {name: getattr(config, name) for name in takes if hasattr(config, name)}
+            for name, how in (given or {"init_weights": getattr(config, "init_weights", True)}).items():
+                if name.startswith("init_") and not (isinstance(how, bool) if given else how is True):
+                    if (name, how) == ("init_lora_weights", "gaussian"):
+                        continue
+                    raise RuleError(
+                        f"adapter {adapter!r} starts with {name}={how!r}, which numparam does not follow, such as what "
+                        "is computed from the weights of the base model: add the adapter after init_, or give rules "
+                        "for its parameters"
+                    )
+            getattr(layer, method)(adapter, **given)
 
     return run
