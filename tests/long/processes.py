@@ -173,7 +173,10 @@ def at_the_end(number: int, chance: random.Random, folder: Path) -> None:
     server().stdin.flush()
     child = int(server().stdout.readline())
     if way.startswith("SIG"):
-        assert os.read(stream, 6) == b"ready\n"
+        ready = b""
+        while len(ready) < 6:
+            ready += os.read(stream, 6 - len(ready))
+        assert ready == b"ready\n", ready
         time.sleep(chance.uniform(0, 0.05))
         os.kill(child, signal.Signals[way])
     os.close(stream)
