@@ -18,6 +18,7 @@ import numpy as np
 from numparam.cell import Cell
 from numparam.checkpoint.atomic_file import FCNTL, sync_folder
 from numparam.checkpoint.header import parse_object
+from numparam.checkpoint.limits import MAX_HEADER_BYTES
 from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.names import is_plain
 from numparam.checkpoint.opening import Checkpoint
@@ -151,8 +152,10 @@ class Replay:
         head, newline, _ = content[len(_MAGIC) :].partition(b"\n")
         if not content.startswith(_MAGIC) or not newline:
             raise CheckpointError(f"{file}: it is not a log of numparam, which begins with {_MAGIC!r}")
+        if len(head) > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{file}: a header of more than {MAX_HEADER_BYTES} bytes is refused")
+        found = parse_object(head, f"{file}: its header is damaged")
         try:
-            found = json.loads(head)
             log = cls(
                 file,
                 Fingerprints.from_json(json.dumps(found["base"])),

@@ -27,6 +27,7 @@ from numparam.layout.sharding import Shard
 from numparam.model.generation import Generation
 from numparam.model.specification import resolve
 from numparam.model.verification import verify
+from numparam.perturb import Replay
 from numparam.rules import Rules
 from numparam.tensor import Recipe
 from savers import INDEX, distributed
@@ -172,6 +173,7 @@ def cases(folder: Path) -> list[Case]:
     specification = {"title": "t", "source": "s", "dtype": "bfloat16", "parameters": [["a", [6, 4]], repeat]}
     (folder / "spec.json").write_text(json.dumps(specification))
     numparam.fingerprint(folder / "m.safetensors").save(folder / "f.json")
+    Replay.create(folder / "l.replay", parameters[:1]).append([1, 2, 3], [0.5, -0.5, 1.0])
 
     def of(name: str, *readers: Callable[[Path], None], read: str = "") -> Iterator[Case]:
         yield from (Case(folder / name, folder / (read or name), reader) for reader in readers)
@@ -198,6 +200,7 @@ def cases(folder: Path) -> list[Case]:
     loads += of("spec.json", lambda path: str(resolve(str(path))))
     loads += of("rules.toml", partial(read_rules, entries))
     loads += of("f.json", lambda path: str(Fingerprints.load(path)))
+    loads += of("l.replay", lambda path: touch(dict(Replay.open(path).parameters(parameters[:1], check=False))))
     commands += of("r.safetensors", inspect, like)
     commands += of("m.safetensors", command(["inspect", "FILE", "--stats"]))
     commands += of("h.safetensors", check, inspect)
