@@ -191,3 +191,13 @@ def test_a_pattern_is_known_in_every_dtype(dtype: torch.dtype) -> None:
         ]
         assert parameter.float().abs().max() <= 1 / 8
     assert model["0.weight"].has_init
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_a_single_value_that_is_elsewhere_too_is_in_its_place(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(64, 48), nn.LayerNorm(48), nn.Linear(48, 1)).to(dtype)
+    pattern = pattern_(module, seed=1)
+    assert identify(module, pattern) == []
+    with torch.no_grad():
+        module[2].bias.copy_(module[0].bias[:1])
+    assert [each.name for each in identify(module, pattern)] == ["2.bias"]

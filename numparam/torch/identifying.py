@@ -20,6 +20,8 @@ from numparam.torch.report import Report
 from numparam.torch.verify import array_of, check, held_by
 from numparam.torch.walk import places
 
+_SMALL = 1 << 12  # bytes
+
 
 class Misplaced(NamedTuple):
     """Describe what a parameter holds in place of its own values; printed, it is one line."""
@@ -93,18 +95,30 @@ def identify(
             if region.size:
                 regions[place.name] = region
                 arrays[place.name] = array_of(part.cpu())
-    found = identify_all(arrays, lazy)
+    wrong = {
+        name: each
+        for name, each in identify_all(arrays, lazy).items()
+        if each.against(name, regions[name]) and not _is_in_place(arrays[name], lazy[name], regions[name])
+    }
     dist = torch.distributed
     if local or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
-        return _misplaced({0: found}, {0: regions})
+        return _misplaced({0: wrong}, {0: regions})
     ranks = dist.get_process_group_ranks(group or dist.group.WORLD)
-    wrong = {name: each for name, each in found.items() if each.against(name, regions[name])}
     gathered: list[Any] = [None] * len(ranks)
     dist.all_gather_object(gathered, wrong, group=group)
     names = {name for each in gathered for name in each}
     held: list[Any] = [None] * len(ranks)
     dist.all_gather_object(held, {name: region for name, region in regions.items() if name in names}, group=group)
     return _misplaced(dict(zip(ranks, gathered, strict=True)), dict(zip(ranks, held, strict=True)))
+
+
+def _is_in_place(array: np.ndarray[Any, Any], expected: Tensor, region: Region) -> bool:
+    """Return whether a small array, whose few values may be elsewhere too, holds what it should."""
+    if array.nbytes > _SMALL or array.dtype != expected.dtype:
+        return False
+    values = np.empty(region.shape, expected.dtype)
+    expected.fill_into(values, region)
+    return array.tobytes() == values.tobytes()
 
 
 def _misplaced(
