@@ -437,6 +437,9 @@ def test_an_index_that_could_not_name_its_files_is_refused(name: str, tmp_path: 
         save_checkpoint(THREE, tmp_path / name, max_shard_bytes=40)
     with pytest.raises(ArgumentValueError, match="printable names"):
         save_distributed_checkpoint(THREE, tmp_path / name, rank=0, ranks=1)
+    for folder in (tmp_path / "\ud800", tmp_path / "missing"):
+        with pytest.raises(CheckpointError, match=r"surrogates|No such file"):
+            save_distributed_checkpoint(THREE, folder / "m", rank=0, ranks=1)
     with pytest.raises(MissingFileError) as caught:
         load_checkpoint(tmp_path / "missing\n.safetensors")
     assert str(caught.value).isprintable()

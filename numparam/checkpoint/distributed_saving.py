@@ -19,7 +19,7 @@ from numparam.checkpoint.distributed_index import NAMES, file_of_rank, write_ind
 from numparam.checkpoint.names import index_path, refuse_twin, stem_of
 from numparam.checkpoint.piece import Piece, write_record
 from numparam.checkpoint.saving import Savable, Value, as_json, contents, record, region_of
-from numparam.checkpoint.writing import write_checkpoint
+from numparam.checkpoint.writing import check_space, write_checkpoint
 from numparam.checks import as_int
 from numparam.context import get_auto_parallel_context
 from numparam.entry import Entry
@@ -109,13 +109,17 @@ def save_distributed_checkpoint(
         marks[ATTEMPT] = _attempt(together) if attempt is None else attempt
     with _agreed(f"saving {index}", together):
         held = contents(save_obj, append_dict, choice_func)
-        # No index is written meanwhile, so this file is not one that the index of another job has come to name.
-        with header.file_errors(f"cannot write {index}"), holding(index, f"rank-{place}"):
-            refuse_twin(index)
-            path = file_of_rank(index, save_number(index) + 1, place, count)
-            if path.exists() and path.name in names_of_indexes(path.parent):  # such as a copy of a lost index
-                raise CheckpointError(f"cannot write {path}: an index names it; choose another name or another folder")
-            _write(path, marks, place, count, *held, recipes, progress)
+        with header.file_errors(f"cannot write {index}"):
+            check_space(index, 0)  # the folder may have a name that no system has
+            # No index is written meanwhile, so this file is not one that the index of another job has come to name.
+            with holding(index, f"rank-{place}"):
+                refuse_twin(index)
+                path = file_of_rank(index, save_number(index) + 1, place, count)
+                if path.exists() and path.name in names_of_indexes(path.parent):  # such as a copy of a lost index
+                    raise CheckpointError(
+                        f"cannot write {path}: an index names it; choose another name or another folder"
+                    )
+                _write(path, marks, place, count, *held, recipes, progress)
     with _agreed(f"writing {index}", together):
         if count == 1 or (together and place == 0):
             write_index(index, count)
