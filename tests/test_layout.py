@@ -184,7 +184,7 @@ def test_shards_of_convolutions_are_the_whole(init: Any, shape: tuple[int, ...])
     check_shards(init, shape, "float32", Layout({"a": 2, "b": 2, "c": 3, "d": 1}, ("c", "b", "a"), "d"))
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(layouts(axes=2), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.sampled_from(MATRICES))
 def test_shards_of_any_layout_are_the_whole(layout: Layout, shape: tuple[int, int], init: Any) -> None:
     check_shards(init, shape, "float32", layout)

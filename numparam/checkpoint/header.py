@@ -88,6 +88,8 @@ def file_errors(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise file_error(what, error) from error
+    except UnicodeEncodeError as error:  # half a surrogate pair in the path
+        raise CheckpointError(f"{what}: {error}") from None
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], MappedFile]:
