@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 
 import numparam
 from numparam import Layout, Parameter, load_checkpoint, save_distributed_checkpoint, write_index
+from numparam.checkpoint.atomic_file import holding
 from numparam.cli import main
 from numparam.initializer import initializer
 from numparam.model import huggingface, specification
@@ -350,3 +352,13 @@ def test_the_distributed_reader_of_torch_takes_the_shards(tmp_path: Path) -> Non
         numparam.set_seed(7)
         expected = Parameter(initializer(numparam.initializer.Normal(0.02), tuple(values.shape)), name=name)
         np.testing.assert_array_equal(values.numpy(), expected.asnumpy())
+
+
+def test_a_shard_is_not_written_while_its_index_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["init", "--like", "minilm-l6", "--filter", "*bias", "--shard", "0/2", "-o", str(tmp_path)]
+    with holding(tmp_path / "model.safetensors.index.json"), ThreadPoolExecutor(1) as other:
+        assert other.submit(main, arguments).result() == 2
+    assert "another process is writing it" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(arguments) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["model-1-rank-00000-of-00002.safetensors"]

@@ -16,6 +16,7 @@ from numparam.initializer import Normal, initializer
 from numparam.optim import FTRL, SGD, Adam, Lamb, Momentum
 from numparam.server import context, dense, reset_ps_context, set_ps_context
 from numparam.server.dense import Dense
+from numparam.server.service import check_one_save
 
 Array = np.ndarray[Any, Any]
 
@@ -185,3 +186,16 @@ def test_roles_follow_the_ranks_and_agree_with_the_environment(
             assert context.roles() == expected
     finally:
         reset_ps_context()
+
+
+def test_snapshots_of_two_saves_are_not_loaded_together(tmp_path: Path) -> None:
+    files = [tmp_path / f"snapshot-{place}-of-2.safetensors" for place in range(2)]
+    for marks in ((3, 3), (3, 4)):
+        contents = []
+        for file, mark in zip(files, marks, strict=True):
+            save_checkpoint({"snapshot.save": np.array(mark)}, file)
+            contents.append(load_checkpoint(file))
+        if marks == (3, 3):
+            check_one_save(files, contents)
+    with pytest.raises(CheckpointError, match=r"snapshot-1-of-2.* is of another save than .*snapshot-0-of-2"):
+        check_one_save(files, contents)

@@ -111,19 +111,26 @@ def save_distributed_checkpoint(
         held = contents(save_obj, append_dict, choice_func)
         with header.file_errors(f"cannot write {index}"):
             check_space(index, 0)  # the folder may have a name that no system has
-            # No index is written meanwhile, so this file is not one that the index of another job has come to name.
-            with holding(index, f"rank-{place}"):
-                refuse_twin(index)
-                path = file_of_rank(index, save_number(index) + 1, place, count)
-                if path.exists() and path.name in names_of_indexes(path.parent):  # such as a copy of a lost index
-                    raise CheckpointError(
-                        f"cannot write {path}: an index names it; choose another name or another folder"
-                    )
+            with file_to_write(index, place, count) as path:
                 _write(path, marks, place, count, *held, recipes, progress)
     with _agreed(f"writing {index}", together):
         if count == 1 or (together and place == 0):
             write_index(index, count)
     return path
+
+
+@contextmanager
+def file_to_write(index: Path, rank: int, ranks: int) -> Iterator[Path]:
+    """Yield the file of a rank for the next save, and let nobody write the index during the block.
+
+    So the file is not one that the index of another job has come to name.
+    """
+    with holding(index, f"rank-{rank}"):
+        refuse_twin(index)
+        path = file_of_rank(index, save_number(index) + 1, rank, ranks)
+        if path.exists() and path.name in names_of_indexes(path.parent):  # such as a copy of a lost index
+            raise CheckpointError(f"cannot write {path}: an index names it; choose another name or another folder")
+        yield path
 
 
 def _attempt(together: bool) -> str:

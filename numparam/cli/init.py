@@ -6,11 +6,13 @@ import os
 import secrets
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from numparam.checkpoint.attempt import save_number
 from numparam.checkpoint.distributed_index import file_of_rank
+from numparam.checkpoint.distributed_saving import file_to_write
 from numparam.checkpoint.names import INDEX_SUFFIX, SUFFIX, index_path
 from numparam.cli.arguments import Commands, add_filter, add_json, add_model, byte_count, model
 from numparam.cli.streams import drop, print_error
@@ -116,7 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar("writing", total) as progress:
         if is_folder:
             output.parent.mkdir(parents=True, exist_ok=True)
-        nbytes = generation.write(output, progress, arguments.max_shard_size)
+        with _to_write(output, shard if is_folder else None) as output:
+            nbytes = generation.write(output, progress, arguments.max_shard_size)
         if is_folder and like.config is not None and not (copy := output.with_name(CONFIG)).exists():
             copy.write_bytes(like.config.read_bytes())
     seconds = time.perf_counter() - start
@@ -143,6 +146,13 @@ def _output(arguments: argparse.Namespace, shard: Shard | None) -> tuple[Path, b
         return path / f"model{SUFFIX}", True
     index = path / f"model{INDEX_SUFFIX}"
     return file_of_rank(index, save_number(index) + 1, shard.rank, math.prod(shard.mesh)), True
+
+
+def _to_write(output: Path, shard: Shard | None) -> AbstractContextManager[Path]:
+    """Return the file to write, of which a shard in a folder learns when nobody else can write the index."""
+    if shard is None:
+        return nullcontext(output)
+    return file_to_write(output.with_name(f"model{INDEX_SUFFIX}"), shard.rank, math.prod(shard.mesh))
 
 
 def _as_json(generation: Generation, output: Path, dry: bool, nbytes: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,12 @@ class EmbeddingCache:
     (0, [[0.0, 0.0], [-1.0, -1.0]], 1)
     """
 
+    _of: ClassVar[type] = Embedding
+
     def __init__(self, table: Embedding, rows: int, device: Device | str = "cpu") -> None:
         from numparam.kernels.keys import Recent
 
-        of_type(Embedding)("the table of a cache", table)
+        of_type(self._of)("the table of a cache", table)
         self.table = table
         self.rows = rows = as_int(f"table {table.name!r}: the rows of a cache", rows, 1)
         self.device, self.step, self.counters = as_device(device), table.step, Counters()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ class ParameterServer:
 
     def save(self) -> None:
         """Let server `I` write all that it holds to ``snapshot-I-of-N.safetensors`` in the path, for `load`."""
-        self._asked("save").acknowledged("save")
+        self._asked("save").acknowledged("save", number=secrets.randbits(62))
 
     def end(self) -> None:
         """Leave the servers; once all workers have, they leave `run`."""
@@ -201,7 +202,7 @@ class ParameterServer:
         Raises
         ------
         ValueError
-            If they hold other tables or parameters, or one is missing.
+            If they hold other tables or parameters, one is missing, or they are of two saves.
         """
         self._served("load").load(paths)
 

@@ -105,6 +105,7 @@ class SharedCache(EmbeddingCache):
     """
 
     table: Any
+    _of = RemoteTable
 
     def update(self, ids: Any, gradients: Any) -> None:
         """Step the optimizer on the servers, and on the rows in the cache."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numparam.checkpoint.saving import save_checkpoint
 from numparam.communication.reduction import Reduction
 from numparam.embedding import Counters, EmbeddingLookup
 from numparam.embedding.snapshot import load_table, table_content
-from numparam.errors import StateError
+from numparam.errors import CheckpointError, StateError
 from numparam.parameter import Parameter
 from numparam.server.dense import Dense
 from numparam.server.division import owners
@@ -30,6 +30,25 @@ from numparam.server.messages import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Asked = dict[int, Request]
+
+
+_SAVE = "snapshot.save"
+
+
+def check_one_save(paths: Sequence[str | os.PathLike[str]], contents: Sequence[Mapping[str, Any]]) -> None:
+    """Check that snapshots of servers are of one save, in which a job may have ended between two servers.
+
+    Raises
+    ------
+    CheckpointError
+        If they are not; files of `save_table` have no mark and are not checked.
+    """
+    marks = {
+        int(content[_SAVE].asnumpy()): path for path, content in zip(paths, contents, strict=True) if _SAVE in content
+    }
+    if len(marks) > 1:
+        first, second, *_ = marks.values()
+        raise CheckpointError(f"{second} is of another save than {first}; load the snapshots of one save")
 
 
 class Service:
@@ -94,7 +113,9 @@ class Service:
     def load(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         """Take this server's part of the snapshots of all servers of a job, however many there were."""
         listed = [*paths]
-        self._dense.load([load_checkpoint(path) for path in listed])
+        contents = [load_checkpoint(path) for path in listed]
+        check_one_save(listed, contents)
+        self._dense.load(contents)
         for table in self._tables:
             load_table(table, listed, lambda keys: owners(keys, self._servers) == self._place)
 
@@ -222,7 +243,8 @@ class Service:
     def _answer_save(self, asked: Asked, _: int) -> None:
         if self._folder is None:
             raise StateError("save() needs the path of ParameterServer")
-        content = self._dense.content()
+        # The number that the first worker has drawn and sent to all servers.
+        content = self._dense.content() | {_SAVE: np.array(next(iter(asked.values())).number)}
         for table in self._tables:
             content |= table_content(table)
         save_checkpoint(content, self._folder / f"snapshot-{self._place}-of-{self._servers}")

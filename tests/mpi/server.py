@@ -19,6 +19,7 @@ from numparam.initializer import Normal, initializer
 from numparam.optim import SGD, Adam, Momentum
 from numparam.server import ParameterServer, set_ps_context
 from numparam.server.division import owners
+from numparam.server.service import check_one_save
 
 DIM, BATCH = 8, 30
 ROWS = partial(Adam, learning_rate=0.1)
@@ -94,6 +95,8 @@ def check_snapshots(folder: Path, steps: int, workers: int, servers: int, is_asy
         for a, b in list(zip(found.export(), expected.export(), strict=True))[: 2 if is_asynchronous else 3]:
             assert a.shape == b.shape
             assert (a == b).all()
+    check_one_save(files, [load_checkpoint(file) for file in files])
+    assert "snapshot.save" in load_checkpoint(files[0])
     if not is_asynchronous:
         alone, contents = serial_dense(steps, workers), [load_checkpoint(file) for file in files]
         for parameter in (alone.weight, alone.bias):
