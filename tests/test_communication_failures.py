@@ -1,9 +1,13 @@
 """A rank that fails ends the whole job, which says which rank it was and where."""
 
+import os
 import subprocess
+import sys
+import threading
 
 import pytest
 
+from numparam.communication.watcher import Watched
 from ranks import needs_mpi, start
 
 pytestmark = [needs_mpi, pytest.mark.timeout(120)]
@@ -101,3 +105,14 @@ def test_member_that_ends_is_named_by_those_who_wait_in_a_group() -> None:
 def test_forgotten_init_is_told() -> None:
     said, _ = fail("forgets_init", ranks=2)
     assert "this process is one of 2; call numparam.communication.init() first" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the watcher needs Linux")
+def test_a_rank_that_others_see_before_it_has_ended_is_found() -> None:
+    watched = object.__new__(Watched)
+    with subprocess.Popen(["sleep", "60"]) as ending:
+        watched._processes = {0: os.getpid(), 5: ending.pid}
+        timer = threading.Timer(0.1, ending.kill)
+        timer.start()
+        assert watched.dead() == [5]
+        timer.join()

@@ -13,6 +13,7 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -37,8 +38,16 @@ class Watched:
                 self.process = _start(listener, size, local.Get_size())
 
     def dead(self) -> list[int]:
-        """Return the ranks of this machine whose processes have ended."""
-        return [rank for rank, pid in self._processes.items() if _has_ended(pid)]
+        """Return the ranks of this machine whose processes have ended, or end within a second.
+
+        A process that ends closes its connections, which others see, before it has ended.
+        """
+        until = time.monotonic() + 1
+        while not (found := [rank for rank, pid in self._processes.items() if _has_ended(pid)]):
+            if time.monotonic() > until:
+                break
+            time.sleep(0.01)
+        return found
 
     def send(self, word: bytes) -> None:
         """Send the watcher b"release" at a normal end, and b"stop" after printing why the job stops."""
