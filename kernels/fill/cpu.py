@@ -41,6 +41,7 @@ TILE = 4 * WIDTH  # elements of one tile
 _POSITION, _PLACE = np.array(POSITION, np.int64), np.argsort(OFFSETS)
 # Below this run length a tile is mostly thrown away and drawing one block per element is faster.
 SHORTEST_RUN = TILE // 2
+START = np.int64(0)  # a plain 0 is a type, for which a formula is compiled again
 FEWEST_IN_BLOCKS = 1 << 14  # elements, for which a loop more is worth its compilation
 
 # --------------------------------------------------------------------------- formulas
@@ -96,6 +97,7 @@ def _locate(position: Any, axes: Any, base: Any) -> Any:
     return index
 
 
+@cache
 def _make_store(storage: Storage) -> Any:
     """Make the formula that rounds the four values of each block and stores the blocks one after another."""
     rounding, pairing = storage.rounding, storage.pairing
@@ -117,16 +119,23 @@ def _make_store(storage: Storage) -> Any:
 
 
 @cache
-def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
-    """Make the formula that writes one run."""
+def make_tile(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the formula that writes one tile: the values of blocks with any numbers."""
     words, values = _make_formulas(distribution, dtype)
     store = _make_store(STORAGE[dtype])
 
     @formula
-    def tile(out: Any, at: Any, block: Any, key: Any, params: Any) -> None:
-        """Write one tile from `block` on, wherever it lies."""
-        lanes = counters(block)
-        store(out, at, values(words(lanes, lanes >> 32, key), params))
+    def tile(out: Any, at: Any, blocks: Any, key: Any, params: Any) -> None:
+        store(out, at, values(words(blocks, blocks >> 32, key), params))
+
+    return tile
+
+
+@cache
+def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
+    """Make the formula that writes one run."""
+    words, values = _make_formulas(distribution, dtype)
+    store, tile = _make_store(STORAGE[dtype]), make_tile(distribution, dtype)
 
     @formula
     def write(out: Any, at: Any, end: Any, index: Any, scratch: Any, key: Any, params: Any) -> None:
@@ -134,7 +143,7 @@ def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
         block = index >> np.uint64(2)
         skip = np.int64(index & np.uint64(3))
         if skip > 0 and at < end:
-            tile(scratch, 0, block, key, params)
+            tile(scratch, START, counters(block), key, params)
             count = min(end - at, TILE - skip)
             for i in range(count):
                 out[at + i] = scratch[skip + i]
@@ -156,11 +165,11 @@ def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
                 ready = following
                 at += TILE
             if tiles == 0:
-                tile(out, at, block, key, params)
+                tile(out, at, counters(block), key, params)
                 block += np.uint64(WIDTH)
                 at += TILE
         if at < end:
-            tile(scratch, 0, block, key, params)
+            tile(scratch, START, counters(block), key, params)
             for i in range(end - at):
                 out[at + i] = scratch[i]
 
@@ -238,7 +247,7 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
             if count == WIDTH:
                 draw(out, at - origin, indices, key, params)
             else:
-                draw(scratch, 0, indices, key, params)
+                draw(scratch, START, indices, key, params)
                 for i in range(count):
                     out[at - origin + i] = scratch[i]
             at += count
@@ -249,13 +258,7 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
 @cache
 def _make_blocks(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the loop over full blocks in any order, whose axes are counted in blocks; see `make_run`."""
-    words, values = _make_formulas(distribution, dtype)
-    items, store = STORAGE[dtype].items, _make_store(STORAGE[dtype])
-
-    @formula
-    def tile(out: Any, at: Any, indices: Any, key: Any, params: Any) -> None:
-        block = load_indices(indices)
-        store(out, at, values(words(block, block >> 32, key), params))
+    tile, items = make_tile(distribution, dtype), STORAGE[dtype].items
 
     @kernel(f"fill blocks {distribution} {dtype}")
     def blocks(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
@@ -274,9 +277,9 @@ def _make_blocks(distribution: str, dtype: np.dtype[Any]) -> Any:
                     index = _locate(at // 4 + lane + 1, axes, base)
                     left_in_row = length
             if end - at == TILE:
-                tile(out, at - origin, indices, key, params)
+                tile(out, at - origin, load_indices(indices), key, params)
             else:
-                tile(scratch, 0, indices, key, params)
+                tile(scratch, START, load_indices(indices), key, params)
                 for i in range(end - at):
                     out[at - origin + i] = scratch[i]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.kernels.fill.cpu import TILE, _make_formulas, _make_store, _words, scalars
+from numparam.kernels.fill.cpu import START, TILE, _words, make_tile, scalars
 from numparam.kernels.fill.draws import STORAGE
 from numparam.kernels.fill.key import first_index
 from numparam.kernels.machine import pool
@@ -25,13 +25,7 @@ _first = formula(first_index)
 
 @cache
 def _make_rows(distribution: str, dtype: np.dtype[Any]) -> Any:
-    words, values = _make_formulas(distribution, dtype)
-    items, store = STORAGE[dtype].items, _make_store(STORAGE[dtype])
-
-    @formula
-    def tile(out: Any, at: Any, block: Any, key: Any, params: Any) -> None:
-        lanes = counters(block)
-        store(out, at, values(words(lanes, lanes >> 32, key), params))
+    tile, items = make_tile(distribution, dtype), STORAGE[dtype].items
 
     @kernel(f"fill rows {distribution} {dtype}")
     def rows(out: Any, length: Any, start: Any, stop: Any, keys: Any, key: Any, params: Any) -> None:
@@ -44,10 +38,10 @@ def _make_rows(distribution: str, dtype: np.dtype[Any]) -> Any:
                 own = key[0], key[1] + top, key[2] + top
                 skip, left = np.int64(low & np.uint64(3)), _ZERO - block
                 if skip == 0 and end - at >= TILE and (left == _ZERO or left >= np.uint64(WIDTH)):
-                    tile(out, at, block, own, params)
+                    tile(out, at, counters(block), own, params)
                     count = TILE
                 else:
-                    tile(scratch, 0, block, own, params)
+                    tile(scratch, START, counters(block), own, params)
                     count = min(end - at, TILE - skip)
                     if _ZERO < left < np.uint64(WIDTH):  # the next block has the next number of 128 bits
                         count = min(count, np.int64(left) * 4 - skip)
