@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.kernels.digest.formulas import added, folded, joined, weights
+from numparam.kernels.digest.formulas import added, folded, joined, reduced, weights
 from numparam.kernels.digest.key import BLOCK, LOW_BITS, factors, short_factors
 from numparam.kernels.formula.formats import unchanged
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.cuda import lane
 from numparam.kernels.machine.lanes import WIDTH, dot, first_half, second_half, sign_extended, widened
-from numparam.kernels.machine.memory import access, pair_loader
+from numparam.kernels.machine.memory import POSITION, access, pair_loader, stack
 
 if TYPE_CHECKING:
     from numparam.kernels.digest.key import DigestKey
@@ -24,6 +24,8 @@ _PAIRS = 2 * WIDTH  # words that one step of the loop takes
 _FACTOR = 4  # bytes
 _ROW = BLOCK * _FACTOR
 _SHORT_ROW, _SUMS_ROW = BLOCK * 2, (BLOCK + 1) * 8
+_ROW_KEPT = WIDTH * 8
+_PLACE = np.array(POSITION, np.int64)  # of the number of a block whose random words come to each lane
 _UNWIDENED = 8 * _PAIRS
 """Short words whose products are added up in 32 bits: two in each step and lane, of 15 and 12 bits and a sign."""
 
@@ -33,6 +35,7 @@ _load_pairs = _load_factors = pair_loader(_FACTOR)
 _load_factor, _, _ = access("u32", 1)
 _load_shorts, _, _ = access("u32", WIDTH)
 _load, _store, _ = access("u64", 1)
+_load_lanes, _, _ = access("u64", WIDTH)
 
 
 def _halving(width: int, step: Any) -> Any:
@@ -49,7 +52,7 @@ def _halving(width: int, step: Any) -> Any:
     return total
 
 
-_total, _sum = _halving(WIDTH, folded), _halving(WIDTH, unchanged)
+_total, _sum, _remainder = (_halving(WIDTH, step) for step in (folded, unchanged, reduced))
 
 
 @formula
@@ -96,7 +99,7 @@ def _make_short_sums(item_bytes: int) -> Any:
 
     @formula
     def sums(place: Any, inside: Any, count: Any, table: Any, shorts: Any) -> Any:  # noqa: ARG001
-        before, keys, done = shorts + inside * 8, shorts + 4 * _SUMS_ROW + inside * 2, 0
+        before, keys, done = shorts + 8 * _SHORT_ROW + inside * 8, shorts + inside * 2, 0
         none = _load_shorts(keys) ^ _load_shorts(keys)
         zero = sign_extended(none)
         a, b, c, d = zero, zero, zero, zero
@@ -127,10 +130,36 @@ def _make_short_sums(item_bytes: int) -> Any:
     return sums
 
 
+# What one block has after its sums, random weights and products of remainders, would take as long as the sums. So the
+# sums of as many blocks as fill lanes are kept in rows: the numbers of the blocks, then each of the four sums.
+
+
+@formula
+def _keep(kept: Any, place: Any, block: Any, sums: Any) -> None:
+    here = kept + place * 8
+    _store(kept + _PLACE[place] * 8, lane(block))
+    _store(here + _ROW_KEPT, sums[0])
+    _store(here + 2 * _ROW_KEPT, sums[1])
+    _store(here + 3 * _ROW_KEPT, sums[2])
+    _store(here + 4 * _ROW_KEPT, sums[3])
+
+
+@formula
+def _joined_kept(found: Any, kept: Any, seed: Any, stream: Any) -> Any:
+    sums = (
+        _load_lanes(kept + _ROW_KEPT),
+        _load_lanes(kept + 2 * _ROW_KEPT),
+        _load_lanes(kept + 3 * _ROW_KEPT),
+        _load_lanes(kept + 4 * _ROW_KEPT),
+    )
+    return joined(found, sums, weights(_load_lanes(kept), seed, stream))
+
+
 @cache
 def _make_loop(item_bytes: int) -> Any:
     full_sums = _sums if item_bytes == 4 else _make_short_sums(item_bytes)
     load_word, _, _ = access("u32", 1, None if item_bytes == 4 else item_bytes)
+    reserve = stack(5 * _ROW_KEPT)
 
     @kernel(f"digest {item_bytes}")
     def loop(
@@ -145,10 +174,10 @@ def _make_loop(item_bytes: int) -> Any:
         stream: Any,
         out: Any,
     ) -> None:
-        none = lane(np.uint64(0))
-        found = (none, none)
-        weight = (none, none, none, none)
-        known, last = np.int64(-1), axes.shape[1] - 1
+        none, zero, kept = lane(np.uint64(0)), np.uint64(0), reserve()
+        for place in range(WIDTH):
+            _keep(kept, place, zero, (none, none, none, none))
+        found, filled, last = (_load_lanes(kept), _load_lanes(kept)), 0, axes.shape[1] - 1
         length, step, byte_step = axes[0, last], axes[1, last], axes[2, last]
         at = start
         while at < stop:
@@ -178,15 +207,18 @@ def _make_loop(item_bytes: int) -> Any:
                         folded(added(sums[3], word, widened(_load_factor(here + 3 * _ROW)))),
                     )
                     done += 1
-                if block != known:
-                    weight = weights(lane(np.uint64(block)), seed, stream)
-                    known = block
-                found = joined(found, sums, weight)
+                _keep(kept, filled, np.uint64(block), sums)
+                filled += 1
+                if filled == WIDTH:
+                    found, filled = _joined_kept(found, kept, seed, stream), 0
                 at += count
                 index += count * step
                 place += count * byte_step
-        _store(out, found[0])
-        _store(out + 8, found[1])
+        for place in range(filled, WIDTH):
+            _keep(kept, place, zero, (none, none, none, none))
+        found = _joined_kept(found, kept, seed, stream)
+        _store(out, _remainder(found[0]))
+        _store(out + 8, _remainder(found[1]))
 
     return loop
 

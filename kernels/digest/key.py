@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numparam.kernels.machine.memory import LINE
+
 MODULUS = 2**61 - 1
 """A Mersenne prime: a product is reduced by shifts."""
 
@@ -46,21 +48,29 @@ def factors(key: DigestKey) -> np.ndarray[Any, np.dtype[np.uint32]]:
 
     words = np.empty((BLOCK, SUMS), np.uint32)
     fill.bits(words, fill.Key(key.seed, key.factors, 0))
-    table = np.ascontiguousarray(words.T >> np.uint32(32 - FACTOR_BITS))
-    table.flags.writeable = False
-    return table
+    return _at_a_line(words.T >> np.uint32(32 - FACTOR_BITS))
 
 
 @lru_cache(maxsize=16)
 def short_factors(key: DigestKey) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return what short words need, row by row of `factors`.
 
-    First the sums of the factors before each place, as uint64; then each row in two parts of int16, the lower one from
-    1 - 2**12 to 2**12, and the rest, at most 2**12, times 2**13.
+    First each row in two parts of int16, the lower one from 1 - 2**12 to 2**12, and the rest, at most 2**12, times
+    2**13; then the sums of the factors before each place, as uint64.
     """
     table = factors(key).astype(np.int64)
     before = np.zeros((SUMS, BLOCK + 1), np.int64)
     np.cumsum(table, 1, out=before[:, 1:])
     high = (table + (1 << LOW_BITS - 1) - 1) >> LOW_BITS
     parts = np.stack([table - (high << LOW_BITS), high], 1).astype(np.int16)
-    return np.concatenate([before.view(np.uint8).ravel(), parts.view(np.uint8).ravel()])
+    return _at_a_line(np.concatenate([parts.view(np.uint8).ravel(), before.view(np.uint8).ravel()]))
+
+
+def _at_a_line(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a copy for reading that begins at a cache line: lanes that straddle two take twice as long to load."""
+    memory = np.empty(table.nbytes + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    copy = memory[start : start + table.nbytes].view(table.dtype).reshape(table.shape)
+    copy[...] = table
+    copy.flags.writeable = False
+    return copy
