@@ -70,7 +70,7 @@ def _at_a_line(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return a copy for reading that begins at a cache line: lanes that straddle two take twice as long to load."""
     memory = np.empty(table.nbytes + LINE, np.uint8)
     start = -memory.ctypes.data % LINE
-    copy = memory[start : start + table.nbytes].view(table.dtype).reshape(table.shape)
+    copy: np.ndarray[Any, Any] = memory[start : start + table.nbytes].view(table.dtype).reshape(table.shape)
     copy[...] = table
     copy.flags.writeable = False
     return copy
