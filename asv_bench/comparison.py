@@ -126,7 +126,9 @@ def _measure_on(threads: int, measure: Callable[..., Measured], *arguments: Any)
 
 def present(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Split the names of libraries into those that this environment has and those that it lacks."""
-    found = [name for name in names if importlib.util.find_spec(name)]
+    found = [
+        name for name in names if importlib.util.find_spec(name.partition(".")[0]) and importlib.util.find_spec(name)
+    ]
     return found, [name for name in names if name not in found]
 
 
@@ -148,7 +150,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 def version_of(name: str) -> str:
     """Return the version of an installed module, whatever its distribution is called."""
-    names = ["mkl"] if name == "mkl" else importlib.metadata.packages_distributions().get(name, [])
+    names = ["mkl"] if name == "mkl" else importlib.metadata.packages_distributions().get(name.partition(".")[0], [])
     return importlib.metadata.version(names[0]) if names else "of the checkout"
 
 

@@ -108,6 +108,19 @@ def torch(row: Row, out: Array, threads: int) -> Call:
     }[row.draw]
 
 
+def torch_of_a_key(row: Row, out: Array, threads: int) -> Call | None:
+    """Return torch's own fill that is a function of a key, which torch has from 2.14 on."""
+    import torch
+    from torch.func import _random
+
+    torch.set_num_threads(threads)
+    key, tensor = _random.key(7), torch.from_numpy(out.view(f"int{8 * out.itemsize}")).view(getattr(torch, row.dtype))
+    return {
+        "uniform": lambda: _random.uniform_(key, tensor, low=-1.0, high=1.0),
+        "normal": lambda: _random.normal_(key, tensor, std=SIGMA),
+    }.get(row.draw)
+
+
 def jax(row: Row, out: Array, threads: int) -> Call:
     import jax
 
@@ -139,6 +152,7 @@ def mindspore(row: Row, out: Array, threads: int) -> Call | None:
 
 
 PEERS = {peer.__name__: peer for peer in (numpy, randomgen, torch, jax, mindspore)}
+PEERS["torch.func._random"] = torch_of_a_key
 
 
 def measure(threads: int, elements: int, rounds: int, peers: Iterable[str]) -> list[dict[str, float]]:
