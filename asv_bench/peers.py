@@ -109,10 +109,14 @@ def torch(row: Row, out: Array, threads: int) -> Call:
 
 
 def torch_of_a_key(row: Row, out: Array, threads: int) -> Call | None:
-    """Return torch's own fill that is a function of a key, which torch has from 2.14 on."""
+    """Return torch's own fill that is a function of a key, which torch has on CPUs from 2.14 on."""
     import torch
     from torch.func import _random
 
+    try:
+        _random.uniform_(_random.key(7), torch.empty(4))
+    except NotImplementedError:
+        return None
     torch.set_num_threads(threads)
     key, tensor = _random.key(7), torch.from_numpy(out.view(f"int{8 * out.itemsize}")).view(getattr(torch, row.dtype))
     return {
