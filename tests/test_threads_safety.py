@@ -37,14 +37,14 @@ def drawn(stream: int) -> np.ndarray:
 def test_a_forked_child_fills_with_threads_of_its_own() -> None:
     """The pool's threads do not exist in the child, and the lock of the pool may be held by one of them."""
     expected = drawn(1)
-    assert pool._pool is not None
+    assert pool._ends
     with pool._lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                status = 0 if pool._pool is None and np.array_equal(drawn(1), expected) else 2
+                status = 0 if not pool._ends and np.array_equal(drawn(1), expected) else 2
             finally:
                 os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -202,3 +202,36 @@ def test_all_usable_cores_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_num_threads", None)
     monkeypatch.setenv("NUMPARAM_NUM_THREADS", "")
     assert 1 <= pool.get_num_threads() <= (os.cpu_count() or 1)
+
+
+def test_an_interrupt_at_any_line_leaves_nothing_locked() -> None:
+    """The next call is done by all threads, and the interpreter ends."""
+    script = (
+        "import itertools, sys, threading\n"
+        "from numparam.kernels.machine import pool\n"
+        "pool.set_num_threads(3)\n"
+        "def run():\n"
+        "    found = []\n"
+        "    pool.run(lambda start, stop: found.append((start, stop)), 8 << 20, 1, 1)\n"
+        "    return sorted(found)\n"
+        "expected = run()\n"
+        "def interrupt(frame, event, argument):\n"
+        "    global left\n"
+        "    left -= event == 'line'\n"
+        "    if left == 0:\n"
+        "        raise KeyboardInterrupt\n"
+        "    return interrupt\n"
+        "for number in itertools.count(1):\n"
+        "    left = number\n"
+        "    sys.settrace(interrupt)\n"
+        "    try:\n"
+        "        run()\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        "    sys.settrace(None)\n"
+        "    assert run() == expected\n"
+        "    if left > 0:\n"
+        "        break\n"
+        "print(number > 50)\n"
+    )
+    assert run_python("-c", script) == "True\n"

@@ -2,20 +2,25 @@
 
 Kernels release the GIL, so plain Python threads run them in parallel. The pool is created at its first use, grows on
 demand, and is forgotten in a forked child, where its threads do not exist. Numba's own threading layers are not used:
-one kills a forked child, another aborts when two threads call it at once.
+one kills a forked child, another aborts when two threads call it at once. Nor are Python's executors: a Ctrl-C inside
+one of their conditions, which are written in Python, leaves its lock taken, and the process waits for ever at its end.
+What is used here are operations that a signal cannot tear apart.
 """
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import contextlib
 import mmap
 import os
 import threading
+import time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future, ThreadPoolExecutor
 
 # Handing a piece to another thread costs about 44 us, the time in which one core writes 256 KiB of normal values.
 BYTES_PER_PIECE = 1 << 20
@@ -26,7 +31,9 @@ SECONDS_AFTER_ERROR = 5
 """How long an error waits for the pieces that other threads have begun."""
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_tasks: SimpleQueue[_Task | None] = SimpleQueue()  # None ends the thread that gets it, and is handed on
+_ends: list[threading.Lock] = []  # one for each thread of the pool, held until it ends
+_is_ended = False
 _num_threads: int | None = None
 
 
@@ -82,7 +89,7 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
         for _ in starts:
             pass
 
-    others: list[Future[None]] = []
+    others: list[_Task] = []
     try:
         _submit(take_pieces, threads - 1, others)
         take_pieces()
@@ -92,8 +99,8 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
         _wait(others, SECONDS_AFTER_ERROR)
         raise
     for other in others:
-        if not other.cancelled():
-            other.result()
+        if other.error is not None:
+            raise other.error
 
 
 def can_start(threads: int = 1) -> bool:
@@ -110,38 +117,90 @@ def has_memory(nbytes: int) -> bool:
     return True
 
 
-def _submit(task: Callable[[], None], workers: int, submitted: list[Future[None]]) -> None:
-    """Give a task to this many threads of the pool, or to fewer at the end of the interpreter, or without memory."""
-    with contextlib.suppress(RuntimeError):
-        pool = _get_pool(workers)
-        if len(pool._threads) < workers and not can_start(workers):
+class _Task:
+    """A call that a thread of the pool makes, unless the caller takes it back first."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call, self._owner = call, dict[str, str]()
+        self.error: BaseException | None = None
+        self._is_done, self._end = False, threading.Lock()
+        self._end.acquire()
+
+    def run(self) -> None:
+        """Make the call, and keep its error."""
+        if self._owner.setdefault("is", "pool") != "pool":
             return
-        for _ in range(workers):
-            submitted.append(pool.submit(task))  # noqa: PERF401
+        try:
+            self._call()
+        except BaseException as error:
+            self.error = error
+        self._is_done = True
+        self._end.release()
+
+    def take_back(self) -> bool:
+        """Return whether the call has not begun, and never will."""
+        return self._owner.setdefault("is", "caller") == "caller"
+
+    def wait(self, seconds: float = -1) -> None:
+        """Wait for the end of a call that was not taken back."""
+        if not self._is_done:
+            self._end.acquire(timeout=seconds)
 
 
-def _wait(tasks: list[Future[None]], timeout: float | None = None) -> None:
+def _submit(call: Callable[[], None], workers: int, submitted: list[_Task]) -> None:
+    """Give a call to this many threads of the pool, or to fewer at the end of the interpreter, or without memory."""
+    with contextlib.suppress(RuntimeError):  # no thread can be started
+        _grow(workers)
+    for _ in range(min(workers, len(_ends))):
+        submitted.append(task := _Task(call))
+        _tasks.put(task)
+
+
+def _wait(tasks: list[_Task], timeout: float | None = None) -> None:
     """Wait for the tasks that have begun; the others have nothing to do."""
-    if begun := [task for task in tasks if not task.cancel()]:
-        from concurrent.futures import wait
+    until = None if timeout is None else time.monotonic() + timeout
+    for task in [task for task in tasks if not task.take_back()]:
+        task.wait(-1 if until is None else max(until - time.monotonic(), 0))
 
-        wait(begun, timeout)
 
-
-def _get_pool(workers: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor
-
-    global _pool  # noqa: PLW0603
+def _grow(workers: int) -> None:
+    if len(_ends) >= workers:
+        return
     with _lock:
-        if _pool is None or _pool._max_workers < workers:
-            # Another thread may be about to use the smaller pool, so it is left to end with its last reference.
-            _pool = ThreadPoolExecutor(workers, thread_name_prefix="numparam")
-        return _pool
+        if _is_ended or len(_ends) >= workers or not can_start(workers):
+            return
+        if not _ends:
+            atexit.register(_stop)
+        while len(_ends) < workers:
+            end = threading.Lock()
+            end.acquire()
+            _thread.start_new_thread(_serve, (_tasks, end))
+            _ends.append(end)
+
+
+def _serve(tasks: SimpleQueue[_Task | None], end: threading.Lock) -> None:
+    try:
+        while (task := tasks.get()) is not None:
+            task.run()
+            del task  # and what it reads and writes
+        tasks.put(None)
+    finally:
+        end.release()
+
+
+def _stop() -> None:
+    """End the threads before the interpreter does; whoever still has work does it alone."""
+    global _is_ended  # noqa: PLW0603
+    _is_ended = True
+    if _ends:
+        _tasks.put(None)
+    while _ends:
+        _ends.pop().acquire()
 
 
 def _forget_pool() -> None:
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _tasks, _ends, _lock
+    _tasks, _ends, _lock = SimpleQueue(), [], threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
