@@ -97,6 +97,21 @@ def _locate(position: Any, axes: Any, base: Any) -> Any:
     return index
 
 
+@formula
+def _keep_indices(
+    indices: Any, places: Any, at: Any, count: Any, axes: Any, base: Any, index: Any, left_in_row: Any
+) -> Any:
+    """Keep the indices of some positions from `at` on; return the index after them, and what is left of its row."""
+    for lane in range(count):
+        indices[places[lane]] = np.uint64(index)
+        index += axes[1, -1]
+        left_in_row -= 1
+        if left_in_row == 0:
+            index = _locate(at + lane + 1, axes, base)
+            left_in_row = axes[0, -1]
+    return index, left_in_row
+
+
 @cache
 def _make_store(storage: Storage) -> Any:
     """Make the formula that rounds the four values of each block and stores the blocks one after another."""
@@ -231,19 +246,13 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
     def gather(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(WIDTH, items)
         indices = np.zeros(WIDTH, np.uint64)
-        length, step = axes[0, -1], axes[1, -1]
+        length = axes[0, -1]
         index = _locate(start, axes, base)
         left_in_row = length - start % length
         at = start
         while at < stop:
             count = min(WIDTH, stop - at)
-            for lane in range(count):
-                indices[_POSITION[lane]] = np.uint64(index)
-                index += step
-                left_in_row -= 1
-                if left_in_row == 0:
-                    index = _locate(at + lane + 1, axes, base)
-                    left_in_row = length
+            index, left_in_row = _keep_indices(indices, _POSITION, at, count, axes, base, index, left_in_row)
             if count == WIDTH:
                 draw(out, at - origin, indices, key, params)
             else:
@@ -264,22 +273,18 @@ def _make_blocks(distribution: str, dtype: np.dtype[Any]) -> Any:
     def blocks(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(TILE, items)
         indices = np.zeros(WIDTH, np.uint64)
-        length, step = axes[0, -1], axes[1, -1]
+        length = axes[0, -1]
         index = _locate(start // 4, axes, base)
         left_in_row = length - start // 4 % length
         for at in range(start, stop, TILE):
             end = min(at + TILE, stop)
-            for lane in range((end - at) // 4):
-                indices[_PLACE[lane]] = np.uint64(index) >> np.uint64(2)
-                index += step
-                left_in_row -= 1
-                if left_in_row == 0:
-                    index = _locate(at // 4 + lane + 1, axes, base)
-                    left_in_row = length
+            first, count = at // 4, (end - at) // 4
+            index, left_in_row = _keep_indices(indices, _PLACE, first, count, axes, base, index, left_in_row)
+            numbers = load_indices(indices) >> 2
             if end - at == TILE:
-                tile(out, at - origin, load_indices(indices), key, params)
+                tile(out, at - origin, numbers, key, params)
             else:
-                tile(scratch, START, load_indices(indices), key, params)
+                tile(scratch, START, numbers, key, params)
                 for i in range(end - at):
                     out[at - origin + i] = scratch[i]
 
