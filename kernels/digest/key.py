@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numparam.kernels.machine.memory import LINE
+from numparam.kernels.machine.memory import empty_at_line
 
 MODULUS = 2**61 - 1
 """A Mersenne prime: a product is reduced by shifts."""
@@ -67,10 +67,8 @@ def short_factors(key: DigestKey) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _at_a_line(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a copy for reading that begins at a cache line: lanes that straddle two take twice as long to load."""
-    memory = np.empty(table.nbytes + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    copy: np.ndarray[Any, Any] = memory[start : start + table.nbytes].view(table.dtype).reshape(table.shape)
+    """Return a copy for reading that begins at a cache line."""
+    copy = empty_at_line(table.shape, table.dtype)
     copy[...] = table
     copy.flags.writeable = False
     return copy

@@ -5,9 +5,11 @@ An address is an int64. Nothing is checked here, nor aligned beyond what is said
 
 from __future__ import annotations
 
+import math
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
@@ -16,11 +18,17 @@ from numba.np.numpy_support import from_dtype
 from numparam.kernels.machine.compile import formula, intrinsic
 from numparam.kernels.machine.lanes import ELEMENTS, I32, I64, WIDTH, Lanes, constant_indices, shuffled, splat
 
-if TYPE_CHECKING:
-    import numpy as np
-
 LINE = 64
 """Bytes of a cache line. A store past the caches pays only when it writes whole ones."""
+
+
+def empty_at_line(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a new array that begins at a cache line: lanes that straddle two take twice as long to load."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    array: np.ndarray[Any, np.dtype[Any]] = memory[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def _pointer(builder: Any, address: Any, kind: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,6 @@ from numparam.text import shown
 
 Fill = Callable[[Array, Region], None]
 SeededFill = Callable[[int], Fill]
-
-_ALIGNMENT = 64  # of the memory that the CPU client of JAX adopts instead of copying it
 
 
 def array(tensor: Tensor, sharding: jax.sharding.Sharding | jax.Device | None = None) -> jax.Array:
@@ -134,9 +131,8 @@ def filling(init: Initializer, entry: Entry) -> SeededFill:
 
 def made(fill: Fill, region: Region, dtype: np.dtype[Any]) -> Array:
     """Return a new array of what `fill` writes into a region, in memory that JAX need not copy."""
-    size = math.prod(region.shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    values: Array = memory[start : start + size].view(dtype).reshape(region.shape)
+    from numparam.kernels.machine.memory import empty_at_line
+
+    values = empty_at_line(region.shape, dtype)  # the CPU client of JAX adopts what begins at 64 bytes
     fill(values, region)
     return values

@@ -1,7 +1,7 @@
 """Fresh parameters for a model: what decides their values, and the record of it inside the file.
 
 The record is the safetensors metadata: ``numparam.seed``, ``numparam.stream`` (the version of the random stream),
-``numparam.rules`` (all rules, the defaults included, as canonical JSON), ``numparam.parameters`` (how many there are)
+``numparam.rules`` (all rules, the defaults included, as canonical JSON), ``numparam.parameters`` (how many there are),
 where a model's code computed some, ``numparam.computed`` (the SHA-256 of each in this file, by its name)
 and, in the file of a shard, ``numparam.shard``, ``numparam.axes`` and ``numparam.shapes`` (the shapes of the full
 parameters). Names, dtypes and the shapes of slices are in the header anyway, so a file holds all that is needed to
