@@ -152,11 +152,15 @@ def _keep_owner(file: io.FileIO, before: os.stat_result, path: Path) -> None:
         raise PermissionError(errno.EPERM, what, str(path)) from None
 
 
+def _by_this_thread(hidden: Path) -> tuple[Path, int, int]:
+    return hidden, os.getpid(), threading.get_ident()
+
+
 def _claim(hidden: Path) -> io.FileIO | None:
     """Create a hidden file, locked, that no other process writes; None if one does."""
     for _ in range(_TRIES):
         try:
-            file = _CLAIMED[hidden, os.getpid(), threading.get_ident()] = io.FileIO(hidden, "xb")
+            file = _CLAIMED[_by_this_thread(hidden)] = io.FileIO(hidden, "xb")
         except FileExistsError:
             if not _is_dead(hidden):
                 break
@@ -168,14 +172,14 @@ def _claim(hidden: Path) -> io.FileIO | None:
         except BaseException:
             _discard(file, hidden)
             raise
-        _CLAIMED.pop((hidden, os.getpid(), threading.get_ident()), None)
+        _CLAIMED.pop(_by_this_thread(hidden), None)
         file.close()
     return None
 
 
 def _is_dead(hidden: Path) -> bool:
     """Remove a hidden file that no living process holds; return whether it is gone."""
-    if interrupted := _CLAIMED.pop((hidden, os.getpid(), threading.get_ident()), None):
+    if interrupted := _CLAIMED.pop(_by_this_thread(hidden), None):
         _discard(interrupted, hidden)
     try:
         if not stat.S_ISREG(hidden.lstat().st_mode):
