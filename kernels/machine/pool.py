@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ SECONDS_AFTER_ERROR = 5
 """How long an error waits for the pieces that other threads have begun."""
 
 _lock = threading.Lock()
-_tasks: SimpleQueue[_Task | None] = SimpleQueue()  # None ends the thread that gets it, and is handed on
+_tasks: SimpleQueue[Task | None] = SimpleQueue()  # None ends the thread that gets it, and is handed on
 _ends: list[threading.Lock] = []  # one for each thread of the pool, held until it ends
 _is_ended = False
 _num_threads: int | None = None
@@ -75,32 +75,44 @@ def run(work: Callable[[int, int], None], count: int, item_bytes: int, multiple:
     # Four pieces a thread, taken as threads become free: a core that is busy elsewhere delays the end less.
     pieces = min(4 * threads, count * item_bytes // BYTES_PER_PIECE)
     size = -(-count // pieces // multiple) * multiple
-    starts = iter(range(0, count, size))
+    for_each(lambda start: work(start, min(start + size, count)), range(0, count, size), threads)
 
-    def take_pieces() -> None:
+
+def for_each(call: Callable[[int], object], numbers: range, threads: int) -> None:
+    """Make a call with each number, on as many threads as can be had; an error, or an interrupt, drops the rest."""
+    rest = iter(numbers)
+
+    def take() -> None:
         try:
-            for start in starts:  # a range iterator hands each value to one thread only
-                work(start, min(start + size, count))
+            for number in rest:  # a range iterator hands each value to one thread only
+                call(number)
         except BaseException:
-            drop_pieces()
+            drop()
             raise
 
-    def drop_pieces() -> None:
-        for _ in starts:
+    def drop() -> None:
+        for _ in rest:
             pass
 
-    others: list[_Task] = []
+    others: list[Task] = []
     try:
-        _submit(take_pieces, threads - 1, others)
-        take_pieces()
+        _submit(take, threads - 1, others)
+        take()
         _wait(others)
     except BaseException:
-        drop_pieces()
+        drop()
         _wait(others, SECONDS_AFTER_ERROR)
         raise
     for other in others:
         if other.error is not None:
             raise other.error
+
+
+def begin(call: Callable[[], Any]) -> Task:
+    """Let a thread make a call while the caller goes on; its `result` is made by the caller if none was free."""
+    begun: list[Task] = []
+    _submit(call, 1, begun, get_num_threads())
+    return begun[0] if begun else Task(call)
 
 
 def can_start(threads: int = 1) -> bool:
@@ -117,11 +129,12 @@ def has_memory(nbytes: int) -> bool:
     return True
 
 
-class _Task:
+class Task:
     """A call that a thread of the pool makes, unless the caller takes it back first."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, call: Callable[[], Any]) -> None:
         self._call, self._owner = call, dict[str, str]()
+        self._value: Any = None
         self.error: BaseException | None = None
         self._is_done, self._end = False, threading.Lock()
         self._end.acquire()
@@ -131,7 +144,7 @@ class _Task:
         if self._owner.setdefault("is", "pool") != "pool":
             return
         try:
-            self._call()
+            self._value = self._call()
         except BaseException as error:
             self.error = error
         self._is_done = True
@@ -146,17 +159,26 @@ class _Task:
         if not self._is_done:
             self._end.acquire(timeout=seconds)
 
+    def result(self) -> Any:
+        """Return what the call returns or raise its error, once; make it here if no thread has begun."""
+        if self.take_back():
+            return self._call()
+        self.wait()
+        if self.error is not None:
+            raise self.error
+        return self._value
 
-def _submit(call: Callable[[], None], workers: int, submitted: list[_Task]) -> None:
+
+def _submit(call: Callable[[], Any], workers: int, submitted: list[Task], threads: int = 0) -> None:
     """Give a call to this many threads of the pool, or to fewer at the end of the interpreter, or without memory."""
     with contextlib.suppress(RuntimeError):  # no thread can be started
-        _grow(workers)
+        _grow(max(workers, threads))
     for _ in range(min(workers, len(_ends))):
-        submitted.append(task := _Task(call))
+        submitted.append(task := Task(call))
         _tasks.put(task)
 
 
-def _wait(tasks: list[_Task], timeout: float | None = None) -> None:
+def _wait(tasks: list[Task], timeout: float | None = None) -> None:
     """Wait for the tasks that have begun; the others have nothing to do."""
     until = None if timeout is None else time.monotonic() + timeout
     for task in [task for task in tasks if not task.take_back()]:
@@ -178,7 +200,7 @@ def _grow(workers: int) -> None:
             _ends.append(end)
 
 
-def _serve(tasks: SimpleQueue[_Task | None], end: threading.Lock) -> None:
+def _serve(tasks: SimpleQueue[Task | None], end: threading.Lock) -> None:
     try:
         while (task := tasks.get()) is not None:
             task.run()

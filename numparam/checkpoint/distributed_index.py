@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from numparam.checkpoint.saving import FLAGS, TEXTS, as_json
 from numparam.checks import as_int
 from numparam.entry import Entry
 from numparam.errors import ArgumentValueError, CheckpointError
+from numparam.kernels.machine.pool import for_each
 
 NAMES = "numparam.names"
 _AT_ONCE = 16  # headers read at the same time: a network file system answers many as fast as one
@@ -110,11 +110,11 @@ def _join(index: Path, paths: list[Path]) -> Path:
 
 
 def _read_all(paths: Sequence[Path]) -> list[_Found]:
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        try:
-            return list(pool.map(_Found, paths))
-        except RuntimeError:  # no threads: the interpreter is ending
-            return list(map(_Found, paths))
+    found: dict[int, _Found] = {}
+    for_each(
+        lambda number: found.__setitem__(number, _Found(paths[number])), range(len(paths)), min(len(paths), _AT_ONCE)
+    )
+    return [found[number] for number in range(len(paths))]
 
 
 class _Found:

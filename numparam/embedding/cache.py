@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numparam.embedding.counters import Counters
 from numparam.embedding.schema import as_keys, as_rows
 from numparam.embedding.table import Embedding
 from numparam.errors import ArgumentValueError
+from numparam.kernels.machine.pool import Task, begin
 from numparam.tensor import Tensor
 from numparam.tensor.values import HOLDERS, Array
 
@@ -65,8 +65,7 @@ class EmbeddingCache:
             self._holder.empty((rows, column.width), column.dtype, self.device).array for column in self._kept
         ]
         self._dirty, self._new, self._lock = np.zeros(rows, bool), np.zeros(rows, bool), threading.RLock()
-        self._reader: ThreadPoolExecutor | None = None
-        self._ahead: Future[tuple[Array, tuple[Array, list[Array]]]] | None = None
+        self._ahead: Task | None = None  # its result: keys, which of them the table has, and columns of these
         self._stale: list[Array] = []
 
     def lookup(self, ids: npt.ArrayLike) -> Array | Tensor:
@@ -114,10 +113,8 @@ class EmbeddingCache:
         with self._lock:
             keys = keys[distinct(keys)[0]]
             keys = keys[self._recent.find(keys) < 0]
-            if self._reader is None:
-                self._reader = ThreadPoolExecutor(1, thread_name_prefix="numparam-prefetch")
             self._stale = []
-            self._ahead = self._reader.submit(lambda: (keys, self.table.held(keys, len(self._kept))))
+            self._ahead = begin(lambda: (keys, self.table.held(keys, len(self._kept))))
 
     def flush(self) -> None:
         """Write all rows that were changed back to the table."""
@@ -126,11 +123,11 @@ class EmbeddingCache:
             self._write_back(self._recent.keys[places], places)
 
     def close(self) -> None:
-        """Write back, and end the thread that reads ahead."""
+        """Write back, and wait for what is read ahead."""
         self.flush()
-        if self._reader is not None:
-            self._reader.shutdown()
-            self._reader = None
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.take_back():
+            ahead.wait()
 
     def _use(self, keys: Array) -> Array:
         """Return the places of keys in the cache, where their rows are read into first."""
