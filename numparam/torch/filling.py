@@ -179,20 +179,21 @@ def _check_memory(tensor: torch.Tensor, local: torch.Tensor) -> None:
 
 def fill_all(fills: Sequence[Fill]) -> None:
     """Write all values: small tensors on CUDA devices in few launches, on the CPU in few calls."""
-    many: dict[tuple[Initializer, Region, torch.dtype, int], list[Fill]] = {}
-    later, devices = [], set()
+    alike: dict[tuple[Initializer, Region, torch.dtype, int], list[Fill]] = {}
+    later = []
     for fill in fills:
-        local = fill.local
-        if local.is_cuda:
-            devices.add(local.device.index)
-        init, region = fill.init, fill.region
-        if local.is_cpu and local.nbytes <= _SMALL and init.on_device and region.is_full and local.is_contiguous():
-            many.setdefault((init, region, local.dtype, fill.seed), []).append(fill)
+        _, _, local, region, init, seed = fill
+        if local.is_cpu and local.is_contiguous():
+            alike.setdefault((init, region, local.dtype, seed), []).append(fill)
         else:
             later.append(fill)
+    devices = {fill.local.device.index for fill in later if fill.local.is_cuda}
     with torch.no_grad(), in_order(devices):
-        for (init, region, _, seed), group in many.items():
-            _fill_many(init, region, seed, group)
+        for (init, region, _, seed), group in alike.items():
+            if len(group) > 1 and init.on_device and region.is_full and group[0].local.nbytes <= _SMALL:
+                _fill_many(init, region, seed, group)
+            else:
+                later += group
         with _batch() if devices else nullcontext():
             for fill in later:
                 if fill.may_wait:
@@ -204,9 +205,6 @@ def fill_all(fills: Sequence[Fill]) -> None:
 
 def _fill_many(init: Initializer, region: Region, seed: int, fills: list[Fill]) -> None:
     """Fill tensors of one shape and dtype on the CPU; a call for each would take longer than its values."""
-    if len(fills) == 1:
-        fills[0].run()
-        return
     from numparam.kernels.batch import Arrays
 
     if region.size:

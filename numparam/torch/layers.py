@@ -28,7 +28,7 @@ outer layer decides for the layers inside it. Subclasses start like their base c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -40,10 +40,10 @@ from numparam.initializer import Constant, Initializer, Normal, One, Uniform, Xa
 from numparam.initializer.padded import PaddedNormal
 from numparam.torch.walk import Around, Place
 
-LayerRule = Callable[[Any, str, torch.Tensor], Initializer | None]
-"""Takes a layer, the name of a parameter or buffer below it and the tensor; returns None if it does not decide."""
-Deciders = list[tuple[int, torch.nn.Module, LayerRule, str]]
-"""The length of a layer's prefix, the layer, its rule, and the layer of torch that the rule is for."""
+Starts = Mapping[str, Initializer] | Callable[[torch.Tensor], Initializer | None]
+"""How parameters and buffers below a layer start, by their names there or as tensors; others are not decided."""
+Deciders = list[tuple[int, Starts, str]]
+"""The length of a layer's prefix, its starts, and the layer of torch that they are for."""
 
 
 def default(place: Place, rules: Deciders | None = None) -> tuple[Initializer, str] | None:
@@ -57,8 +57,9 @@ def default(place: Place, rules: Deciders | None = None) -> tuple[Initializer, s
     >>> [default(place) for place in places(nn.Linear(4, 2))]
     [(Uniform(scale=0.5), 'torch.nn.Linear'), (Uniform(scale=0.5), 'torch.nn.Linear')]
     """
-    for start, module, rule, called in deciders(place.around) if rules is None else rules:
-        if (init := rule(module, place.path[start:], place.tensor)) is not None:
+    for start, inits, called in deciders(place.around) if rules is None else rules:
+        init = inits(place.tensor) if callable(inits) else inits.get(place.path[start:])
+        if init is not None:
             return init, called
     return None
 
@@ -70,12 +71,12 @@ def deciders(around: Around) -> Deciders:
         kind: Any = type(module)
         rule, called = _rule(kind)
         if rule is not None:
-            found.append((len(prefix), module, rule, called))
+            found.append((len(prefix), rule(module), called))
     return found
 
 
 @lru_cache(maxsize=1024)  # models have thousands of layers of a few classes
-def _rule(kind: Any) -> tuple[LayerRule | None, str]:
+def _rule(kind: Any) -> tuple[Callable[[Any], Starts] | None, str]:
     """Return the rule for layers of a class and the layer of torch that it is for, or None."""
     for base in kind.__mro__:
         if base in _RULES:
@@ -86,21 +87,20 @@ def _rule(kind: Any) -> tuple[LayerRule | None, str]:
     return None, ""
 
 
-@lru_cache(maxsize=1024)
-def _by_inputs(shape: torch.Size) -> Initializer:
-    return _uniform(shape[1:].numel())
+def _affine(layer: Any) -> Starts:
+    return _by_inputs(_shape(layer))
 
 
 @lru_cache(maxsize=1024)
+def _by_inputs(shape: torch.Size | None) -> Starts:
+    return {} if shape is None else dict.fromkeys(("weight", "bias"), _uniform(shape[1:].numel()))
+
+
 def _uniform(inputs: int) -> Initializer:
     return Uniform(1.0 / math.sqrt(inputs)) if inputs else Zero()
 
 
-def _affine(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return _by_inputs(_shape(layer)) if name in ("weight", "bias") else None
-
-
-def _shape(layer: Any) -> torch.Size:
+def _shape(layer: Any) -> torch.Size | None:
     """Return the shape of the weight, which may be computed: by a parametrization, which reading it would run."""
     weight = layer._parameters.get("weight")
     if weight is not None:
@@ -110,50 +110,37 @@ def _shape(layer: Any) -> torch.Size:
         parameters = layer.parametrizations["weight"]
         return (parameters.original if parameters.is_tensor else parameters.original1).shape
     computed = (layer._parameters.get(key) for key in ("weight_v", "weight_orig"))
-    return next(weight.shape for weight in computed if weight is not None)
+    return next((weight.shape for weight in computed if weight is not None), None)
 
 
-def _bilinear(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return _uniform(layer.in1_features) if name in ("weight", "bias") else None
+def _bilinear(layer: Any) -> Starts:
+    return dict.fromkeys(("weight", "bias"), _uniform(layer.in1_features))
 
 
-def _recurrent(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return _uniform(layer.hidden_size) if name.startswith(("weight_", "bias_")) else None
+def _recurrent(layer: Any) -> Starts:
+    return dict.fromkeys(layer._parameters, _uniform(layer.hidden_size))
 
 
-def _embedding(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    if name != "weight":
-        return None
-    return Normal(1.0) if layer.padding_idx is None else PaddedNormal(layer.padding_idx)
+def _embedding(layer: Any) -> Starts:
+    return {"weight": Normal(1.0) if layer.padding_idx is None else PaddedNormal(layer.padding_idx)}
 
 
-def _norm(_layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    if name in ("weight", "running_var"):
-        return One()
-    return Zero() if name in ("bias", "running_mean", "num_batches_tracked") else None
+_NORM = {
+    **dict.fromkeys(("weight", "running_var"), One()),
+    **dict.fromkeys(("bias", "running_mean", "num_batches_tracked"), Zero()),
+}
+_ATTENTION = {
+    **dict.fromkeys(("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"), XavierUniform()),
+    **dict.fromkeys(("bias_k", "bias_v"), XavierNormal()),
+    **dict.fromkeys(("in_proj_bias", "out_proj.bias"), Zero()),
+}
 
 
-def _attention(_layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    if name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
-        return XavierUniform()
-    if name in ("bias_k", "bias_v"):
-        return XavierNormal()
-    return Zero() if name in ("in_proj_bias", "out_proj.bias") else None
-
-
-def _transformer(_layer: Any, _name: str, tensor: torch.Tensor) -> Initializer | None:
+def _matrix(tensor: torch.Tensor) -> Initializer | None:
     return XavierUniform() if isinstance(tensor, nn.Parameter) and tensor.ndim > 1 else None
 
 
-def _averaged(_layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return Zero() if name == "n_averaged" else None
-
-
-def _prelu(layer: Any, name: str, _: torch.Tensor) -> Initializer | None:
-    return Constant(layer.init) if name == "weight" else None
-
-
-_RULES: dict[type, LayerRule] = {
+_RULES: dict[type, Callable[[Any], Starts]] = {
     nn.Linear: _affine,
     nn.modules.conv._ConvNd: _affine,
     nn.Bilinear: _bilinear,
@@ -161,12 +148,12 @@ _RULES: dict[type, LayerRule] = {
     nn.EmbeddingBag: _embedding,
     nn.RNNBase: _recurrent,
     nn.RNNCellBase: _recurrent,
-    nn.LayerNorm: _norm,
-    nn.GroupNorm: _norm,
-    nn.RMSNorm: _norm,
-    nn.modules.batchnorm._NormBase: _norm,
-    nn.MultiheadAttention: _attention,
-    nn.Transformer: _transformer,
-    nn.PReLU: _prelu,
-    AveragedModel: _averaged,
+    nn.LayerNorm: lambda _: _NORM,
+    nn.GroupNorm: lambda _: _NORM,
+    nn.RMSNorm: lambda _: _NORM,
+    nn.modules.batchnorm._NormBase: lambda _: _NORM,
+    nn.MultiheadAttention: lambda _: _ATTENTION,
+    nn.Transformer: lambda _: _matrix,
+    nn.PReLU: lambda layer: {"weight": Constant(layer.init)},
+    AveragedModel: lambda _: {"n_averaged": Zero()},
 }

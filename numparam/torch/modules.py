@@ -22,11 +22,11 @@ from numparam.torch.filling import Fill, common_seed, fill_all, plan
 from numparam.torch.identity import Rename, renaming, tied, untied
 from numparam.torch.mode import Drawing
 from numparam.torch.own import Start, start_of, starts
-from numparam.torch.report import Report, row
+from numparam.torch.report import Filled, Report, row
 from numparam.torch.rules import ChosenRules, OwnRules
 from numparam.torch.seeing import seeing
 from numparam.torch.shards import assign
-from numparam.torch.state import check_plain, give_memory, is_overwritten, is_raw, is_zeroed
+from numparam.torch.state import give_memory, is_overwritten, is_plain, is_raw, is_zeroed, refuse
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import Around, Place, Visit, collecting_later, is_of, modules, places, resharded
 
@@ -180,11 +180,15 @@ class _Init:
         has_rules, has_layers, append = bool(self.own.texts), self.own.layers, self.chosen.append
         unknown: list[Place] = []
         lost: list[Place] = []
+        packed: list[Place] = []
         zero: set[int] = set()
         first: dict[str, Place] = {}
         around: Around | None = None
         deciders: layers.Deciders = []
         for place in places(self.module, self.prefix, self.visits):
+            tensor = place.tensor
+            if not is_plain(tensor) and place.is_parameter:
+                packed.append(place)
             if self.moved is not str:
                 place = place._replace(name=self.moved(place.name))  # noqa: PLW2901
                 known = first.setdefault(place.name, place)
@@ -207,11 +211,12 @@ class _Init:
                     around = place.around
                     deciders = layers.deciders(around)
                 choice = layers.default(place, deciders)
-                if choice is not None and place.tensor._version > 1:
-                    if is_zeroed(place) and is_random(choice[0]):
+                if choice is not None and tensor._version > 1 and is_random(choice[0]):
+                    if tensor.is_meta:
+                        if is_overwritten(place):
+                            lost.append(place)
+                    elif is_zeroed(place):
                         zero.add(id(place))
-                    elif is_overwritten(place) and is_random(choice[0]):
-                        lost.append(place)
             if choice is None:
                 (unknown if place.is_parameter else self.left).append(place)
             elif isinstance(choice[0], Unset):
@@ -220,8 +225,8 @@ class _Init:
                 append((place, *choice))
         if unknown:
             raise RuleError(_unknown(unknown))
-        left = set(map(id, self.left))
-        check_plain([place for place in self.order if id(place) not in left] if left else self.order)
+        if packed := [place for place in packed if not any(place is left for left in self.left)]:
+            refuse(packed)
         for place in lost:
             raise RuleError(
                 f"parameter {place.name!r} was written to on the meta device after its layer had started it, and what "
@@ -268,15 +273,15 @@ class _Init:
         """Write everything, or nothing."""
         was_meta = {id(place) for place in self.order if place.tensor.is_meta}
         self._check_meta(device, was_meta)
-        fills = self._plan()
+        fills, filled = self._plan()
         theirs = {init for init in {init for _, init, _ in self.chosen} if not _is_own(init)}
         values = {at: _values(fill) for at, fill in enumerate(fills) if fill.init in theirs} if theirs else {}
         with ExitStack() as undo:
             if device is not None:
                 undo.callback(give_memory(self.module, device))
-                fills = self._plan()
             mode = self._run_own(undo, was_meta)
-            fills = fills if mode is None else self._plan()  # the code of the model may have replaced tensors
+            if device is not None or mode is not None:  # the code of the model may have replaced tensors
+                fills, filled = self._plan()
             self._check_left(mode, was_meta)
             if mode is not None and self._has_tied():
                 # The first place names a shared parameter, as if it had been shared from the start.
@@ -289,10 +294,6 @@ class _Init:
             for at, value in values.items():
                 fills[at].local.copy_(value)
         fill_all([fill for at, fill in enumerate(fills) if at not in values] if values else fills)
-        filled = [
-            row(fill.name, fill.tensor, fill.local, fill.init, rule)
-            for fill, (_, _, rule) in zip(fills, self.chosen, strict=True)
-        ]
         uncaught: list[str] = []
         if mode is not None:
             rows = {id(place): found for (place, _, _), found in zip(self.chosen, filled, strict=True)}
@@ -331,23 +332,19 @@ class _Init:
         choice = self.own.find(place)
         return choice is not None
 
-    def _plan(self) -> list[Fill]:
-        return [self._planned(place, init, rule) for place, init, rule in self.chosen]
-
-    def _planned(self, place: Place, init: Initializer, rule: str) -> Fill:
-        tensor = place.current
+    def _plan(self) -> tuple[list[Fill], list[Filled]]:
+        """Return what will be written, and the rows of the report."""
+        fills, rows = [], []
         try:
-            view, region = (tensor, None) if self.where is None else self._held(place)
-            if region is not None and not region.is_full and rule.startswith("torch.nn.") and is_random(init):
-                raise RuleError(
-                    f"parameter {place.name!r} is a part of a full one, whose layer torch knows only the part of: give "
-                    f'a rule for it, such as rules={{"{place.name}": Normal(0.02)}}'
-                )
-            if isinstance(region, Strided) and (not init.on_device or isinstance(init, PaddedNormal)):
-                raise RuleError(f"parameter {place.name!r} is in blocks, which {init!r} cannot fill: give another rule")
-            return plan(place.name, view, init, self.seed, region)
+            for place, init, rule in self.chosen:
+                view, region = (place.current, None) if self.where is None else self._held(place)
+                if region is not None:
+                    _check_part(place, region, init, rule)
+                fills.append(fill := plan(place.name, view, init, self.seed, region))
+                rows.append(row(place.name, view, fill.local, init, rule))
         except ArgumentTypeError as error:
             raise type(error)(f'{error}; the rule {{"{place.name}": "unset"}} leaves it as it is') from None
+        return fills, rows
 
     def _held(self, place: Place) -> tuple[torch.Tensor, Region | None]:
         """Return the memory of a parameter, and what it holds of the full one if the caller specifies it."""
@@ -459,6 +456,17 @@ class _Init:
                 assign(target, values)
                 if is_tied and not hasattr(target, "device_mesh") and not hasattr(values, "device_mesh"):
                     place.owner._parameters[place.key] = values
+
+
+def _check_part(place: Place, region: Region, init: Initializer, rule: str) -> None:
+    """Raise if an initializer cannot fill a part of a parameter."""
+    if not region.is_full and rule.startswith("torch.nn.") and is_random(init):
+        raise RuleError(
+            f"parameter {place.name!r} is a part of a full one, whose layer torch knows only the part of: give "
+            f'a rule for it, such as rules={{"{place.name}": Normal(0.02)}}'
+        )
+    if isinstance(region, Strided) and (not init.on_device or isinstance(init, PaddedNormal)):
+        raise RuleError(f"parameter {place.name!r} is in blocks, which {init!r} cannot fill: give another rule")
 
 
 def _unknown(unknown: list[Place]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -98,15 +98,10 @@ class Report:
 
 def row(name: str, tensor: torch.Tensor, local: torch.Tensor, how: Initializer | str, rule: str) -> Filled:
     """Describe what was filled: a tensor, of which this rank holds `local`."""
-    shape, dtype = _called(tensor.shape, tensor.dtype)
-    if local is tensor:
-        return Filled(name, shape, shape, dtype, _named(tensor.device), tensor.nbytes, how, rule)
-    return Filled(name, shape, tuple(local.shape), dtype, _named(local.device), local.nbytes, how, rule)
+    held, dtype, device, nbytes = _called(local.shape, local.dtype, local.device)
+    return Filled(name, held if local is tensor else tuple(tensor.shape), held, dtype, device, nbytes, how, rule)
 
 
 @lru_cache(maxsize=1024)  # models have thousands of tensors of a few shapes
-def _called(shape: torch.Size, dtype: torch.dtype) -> tuple[tuple[int, ...], str]:
-    return tuple(shape), str(dtype).removeprefix("torch.")
-
-
-_named = cache(str)
+def _called(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> tuple[tuple[int, ...], str, str, int]:
+    return tuple(shape), str(dtype).removeprefix("torch."), str(device), shape.numel() * dtype.itemsize

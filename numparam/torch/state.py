@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from ctypes import string_at
+from collections.abc import Callable, Sequence
+from ctypes import c_byte
 from functools import cache, lru_cache
 from typing import Any
 
@@ -15,11 +15,8 @@ from numparam.torch.memory import as_numpy
 from numparam.torch.walk import Place
 
 
-def check_plain(places: Iterable[Place]) -> None:
-    """Raise if the memory of a parameter is not its values: placeholders, packed classes and dtypes."""
-    wrong = [place for place in places if not _is_plain(place.tensor) and place.is_parameter]
-    if not wrong:
-        return
+def refuse(wrong: Sequence[Place]) -> None:
+    """Raise for parameters whose memory is not their values: placeholders, packed classes and dtypes."""
     place, tensor = wrong[0], wrong[0].tensor
     more = f" (and {len(wrong) - 1} more, {wrong[1].name!r} next)" if wrong[1:] else ""
     error: type[NumparamError] = ArgumentTypeError
@@ -37,7 +34,8 @@ def check_plain(places: Iterable[Place]) -> None:
     raise error(f'parameter {place.name!r}{more} is {what}; the rule {{"{place.name}": "unset"}} leaves it as it is')
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Return whether the memory of a tensor is its values."""
     kind: Any = type(tensor)
     is_known = kind is torch.nn.Parameter or not _packs(kind)
     return is_known and _is_written(tensor.dtype) and not (hasattr(tensor, "ds_shape") and is_placeholder(tensor))
@@ -76,8 +74,10 @@ def is_zeroed(place: Place) -> bool:
     """Return whether somebody has overwritten a random start with zeros, after the layer's own constructor."""
     tensor = place.tensor
     # Most are not zero, and looking at one item through torch takes a hundred times as long.
-    if type(tensor) is torch.nn.Parameter and tensor.is_cpu and tensor.numel() and any(string_at(tensor.data_ptr(), 1)):
-        return False
+    if type(tensor) is torch.nn.Parameter and tensor.is_cpu:
+        address = tensor.data_ptr()
+        if address and c_byte.from_address(address).value:
+            return False
     if tensor._version < 2 or tensor.is_meta or not tensor.numel() or hasattr(tensor, "device_mesh"):
         return False
     return not tensor.detach().any().item()
