@@ -165,12 +165,7 @@ _OPTIONS: dict[str, tuple[Any, Check]] = {
     "pipeline_segments": (1, int_from(1)),
     "pipeline_config": (
         {"pipeline_interleave": False, "pipeline_scheduler": "1f1b"},
-        _dict_of(
-            {
-                "pipeline_interleave": as_bool,
-                "pipeline_scheduler": _SCHEDULER,
-            }
-        ),
+        _dict_of({"pipeline_interleave": as_bool, "pipeline_scheduler": _SCHEDULER}),
     ),
     "dump_local_norm": (False, as_bool),
     "dump_local_norm_path": ("", as_text),

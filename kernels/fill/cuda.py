@@ -26,16 +26,7 @@ from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.philox import philox
 from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
-from numparam.kernels.machine.cuda import (
-    LAUNCH_LIMIT,
-    holds,
-    lane,
-    load_item,
-    store_item,
-    store_line,
-    thread,
-    threads,
-)
+from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, store_line, thread, threads
 from numparam.kernels.machine.lanes import float16_bits, low_word, select, widened
 
 if TYPE_CHECKING:

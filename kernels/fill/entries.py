@@ -41,13 +41,7 @@ def normal(out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, span:
 
 
 def truncated_normal(
-    out: np.ndarray[Any, Any],
-    key: Key,
-    mean: float,
-    sigma: float,
-    low: float,
-    high: float,
-    span: Place = None,
+    out: np.ndarray[Any, Any], key: Key, mean: float, sigma: float, low: float, high: float, span: Place = None
 ) -> None:
     """Write normal values restricted to [low, high], absolute and possibly infinite bounds that no rounding crosses.
 

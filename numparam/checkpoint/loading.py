@@ -18,14 +18,7 @@ from numparam.checkpoint.fitting import LoadReport, is_cut, match_ends, misfit
 from numparam.checkpoint.names import INDEX_SUFFIX, MINDSPORE_SUFFIX, SUFFIX, as_path, file_path
 from numparam.checkpoint.opening import Checkpoint, open_checkpoint
 from numparam.checkpoint.piece import read_record
-from numparam.checkpoint.saving import (
-    FLAG_NAMES,
-    FLAGS,
-    TEXTS,
-    refuse_encryption,
-    refuse_redundancy,
-    region_of,
-)
+from numparam.checkpoint.saving import FLAG_NAMES, FLAGS, TEXTS, refuse_encryption, refuse_redundancy, region_of
 from numparam.checkpoint.stored import Stored
 from numparam.checks import as_bool
 from numparam.context import parallel_mode
@@ -143,11 +136,7 @@ def load_checkpoint(
 
 
 def load_distributed_checkpoint(
-    network: Cell,
-    ckpt_file_name: str | os.PathLike[str],
-    strict_load: bool = False,
-    *,
-    progress: Progress = None,
+    network: Cell, ckpt_file_name: str | os.PathLike[str], strict_load: bool = False, *, progress: Progress = None
 ) -> LoadReport:
     """Read into a cell what this rank holds of a checkpoint, whatever ranks wrote it and however they sharded it.
 

@@ -21,9 +21,7 @@ def add_to(commands: Commands) -> None:
         "--bits", type=int, default=36, metavar="LOG2", help="read 2**LOG2 bits, from 25 to 48 (default 36)"
     )
     parser.add_argument(
-        "--dieharder",
-        metavar="ORDER",
-        help="run dieharder on the words in an order: indices, names, ...",
+        "--dieharder", metavar="ORDER", help="run dieharder on the words in an order: indices, names, ..."
     )
     add_json(parser)
     parser.set_defaults(run=run)

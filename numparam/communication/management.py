@@ -15,15 +15,7 @@ import numpy as np
 from numparam.communication.collectives import gather_small
 from numparam.communication.exchange import arrive, enter, forget_messages, leave, started_by_mpiexec, world
 from numparam.communication.failure import StopJob, stop_job
-from numparam.communication.group import (
-    DEFAULT_TIMEOUT,
-    WORLD_COMM_GROUP,
-    Group,
-    World,
-    alone,
-    checked_ranks,
-    named,
-)
+from numparam.communication.group import DEFAULT_TIMEOUT, WORLD_COMM_GROUP, Group, World, alone, checked_ranks, named
 from numparam.communication.watcher import Watched
 from numparam.context import stand_at
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError

@@ -342,10 +342,7 @@ def _progressions(pairs: list[tuple[int, int]], by_one: bool) -> Iterator[tuple[
             else:
                 step = (1, 1)
         (local, line), (last_local, last_line) = pairs[at], pairs[stop - 1]
-        yield (
-            range(local, last_local + 1, step[0]),
-            range(line, last_line + (1 if step[1] > 0 else -1), step[1]),
-        )
+        yield (range(local, last_local + 1, step[0]), range(line, last_line + (1 if step[1] > 0 else -1), step[1]))
         at = stop
 
 

@@ -4,14 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from numparam.initializer.base import Initializer
 from numparam.initializer.constants import Constant, One, Zero
-from numparam.initializer.entry import (
-    GlorotNormal,
-    GlorotUniform,
-    KaimingNormal,
-    KaimingUniform,
-    by_name,
-    initializer,
-)
+from numparam.initializer.entry import GlorotNormal, GlorotUniform, KaimingNormal, KaimingUniform, by_name, initializer
 from numparam.initializer.fan import (
     HeNormal,
     HeUniform,

@@ -42,13 +42,7 @@ class Recipe(Lazy):
     """
 
     def __init__(
-        self,
-        init: Generator,
-        seed: int,
-        name: str | int,
-        region: Region,
-        dtype: np.dtype[Any],
-        target: Device = CPU,
+        self, init: Generator, seed: int, name: str | int, region: Region, dtype: np.dtype[Any], target: Device = CPU
     ) -> None:
         self.init, self.seed, self.name = init, seed, name
         self.region, self.dtype, self.device = region, dtype, target  # type: ignore[misc]
