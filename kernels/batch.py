@@ -26,15 +26,7 @@ MOST_BYTES = 1 << 22
 
 
 class Arrays:
-    """Point to row-major arrays of one shape and dtype in host memory, whose owner keeps them.
-
-    Parameters
-    ----------
-    addresses : array_like of int
-    shape : tuple of int
-        Of each array.
-    dtype : numpy.dtype
-    """
+    """Point to row-major arrays of one shape and dtype in host memory, whose owner keeps them."""
 
     kind = "many"
 

@@ -25,13 +25,7 @@ _FAINT = "opacity:.65"
 
 
 def text(value: object, keep: str = "") -> str:
-    r"""Escape any text for a page.
-
-    Examples
-    --------
-    >>> text("<b>\x1b")
-    '&lt;b&gt;\\x1b'
-    """
+    r"""Escape any text for a page."""
     return html.escape(printable(str(value), keep=keep))
 
 
@@ -186,11 +180,5 @@ def grid(title: str, rows: Sequence[str], columns: Sequence[str], cell_at: Calla
 
 
 def progress(what: str, done: int, total: int) -> str:
-    """Return a progress bar.
-
-    Examples
-    --------
-    >>> progress("writing", 5, 10)
-    "<div>writing <progress value='5' max='10'></progress> 5 B of 10 B</div>"
-    """
+    """Return a progress bar."""
     return f"<div>{text(what)} <progress value='{done}' max='{total}'></progress> {size(done)} of {size(total)}</div>"

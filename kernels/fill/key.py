@@ -24,15 +24,10 @@ class Span(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Name the rows of a table that the rows of an output are, in place of a `Span`.
+    """Name the rows of a table that the rows of an output are, by int64 keys, in place of a `Span`.
 
     Row `k` of a table with rows of `d` elements has the flat indices ``(k % 2**64) * d`` and on. They may exceed 64
     bits: the counter of Philox is the 128-bit integer ``stream * 2**64 + block``, as for all other fills.
-
-    Attributes
-    ----------
-    keys : ndarray
-        Of int64, the numbers of the rows of the table; one for each row of the output.
     """
 
     keys: np.ndarray[Any, Any]

@@ -49,16 +49,8 @@ def write_sharded(
 ) -> int:
     """Write the files of a checkpoint and its index, in the format of Hugging Face; return the bytes of the files.
 
-    Parameters
-    ----------
-    path : Path
-        As of a single file: the files and the index lie next to it and begin with its name.
-    groups : list of list of Entry
-        The parameters of each file, see `groups_of`.
-    metadata : dict of str to str
-        Of the index.
-    blocks, tell : callable
-        See `write_checkpoint`.
+    They lie next to `path` and begin with its name. `metadata` is of the index; `blocks` and `tell` are as for
+    `write_checkpoint`.
     """
     stem, attempt = stem_of(path), new_attempt()
     index = path.with_name(stem + INDEX_SUFFIX)

@@ -64,11 +64,5 @@ def supports_unicode() -> bool:
 
 
 def without_numbers(name: str) -> str:
-    """Write the names of repeated layers, which differ in numbers alone, as one.
-
-    Examples
-    --------
-    >>> without_numbers("layer.0.bias")
-    'layer.*.bias'
-    """
+    """Write the names of layers that differ in numbers alone as one: ``layer.0.bias`` as ``layer.*.bias``."""
     return _NUMBER.sub("*", name)

@@ -22,14 +22,6 @@ from numparam.communication.management import (
 from numparam.communication.reduction import ReduceOp
 
 __all__ = [
-    "WORLD_COMM_GROUP",
-    "ReduceOp",
-    "create_group",
-    "destroy_group",
-    "get_group_rank_from_world_rank",
-    "get_group_size",
-    "get_rank",
-    "get_world_rank_from_group_rank",
-    "init",
-    "release",
-]
+    "WORLD_COMM_GROUP", "ReduceOp", "create_group", "destroy_group", "get_group_rank_from_world_rank", "get_group_size",
+    "get_rank", "get_world_rank_from_group_rank", "init", "release",
+]  # fmt: skip

@@ -101,13 +101,7 @@ def exchange(group: Group, operation: str, sends: Messages, receives: Messages, 
 class Mailbox:
     """Receive vectors of int64 from members of a group, whoever sends first, and send to them without waiting.
 
-    Parameters
-    ----------
-    group : Group
-    operation : str
-        What they are, for errors.
-    size : int
-        Elements of a vector.
+    `operation` is what they are, for errors, and `size` the elements of a vector.
     """
 
     def __init__(self, group: Group, operation: str, size: int) -> None:
@@ -118,10 +112,7 @@ class Mailbox:
     def take(self, peers: Iterable[int]) -> dict[int, Array]:
         """Wait for the next vector of any of these ranks, and return what has come of each.
 
-        Raises
-        ------
-        LateRankError
-            If one of them sent nothing since it was first waited for, longer than the timeout.
+        A LateRankError if one of them sent nothing since it was first waited for, longer than the timeout.
         """
         self._sent = [sent for sent in self._sent if not world.mpi.Request.Testall(sent[1])]
         for peer in {*peers} - self._posted.keys():
@@ -262,17 +253,9 @@ def _new_rounds(group: Group) -> list[Round]:
 
 
 class Gathering:
-    """Arrive at an operation and gather a row of few bytes from every rank, in the same messages.
+    """Arrive at an operation and gather a row of `size` elements from every rank, in the same messages.
 
-    Parameters
-    ----------
-    group : Group
-        Of more than one rank.
-    operation : str
-        Names the shape and dtype of the rows too, so that ranks that agree on it send equally many bytes.
-    size : int
-        The elements of a row.
-    dtype : numpy.dtype
+    The operation names the shape and dtype of the rows too, so that ranks that agree on it send equally many bytes.
     """
 
     def __init__(self, group: Group, operation: str, size: int, dtype: np.dtype[Any]) -> None:

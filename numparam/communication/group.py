@@ -87,13 +87,7 @@ def checked_ranks(rank_ids: Any, size: int) -> tuple[int, ...]:
 
 
 def named(ranks: Iterable[int]) -> str:
-    """Name ranks in a sentence.
-
-    Examples
-    --------
-    >>> named([3]), named([0, 1, 2, 5])
-    ('rank 3', 'ranks 0-2, 5')
-    """
+    """Name ranks in a sentence, such as ``ranks 0-2, 5``."""
     spans = [str(first) if first == last else f"{first}-{last}" for first, last in _spans(sorted(ranks))]
     return f"rank{'s' if len(spans) > 1 or '-' in spans[0] else ''} {', '.join(spans)}"
 

@@ -8,13 +8,6 @@ from numparam.fingerprints.verifying import Verification, verify
 from numparam.fingerprints.view import View
 
 __all__ = [
-    "Difference",
-    "Fingerprint",
-    "Fingerprints",
-    "Identification",
-    "Verification",
-    "View",
-    "fingerprint",
-    "identify",
+    "Difference", "Fingerprint", "Fingerprints", "Identification", "Verification", "View", "fingerprint", "identify",
     "verify",
-]
+]  # fmt: skip

@@ -137,17 +137,10 @@ def search(
     lines: Mapping[Query, int] | None,
     is_done: Callable[[Hits], bool],
 ) -> Hits:
-    """Find the wanted lines of lazy parameters.
+    """Find the wanted lines of lazy parameters, until `is_done` says that what is found will do.
 
-    Parameters
-    ----------
-    wanted : mapping of Query to Wanted
-    tensors : mapping of str to Tensor
-    lines : mapping of Query to int, optional
-        How many lines an array has, if shards of lines are looked for too, as ``torch.chunk`` and interleaving cut
-        them: so many lines follow each other, at some steps, so a few lines show whether all are worth drawing.
-    is_done : callable
-        Whether what is found so far will do.
+    Where shards of lines are looked for too, as ``torch.chunk`` and interleaving split them, `lines` has how many lines
+    of an array follow each other, at some steps: a few of them show whether all are worth drawing.
     """
     wanted = {query: known for query, known in wanted.items() if len(known.keys)}
     hits: Hits = {}

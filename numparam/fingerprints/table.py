@@ -53,13 +53,7 @@ class Fingerprints(Mapping[str, Fingerprint]):
         self._found = dict(found)
 
     def __getitem__(self, name: str) -> Fingerprint:
-        """Return the fingerprint of a parameter.
-
-        Raises
-        ------
-        MissingNameError
-            If there is no parameter of this name. It is also a KeyError.
-        """
+        """Return the fingerprint of a parameter; a MissingNameError if there is none of this name."""
         if name not in self._found:
             raise MissingNameError(f"no fingerprint of parameter {name!r}, found {amount(len(self), 'other')}")
         return self._found[name]

@@ -76,13 +76,7 @@ class Fingerprint:
         return sum(map(boxes.size, self.boxes)) == math.prod(self.shape)
 
     def require_complete(self) -> Self:
-        """Return the fingerprint itself if it covers the full parameter.
-
-        Raises
-        ------
-        StateError
-            If regions are missing; the message names the first.
-        """
+        """Return the fingerprint itself; a StateError that names the first missing region unless all is covered."""
         if self.complete:
             return self
         count, total = sum(map(boxes.size, self.boxes)), math.prod(self.shape)

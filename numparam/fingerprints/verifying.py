@@ -60,13 +60,7 @@ class Verification:
         )
 
     def require(self) -> None:
-        """Raise if any parameter differs or was not checked.
-
-        Raises
-        ------
-        MismatchError
-            With the text of the report.
-        """
+        """Raise a MismatchError with the text of the report if any parameter differs or was not checked."""
         if not self:
             raise MismatchError(str(self))
 

@@ -32,17 +32,7 @@ class Selection(NamedTuple):
 
 
 def select_rows(shape: tuple[int, ...], index: Any) -> Selection:
-    """Find the rows that an index with masks or integer arrays selects from a tensor of some shape.
-
-    Examples
-    --------
-    >>> select_rows((3, 4, 5), [[2], [-1]])
-    Selection(numbers=array([[2],
-           [2]]), row=(4, 5), of=3)
-    >>> select_rows((3, 4), (slice(1, 3), [3, 0])).numbers
-    array([[ 7,  4],
-           [11,  8]])
-    """
+    """Find the rows that an index with masks or integer arrays selects from a tensor of some shape."""
     index = arrays.plain(index)
     items = [_as_item(item) for item in (index if isinstance(index, tuple) else (index,))]
     axes = _chosen_axes(items, len(shape))

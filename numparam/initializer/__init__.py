@@ -22,34 +22,11 @@ if TYPE_CHECKING:
     from numparam.initializer.axes import Axes
 
 __all__ = [
-    "Axes",
-    "Constant",
-    "CorrectedTruncatedNormal",
-    "Dirac",
-    "GlorotNormal",
-    "GlorotUniform",
-    "HeNormal",
-    "HeUniform",
-    "Identity",
-    "Initializer",
-    "KaimingNormal",
-    "KaimingUniform",
-    "LecunNormal",
-    "LecunUniform",
-    "Normal",
-    "One",
-    "Orthogonal",
-    "Sparse",
-    "TruncatedNormal",
-    "Uniform",
-    "Unset",
-    "VarianceScaling",
-    "XavierNormal",
-    "XavierUniform",
-    "Zero",
-    "by_name",
-    "initializer",
-]
+    "Axes", "Constant", "CorrectedTruncatedNormal", "Dirac", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform",
+    "Identity", "Initializer", "KaimingNormal", "KaimingUniform", "LecunNormal", "LecunUniform", "Normal", "One",
+    "Orthogonal", "Sparse", "TruncatedNormal", "Uniform", "Unset", "VarianceScaling", "XavierNormal", "XavierUniform",
+    "Zero", "by_name", "initializer",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 class Computed(Initializer):
-    """Hold the place of values that the code of a model computes, in the record of a file that has them.
-
-    Raises
-    ------
-    RuntimeError
-        When values are needed without the model.
-    """
+    """Hold the place of values that the code of a model computes; without the model, needing them is a RuntimeError."""
 
     def __init__(self) -> None:
         """Take no arguments."""

@@ -77,13 +77,7 @@ def by_name(name: str) -> type[Initializer]:
 
 
 def as_initializer(init: str | Initializer | float) -> Initializer:
-    """Return the initializer that a name, a number or an initializer means; see `initializer`.
-
-    Examples
-    --------
-    >>> as_initializer("normal"), as_initializer(1.5)
-    (Normal(sigma=0.01, mean=0.0), Constant(value=1.5))
-    """
+    """Return the initializer that a name, a number or an initializer means; see `initializer`."""
     if isinstance(init, str):
         found = by_name(init)
         try:

@@ -23,12 +23,6 @@ class Redrawn(Initializer):
     """Draw as an initializer does, from the stream of a later draw of the same parameter.
 
     The code of a model may draw a parameter several times, and ``numparam.torch.drawing`` counts the draws from 0.
-
-    Parameters
-    ----------
-    init : Initializer
-    draw : int
-        At least 1.
     """
 
     def __init__(self, init: Initializer, draw: int) -> None:

@@ -46,14 +46,6 @@ from numparam.jax.starts import eval_shape
 from numparam.jax.tree import init
 
 __all__ = [
-    "Kernel",
-    "array",
-    "callback",
-    "copies",
-    "eval_shape",
-    "fingerprint",
-    "init",
-    "initializer",
-    "layout",
+    "Kernel", "array", "callback", "copies", "eval_shape", "fingerprint", "init", "initializer", "layout",
     "named_sharding",
-]
+]  # fmt: skip

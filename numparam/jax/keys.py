@@ -22,14 +22,7 @@ def is_key(leaf: Any) -> bool:
 
 
 def key(leaf: Any, name: str, seed: int | None) -> Any:
-    """Return the key that a leaf has already, or the one whose data are the bits of the seed and the name.
-
-    Examples
-    --------
-    >>> shape = jax.eval_shape(lambda: jax.random.key(0))
-    >>> key(shape, "rngs.dropout.key", 7).dtype
-    key<fry>
-    """
+    """Return the key that a leaf has already, or the one whose data are the bits of the seed and the name."""
     if isinstance(leaf, Start) and leaf.value is not None:
         leaf = leaf.value
     if isinstance(leaf, jax.Array):

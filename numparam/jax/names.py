@@ -20,12 +20,6 @@ _BY_NAME: dict[str, Initializer] = {
 
 
 def as_initializer(init: str | Initializer | float) -> Initializer:
-    """Return the initializer that a name, a number or an initializer means to users of JAX.
-
-    Examples
-    --------
-    >>> as_initializer("he_normal")
-    VarianceScaling(scale=2.0, mode='fan_in', distribution='truncated_normal')
-    """
+    """Return the initializer that a name, a number or an initializer means to users of JAX."""
     found = _BY_NAME.get(init.lower().replace("_", "")) if isinstance(init, str) else None
     return by_mindspore.as_initializer(init) if found is None else found

@@ -206,14 +206,7 @@ def _child(node: Any, step: Any) -> Any:
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """Return the name of the parameter at a place of a pytree.
-
-    Examples
-    --------
-    >>> [(path, _)], _ = jax.tree.flatten_with_path({"layers": [{"kernel": 1.0}]})
-    >>> name_of(path)
-    'layers.0.kernel'
-    """
+    """Return the name of the parameter at a place of a pytree, such as ``layers.0.kernel``."""
     boxed = path and path[-1] == jax.tree_util.GetAttrKey("value")
     name: str = jax.tree_util.keystr(path[:-1] if boxed else path, simple=True, separator=".")
     return name

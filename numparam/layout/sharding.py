@@ -48,15 +48,7 @@ def parse_axes(text: str, mesh: tuple[int, ...]) -> tuple[int, ...] | None:
 def split_axes(
     shape: tuple[int, ...], mesh: tuple[int, ...], axes: tuple[int, ...] | None = None
 ) -> tuple[int | None, ...]:
-    """Return for each dimension of the mesh which axis of a parameter it splits, or None.
-
-    Examples
-    --------
-    >>> split_axes((4096, 14336), (8, 4))
-    (1, 0)
-    >>> split_axes((4096,), (8, 4))
-    (0, None)
-    """
+    """Return for each dimension of the mesh which axis of a parameter it splits, or None."""
     if axes is not None:
         return tuple(axis if axis < len(shape) else None for axis in axes)
     chosen: list[int | None] = []

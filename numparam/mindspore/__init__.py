@@ -29,22 +29,9 @@ from numparam.mindspore.train import *  # noqa: F403
 from numparam.mindspore.train import __all__ as _train
 
 __all__ = [  # noqa: PLE0604
-    *_common,
-    *_context,
-    *_train,
-    "Layout",
-    "ParallelMode",
-    "common",
-    "communication",
-    "context",
-    "dtype",
-    "get_level",
-    "log",
-    "nn",
-    "ops",
-    "parallel",
-    "train",
-]
+    *_common, *_context, *_train, "Layout", "ParallelMode", "common", "communication", "context", "dtype", "get_level",
+    "log", "nn", "ops", "parallel", "train",
+]  # fmt: skip
 
 __version__ = "2.10.0"
 """The version of MindSpore whose names are here."""

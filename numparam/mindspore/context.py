@@ -17,22 +17,10 @@ from numparam.errors import ArgumentValueError
 from numparam.text import shown
 
 __all__ = [
-    "COMPATIBLE",
-    "GRAPH_MODE",
-    "LAX",
-    "PYNATIVE_MODE",
-    "STRICT",
-    "ParallelMode",
-    "get_auto_parallel_context",
-    "get_context",
-    "get_ps_context",
-    "reset_auto_parallel_context",
-    "reset_ps_context",
-    "set_auto_parallel_context",
-    "set_context",
-    "set_device",
-    "set_ps_context",
-]
+    "COMPATIBLE", "GRAPH_MODE", "LAX", "PYNATIVE_MODE", "STRICT", "ParallelMode", "get_auto_parallel_context",
+    "get_context", "get_ps_context", "reset_auto_parallel_context", "reset_ps_context", "set_auto_parallel_context",
+    "set_context", "set_device", "set_ps_context",
+]  # fmt: skip
 
 GRAPH_MODE, PYNATIVE_MODE = 0, 1
 STRICT, COMPATIBLE, LAX = 0, 1, 2

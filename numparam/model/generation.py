@@ -81,17 +81,7 @@ class Generation:
     def write(
         self, path: Path, progress: Callable[[int], None] | None = None, max_shard_bytes: int | None = None
     ) -> int:
-        """Write the parameters to a safetensors file, or to several and an index; return the bytes of the files.
-
-        Parameters
-        ----------
-        path : Path
-            The file. The names of several begin with its own.
-        progress : callable, optional
-            See `checkpoint.writing.write_checkpoint`.
-        max_shard_bytes : int, optional
-            The most that a file holds, unless one parameter is larger; one file by default.
-        """
+        """Write the parameters to a safetensors file, or to several and an index; return the bytes of the files."""
         by_name = {entry.name: entry for entry in self.entries}
         groups = groups_of(list(self.local_entries), max_shard_bytes)
         refuse_twin(path.with_name(stem_of(path) + INDEX_SUFFIX) if len(groups) > 1 else path)

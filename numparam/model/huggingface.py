@@ -24,11 +24,6 @@ def built(path: Path) -> tuple[tuple[Entry, ...], Any] | None:
     """Return what a checkpoint of the model has, and the model on meta; None without transformers.
 
     A checkpoint has parameters and buffers, tied ones once. Code that comes with a model is never run.
-
-    Parameters
-    ----------
-    path : Path
-        The ``config.json``.
     """
     if find_spec("transformers") is None or find_spec("torch") is None:
         return None

@@ -87,13 +87,7 @@ class Plan:
 
 
 def groups(values: Iterable[Held]) -> list[tuple[Held, list[tuple[int, int]]]]:
-    """Return every value that occurs, the most frequent first, and the runs of positions where it does.
-
-    Examples
-    --------
-    >>> groups([5, 5, 2, 5])
-    [(5, [(0, 1), (3, 3)]), (2, [(2, 2)])]
-    """
+    """Return every value that occurs, the most frequent first, and the runs of positions where it does."""
     found: dict[Held, list[tuple[int, int]]] = {}
     for first, last, value in runs(values):
         found.setdefault(value, []).append((first, last))
@@ -101,13 +95,7 @@ def groups(values: Iterable[Held]) -> list[tuple[Held, list[tuple[int, int]]]]:
 
 
 def runs(values: Iterable[Held]) -> Iterator[tuple[int, int, Held]]:
-    """Yield the first position, the last position and the value of every run of equal values.
-
-    Examples
-    --------
-    >>> list(runs([5, 5, 5, 2]))
-    [(0, 2, 5), (3, 3, 2)]
-    """
+    """Yield the first position, the last position and the value of every run of equal values."""
     for value, group in groupby(enumerate(values), key=lambda pair: pair[1]):
         positions = [position for position, _ in group]
         yield positions[0], positions[-1], value

@@ -48,13 +48,7 @@ class Specification(NamedTuple):
 
 
 def names() -> list[str]:
-    """List the specifications that ship with the package.
-
-    Examples
-    --------
-    >>> names()
-    ['gpt2', 'kimi-k2', 'llama-3-8b', 'minilm-l6']
-    """
+    """List the specifications that ship with the package."""
     files = (file.name for file in _FOLDER.iterdir())
     return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
 

@@ -21,21 +21,7 @@ from numparam.parallel.pipeline import (
 )
 
 __all__ = [
-    "Bucket",
-    "DistributedGradReducer",
-    "Fusion",
-    "Gradient",
-    "Momentum",
-    "ParallelOptimizer",
-    "broadcast_parameters",
-    "check_agreement",
-    "init_stage",
-    "parameters_here",
-    "pipeline_stage",
-    "plan_buckets",
-    "set_pipeline_stage",
-    "stage_group",
-    "stage_ranks",
-    "stages_of",
-    "sum_shared_gradients",
-]
+    "Bucket", "DistributedGradReducer", "Fusion", "Gradient", "Momentum", "ParallelOptimizer", "broadcast_parameters",
+    "check_agreement", "init_stage", "parameters_here", "pipeline_stage", "plan_buckets", "set_pipeline_stage",
+    "stage_group", "stage_ranks", "stages_of", "sum_shared_gradients",
+]  # fmt: skip

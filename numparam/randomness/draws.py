@@ -19,17 +19,9 @@ _STEPS, _LAST = 16, 7  # intervals of a sixteenth of a sigma, and all beyond sev
 
 
 class Draw(NamedTuple):
-    """Name a distribution, how it is drawn, and the probability below a number.
+    """Name a distribution, how the kernel `fill` draws it, and the probability below a number.
 
-    Attributes
-    ----------
-    name : str
-    fill : str
-        The kernel.
-    arguments : tuple of float
-    dtype : str
-    below : callable
-        The distribution function, from an array of numbers.
+    `below` is the distribution function, from an array of numbers.
     """
 
     name: str

@@ -56,12 +56,7 @@ class Result(NamedTuple):
 
 @dataclass
 class Report:
-    """Hold the results of a run; it is true if no test failed.
-
-    Attributes
-    ----------
-    results : list of Result
-    """
+    """Hold the results of a run; it is true if no test failed."""
 
     results: list[Result] = field(default_factory=list)
 
@@ -176,12 +171,7 @@ def _correlation(seed: int, streams: int = 1024, length: int = 4096) -> Result:
 def dieharder(order: str, seed: int, arguments: tuple[str, ...] = DIEHARDER) -> Iterator[str]:
     """Yield the lines that dieharder prints about the words in an order; all its tests take hours.
 
-    Raises
-    ------
-    ValueError
-        If the order is unknown.
-    RuntimeError
-        If the program is not installed.
+    A ValueError if the order is unknown, a RuntimeError if the program is not installed.
     """
     if order not in ORDERS:
         raise ArgumentValueError(f"words are read in the order of {', '.join(ORDERS)}; found {order!r}")

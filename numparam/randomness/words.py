@@ -89,21 +89,7 @@ ORDERS: dict[str, Callable[[int], Iterator[Words]]] = {
 
 
 def words(order: str, seed: int, limit: int) -> Iterator[Words]:
-    """Yield at least `limit` words in an order, in chunks.
-
-    Parameters
-    ----------
-    order : str
-        A key of `ORDERS`.
-    seed : int
-    limit : int
-        How many words to yield; the last chunk is not shortened.
-
-    Examples
-    --------
-    >>> sum(part.size for part in words("shards", 7, 5000))
-    1048576
-    """
+    """Yield at least `limit` words in an order, a key of `ORDERS`, in chunks; the last one is not shortened."""
     done = 0
     for part in ORDERS[order](seed):
         yield part

@@ -1,20 +1,14 @@
 """The random stream, version 1: how a seed and a name become the bits of a parameter.
 
-Every value is a pure function of the seed, the tensor's name and the value's place in the full tensor. This page is
-all that another implementation needs for the bits.
+Every value is a pure function of the seed, the tensor's name and the value's place in the full tensor.
+``docs/random-stream.md`` is all that another implementation needs for the bits, with test vectors. In short: the
+`stream` is a 64-bit hash of the name and of the label of the draw, which is empty for the first draw. It is the upper
+half of the counter of Philox4x32-10, whose key is the seed: word ``i % 4`` of block ``i // 4`` belongs to the element
+of row-major index i in the full tensor, never in a slice or shard.
 
-**Seed.** An integer from 0 to 2**64 - 1; `choose_seed` documents which one a tensor has.
-
-**Stream.** A 64-bit integer made from the name. It is the BLAKE2b digest (RFC 7693) of 8 bytes, read as little-endian,
-of one kind byte and the name, with the draw's label as personalisation (padded with zero bytes to 16):
-
-* a named parameter: the byte ``n``, then the name in UTF-8 (lone surrogates encoded like any code point);
-* a tensor without a name: the byte ``#``, then its number in decimal digits, counted from 0 since `set_seed`.
-
-The label identifies the draw:
+A user's label has at most 10 bytes, none of them zero, and is refused if it names a draw of numparam:
 
 ========================  ==========================================================================================
-empty                     the first draw, which is all that most initializers need
 ``refine``                the low 32-bit words of a float64 draw, whose high words are the float32 draw
 ``sparse``                the words that rank the rows of a column in `Sparse`
 ``noise``                 what `numparam.perturb` adds to a parameter
@@ -22,46 +16,7 @@ empty                     the first draw, which is all that most initializers ne
 ``g`` and a step          Gaussian noise of `numparam.noise`; a step is a number in lower-case hexadecimal digits
 ``d`` and a step          its dropout masks
 ``u`` and a step          the words that round 16-bit weights in a step of an optimizer, the first one being step 1
-any other                 a further draw of a user's own initializer
-``refine`` and a label    the low words of a float64 draw that has this label
 ========================  ==========================================================================================
-
-A user's label has at most 10 bytes, none of them zero, and is refused if it is one of the labels above.
-
-**Key and counter.** The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw, 2011). With ``i`` the row-major
-index in the full tensor, never in a slice or shard::
-
-    key     = (seed & 0xffffffff, seed >> 32)
-    block   = i // 4
-    counter = (block & 0xffffffff, block >> 32, stream & 0xffffffff, stream >> 32)
-    word i  = philox4x32_10(counter, key)[i % 4]
-
-Uniform, normal and truncated normal values follow from these words as in ``numparam.kernels.formula.distributions``.
-A normal value uses both words of its pair: (0, 1) or (2, 3) of the block. The dtype changes the precision of a value
-and nothing else.
-
-Examples
---------
-Test vectors for the stream:
-
->>> [hex(stream("encoder.0.weight")), hex(stream("")), hex(stream(0)), hex(stream("0"))]
-['0xf16f0ee690573921', '0xb4981e97a533ba5d', '0x58312373d88f3289', '0xc62808d08aab85a9']
->>> [hex(stream("encoder.0.weight", label)) for label in ("refine", "sparse")]
-['0xf6c4bd185ef8d9f2', '0xfcbf393db63b3430']
-
-And for the words, the first five and two far beyond 2**34:
-
->>> import numpy as np
->>> from numparam.indexing.region import Region
->>> from numparam.stream.source import Source
->>> source, region = Source(0x0123456789ABCDEF, "encoder.0.weight"), Region.full((2**40,))
->>> words, far = np.empty(5, np.uint32), np.empty(2, np.uint32)
->>> source.bits(words, region[:5])
->>> source.bits(far, region[2**39 + 1 : 2**39 + 3])
->>> [hex(word) for word in words]
-['0x4654d245', '0x79219529', '0xc4bc72be', '0xe9c3ef07', '0x1326d35e']
->>> [hex(word) for word in far]
-['0xdc0fa21f', '0x10116b67']
 """
 
 import operator

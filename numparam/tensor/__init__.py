@@ -7,15 +7,6 @@ from numparam.tensor.tensor import Tensor
 from numparam.tensor.values import Array, Host, Lazy, Values, launched_together
 
 __all__ = [
-    "Array",
-    "Host",
-    "Lazy",
-    "Recipe",
-    "State",
-    "SupportsDLPack",
-    "Tensor",
-    "Values",
-    "as_array",
-    "from_torch",
+    "Array", "Host", "Lazy", "Recipe", "State", "SupportsDLPack", "Tensor", "Values", "as_array", "from_torch",
     "launched_together",
-]
+]  # fmt: skip

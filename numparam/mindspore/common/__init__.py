@@ -10,18 +10,6 @@ from numparam.mindspore.common.seed import get_seed, set_seed
 from numparam.mindspore.common.tensor import Tensor, from_numpy, is_tensor, tensor
 
 __all__ = [  # noqa: PLE0604
-    *_dtypes,
-    "JitConfig",
-    "Parameter",
-    "ParameterTuple",
-    "Tensor",
-    "dtype",
-    "from_numpy",
-    "get_seed",
-    "initializer",
-    "is_tensor",
-    "jit",
-    "jit_class",
-    "set_seed",
-    "tensor",
-]
+    *_dtypes, "JitConfig", "Parameter", "ParameterTuple", "Tensor", "dtype", "from_numpy", "get_seed", "initializer",
+    "is_tensor", "jit", "jit_class", "set_seed", "tensor",
+]  # fmt: skip

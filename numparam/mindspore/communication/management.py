@@ -13,16 +13,9 @@ from numparam.communication import (
 )
 
 __all__ = [
-    "GlobalComm",
-    "create_group",
-    "destroy_group",
-    "get_group_rank_from_world_rank",
-    "get_group_size",
-    "get_rank",
-    "get_world_rank_from_group_rank",
-    "init",
-    "release",
-]
+    "GlobalComm", "create_group", "destroy_group", "get_group_rank_from_world_rank", "get_group_size", "get_rank",
+    "get_world_rank_from_group_rank", "init", "release",
+]  # fmt: skip
 
 
 class GlobalComm:

@@ -15,13 +15,9 @@ from numparam.errors import ArgumentValueError, MissingFileError
 from numparam.text import shown
 
 __all__ = [
-    "async_ckpt_thread_status",
-    "ckpt_to_safetensors",
-    "load_checkpoint",
-    "load_param_into_net",
-    "safetensors_to_ckpt",
+    "async_ckpt_thread_status", "ckpt_to_safetensors", "load_checkpoint", "load_param_into_net", "safetensors_to_ckpt",
     "save_checkpoint",
-]
+]  # fmt: skip
 
 _LOGGER = logging.getLogger("numparam")
 
