@@ -16,13 +16,6 @@ Operand: TypeAlias = "Arithmetic | np.ndarray[Any, np.dtype[Any]] | np.generic |
 """What NumPy computes with; ints, floats and bools are complex numbers to a type checker."""
 
 
-class Operator(Protocol[T_co]):
-    """Compute with another operand; the result is a new tensor."""
-
-    def __call__(self, other: Operand, /) -> T_co:
-        """Compute."""
-
-
 class Reduction(Protocol[T_co]):
     """Reduce all elements, or those along axes."""
 
@@ -36,37 +29,8 @@ class Declared(Arithmetic, Generic[T]):
     __hash__ = Arithmetic.__hash__
 
     if TYPE_CHECKING:
-        __add__: Operator[T]
-        __radd__: Operator[T]
-        __sub__: Operator[T]
-        __rsub__: Operator[T]
-        __mul__: Operator[T]
-        __rmul__: Operator[T]
-        __truediv__: Operator[T]
-        __rtruediv__: Operator[T]
-        __floordiv__: Operator[T]
-        __rfloordiv__: Operator[T]
-        __mod__: Operator[T]
-        __rmod__: Operator[T]
-        __pow__: Operator[T]
-        __rpow__: Operator[T]
-        __matmul__: Operator[T]
-        __rmatmul__: Operator[T]
-        __and__: Operator[T]
-        __rand__: Operator[T]
-        __or__: Operator[T]
-        __ror__: Operator[T]
-        __xor__: Operator[T]
-        __rxor__: Operator[T]
-        __lshift__: Operator[T]
-        __rlshift__: Operator[T]
-        __rshift__: Operator[T]
-        __rrshift__: Operator[T]
-        __lt__: Operator[T]
-        __le__: Operator[T]
-        __gt__: Operator[T]
-        __ge__: Operator[T]
 
+        def __add__(self, other: Operand, /) -> T: ...
         def __divmod__(self, other: Operand) -> tuple[T, T]: ...
         def __rdivmod__(self, other: Operand) -> tuple[T, T]: ...
         def __eq__(self, other: object) -> T: ...  # type: ignore[override]
@@ -76,8 +40,11 @@ class Declared(Arithmetic, Generic[T]):
         def __abs__(self) -> T: ...
         def __invert__(self) -> T: ...
 
-        abs: Callable[[], T]
-        matmul: Operator[T]
+        __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = matmul = __add__
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = __add__
+        __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
+        __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = __add__
+
         sum: Reduction[T]
         prod: Reduction[T]
         mean: Reduction[T]
@@ -91,6 +58,7 @@ class Declared(Arithmetic, Generic[T]):
         all: Reduction[T]
         any: Reduction[T]
 
+        abs: Callable[[], T]
         bool: Callable[[], T]
         int: Callable[[], T]
         long: Callable[[], T]

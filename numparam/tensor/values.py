@@ -39,6 +39,19 @@ class Values:
     array: Any
     """The memory that holds the values; only if they are in memory."""
 
+    @property
+    def is_row_major(self) -> bool:
+        """Return whether the values are, or will be, in row-major order."""
+        return True
+
+    def named(self, name: str) -> Values:  # noqa: ARG002
+        """Return the values under the name of a parameter, which decides lazy values that have no name yet."""
+        return self
+
+    def settle(self) -> Values:
+        """Return the values in memory."""
+        return self
+
     if TYPE_CHECKING:
 
         @property
@@ -53,62 +66,39 @@ class Values:
         def device(self) -> Device:
             """Return where the values are, or will be materialised."""
 
-    @property
-    def is_row_major(self) -> bool:
-        """Return whether the values are, or will be, in row-major order."""
-        return True
+        def to_host(self) -> Array:
+            """Return the values as an array: the memory itself on the CPU, else a copy."""
 
-    def named(self, name: str) -> Values:  # noqa: ARG002
-        """Return the values under the name of a parameter, which decides lazy values that have no name yet."""
-        return self
+        def fill_into(self, out: Any, region: Region | None = None) -> None:
+            """Write the values of a region, or all, into a C-contiguous array on the host."""
 
-    def settle(self) -> Values:
-        """Return the values in memory."""
-        return self
+        def read(self, index: Any, name: str | None = None) -> Values:
+            """Return a copy of the part at an index; of a description, the description of the part, see `named`."""
 
-    def to_host(self) -> Array:
-        """Return the values as an array: the memory itself on the CPU, else a copy."""
-        raise NotImplementedError
+        def write(self, index: Any, value: Any) -> None:
+            """Write a value, or `Values`, that is broadcast and converted, into the part at an index."""
 
-    def fill_into(self, out: Any, region: Region | None = None) -> None:
-        """Write the values of a region, or all, into a C-contiguous array on the host."""
-        raise NotImplementedError
+        def alias(self, index: Any) -> Values:
+            """Return the part at a basic index, in the same memory."""
 
-    def read(self, index: Any, name: str | None = None) -> Values:
-        """Return a copy of the part at an index; of a description, the description of the part, see `named`."""
-        raise NotImplementedError
+        def reshaped(self, shape: Any) -> Values:
+            """Return the values under another shape, in the same memory; a ValueError if that needs a copy."""
 
-    def write(self, index: Any, value: Any) -> None:
-        """Write a value, or `Values`, that is broadcast and converted, into the part at an index."""
-        raise NotImplementedError
+        def rearranged(self, arrange: Callable[[Array], Array]) -> Values:
+            """Return a copy of the values in the order of a view that `arrange` makes of an array of their shape."""
 
-    def alias(self, index: Any) -> Values:
-        """Return the part at a basic index, in the same memory."""
-        raise NotImplementedError
+        def duplicate(self) -> Values:
+            """Return a copy, or a description itself."""
 
-    def reshaped(self, shape: Any) -> Values:
-        """Return the values under another shape, in the same memory; a ValueError if that needs a copy."""
-        raise NotImplementedError
+        def convert(self, dtype: np.dtype[Any], checked: Callable[[Array], Array] | None = None) -> Values:
+            """Return the values in another dtype.
 
-    def rearranged(self, arrange: Callable[[Array], Array]) -> Values:
-        """Return a copy of the values in the order of a view that `arrange` makes of an array of their shape."""
-        raise NotImplementedError
+            `checked` converts on the host, and raises where a value does not fit an integer or a bool dtype. Without it
+            all values are converted as by ``astype``.
+            """
 
-    def duplicate(self) -> Values:
-        """Return a copy, or a description itself."""
-        raise NotImplementedError
-
-    def convert(self, dtype: np.dtype[Any], checked: Callable[[Array], Array] | None = None) -> Values:
-        """Return the values in another dtype.
-
-        `checked` converts on the host, and raises where a value does not fit an integer or a bool dtype. Without it all
-        values are converted as by ``astype``.
-        """
-        raise NotImplementedError
-
-    def move(self, target: Device) -> Values:
-        """Return the values on a device, this object itself if they are there."""
-        raise NotImplementedError
+        def move(self, target: Device) -> Values:
+            """Return the values on a device, this object itself if they are there."""
 
     def blocks(self, limit: int | None = None) -> Iterator[Block]:
         """Split the values into blocks of at most so many bytes, `BUFFER_BYTES` by default, in row-major order."""
@@ -123,6 +113,7 @@ class Host(Values):
     """Hold values in a NumPy array of any strides."""
 
     __slots__ = ("array",)
+    array: Array
     device = CPU
 
     def __init__(self, array: Array) -> None:
@@ -145,24 +136,19 @@ class Host(Values):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape."""
         shape: tuple[int, ...] = self.array.shape
         return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Return the dtype."""
-        dtype: np.dtype[Any] = self.array.dtype
-        return dtype
+        return self.array.dtype
 
     @property
     def is_row_major(self) -> bool:
-        """Return whether the values are in row-major order."""
-        return bool(self.array.flags.c_contiguous)
+        return self.array.flags.c_contiguous
 
     def to_host(self) -> Array:
-        array: Array = self.array
-        return array
+        return self.array
 
     def fill_into(self, out: Any, region: Region | None = None) -> None:
         arrays.overwrite(out, self.array if region is None else region.take(self.array))
@@ -235,17 +221,14 @@ class OnDevice(Values):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape."""
         return self.array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Return the dtype."""
         return self.array.dtype
 
     @property
     def is_row_major(self) -> bool:
-        """Return whether the values are in row-major order."""
         return self.array.is_contiguous
 
     def in_order(self) -> DeviceArray:
@@ -362,7 +345,6 @@ class Lazy(Values):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape."""
         return self.region.shape
 
     def replace(self, **changes: Any) -> Self:
