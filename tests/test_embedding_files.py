@@ -171,7 +171,8 @@ def test_log_that_ends_in_the_middle_of_a_record_loses_that_record_only(tmp_path
     for cut in (ends[0], ends[0] + 3, ends[1] - 1):
         folder = tmp_path / f"cut{cut}"
         folder.mkdir()
-        (folder / "table.json").write_bytes((tmp_path / "table.json").read_bytes())
+        for name in ("table.json", "log.begin"):
+            (folder / name).write_bytes((tmp_path / name).read_bytes())
         (folder / "log").write_bytes(content[:cut])
         with table(folder) as again:
             assert_same(again, replay)
@@ -187,7 +188,19 @@ def test_damage_in_the_middle_of_the_log_is_named(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "log").read_bytes())
     content[ends[0] + 100] ^= 1
     (tmp_path / "log").write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"record at byte {ends[0]} is damaged, and others follow it"):
+    with pytest.raises(
+        CheckpointError, match=f"record at byte {ends[0]} is damaged, and another follows it at byte {ends[1]}"
+    ):
+        table(tmp_path)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_lost_beginning_of_the_log_is_named(is_closed: bool, tmp_path: Path) -> None:
+    kept = table(tmp_path)
+    change(kept, 0)
+    (Embedding.close if is_closed else abandon)(kept)
+    (tmp_path / "log.begin").unlink()
+    with pytest.raises(CheckpointError, match="there are rows, but no log" if is_closed else "log.begin is missing"):
         table(tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_log_that_ends_in_the_middle_of_an_update_loses_that_update_only(tmp_pat
     damaged = bytearray(content)
     damaged[100] ^= 1
     (tmp_path / "log").write_bytes(damaged)
-    with pytest.raises(CheckpointError, match="record at byte 0 is damaged, and others follow it"):
+    with pytest.raises(CheckpointError, match="record at byte 0 is damaged, and another follows it"):
         kept(tmp_path)
 
 

@@ -6,6 +6,7 @@ ahead: in an index beyond the caches they take a third of the time.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,18 @@ def home(key: Any, mask: Any) -> Any:
 
 
 @formula
-def probe(entries: Any, key: Any, mask: Any) -> Any:
-    """Return the place of a key, or the free one where it would be."""
+def probe_from(entries: Any, key: Any, mask: Any, least: Any) -> Any:
+    """Return the place of a key, or the free one where it would be; an entry of a number below `least` is free."""
     at = home(key, mask)
-    while entries[at, 1] >= 0 and entries[at, 0] != key:
+    while entries[at, 1] >= least and entries[at, 0] != key:
         at = (at + 1) & mask
     return at
+
+
+@formula
+def probe(entries: Any, key: Any, mask: Any) -> Any:
+    """Return the place of a key, or the free one where it would be."""
+    return probe_from(entries, key, mask, 0)
 
 
 @formula
@@ -85,6 +92,21 @@ def _insert(entries: Any, keys: Any, given: Any, numbers: Any, fresh: Any) -> An
     return count
 
 
+@kernel("distinct keys")
+def _distinct(entries: Any, keys: Any, base: Any, mask: Any, which: Any, first: Any) -> Any:
+    """Return how many keys are distinct; entries of numbers below `base` are of earlier calls."""
+    count = 0
+    for place in range(keys.size):
+        look_ahead(entries, keys, place, keys.size, mask)
+        at = probe_from(entries, keys[place], mask, base)
+        if entries[at, 1] < base:
+            entries[at, 0], entries[at, 1] = keys[place], base + count
+            first[count] = place
+            count += 1
+        which[place] = entries[at, 1] - base
+    return count
+
+
 @kernel("remove keys")
 def _remove(entries: Any, keys: Any, numbers: Any) -> None:
     for which in range(keys.size):
@@ -99,9 +121,14 @@ def _rehash(old: Any, new: Any) -> None:
             new[at, 0], new[at, 1] = old[which, 0], old[which, 1]
 
 
+def entries_for(room: int) -> int:
+    """Return how many entries `room` keys need, of which they take at most half."""
+    return 1 << max(_LEAST, 2 * room - 1).bit_length()
+
+
 def free_entries(room: int) -> Array:
-    """Return free entries for `room` keys, at most half of which are ever taken."""
-    entries = np.empty((1 << max(_LEAST, 2 * room - 1).bit_length(), 2), np.int64)
+    """Return free entries for `room` keys."""
+    entries = np.empty((entries_for(room), 2), np.int64)
     entries[:, 1] = -1
     return entries
 
@@ -162,6 +189,16 @@ class Index:
         return taken[:, 0], taken[:, 1]
 
 
+class _Scratch(threading.local):
+    """Entries that the calls of a thread share: numbers rise from call to call, so nothing is cleared between them."""
+
+    entries, base = free_entries(0), 0
+
+
+_scratch = _Scratch()
+_MOST_KEPT = 1 << 20  # entries
+
+
 def distinct(keys: Array) -> tuple[Array, Array]:
     """Return where distinct keys appear first, and for each key which of them it is.
 
@@ -170,5 +207,11 @@ def distinct(keys: Array) -> tuple[Array, Array]:
     >>> distinct(np.array([5, 9, 5, 2]))
     (array([0, 1, 3]), array([0, 1, 0, 2]))
     """
-    numbers, fresh = Index(keys.size).insert(keys, np.arange(keys.size))
-    return fresh, numbers
+    first, which = np.empty(keys.size, np.int64), np.empty(keys.size, np.int64)
+    room, entries, base = entries_for(keys.size), _scratch.entries, _scratch.base
+    if len(entries) < room:
+        entries, base = free_entries(keys.size), 0
+        if room <= _MOST_KEPT:
+            _scratch.entries = entries
+    _scratch.base = max(_scratch.base, base + keys.size)  # first: an interrupted call may leave any of its numbers
+    return first[: _distinct(entries, keys, base, room - 1, which, first)], which

@@ -1,40 +1,18 @@
-"""Rows of gradients and of tables, by numbers that may be missing or repeated."""
+"""Sums of rows of gradients by numbers that are repeated."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from numparam.kernels.copy.runs import copy_bytes
 from numparam.kernels.formula.access import lanes_access
-from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import kernel
 from numparam.kernels.machine.lanes import WIDTH
-from numparam.kernels.machine.memory import LINE, prefetch
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-_ROWS_AHEAD = 4
-_LINES_AHEAD = 16
-
-
-@kernel("gather found rows")
-def _gather(target: Any, source: Any, numbers: Any, row_bytes: Any, start: Any, stop: Any) -> None:
-    for row in range(start, stop):
-        following = source + numbers[min(row + _ROWS_AHEAD, stop - 1)] * row_bytes
-        for line in range(min(_LINES_AHEAD, row_bytes // LINE + 1)):
-            prefetch(following + line * LINE)
-        if numbers[row] >= 0:
-            copy_bytes(target + row * row_bytes, source + numbers[row] * row_bytes, row_bytes, False)
-
-
-def gather_found(target: Array, source: Array, numbers: Array) -> None:
-    """Write ``source[numbers]`` into `target`, and leave rows whose number is negative as they are."""
-    row_bytes = target.nbytes // max(1, len(numbers))
-    addresses = target.ctypes.data, source.ctypes.data
-    pool.run(lambda start, stop: _gather(*addresses, numbers, row_bytes, start, stop), len(numbers), row_bytes, 1)
 
 
 @cache
@@ -70,11 +48,11 @@ def _make_sum(dtype: np.dtype[Any]) -> Any:
     return add
 
 
-def sum_rows(source: Array, numbers: Array, count: int) -> Array:
+def sum_rows(source: Array, numbers: Array, count: int, room: Callable[..., Array] = np.empty) -> Array:
     """Return `count` rows, each the sum of the rows of `source` with its number, in their order, in float32 or float64.
 
     The numbers are as `distinct` returns them: new ones rise by one. If all are distinct, float32 and float64 rows are
-    their own sums and not copied.
+    their own sums and not copied. `room` gives the memory for a shape and a dtype.
 
     Examples
     --------
@@ -85,7 +63,7 @@ def sum_rows(source: Array, numbers: Array, count: int) -> Array:
     wide = np.dtype(np.float64 if source.dtype == np.float64 else np.float32)
     if count == len(source) and source.dtype == wide:
         return source
-    out = np.empty((count, *source.shape[1:]), wide)
+    out = room((count, *source.shape[1:]), wide)
     length = source.size // max(1, len(source))
     _make_sum(source.dtype)(out.ctypes.data, source.ctypes.data, numbers, length)
     return out

@@ -103,6 +103,16 @@ def prefetch(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
     return types.void(types.int64), emit
 
 
+_MOST_LINES = 16
+
+
+@formula
+def prefetch_row(address: Any, row_bytes: Any) -> None:
+    """Ask for the first lines of a row that comes later: no processor predicts where rows are."""
+    for line in range(min(_MOST_LINES, row_bytes // LINE + 1)):
+        prefetch(address + line * LINE)
+
+
 @cache
 def stack(size: int) -> Any:
     """Make the operation that returns the address of `size` bytes, aligned to a line, which its caller owns."""

@@ -9,11 +9,9 @@ from numparam.kernels.copy.runs import copy_bytes
 from numparam.kernels.copy.walk import STREAM_FROM_BYTES, Array
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import kernel
-from numparam.kernels.machine.memory import LINE, prefetch
+from numparam.kernels.machine.memory import prefetch_row
 
-# So many rows ahead the first lines of a row are prefetched: no processor predicts where rows are.
-_ROWS_AHEAD = 4
-_LINES_AHEAD = 16
+ROWS_AHEAD = 4
 
 
 # --------------------------------------------------------------------------- loop
@@ -32,11 +30,9 @@ def _moving(scattered: bool) -> Any:
                 origin = source + row * row_bytes
                 copy_bytes(target + indices[row] * step, origin, row_bytes, past_caches)
             else:
-                following = source + indices[min(row + _ROWS_AHEAD, stop - 1)] * step
-                for line in range(min(_LINES_AHEAD, row_bytes // LINE + 1)):
-                    prefetch(following + line * LINE)
-                origin = source + indices[row] * step
-                copy_bytes(target + row * row_bytes, origin, row_bytes, past_caches)
+                prefetch_row(source + indices[min(row + ROWS_AHEAD, stop - 1)] * step, row_bytes)
+                if indices[row] >= 0:
+                    copy_bytes(target + row * row_bytes, source + indices[row] * step, row_bytes, past_caches)
 
     return move
 
@@ -45,7 +41,7 @@ def _moving(scattered: bool) -> Any:
 
 
 def gather(target: Array, source: Array, indices: Array) -> None:
-    """Write ``source[indices]`` into `target`; see `rows.gather`."""
+    """Write ``source[indices]`` into `target`, but not where an index is negative; see `rows.gather`."""
     row_bytes = target.nbytes // max(1, len(indices))
     loop, step, past_caches = _moving(False), source.strides[0], target.nbytes >= STREAM_FROM_BYTES
 
@@ -53,6 +49,12 @@ def gather(target: Array, source: Array, indices: Array) -> None:
         loop(target.ctypes.data, source.ctypes.data, start, stop, indices, row_bytes, step, past_caches)
 
     pool.run(work, len(indices), row_bytes, 1)
+
+
+def scatter_distinct(target: Array, indices: Array, source: Array) -> None:
+    """Write `source` into ``target[indices]``, all of which differ, on several threads when it pays."""
+    row_bytes = source.nbytes // max(1, len(indices))
+    pool.run(lambda start, stop: scatter(target, indices[start:stop], source[start:stop]), len(indices), row_bytes, 1)
 
 
 def scatter(target: Array, indices: Array, source: Array) -> None:

@@ -11,7 +11,7 @@ from numparam.kernels.formula.access import Access, lanes_access, state_dtype
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH
-from numparam.kernels.machine.memory import access
+from numparam.kernels.machine.memory import access, prefetch_row
 from numparam.kernels.update.rules import RULES
 from numparam.kernels.update.step import (
     make_accumulate,
@@ -28,6 +28,7 @@ Dtype = np.dtype[Any]
 
 _PARTIAL = 8
 """Running sums of a row, whatever the width of the registers: the order of its additions is fixed."""
+_ROWS_AHEAD, _STATE_BYTES_AHEAD = 4, 255
 
 
 # --------------------------------------------------------------------------- loops
@@ -60,18 +61,26 @@ def _make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
     return loop
 
 
+def _ask(address: Any) -> Any:
+    """Ask for the first lines of a state of a row."""
+    prefetch_row(address, _STATE_BYTES_AHEAD)
+    return address
+
+
 @cache
 def _make_rows(rule: str, value: Dtype, gradient: Dtype) -> Any:
     steps = _make_steps(rule, value, gradient, "nearest")
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state_dtype(value).itemsize
-    shifted = per_item(formula(lambda address: address), RULES[rule].states)
+    shifted, asked = (per_item(formula(each), RULES[rule].states) for each in (lambda address: address, _ask))
 
     @kernel(f"update rows {rule} {value} {gradient}")
     def loop(
         value: Any, gradient: Any, states: Any, rows: Any, length: Any, start: Any, stop: Any, numbers: Any
     ) -> None:
         for row in range(start, stop):
-            place = rows[row] * length
+            place, later = rows[row] * length, rows[min(row + _ROWS_AHEAD, stop - 1)] * length
+            prefetch_row(value + later * size, length * size)
+            asked(states, later * state_size)
             here, given = value + place * size, gradient + row * length * gradient_size
             kept = shifted(states, place * state_size)
             steps(here, given, kept, 0, 0, length, numbers)

@@ -102,7 +102,7 @@ class EmbeddingCache:
             if first.size:
                 sums = self._holder.from_host(sum_rows(given, which, first.size), self.device).array
                 rows = self._holder.from_host(places, self.device).array
-                schema.step_rows(self.step, self._columns[0], rows, self._columns[1:], sums)
+                schema.stepping(self.step)(self._columns[0], rows, sums, self._columns[1:])
             self._dirty[places] = True
 
     def prefetch(self, ids: npt.ArrayLike) -> None:

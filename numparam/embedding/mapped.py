@@ -13,8 +13,8 @@ import numpy as np
 
 from numparam.embedding.schema import Column, Schema
 from numparam.errors import CheckpointFileError, StateError
-from numparam.kernels.keys import Bitmap, Index, distinct, gather_found
-from numparam.kernels.rows import scatter
+from numparam.kernels.keys import Bitmap, Index, distinct
+from numparam.kernels.rows.cpu import gather, scatter_distinct
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -69,6 +69,11 @@ class Mapped:
         return self.size
 
     @property
+    def is_written(self) -> bool:
+        """Return whether the file may hold rows."""
+        return getattr(os.fstat(self._file.fileno()), "st_blocks", 0) > 0
+
+    @property
     def slots(self) -> Array:
         """Return what `recover` needs of an open key space: the number of rows in the file, and the free ones."""
         return np.empty(0, np.int64) if self._keys is None else np.concatenate([[self._end], self._free])
@@ -102,7 +107,7 @@ class Mapped:
 
     def read(self, column: int, numbers: Array, out: Array) -> None:
         """Write rows into an array; rows with a negative number stay as they are there."""
-        gather_found(out, self.columns[column], numbers)
+        gather(out, self.columns[column], numbers)
 
     def check_room(self, count: int) -> None:
         """Check that so many new rows have room.
@@ -125,21 +130,29 @@ class Mapped:
                     f"bytes are needed, {free} are free; nothing was changed"
                 )
 
-    def write(self, keys: Array, rows: dict[int, Array]) -> None:
-        """Write columns of the rows of distinct keys, which are all given for keys that are new."""
-        numbers = keys
+    def write(self, keys: Array, rows: dict[int, Array], found: Array | None = None) -> Array:
+        """Write columns of the rows of distinct keys, which are all given for keys that are new.
+
+        Returns the numbers of the rows; `found` are the ones that `find` returns, if that is known.
+        """
+        numbers = self._placed(keys) if found is None or (found.size and found.min() < 0) else found
+        for column, values in rows.items():
+            scatter_distinct(self.columns[column], numbers, values)
+        return numbers
+
+    def _placed(self, keys: Array) -> Array:
+        """Return the numbers of the rows of keys, of which some may be new."""
         if self._keys is None:
             self.size += self._bits.add(keys).size
-        else:
-            reused = self._free[: keys.size]
-            given = np.concatenate([reused, np.arange(self._end, self._end + keys.size - reused.size)])
-            numbers, fresh = self._index.insert(keys, given)
-            self._free, self._end = self._free[fresh.size :], self._end + max(0, fresh.size - reused.size)
-            new = numbers[fresh]
-            self._keys[new, 0] = keys[fresh]
-            self.size += fresh.size
-        for column, values in rows.items():
-            scatter(self.columns[column], numbers, values)
+            return keys
+        reused = self._free[: keys.size]
+        given = np.concatenate([reused, np.arange(self._end, self._end + keys.size - reused.size)])
+        numbers, fresh = self._index.insert(keys, given)
+        self._free, self._end = self._free[fresh.size :], self._end + max(0, fresh.size - reused.size)
+        new = numbers[fresh]
+        self._keys[new, 0] = keys[fresh]
+        self.size += fresh.size
+        return numbers
 
     def remove(self, keys: Array) -> None:
         """Forget the rows of keys."""

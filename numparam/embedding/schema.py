@@ -130,29 +130,25 @@ class Schema:
             self.init.fill(out[row : row + 1], region[key : key + 1], source)
         return out
 
-    def step(self, count: int, values: Array, states: Sequence[Array], gradients: Array) -> None:
-        """Update rows, one after another in memory, by the optimizer's step of a number from 1 on.
+    def stepping(self, count: int) -> Callable[[Any, Any, Any, Sequence[Any]], None]:
+        """Return what updates some rows of arrays by the optimizer's step of a number from 1 on.
 
+        Its arguments are values, the numbers of rows, gradients one after another, and states, all on one device.
         Without an optimizer the gradients are added.
         """
-        self.step_rows(count, values, np.arange(len(values)), states, gradients)
-
-    def step_rows(self, count: int, values: Any, rows: Any, states: Sequence[Any], gradients: Any) -> None:
-        """Update some rows of arrays, on the device where they are; see `step`."""
         from numparam.kernels.update import update_rows, update_rowwise
 
-        if self.optimizer is None:  # adds: a step of gradient descent of length 1 up the gradient
-            update_rows("sgd", values, rows, gradients, [], (1.0, 0.0, -1.0))
-            return
-        optimizer, options = self.optimizer, self.optimizer.defaults
-        rate = options["learning_rate"]
-        if callable(rate):
+        optimizer = self.optimizer
+        if optimizer is None:  # a step of gradient descent of length 1 up the gradient
+            return lambda values, rows, sums, _: update_rows("sgd", values, rows, sums, [], (1.0, 0.0, -1.0))
+        options = optimizer.defaults
+        if callable(rate := options["learning_rate"]):
             options = {**options, "learning_rate": float(rate(count - 1))}
-        numbers = (1.0 / optimizer.loss_scale, *optimizer.numbers(options, count))
+        numbers: Any = 1.0 / optimizer.loss_scale, *optimizer.numbers(options, count)
         if isinstance(optimizer, RowwiseAdagrad):
-            update_rowwise(values, rows, gradients, states[0], numbers)  # type: ignore[arg-type]
-            return
-        update_rows(optimizer.rule(options), values, rows, gradients, states, numbers)
+            return lambda values, rows, sums, states: update_rowwise(values, rows, sums, states[0], numbers)
+        rule = optimizer.rule(options)
+        return lambda values, rows, sums, states: update_rows(rule, values, rows, sums, states, numbers)
 
     def _row_wise(self, init: Any) -> Initializer:
         found = as_initializer(init)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,24 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 LOGS: dict[str, type[Log] | type[LmdbLog]] = {"file": Log, "lmdb": LmdbLog}
 _LOG_BYTES = 256 << 20
+_ROWS_IN_CACHE = 1 << 10
+
+
+class Rooms:
+    """Give memory for arrays by name, the same at each call: to get as much anew takes as long as to fill it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Array] = {}
+
+    def get(self, name: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return an array of any content, which the next call with this name overwrites."""
+        from numparam.kernels.machine.memory import empty_at_line
+
+        nbytes = math.prod(shape) * dtype.itemsize
+        if name not in self._kept or self._kept[name].nbytes < nbytes:
+            self._kept.pop(name, None)
+            self._kept[name] = empty_at_line((nbytes,), np.dtype(np.uint8))
+        return self._kept[name][:nbytes].view(dtype).reshape(shape)
 
 
 class Store:
@@ -59,10 +78,15 @@ class Store:
         self.rows = Mapped(self.schema, folder / "rows" if folder is not None and storage == "file" else None)
         self.step, self.clock, self.sources, self.is_closed = 0, 0, dict[int, int](), False
         self.counts: dict[int, int] = {}
-        self.counters = Counters()
+        self.counters, self.rooms = Counters(), Rooms()
         if folder is not None:
             self._log = LOGS[storage](folder / "log", self.schema, sync)
             self._recover()
+
+    @property
+    def is_logged(self) -> bool:
+        """Return whether changes are logged before they are applied."""
+        return self._log is not None
 
     def checkpoint(self) -> None:
         """Write the rows to the disk, and begin a new log."""
@@ -98,19 +122,50 @@ class Store:
         self.fill(column, keys, numbers, out, None)
         return out
 
+    def stepped(self, count: int, keys: Array, found: Array, sums: Array) -> tuple[Array, dict[int, Array]]:
+        """Return the numbers of rows, and what their values and states become by a step of the optimizer.
+
+        The columns are valid until the next call. Without a log they change in place, and none are returned.
+        """
+        from numparam.kernels.machine import pool
+
+        work, columns = self.schema.stepping(count), self.rows.columns[: self.schema.states.stop]
+        if self.is_logged:
+            columns = [
+                self.rooms.get(name, (keys.size, *held.shape[1:]), held.dtype) for name, held in enumerate(columns)
+            ]
+
+            def step(start: int, stop: int) -> None:
+                for first in range(start, stop, _ROWS_IN_CACHE):
+                    part = slice(first, min(first + _ROWS_IN_CACHE, stop))
+                    for number, column in enumerate(columns):
+                        self.fill(number, keys[part], found[part], column[part], None)
+                    values, *states = (column[part] for column in columns)
+                    work(values, np.arange(len(values)), sums[part], states)
+
+            pool.run(step, keys.size, sum(column.nbytes for column in columns) // keys.size, _ROWS_IN_CACHE)
+            return found, dict(enumerate(columns))
+        absent = found < 0
+        if absent.any():
+            fresh, found = keys[absent], found.copy()
+            initial = {number: self.schema.initial(number, fresh) for number in range(len(self.schema.columns))}
+            found[absent] = self.rows.write(fresh, initial)
+        work(columns[0], found, sums, columns[1:])
+        return found, {}
+
     def record(self, **parts: Any) -> Record:
         """Return a record that leaves the step and the clock as they are."""
         return Record(self.step, self.clock, self.sources, **parts)
 
-    def commit(self, record: Record) -> None:
-        """Log a record, and then apply it."""
+    def commit(self, record: Record, found: Array | None = None) -> None:
+        """Log a record, and then apply it; see `Mapped.write`."""
         if self._log is not None:
             self.counters["log_bytes"] += self._log.append(record)
-        self._apply(record)
+        self._apply(record, found)
         if self._log is not None and self._log.nbytes > _LOG_BYTES:
             self.checkpoint()
 
-    def _apply(self, record: Record) -> None:
+    def _apply(self, record: Record, found: Array | None = None) -> None:
         self.step, self.clock, self.sources = record.step, record.clock, record.sources
         for key, count in zip(record.counted.tolist(), record.counts.tolist(), strict=True):
             if count:
@@ -120,7 +175,7 @@ class Store:
         if record.erased.size:
             self.rows.remove(record.erased)
         if record.keys.size:
-            self.rows.write(record.keys, record.rows)
+            self.rows.write(record.keys, record.rows, found)
 
     def _summary(self) -> Record:
         counted = np.array([*self.counts.items()], np.int64).reshape(-1, 2)
@@ -132,6 +187,8 @@ class Store:
         first = next(records, None)
         second = next(records, None)
         if first is None:
+            if self.rows.is_written:
+                raise CheckpointError(f"{self._log.path}: there are rows, but no log; restore it or load a snapshot")
             self._log.restart(self._summary())
             return
         if first.size < 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -237,7 +238,7 @@ class Embedding:
             found = self._rows().find(chosen.keys)
             self._change(chosen.part(found >= 0), {})
             self._store.clock -= 1  # one use
-            self._change(chosen.part(admitted & (found < 0)), {0: None}, counted)
+            self._change(chosen.part(admitted & (found < 0)), {}, counted)
             numbers = self._store.rows.find(keys)
             out = np.empty((keys.size, self.schema.dim), self.schema.dtype)
             self._store.fill(0, keys, numbers, out, None)
@@ -418,21 +419,16 @@ class Embedding:
             if sources and all(self.done(source) >= number for source, number in sources.items()):
                 return np.empty(0, np.int64)
             chosen = Distinct(keys, scores)
-            sums = sum_rows(given, chosen.which, chosen.keys.size)
+            sums = sum_rows(given, chosen.which, chosen.keys.size, partial(self._store.rooms.get, "sums"))
             admitted, counted = self._admitted(chosen)
             if not admitted.all():
                 chosen, sums = chosen.part(admitted), sums[admitted]
-            found = self._store.rows.find(chosen.keys)
-            kept = range(self.schema.states.stop if step else 1)
-            columns: dict[int, Any] = {column: self._store.gathered(column, chosen.keys, found) for column in kept}
-            if not chosen.keys.size:
-                pass
-            elif step:
-                self.schema.step(self.step + 1, columns[0], [columns[column] for column in kept[1:]], sums)
-            else:
-                columns[0] = (columns[0].astype(sums.dtype) + sums).astype(self.schema.dtype)
             self.counters["updated"] += chosen.keys.size
-            return self._change(chosen, columns, counted, self.step + step, sources, found)
+            if step:
+                return self._change(chosen, {}, counted, self.step + 1, sources, sums)
+            values = self._store.gathered(0, chosen.keys, self._store.rows.find(chosen.keys))
+            added = (values.astype(sums.dtype) + sums).astype(self.schema.dtype)
+            return self._change(chosen, {0: added}, counted)
 
     def _change(
         self,
@@ -441,46 +437,43 @@ class Embedding:
         counted: Mapping[int, int] | None = None,
         step: int | None = None,
         sources: Mapping[int, int] | None = None,
-        found: Array | None = None,
+        sums: Array | None = None,
     ) -> Array:
         """Log and write columns of rows and their scores; what is not given of new ones is what they begin with.
 
-        Returns the keys of the rows that were evicted for them.
+        With sums of gradients the optimizer steps first. Returns the keys of the rows that were evicted for others.
         """
-        keys, found = chosen.keys, self._store.rows.find(chosen.keys) if found is None else found
-        new = int((found < 0).sum())
+        keys, found = chosen.keys, self._store.rows.find(chosen.keys)
+        new, counted = int((found < 0).sum()), counted or {}
         self._store.rows.check_room(new)
         score, stamp = len(self.schema.columns) - 2, len(self.schema.columns) - 1
-        now, clock, counted = self.step if step is None else step, self._store.clock + 1, counted or {}
-        for column in range(self.schema.states.stop if new else 0):
+        now, clock = self.step if step is None else step, self._store.clock + 1
+        if sums is not None and keys.size:
+            found, columns = self._store.stepped(now, keys, found, sums)
+        for column in range(self.schema.states.stop if found.size and found.min() < 0 else 0):
             if columns.get(column) is None:
                 columns[column] = self._store.gathered(column, keys, found)
-        columns = {column: values for column, values in columns.items() if values is not None}
         if keys.size:
-            columns[score] = self._scored(
-                self._store.gathered(score, keys, found), chosen, clock, now if columns else None
-            )
-            if 0 in columns:
+            is_changed = bool(columns) or sums is not None
+            old = partial(self._store.gathered, score, keys, found)
+            columns[score] = self._scored(old, chosen, clock, now if is_changed else None)
+            if is_changed:
                 columns[stamp] = np.full((keys.size, 1), max(now, self.step + 1))
         record = Record(
             now, clock, {**self._store.sources, **(sources or {})}, keys, columns,
             counted=np.array([*counted], np.int64), counts=np.array([*counted.values()], np.int64),
         )  # fmt: skip
-        self._store.commit(record)
+        self._store.commit(record, found)
         self.counters["inserted"] += new
         return self._keep_limit()
 
-    def _scored(self, scores: Array, chosen: Distinct, clock: int, step: int | None) -> Array:
+    def _scored(self, old: Callable[[], Array], chosen: Distinct, clock: int, step: int | None) -> Array:
         """Return the scores of rows after a use, and after an update if there is the number of one."""
         if self.score == "custom" and chosen.scores is not None:
             return chosen.scores.reshape(-1, 1)
-        if self.score == "lru":
-            scores[:] = clock
-        elif self.score == "lfu":
-            scores[:, 0] += chosen.uses
-        elif self.score == "step" and step is not None:
-            scores[:] = step
-        return scores
+        if self.score == "lru" or (self.score == "step" and step is not None):
+            return np.full((chosen.keys.size, 1), clock if self.score == "lru" else step)
+        return old() + (chosen.uses.reshape(-1, 1) if self.score == "lfu" else 0)
 
     def _keep_limit(self) -> Array:
         over = self._max_rows is not None and self.size > self._max_rows

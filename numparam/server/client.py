@@ -41,12 +41,11 @@ class Client:
         operation: str,
         target: int = 0,
         number: int = 0,
-        counts: list[int] | None = None,
         payloads: list[list[Array]] | None = None,
     ) -> list[tuple[Acknowledgement, Array]]:
         """Send a request that every server acknowledges, with keys that a cache must forget."""
         heads = [np.empty(len(Acknowledgement._fields), np.int64) for _ in self.servers]
-        self.request(operation, heads, target, number, counts, payloads)
+        self.request(operation, heads, target, number, payloads)
         replies = [Acknowledgement(*head.tolist()) for head in heads]
         keys = [np.empty(reply.forgotten, np.int64) for reply in replies]
         self.receive("keys that changed", [[part] for part in keys])
@@ -61,7 +60,6 @@ class Client:
         replies: list[Array],
         target: int = 0,
         number: int = 0,
-        counts: list[int] | None = None,
         payloads: list[list[Array]] | None = None,
     ) -> None:
         """Send a request to all servers, and receive what they reply first."""
@@ -69,7 +67,7 @@ class Client:
             raise StateError(f"{operation}: the servers have ended")
         request = Request(OPERATIONS.index(operation), target, 0, number)
         payloads = payloads or [[] for _ in self.servers]
-        sends = ask(self.servers, request, counts or [0] * len(self.servers), payloads)
+        sends = ask(self.servers, request, payloads)
         talk(f"{operation} of a server", sends, list(zip(self.servers, replies, strict=True)))
         self.counters["requests"] += 1
         self.counters["bytes_sent"] += sum(part.nbytes for payload in payloads for part in payload)

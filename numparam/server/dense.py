@@ -21,7 +21,7 @@ from numparam.tensor import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_LOG_BYTES = 256 << 20
+_LOG_BYTES, LINE = 256 << 20, 64
 _STEPS, _SOURCES, _PLACE = "dense parameters.steps", "dense parameters.sources", "dense parameters.place"
 
 
@@ -49,6 +49,8 @@ class Dense:
     Attributes
     ----------
     parts : list of Parameter
+    gradients : list of ndarray
+        Memory for `update`, from which the log is written.
     step : int
         The number of updates; -1 until all values are there.
     sources : dict of int to int
@@ -73,6 +75,12 @@ class Dense:
         self._missing = {number for number, parameter in enumerate(parameters) if not parameter.init_in_server}
         self.step, self.sources = -1 if self._missing else 0, dict[int, int]()
         self._log: Log | None = None
+        ends = np.cumsum([0, *(-(-part.nbytes // LINE) * LINE for part in self.parts)])
+        self._row = np.zeros(ends[-1], np.uint8)
+        self.gradients = [
+            self._row[start : start + part.nbytes].view(part.dtype).reshape(part.shape)
+            for start, part in zip(ends, self.parts, strict=False)
+        ]
         if not parameters:
             return
         assert make is not None
@@ -84,8 +92,7 @@ class Dense:
             )
         if folder is not None:
             self._guard, self._values = claim(folder, "dense parameters"), folder / "values.safetensors"
-            nbytes = sum(part.nbytes for part in self.parts)
-            column = Column("gradients", nbytes, np.dtype(np.uint8), 0)
+            column = Column("gradients", self._row.size, np.dtype(np.uint8), 0)
             self._log = Log(folder / "log", _Gradients("dense parameters", (column,)), sync)
             self._recover()
 
@@ -101,9 +108,10 @@ class Dense:
         self.step += 1
         self.sources |= sources
         if self._log is not None:
-            content = b"".join(gradient.tobytes() for gradient in gradients)
-            row = np.frombuffer(content, np.uint8).reshape(1, len(content))
-            self._log.append(Record(self.step, 0, self.sources, np.zeros(1, np.int64), {0: row}))
+            for own, given in zip(self.gradients, gradients, strict=True):
+                if own is not given:
+                    np.copyto(own, given)
+            self._log.append(Record(self.step, 0, self.sources, np.zeros(1, np.int64), {0: self._row}))
             if self._log.nbytes > _LOG_BYTES:
                 self.checkpoint()
 
@@ -186,12 +194,12 @@ class Dense:
             content: dict[str, Any] = load_checkpoint(self._values)
             self._take(content, int(content[_STEPS].asnumpy()))
             self.sources = dict(content[_SOURCES].asnumpy().tolist())
+        is_new = True
         for record in self._log.replay():
+            is_new = False
             if record.keys.size and record.step > self.step:
-                at, gradients = 0, []
-                for tensor in self.parts:
-                    content_of = record.rows[0][0, at : at + tensor.nbytes].copy()
-                    gradients.append(content_of.view(tensor.dtype).reshape(tensor.shape))
-                    at += tensor.nbytes
-                self._optimizer(gradients)
+                np.copyto(self._row, record.rows[0][0])
+                self._optimizer(self.gradients)
                 self.step, self.sources = record.step, record.sources
+        if is_new:
+            self._log.restart(Record(self.step, 0, self.sources))

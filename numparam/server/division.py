@@ -19,10 +19,10 @@ def owners(keys: Array, servers: int) -> Array:
     return ((x ^ (x >> np.uint64(31))) % np.uint64(servers)).astype(np.int64)
 
 
-def places_by_owner(keys: Array, servers: int) -> list[Array]:
-    """Return for each server where its keys are."""
+def places_by_owner(keys: Array, servers: int) -> list[Any]:
+    """Return for each server what takes its keys from all: a slice if these are all."""
     if servers == 1:
-        return [np.arange(keys.size)]
+        return [slice(None)]
     which = owners(keys, servers)
     return [np.flatnonzero(which == server) for server in range(servers)]
 

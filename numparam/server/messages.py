@@ -65,12 +65,12 @@ class Acknowledgement(NamedTuple):
     forgotten: int = 0
 
 
-def ask(servers: Iterable[int], request: Request, counts: list[int], payloads: list[list[Array]]) -> Messages:
-    """Return a request to every server, with how many keys or rows each gets, and its payload."""
+def ask(servers: Iterable[int], request: Request, payloads: list[list[Array]]) -> Messages:
+    """Return a request to every server, with its payload; its length is the one of what comes first."""
     return [
         (server, part)
-        for server, count, payload in zip(servers, counts, payloads, strict=True)
-        for part in (np.array(request._replace(length=count), np.int64), *payload)
+        for server, payload in zip(servers, payloads, strict=True)
+        for part in (np.array(request._replace(length=len(payload[0]) if payload else 0), np.int64), *payload)
     ]
 
 

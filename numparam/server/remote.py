@@ -62,19 +62,19 @@ class RemoteTable:
     def held(self, keys: Array, columns: int) -> tuple[Array, list[Array]]:
         """Return which of distinct keys have rows, and the first columns of these rows; all others do not travel."""
         client, places = self._client, places_by_owner(keys, len(self._client.servers))
-        masks = [np.empty(place.size, bool) for place in places]
-        sizes = [place.size for place in places]
-        client.request("find", masks, self._number, columns, sizes, [[keys[place]] for place in places])
+        parts = [keys[place] for place in places]
+        masks = [np.empty(part.size, bool) for part in parts]
+        client.request("find", masks, self._number, columns, [[part] for part in parts])
         kinds, counts = self.schema.columns[:columns], [int(mask.sum()) for mask in masks]
-        parts = [[np.empty((count, kind.width), kind.dtype) for kind in kinds] for count in counts]
-        client.receive("rows", parts)
+        found = [[np.empty((count, kind.width), kind.dtype) for kind in kinds] for count in counts]
+        client.receive("rows", found)
+        if len(places) == 1:
+            return masks[0], found[0]
         present = np.empty(keys.size, bool)
         for place, mask in zip(places, masks, strict=True):
             present[place] = mask
-        if len(places) == 1:
-            return present, parts[0]
         order = np.argsort(np.concatenate([place[mask] for place, mask in zip(places, masks, strict=True)]))
-        return present, [np.concatenate(column)[order] for column in zip(*parts, strict=True)]
+        return present, [np.concatenate(column)[order] for column in zip(*found, strict=True)]
 
     def update(self, ids: Any, gradients: Any) -> None:
         """Step the optimizer once for the batches of all workers; see `Embedding.update`.
@@ -92,8 +92,7 @@ class RemoteTable:
             self._done = self._client.step(self._number)
         self._done += 1
         payloads = [[keys[place], rows[place]] for place in places]
-        sizes = [place.size for place in places]
-        replies = self._client.acknowledged("update", self._number, self._done, sizes, payloads)
+        replies = self._client.acknowledged("update", self._number, self._done, payloads)
         return [(place, *replied) for place, replied in zip(places, replies, strict=True)]
 
 
@@ -125,7 +124,7 @@ class SharedCache(EmbeddingCache):
                     sums = self._holder.from_host(sum_rows(given[place], which, first.size)[cached], self.device)
                     rows = self._holder.from_host(places[cached], self.device)
                     step = acknowledgement.step
-                    schema.step_rows(step, self._columns[0], rows.array, self._columns[1:], sums.array)
+                    schema.stepping(step)(self._columns[0], rows.array, sums.array, self._columns[1:])
 
     def prefetch(self, ids: Any) -> None:
         """Read the rows of the next `lookup` that are not in the cache now, in one message to each server."""

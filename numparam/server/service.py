@@ -14,8 +14,8 @@ from numparam.checkpoint.saving import save_checkpoint
 from numparam.communication.reduction import Reduction
 from numparam.embedding import Counters, EmbeddingLookup
 from numparam.embedding.snapshot import load_table, table_content
+from numparam.embedding.store import Rooms
 from numparam.errors import CheckpointError, StateError
-from numparam.parameter import Parameter
 from numparam.server.dense import Dense
 from numparam.server.division import owners
 from numparam.server.messages import (
@@ -87,7 +87,7 @@ class Service:
             number: {worker: [] for worker in workers} for number, layer in enumerate(layers) if layer.cache_rows
         }
         self._live = {*workers}
-        self._rooms: dict[tuple[int, int], Array] = {}
+        self._rooms = Rooms()
         self._held: dict[int, tuple[Request, Acknowledgement]] = {}
 
     def run(self) -> None:
@@ -183,12 +183,14 @@ class Service:
             self.counters["bytes_sent"] += present.nbytes + sum(column.nbytes for column in columns)
 
     def _answer_update(self, asked: Asked, target: int) -> None:
-        table, keys = self._tables[target], self._keys(asked)
-        joined, step = np.concatenate([*keys.values()]), table.step
-        kind = np.float64 if table.schema.dtype == np.float64 else np.float32
-        rows = np.empty((joined.size, table.schema.dim), kind)
-        ends = np.cumsum([part.size for part in keys.values()])
-        receive("gradients", dict(zip(asked, np.split(rows, ends[:-1]), strict=True)))
+        table, count = self._tables[target], sum(request.length for request in asked.values())
+        joined = self._rooms.get("keys", (count,), np.dtype(np.int64))
+        wide = np.dtype(np.float64 if table.schema.dtype == np.float64 else np.float32)
+        rows, step = self._rooms.get("rows", (count, table.schema.dim), wide), table.step
+        ends = np.cumsum([request.length for request in asked.values()])[:-1]
+        keys = dict(zip(asked, np.split(joined, ends), strict=True))
+        receive("ids", keys)
+        receive("gradients", dict(zip(asked, np.split(rows, ends), strict=True)))
         sources = {worker: request.number for worker, request in asked.items()}
         evicted = table.update_from(sources, joined, rows)
         if target in self._stale:
@@ -214,24 +216,16 @@ class Service:
         self.counters["bytes_sent"] += values.nbytes * len(asked)
 
     def _answer_push(self, asked: Asked, _: int) -> None:
-        sums = []
-        for number, part in enumerate(self._dense.parts):
-            given = {worker: self._room(number, place, part) for place, worker in enumerate(asked)}
-            receive("gradients", given)
-            first, *others = given.values()
+        sums = self._dense.gradients
+        for total in sums:
+            others = [self._rooms.get(place, total.shape, total.dtype) for place in range(1, len(asked))]
+            receive("gradients", dict(zip(asked, (total, *others), strict=True)))
             if others:
-                flat = [array.reshape(-1) for array in (first, *others)]
-                Reduction("sum", part.dtype).into(flat[0], flat)
-            sums.append(first)
-            self.counters["bytes_received"] += first.nbytes * len(given)
+                flat = [array.reshape(-1) for array in (total, *others)]
+                Reduction("sum", total.dtype).into(flat[0], flat)
+            self.counters["bytes_received"] += total.nbytes * len(asked)
         self._dense.update(sums, {worker: request.number for worker, request in asked.items()})
         self._acknowledge(asked, self._dense.step)
-
-    def _room(self, number: int, place: int, part: Parameter) -> Array:
-        """Return memory for a gradient, which is kept: to get as much anew takes as long as to receive it."""
-        if (number, place) not in self._rooms:
-            self._rooms[number, place] = np.empty(part.shape, part.dtype)
-        return self._rooms[number, place]
 
     def _answer_send(self, asked: Asked, target: int) -> None:
         part = self._dense.parts[target]
