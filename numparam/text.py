@@ -1,6 +1,7 @@
 """How sizes, numbers and names are written for people, and made safe for a terminal, a log or an error."""
 
 import reprlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _PREFIXES = "kMGTPEZY"
@@ -35,6 +36,16 @@ def shown(value: Any) -> str:
         return printable(_SHORT.repr(value), 80)
     except Exception:  # a repr of a user's own class may do anything
         return f"a {type(value).__name__}"
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[str] = (), width: Callable[[str], int] = len) -> list[str]:
+    """Write rows under the first of them, their head, as lines; columns named in `right` are aligned to the right."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        most = max(map(width, column))
+        padded = [(cell, " " * (most - width(cell))) for cell in column]
+        columns.append([blanks + cell if column[0] in right else cell + blanks for cell, blanks in padded])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def size(nbytes: int) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from numparam.cell.tree import Tree
-from numparam.text import amount, printable, size
+from numparam.text import aligned, amount, printable, size
 
 _COLUMNS = ("parameter", "shape", "dtype", "device", "bytes", "values", "trainable", "from")
-_RIGHT = _COLUMNS.index("bytes")
+_RIGHT = ("bytes",)
 
 
 class Summary:
@@ -41,18 +41,9 @@ class Summary:
         )
 
     def __repr__(self) -> str:
-        table = [_COLUMNS, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if place == _RIGHT else cell.ljust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in table
-        ]
-        return "\n".join([*lines, self.total])
+        return "\n".join([*aligned([_COLUMNS, *self.rows], _RIGHT), self.total])
 
     def _repr_html_(self) -> str:
         from numparam import html
 
-        return html.table(_COLUMNS, self.rows, [_COLUMNS[_RIGHT]], self.total)
+        return html.table(_COLUMNS, self.rows, _RIGHT, self.total)

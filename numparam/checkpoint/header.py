@@ -70,13 +70,7 @@ def opened(path: Path) -> MappedFile:
         return MappedFile(path)
 
 
-def file_error(what: str, error: OSError) -> CheckpointFileError:
-    """Return the error of numparam for one of the system; `what` begins its message."""
-    kinds = {FileNotFoundError: MissingFileError, IsADirectoryError: FolderError}
-    kind = kinds.get(type(error), CheckpointFileError)
-    found = kind(f"{what}: {error.strerror or error}")
-    found.errno = error.errno
-    return found
+_KINDS = {FileNotFoundError: MissingFileError, IsADirectoryError: FolderError}
 
 
 @contextmanager
@@ -87,7 +81,9 @@ def file_errors(what: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except OSError as error:
-        raise file_error(what, error) from error
+        found = _KINDS.get(type(error), CheckpointFileError)(f"{what}: {error.strerror or error}")
+        found.errno = error.errno
+        raise found from error
     except UnicodeEncodeError as error:  # half a surrogate pair in the path
         raise CheckpointError(f"{what}: {error}") from None
 
@@ -144,7 +140,8 @@ def parse_object(text: bytes, path: str) -> dict[str, Any]:
     except RecursionError:
         raise CheckpointError(f"{path}: its JSON is nested too deeply") from None
     except ValueError as error:  # also wrong UTF-8, JSON errors and integers of thousands of digits
-        raise CheckpointError(f"{path}: its JSON cannot be read: {_one_line(error)}") from None
+        why = printable(str(error).splitlines()[0], 200)
+        raise CheckpointError(f"{path}: its JSON cannot be read: {why}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: its JSON must be an object, found {shown(value)}")
     if _ESCAPED_SURROGATE.search(text):
@@ -212,7 +209,3 @@ def has_surrogate(text: str) -> bool:
 def is_naturals(value: Any) -> bool:
     """Return whether a value of a JSON text is a list of integers from 0 that a file can need."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_FILE_BYTES for item in value)
-
-
-def _one_line(error: Exception) -> str:
-    return printable(str(error).splitlines()[0], 200)

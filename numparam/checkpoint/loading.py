@@ -118,9 +118,13 @@ def load_checkpoint(
         raise ArgumentValueError(f"{path}: a file of format {format!r} has another suffix")
     if net is not None and not isinstance(net, Cell):
         raise ArgumentTypeError(f"net is a Cell, found {type(net).__name__}")
-    wanted = _selection(_prefixes("filter_prefix", filter_prefix), _prefixes("specify_prefix", specify_prefix))
-    if filter_prefix is None and specify_prefix is None and choice_func is not None:
-        wanted = choice_func
+    leave, take = _prefixes("filter_prefix", filter_prefix), _prefixes("specify_prefix", specify_prefix)
+
+    def wanted(name: str) -> bool:
+        if choice_func is not None and not leave and not take:
+            return choice_func(name)
+        return (not take or name.startswith(take)) and not name.startswith(leave)
+
     with headers.file_errors(str(path)), limits.any_cost(as_bool("any_cost", any_cost)):
         if path.name.endswith((SUFFIX, INDEX_SUFFIX)):
             found = _read_safetensors(path, wanted)
@@ -316,16 +320,12 @@ def _prefixes(argument: str, prefix: Any) -> tuple[str, ...]:
     return tuple(prefixes)
 
 
-def _selection(unwanted: tuple[str, ...], wanted: tuple[str, ...]) -> Callable[[str], bool]:
-    return lambda name: (not wanted or name.startswith(wanted)) and not name.startswith(unwanted)
-
-
 def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Any]:
     checkpoint = open_checkpoint(path)
     found: dict[str, Any] = {}
     for name, entry in checkpoint.entries.items():
         if wanted(name) and name in checkpoint.stored:
-            found[name] = _loaded(name, checkpoint.stored[name].tensor(), path, "checkpoint")
+            found[name] = _loaded(name, Tensor._of(checkpoint.stored[name]), path, "checkpoint")
         elif wanted(name):
             file, begin = checkpoint.places[name]
             found[name] = _loaded(name, file.array(begin, entry.dtype, entry.shape, entry.nbytes), file.path)

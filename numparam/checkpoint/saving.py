@@ -221,7 +221,8 @@ def contents(
     if not isinstance(appended, Mapping):
         raise ArgumentTypeError(f"append_dict maps names to what is saved too, found {type(appended).__name__}")
     for name, value in appended.items():
-        _add(values, name, _appended(value))
+        is_number = isinstance(value, bool | int | float)  # a Python float takes float64, to keep every bit
+        _add(values, name, Tensor(np.asarray(value)) if is_number else value)
     chosen = {name: value for name, value in values.items() if choice_func is None or choice_func(name)}
     return (
         {name: value for name, value in chosen.items() if isinstance(value, str)},
@@ -295,13 +296,6 @@ def _add(found: dict[str, Tensor | str], name: Any, value: Any) -> None:
     if not isinstance(value, Tensor | str):
         raise ArgumentTypeError(f"parameter {name!r}: a tensor, array or text can be saved, found {shown(value)}")
     found[name] = value
-
-
-def _appended(value: Any) -> Any:
-    """Keep every bit of a number: a Python float takes float64."""
-    if isinstance(value, bool | int | float):
-        return Tensor(np.asarray(value))
-    return value
 
 
 def _flags(tensor: Tensor) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numparam.errors import CheckpointError, DtypeError
 from numparam.indexing.arrays import overwrite, select
 from numparam.indexing.region import Region
 from numparam.stream.source import Buffer
-from numparam.tensor import Lazy, Tensor
+from numparam.tensor import Lazy
 
 
 class Files:
@@ -74,10 +74,6 @@ class Stored(Lazy):
         super().__init__(Region.full(entry.shape), entry.dtype)
         self.file = file
         self.entry, self._grid, self._places, self._files = entry, grid, places, files
-
-    def tensor(self) -> Tensor:
-        """Return a lazy tensor that reads the values."""
-        return Tensor._of(self)
 
     @property
     def paths(self) -> set[Path]:

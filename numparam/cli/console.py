@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from numparam.text import printable
+from numparam.text import aligned, printable
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -18,13 +18,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
     A row is one line, for grep; a narrow terminal wraps it.
     """
-    table = [list(columns), *([printable(cell) for cell in row] for row in rows)]
-    for place, name in enumerate(columns):
-        width = max(cell_len(row[place]) for row in table)
-        for row in table:
-            blanks = " " * (width - cell_len(row[place]))
-            row[place] = blanks + row[place] if name in right else row[place] + blanks
-    header, *lines = ("  ".join(row).rstrip() for row in table)
+    header, *lines = aligned([columns, *(list(map(printable, row)) for row in rows)], right, cell_len)
     if sys.stdout.isatty():
         from rich.console import Console
 

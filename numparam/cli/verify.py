@@ -50,16 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "with values cannot be verified: a file with recipes has no record of what its values should be"
             )
         if arguments.json:
-            print_json(
-                {
-                    "file": str(arguments.file),
-                    "parameters": recipes,
-                    "recipes": recipes,
-                    "bytes": 0,
-                    "seeds": [],
-                    "differences": [],
-                }
-            )
+            content = {"file": str(arguments.file), "parameters": recipes, "recipes": recipes}
+            print_json({**content, "bytes": 0, "seeds": [], "differences": []})
             return 0
         print_line(
             f"{arguments.file}: {amount(recipes, 'recipe')} for {size(checkpoint.nbytes)}: each can be followed; "
@@ -89,15 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             for checkpoint, difference in found
         ]
         parameters = sum(len(checkpoint.entries) for checkpoint in checkpoints)
-        print_json(
-            {
-                "file": str(arguments.file),
-                "parameters": parameters,
-                "bytes": nbytes,
-                "seeds": seeds,
-                "differences": differences,
-            }
-        )
+        content = {"file": str(arguments.file), "parameters": parameters, "bytes": nbytes}
+        print_json({**content, "seeds": seeds, "differences": differences})
         return 1 if found else 0
     for checkpoint, difference in found[:_SHOWN]:
         print_line(f"{checkpoint.path}: {difference}" if len(checkpoints) > 1 else str(difference))

@@ -10,18 +10,23 @@ rank if that is more: smaller messages would cost more than the bytes in them.
 **Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, and half of that to
 reduce or to gather parts; the root of a broadcast sends n, the others less. What takes up to 256 KiB on all ranks
 together is gathered in log2 p messages and reduced by every rank. float16 and bfloat16 travel as they are.
+
+**NVIDIA GPUs.** A CUDA-aware MPI declares it in the standard's way, by ``cuda`` in the info key
+``mpi_memory_alloc_kinds`` of its world (MPI 4.1). One that cannot declare it is trusted when
+``NUMPARAM_CUDA_AWARE_MPI=1`` is set; 0 turns the direct way off. Without it, and for every reduction, which the
+processor computes, values go through pinned host memory, 4 MiB at a time.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.communication.cuda_aware import finish, is_direct
-from numparam.communication.exchange import arrive, exchange, gathering
+from numparam.communication.exchange import arrive, exchange, gathering, world
 from numparam.communication.group import Group
 from numparam.communication.reduction import ReduceOp, Reduction, reduction_of
 from numparam.layout.partition import split
@@ -113,7 +118,7 @@ def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -
     if not others:
         return
     most = min(sum(len(array) for array in arrays), _chunk_bytes(group))
-    for last, this in _by_two(_chunks(arrays, most, len(others), direct=is_direct())):
+    for last, this in _by_two(_chunks(arrays, most, len(others), direct=_is_direct())):
         sends: list[tuple[int, Any]] = []
         receives: list[tuple[int, Any]] = []
         for place, rank in enumerate(others):
@@ -194,7 +199,7 @@ def _chunks(arrays: Sequence[Flat], most: int, count: int, direct: bool) -> Iter
     for pieces in _runs(arrays, most):
         if len(pieces) == 1 and (direct or isinstance(pieces[0], np.ndarray)):
             if not isinstance(pieces[0], np.ndarray):
-                finish(pieces[0])
+                _finish(pieces[0])
             yield _Chunk(pieces[0], count)
             continue
         if len(buffers) < 2:
@@ -221,3 +226,21 @@ def _runs(arrays: Sequence[Flat], most: int) -> Iterator[list[Flat]]:
                 run, room = [], most
     if run:
         yield run
+
+
+def _is_direct() -> bool:
+    """Return whether MPI may be given addresses on a CUDA device."""
+    setting = os.environ.get("NUMPARAM_CUDA_AWARE_MPI")
+    if setting is not None or world.communicator is None:
+        return setting == "1"
+    info = world.communicator.Get_info()
+    kinds = info.get("mpi_memory_alloc_kinds") or ""
+    info.Free()
+    return any(kind.split(":")[0] == "cuda" for kind in kinds.split(","))
+
+
+def _finish(array: DeviceArray) -> None:
+    """Wait for the work that was queued on the device of an array, which MPI does not see."""
+    from numparam.kernels.machine.driver import get_driver
+
+    get_driver().record(array.device).sync()

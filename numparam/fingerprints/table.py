@@ -11,7 +11,7 @@ from numparam.checks import read_file
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, MissingNameError
 from numparam.fingerprints.joining import join
 from numparam.fingerprints.value import Fingerprint
-from numparam.text import amount, printable, shown
+from numparam.text import aligned, amount, printable, shown
 
 _FORMAT = "numparam fingerprints 1"
 
@@ -150,9 +150,7 @@ class Fingerprints(Mapping[str, Fingerprint]):
         return html.table(head, rows, foot=amount(len(self), "parameter"))
 
     def __str__(self) -> str:
-        table = self._table()
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+        return "\n".join(aligned(self._table()))
 
     def _table(self) -> list[tuple[str, ...]]:
         table: list[tuple[str, ...]] = [("parameter", "shape", "dtype", "fingerprint")]

@@ -16,8 +16,7 @@ from numparam.errors import ArgumentTypeError, ArgumentValueError
 from numparam.indexing.region import Region, as_shape
 from numparam.initializer import Initializer
 from numparam.jax.arrays import SeededFill, assembled, filling, made
-from numparam.jax.kernel import as_kernel
-from numparam.jax.names import as_initializer
+from numparam.jax.kernel import as_initializer, as_kernel
 from numparam.stream.seed import choose_seed
 from numparam.tensor import Array
 from numparam.text import shown

@@ -1,4 +1,4 @@
-"""Weights in the order of JAX: which axes are inputs and which are outputs."""
+"""Initializers as JAX has them: which axes are inputs and outputs, and what its names mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from numparam.errors import ArgumentTypeError, ShapeError
 from numparam.indexing.region import Region
-from numparam.initializer import Initializer
+from numparam.initializer import Initializer, Normal, TruncatedNormal, VarianceScaling
+from numparam.initializer import entry as by_mindspore
+from numparam.initializer.random import Between
 from numparam.stream.source import Buffer, Source
 from numparam.text import shown
 
@@ -130,3 +132,22 @@ def _tuple(axes: Axes) -> tuple[int, ...]:
 def as_kernel(init: Initializer) -> Initializer:
     """Let an initializer read shapes as JAX does, unless it declares how it reads them."""
     return init if isinstance(init, Kernel) else Kernel(init)
+
+
+# Under these names MindSpore, and so numparam, has other distributions: JAX truncates the normals of Glorot and He at
+# two sigmas and widens them, starts its uniform at 0, and counts the bounds of its truncated normal in sigmas.
+_BY_NAME: dict[str, Initializer] = {
+    "glorotnormal": VarianceScaling(1.0, "fan_avg", "truncated_normal"),
+    "xaviernormal": VarianceScaling(1.0, "fan_avg", "truncated_normal"),
+    "henormal": VarianceScaling(2.0, "fan_in", "truncated_normal"),
+    "kaimingnormal": VarianceScaling(2.0, "fan_in", "truncated_normal"),
+    "normal": Normal(0.01),
+    "truncatednormal": TruncatedNormal(0.01, 0.0, -0.02, 0.02),
+    "uniform": Between(0.0, 0.01),
+}
+
+
+def as_initializer(init: str | Initializer | float) -> Initializer:
+    """Return the initializer that a name, a number or an initializer means to users of JAX."""
+    found = _BY_NAME.get(init.lower().replace("_", "")) if isinstance(init, str) else None
+    return by_mindspore.as_initializer(init) if found is None else found

@@ -18,9 +18,8 @@ from numparam.errors import ArgumentValueError, DtypeError
 from numparam.indexing.region import Region
 from numparam.initializer import Initializer, Zero
 from numparam.jax.arrays import assembled, filling
-from numparam.jax.kernel import as_kernel
+from numparam.jax.kernel import as_initializer, as_kernel
 from numparam.jax.keys import is_key, key
-from numparam.jax.names import as_initializer
 from numparam.jax.starts import Start
 from numparam.jax.trace import Draw, apart
 from numparam.rules import Glob, Rule, RuleError, Rules

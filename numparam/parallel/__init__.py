@@ -4,8 +4,7 @@ All of it also runs in a single process, where there is nothing to send. See `nu
 """
 
 from numparam.optim import Momentum
-from numparam.parallel.agreement import check_agreement
-from numparam.parallel.broadcasting import broadcast_parameters
+from numparam.parallel.agreement import broadcast_parameters, check_agreement
 from numparam.parallel.fusion import Bucket, Fusion, Gradient, plan_buckets
 from numparam.parallel.gradients import DistributedGradReducer
 from numparam.parallel.optimizer import ParallelOptimizer

@@ -1,4 +1,4 @@
-"""Whether all ranks hold the same parameters with the same values."""
+"""Whether all ranks hold the same parameters with the same values, and how they come to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from numparam.checkpoint import recipes
+from numparam.communication import collectives
 from numparam.communication.collectives import Array, gather_small
 from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP, Group, named
 from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
-from numparam.optim.memory import Parameters, is_shared, parameters_of
+from numparam.optim.memory import Parameters, as_bytes, is_shared, parameters_of, writable
 from numparam.parameter import Parameter
 
 
@@ -42,7 +43,7 @@ def check_agreement(cell_or_parameters: Parameters, group: str = WORLD_COMM_GROU
     members, parameters = get_group(group), parameters_of(cell_or_parameters)
     operation = "check_agreement"
     arrive(members, operation)
-    unsure = not_surely_same(members, operation, parameters)
+    unsure = _not_surely_same(members, operation, parameters)
     sums = gather_small(members, operation, np.array([_checksum(parameter) for parameter in unsure], np.uint64))
     different = np.flatnonzero((sums != sums[0]).any(axis=0))
     if different.size:
@@ -54,7 +55,39 @@ def check_agreement(cell_or_parameters: Parameters, group: str = WORLD_COMM_GROU
         )
 
 
-def not_surely_same(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
+def broadcast_parameters(cell_or_parameters: Parameters, group: str = WORLD_COMM_GROUP) -> None:
+    """Overwrite the parameters of all ranks with the values of rank 0 of a group, as data parallel training begins.
+
+    Parameters with ``layerwise_parallel``, or of which a rank holds a slice, are left out. Parameters that are lazy
+    with the same recipe on all ranks stay lazy: there is nothing to send. The others travel together, in messages of at
+    most 4 MiB, two of which are the extra memory. A training loop that follows the parallel context calls this if
+    ``parameter_broadcast`` is set.
+
+    Parameters
+    ----------
+    cell_or_parameters : Cell or iterable of Parameter
+        The same ones on all ranks, in the same order.
+    group : str
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    RuntimeError
+        If the ranks have different parameters, or one is late.
+    """
+    members, parameters = get_group(group), parameters_of(cell_or_parameters)
+    operation = "broadcast_parameters"
+    arrive(members, operation)
+    sent = _not_surely_same(members, operation, parameters)
+    if members.size > 1:
+        collectives.broadcast(members, operation, [as_bytes(writable(parameter)) for parameter in sent], 0)
+        if members.rank:
+            for parameter in sent:
+                parameter._set_origin("set_data")
+
+
+def _not_surely_same(members: Group, operation: str, parameters: Sequence[Parameter]) -> list[Parameter]:
     """Return the shared parameters, which all ranks must list alike, without the lazy ones with equal recipes."""
     shared = _matched(members, operation, parameters)
     same = _same_recipes(members, operation, shared)

@@ -37,18 +37,9 @@ def save_checkpoint(
 ) -> Saving | None:
     """Save parameters as `numparam.save_checkpoint`, to a ``.ckpt`` file by default."""
     return saving.save_checkpoint(
-        save_obj,
-        ckpt_file_name,
-        integrated_save,
-        async_save,
-        append_dict,
-        enc_key,
-        enc_mode,
-        choice_func,
-        crc_check,
-        format,
-        **options,
-    )
+        save_obj, ckpt_file_name, integrated_save, async_save, append_dict, enc_key, enc_mode, choice_func, crc_check,
+        format, **options,
+    )  # fmt: skip
 
 
 def async_ckpt_thread_status() -> bool:
