@@ -106,8 +106,6 @@ class DeviceArray:
         owner, writable = (array, view), not view.readonly
         return cls(tuple(view.shape), dtype, view.device_id, view.ptr, owner, strides, writable)
 
-    # ---------------------------------------------------------------- views
-
     def arranged(self, arrange: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> DeviceArray:
         """Return the view that a function of NumPy views, which reads no element, gives of an array like this one."""
         # Nobody reads this array: it has the shape and strides of this one, and a single element.
@@ -175,8 +173,6 @@ class DeviceArray:
         low, high = sum(min(step, 0) for step in steps), sum(max(step, 0) for step in steps)
         return self.address + low, self.address + high + self.itemsize
 
-    # ---------------------------------------------------------------- copies
-
     def _require_row_major(self) -> None:
         if not self.is_contiguous:
             raise ValueError(f"a row-major array was expected, found strides {self.strides} for shape {self.shape}")
@@ -225,8 +221,6 @@ class DeviceArray:
         out = np.empty(self.shape, self.dtype)
         self.read(out)
         return out
-
-    # ---------------------------------------------------------------- protocols
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

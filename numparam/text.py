@@ -17,11 +17,6 @@ def printable(text: str, limit: int = 10_000, keep: str = "") -> str:
 
     Control characters, line breaks, bidirectional overrides and halves of surrogate pairs are escaped, except those in
     `keep`. Everything that this library prints, logs or raises passes through here.
-
-    Examples
-    --------
-    >>> print(printable("layer\x1b[2J\u202e"), printable("x" * 100, limit=8))
-    layer\x1b[2J\u202e xxx...xx
     """
     if len(text) > limit:
         text = f"{text[: (limit - 2) // 2]}...{text[len(text) - (limit - 3) // 2 :]}"
@@ -49,13 +44,7 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[str] = (), width: Cal
 
 
 def size(nbytes: int) -> str:
-    """Write a number of bytes in units of 1000, as disks are sold.
-
-    Examples
-    --------
-    >>> size(90856960), size(640), size(10**30)
-    ('90.9 MB', '640 B', '1000000.0 YB')
-    """
+    """Write a number of bytes in units of 1000, as disks are sold."""
     value, power = float(nbytes), 0
     while value >= 999.95 and power < len(_PREFIXES):
         value, power = value / 1000, power + 1
@@ -63,23 +52,11 @@ def size(nbytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in the unit that suits it.
-
-    Examples
-    --------
-    >>> duration(0.0654), duration(75), duration(7200)
-    ('65 ms', '1.2 min', '2.0 h')
-    """
+    """Write a time in the unit that suits it."""
     unit, name = next(((unit, name) for unit, name in _UNITS if seconds >= unit), _UNITS[-1])
     return f"{seconds / unit:.{0 if seconds < 1 else 1}f} {name}"
 
 
 def amount(count: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    Examples
-    --------
-    >>> amount(1, "parameter"), amount(1234, "parameter")
-    ('1 parameter', '1,234 parameters')
-    """
+    """Write a number with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -29,9 +29,6 @@ from numparam.kernels.machine.memory import LINE, access, stack
 TILE_BYTES = 1 << 18
 
 
-# --------------------------------------------------------------------------- loops
-
-
 @cache
 def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over runs from one dtype to another."""
@@ -83,9 +80,6 @@ def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
             copy_bytes(target + done * target_bytes, few_target, left * target_bytes, False)
 
     return Line(whole(store), whole(stream), do_part, target_bytes, source_bytes)
-
-
-# --------------------------------------------------------------------------- entry
 
 
 def convert(target: Array, source: Array) -> None:

@@ -46,9 +46,6 @@ def copy_apart(target: Array, source: Array) -> None:
         copy_by_numpy(target, source)
 
 
-# --------------------------------------------------------------------------- loops
-
-
 def copy_runs(walk: Walk, size: int, past_caches: bool) -> None:
     """Copy where both sides are consecutive along the last axis."""
     from numparam.kernels.copy import runs
@@ -126,9 +123,6 @@ def copy_by_numpy(target: Array, source: Array) -> None:
 def _copy_and_convert(target: Array, source: Array) -> None:
     with np.errstate(all="ignore"):
         np.copyto(target, source, casting="unsafe")
-
-
-# --------------------------------------------------------------------------- overlap
 
 
 def copy_overlapping(target: Array, source: Array) -> None:

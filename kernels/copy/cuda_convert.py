@@ -27,8 +27,6 @@ _BOOL, _FLOAT32, _FLOAT64 = np.dtype(np.bool_), np.dtype(np.float32), np.dtype(n
 FLOATS = list(FORMATS)
 DTYPES = [_BOOL, *INTEGERS, *FLOATS, *PART_OF]
 
-# --------------------------------------------------------------------------- kernels
-
 
 def canonical(target: np.dtype[Any], source: np.dtype[Any]) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """Return the pair of dtypes whose kernel serves a pair of dtypes; if both are the same a copy does."""

@@ -39,8 +39,6 @@ ITEMS_AHEAD = 4
 
 WORDS: dict[int, Any] = {1: np.uint8(0), 2: np.uint16(0), 4: np.uint32(0), 8: np.uint64(0)}
 
-# --------------------------------------------------------------------------- formulas
-
 
 def mover(load: Any, store: Any, ahead: int) -> Any:
     """Make the formula for this thread's share of a row: it calls ``store(target, load(source))`` on addresses.
@@ -137,8 +135,6 @@ _CONVERTERS = {2: _convert_two}
 for _count in (2, 4, 8):
     _CONVERTERS[2 * _count] = _doubled(_CONVERTERS[_count], _count)
 
-# --------------------------------------------------------------------------- kernels
-
 _SIGNATURE = (*[types.uint64] * 2, *[types.uint32] * 2, OUTER, types.uint64, OUTER, types.uint64)
 
 
@@ -172,9 +168,6 @@ def row_mover(item_bytes: int) -> Any:
 def make_copy(item_bytes: int) -> CudaKernel:
     """Make the kernel that copies items of 1, 2, 4, 8 or 16 bytes."""
     return make_rows(f"copy_{item_bytes}", row_mover(item_bytes))
-
-
-# --------------------------------------------------------------------------- launches
 
 
 def move_rows(kernel: CudaKernel, device: int, walk: Walk, to_size: int, from_size: int) -> None:

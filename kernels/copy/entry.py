@@ -53,9 +53,6 @@ def duplicate(source: DeviceArray) -> DeviceArray:
     return copied
 
 
-# --------------------------------------------------------------------------- ways
-
-
 def _on_cpu(target: Array, source: Array) -> None:
     same = target.dtype == source.dtype
     if same and (

@@ -29,9 +29,6 @@ CUT_BYTES = 1 << 16
 SHORT = 512
 
 
-# --------------------------------------------------------------------------- formulas
-
-
 def _part(size: int, shorter: Any) -> Any:
     """Make the formula that copies less than twice `size` bytes; fewer than `size` are for `shorter`."""
     load, store, _ = _ACCESSES[size]
@@ -139,8 +136,6 @@ def _short_runs(size: int, shorter: Any) -> Any:
 copy_short_runs = formula(lambda target, source, rows, run, target_step, source_step: None)  # noqa: ARG005
 for _size in _ACCESSES:
     copy_short_runs = _short_runs(_size, copy_short_runs)
-
-# --------------------------------------------------------------------------- loops
 
 
 def each_run(line: Line) -> Any:

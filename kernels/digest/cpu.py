@@ -29,8 +29,6 @@ _PLACE = np.array(POSITION, np.int64)  # of the number of a block whose random w
 _UNWIDENED = 8 * _PAIRS
 """Short words whose products are added up in 32 bits: two in each step and lane, of 15 and 12 bits and a sign."""
 
-# --------------------------------------------------------------------------- loops
-
 _load_pairs = _load_factors = pair_loader(_FACTOR)
 _load_factor, _, _ = access("u32", 1)
 _load_shorts, _, _ = access("u32", WIDTH)
@@ -221,9 +219,6 @@ def _make_loop(item_bytes: int) -> Any:
         _store(out + 8, _remainder(found[1]))
 
     return loop
-
-
-# --------------------------------------------------------------------------- entry
 
 
 def digest_words(words: Words, key: DigestKey) -> tuple[int, int]:

@@ -35,8 +35,6 @@ _ROW = BLOCK * _FACTOR
 _WORD32, _WORD64 = np.uint32(0), np.uint64(0)
 _WORDS: dict[int, Any] = {1: np.uint8(0), 2: np.uint16(0), 4: _WORD32}
 
-# --------------------------------------------------------------------------- kernel
-
 
 @cache
 def _make_part(item_bytes: int) -> Any:
@@ -97,8 +95,6 @@ def make_kernel(item_bytes: int) -> CudaKernel:
     signature = (word, OUTER, word, OUTER, types.uint32, *[word] * 5)
     return CudaKernel(f"digest_{item_bytes}", digest, signature)
 
-
-# --------------------------------------------------------------------------- entry
 
 _tables: dict[tuple[DigestKey, int], DeviceArray] = {}
 

@@ -98,9 +98,6 @@ def _pieces(shape: tuple[int, ...], strides: tuple[int, ...], limit: int) -> Ite
         )
 
 
-# --------------------------------------------------------------------------- devices
-
-
 def _in_turn(work: Callable[[int, int], None], count: int, *_: int) -> None:
     work(0, count)
 

@@ -44,8 +44,6 @@ SHORTEST_RUN = TILE // 2
 START = np.int64(0)  # a plain 0 is a type, for which a formula is compiled again
 FEWEST_IN_BLOCKS = 1 << 14  # elements, for which a loop more is worth its compilation
 
-# --------------------------------------------------------------------------- formulas
-
 
 @cache
 def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
@@ -81,9 +79,6 @@ def _make_formulas(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, Any]:
         return first_half(x), first_half(y), second_half(x), second_half(y)
 
     return words, values
-
-
-# --------------------------------------------------------------------------- loops
 
 
 @formula
@@ -289,9 +284,6 @@ def _make_blocks(distribution: str, dtype: np.dtype[Any]) -> Any:
                     out[at - origin + i] = scratch[i]
 
     return blocks
-
-
-# --------------------------------------------------------------------------- entry
 
 
 def fill_array(

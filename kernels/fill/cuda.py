@@ -227,9 +227,6 @@ def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     return word, count, count, word, OUTER, word, types.UniTuple(word, 3), types.Tuple(params)
 
 
-# --------------------------------------------------------------------------- entries
-
-
 def fill_array(distribution: str, out: DeviceArray, key: Key, params: tuple[Any, ...], span: Span | None) -> None:
     """Write a slice of a logical tensor into a device array; see the entries of `fill`."""
     out, shape = out.ravel(), out.shape

@@ -117,9 +117,6 @@ def _inner_bounds(low: float, high: float, dtype: np.dtype[Any]) -> Bounds:
     return Bounds(float(inner_low), float(inner_high))
 
 
-# --------------------------------------------------------------------------- devices
-
-
 _TWINS: dict[str, Callable[..., None]] = {
     "cpu": cpu.fill_array,
     "many": cpu.fill_arrays,

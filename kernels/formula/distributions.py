@@ -85,9 +85,6 @@ def clamp(x: Any, low: float, high: float) -> Any:
     return select(x > high, high, x)
 
 
-# --------------------------------------------------------------------------- uniform
-
-
 @formula
 def uniform(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
     """Read each word as a signed integer and scale it: one conversion, one fma, symmetric about the middle."""
@@ -119,9 +116,6 @@ def uniform_params(low: float, high: float, bounds: Bounds) -> tuple[float, ...]
     return (high / 2 - low / 2) / TWO_31, low / 2 + high / 2, *bounds
 
 
-# --------------------------------------------------------------------------- one of two numbers
-
-
 @formula
 def either(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
     """Return the first number for words below a split, and the second for the others."""
@@ -134,9 +128,6 @@ def either_64(a: U32, b: U32, _a_refined: U32, _b_refined: U32, params: Any) -> 
     """Return `either` in float64."""
     split, below, above = params
     return select(a < split, below, above), select(b < split, below, above)
-
-
-# --------------------------------------------------------------------------- normal
 
 
 @formula
@@ -199,9 +190,6 @@ def normal_within_64(a: U32, b: U32, a_refined: U32, b_refined: U32, params: Any
 def normal_params(mean: float, sigma: float) -> tuple[float, ...]:
     """Return (sigma, mean)."""
     return sigma, mean
-
-
-# --------------------------------------------------------------------------- truncated normal
 
 
 LN4 = 1.3862943611198906
@@ -402,13 +390,7 @@ def truncated_normal_params(
 
 @lru_cache(maxsize=256)
 def normal_tail(x: float) -> Decimal:
-    """Return P(Z > x) of a standard normal Z to 40 digits, in decimal arithmetic: the same digits on every machine.
-
-    Examples
-    --------
-    >>> normal_tail(1.0).quantize(Decimal("1e-20"))
-    Decimal('0.15865525393145705141')
-    """
+    """Return P(Z > x) of a standard normal Z to 40 digits, in decimal arithmetic: the same digits on every machine."""
     if math.isinf(x):
         return Decimal(int(x < 0))
     with localcontext(_SIXTY_DIGITS):

@@ -109,9 +109,6 @@ def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:  # noqa: ARG001
     return builder.zext(builder.call(copy, [builder.trunc(x, _I32)]), _I64)
 
 
-# --------------------------------------------------------------------------- numbers and conditions
-
-
 @intrinsic
 def lane(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
     """Return a number of Numba as one lane of the same type."""
@@ -129,9 +126,6 @@ def holds(typing_context: Any, mask: Mask) -> Any:  # noqa: ARG001
         return context.cast(builder, args[0], types.boolean, types.boolean)
 
     return types.boolean(mask), emit
-
-
-# --------------------------------------------------------------------------- threads
 
 
 def _register(builder: Any, name: str, axis: int) -> Any:
@@ -181,9 +175,6 @@ def wait_for_block(typing_context: Any) -> Any:  # noqa: ARG001
         return context.get_dummy_value()
 
     return types.void(), emit
-
-
-# --------------------------------------------------------------------------- memory
 
 
 _GLOBAL, _SHARED = 1, 3
@@ -336,9 +327,6 @@ def _packed(builder: Any, items: list[Any], width: int) -> Any:
     for place, value in enumerate(items[1:], 1):
         word = builder.or_(word, builder.shl(value, ir.Constant(_I32, place * width)))
     return word
-
-
-# --------------------------------------------------------------------------- memory of a block
 
 
 @cache

@@ -105,8 +105,6 @@ def _call_llvm(builder: Any, name: str, lanes: Lanes, *args: Any) -> Any:
     return builder.call(function, args)
 
 
-# --------------------------------------------------------------------------- primitives
-
 _TYPERS: dict[int, Callable[[Any], Any]] = {  # Numba reads the arity of a typing rule from its signature
     1: lambda rule: lambda a: rule(a),  # noqa: PLW0108
     2: lambda rule: lambda a, b: rule(a, b),  # noqa: PLW0108
@@ -287,9 +285,6 @@ for _kinds in itertools.product((Lanes, types.Number), repeat=2):
     lower_builtin(select, Lanes, *_kinds)(_lower_select)
 
 
-# --------------------------------------------------------------------------- conversions
-
-
 def _conversion(source: str, target: str, doc: str, emit: Callable[[Any, Lanes, Any, Any], Any]) -> Any:
     """Make an operation from `source` to `target`; `emit` gets builder, source lanes, target's LLVM type and value."""
 
@@ -368,9 +363,6 @@ def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
         scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width) for scalar in (ir.HalfType(), I16, I32)
     )
     return builder.zext(builder.bitcast(builder.fptrunc(x, half), word), result)
-
-
-# --------------------------------------------------------------------------- width
 
 
 def joined(a: Any, b: Any) -> Any:

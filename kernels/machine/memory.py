@@ -130,8 +130,6 @@ def stack(size: int) -> Any:
     return reserve
 
 
-# --------------------------------------------------------------------------- transposes
-
 PIECE = 16
 """Bytes of the pieces of a register inside which any shuffle is one instruction."""
 _PIECES = WIDTH // 4  # of a vector register: four of AVX-512, else two
@@ -192,9 +190,6 @@ def tile_transposer(item_bytes: int) -> Any:
     return transpose
 
 
-# --------------------------------------------------------------------------- arrays at addresses
-
-
 @cache
 def items_at(kind: np.dtype[Any]) -> Any:
     """Make the formula from an address and a length to an array of a dtype over the memory there."""
@@ -213,8 +208,6 @@ def items_at(kind: np.dtype[Any]) -> Any:
 
     return array
 
-
-# --------------------------------------------------------------------------- lanes of arrays
 
 # Blocks of four words are stored with in-register 4 x 4 transposes, which work inside 128-bit pieces too. Word lane `l`
 # therefore carries block (l % 4) * (width / 4) + l / 4 of its tile; these are the places of the blocks among 64-bit

@@ -28,13 +28,6 @@ class Overlap(NamedTuple):
 class Grid(NamedTuple):
     """Split a parameter into pieces that leave no gap and do not overlap.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the parameter.
-    cuts : tuple of tuple of int
-        For every axis the first index of each part, ascending from 0.
-
     Examples
     --------
     >>> grid = Grid((8, 6), ((0, 5), (0, 3)))

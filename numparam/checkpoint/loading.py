@@ -155,10 +155,6 @@ def load_distributed_checkpoint(
     strict_load, progress
         As for `load_param_into_net`.
 
-    Returns
-    -------
-    LoadReport
-
     Raises
     ------
     TypeError, ValueError, RuntimeError

@@ -42,13 +42,6 @@ class Reduction:
     """Reduce arrays of one dtype, in order, and divide the result by `divisor`.
 
     Floats of 16 and 8 bits are reduced and divided in float32, and rounded once.
-
-    Examples
-    --------
-    >>> out = np.empty(2, np.float32)
-    >>> Reduction("avg", out.dtype, 2).into(out, [np.float32([1, 2]), np.float32([3, 5])])
-    >>> out
-    array([2. , 3.5], dtype=float32)
     """
 
     def __init__(self, op: ReduceOp | str, dtype: np.dtype[Any], divisor: int = 1) -> None:

@@ -176,10 +176,6 @@ def identify(array: Tensor | Array, expected: Cell | Mapping[str, Tensor]) -> Id
     expected : Cell or mapping of str to Tensor
         Lazy parameters, as for `numparam.verify`.
 
-    Returns
-    -------
-    Identification
-
     Raises
     ------
     TypeError

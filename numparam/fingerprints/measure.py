@@ -209,9 +209,6 @@ def _of_file(path: Path, key: str | bytes | None, views: Views) -> Fingerprints:
     return Fingerprints(found)
 
 
-# --------------------------------------------------------------------------- keys
-
-
 def secret_of(key: str | bytes | None) -> bytes:
     """Return the 64 bytes that a key is hashed to, none without a key."""
     if key is not None and not isinstance(key, str | bytes):

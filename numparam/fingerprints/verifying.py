@@ -82,10 +82,6 @@ def verify(
     seed : int, optional
         For rules; by default that of `numparam.set_seed`.
 
-    Returns
-    -------
-    Verification
-
     Raises
     ------
     TypeError

@@ -47,10 +47,6 @@ def initializer(init: str | Initializer | float, name: str, seed: int | None = N
     seed : int, optional
         From 0 to 2**64 - 1.
 
-    Returns
-    -------
-    function
-
     Raises
     ------
     TypeError

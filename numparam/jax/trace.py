@@ -208,8 +208,6 @@ def _is_random(equation: Any) -> bool:
     )
 
 
-# --------------------------------------------------------------------------- numbers
-
 _NUMBERS: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("add", "sub", "mul", "neg")},
     **{name: getattr(math, name) for name in ("sqrt", "exp", "log", "erf", "tanh", "floor", "ceil")},
@@ -237,8 +235,6 @@ def _number(equation: Any, values: list[Any]) -> Any:
         return None
     return int(result) if kind in "iu" else bool(result) if kind == "b" else float(result)
 
-
-# --------------------------------------------------------------------------- draws
 
 Rule = Callable[[Any, list[Value]], Value]
 

@@ -18,13 +18,7 @@ Axes = str | Sequence[str] | None
 
 
 def split(length: int, parts: int, part: int) -> tuple[int, int]:
-    """Return the first entry of a part of an axis, and the entry after its last.
-
-    Examples
-    --------
-    >>> [split(10, 4, part) for part in range(4)]
-    [(0, 3), (3, 6), (6, 9), (9, 10)]
-    """
+    """Return the first entry of a part of an axis, and the entry after its last."""
     step = -(-length // parts)  # ceil in integers: a float would be wrong beyond 2**53
     return min(part * step, length), min((part + 1) * step, length)
 

@@ -29,14 +29,6 @@ class Plan:
     """Describe what each rank of a mesh holds of a model.
 
     Each dimension of the mesh splits one axis of a parameter: as given, or chosen for each, see `layout.sharding`.
-
-    Examples
-    --------
-    >>> plan = Plan((Entry("weight", (10, 6), np.dtype("float32")),), (4, 2))
-    >>> plan.nbytes().tolist()
-    [[36, 36], [36, 36], [36, 36], [12, 12]]
-    >>> plan.shard(7).slices((10, 6))
-    (slice(9, 10, 1), slice(3, 6, 1))
     """
 
     entries: tuple[Entry, ...]

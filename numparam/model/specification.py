@@ -153,11 +153,6 @@ def resolve(like: str) -> Specification:
     The path is of a safetensors file, of an index (``*.safetensors.index.json``), of a specification (``*.json``), of a
     ``config.json`` of Hugging Face, or of a folder with one of these except the third. A file precedes a name, and a
     name precedes a folder. A config gives the parameters if transformers is installed.
-
-    Examples
-    --------
-    >>> resolve("minilm-l6").title
-    'MiniLM-L6, the encoder of all-MiniLM-L6-v2'
     """
     path = Path(like)
     config = path / CONFIG if path.is_dir() and like not in names() else path

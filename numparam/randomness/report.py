@@ -30,16 +30,9 @@ _LONGEST_NAME = 16
 
 
 class Result(NamedTuple):
-    """Hold the result of one test.
+    """Hold the result of one test: what was read, how it was tested, and of how many words, draws or pairs of streams.
 
-    Attributes
-    ----------
-    group, test : str
-        What was read, and how it was tested.
-    amount : int
-        Of words, draws or pairs of streams.
-    p : float
-        The probability of a fit at most as good, from a right generator.
+    `p` is the probability of a fit at most as good, from a right generator.
     """
 
     group: str
@@ -76,10 +69,6 @@ def examine(seed: int = 7, bits: int = SHORT, say: Callable[[Result], Any] = lam
         as there are words, at most 2**32 times.
     say : callable
         Gets each result when it is there.
-
-    Returns
-    -------
-    Report
 
     Raises
     ------

@@ -97,11 +97,6 @@ def _words(glob: str) -> list[str]:
 class Regex:
     r"""Match full names by a regular expression.
 
-    Parameters
-    ----------
-    expression : str
-        As `re` reads it, without backreferences, conditionals, atomic groups and possessive repetitions.
-
     Examples
     --------
     >>> regex = Regex(r"layers\.\d+\.(?!norm).*weight")

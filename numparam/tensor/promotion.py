@@ -40,15 +40,7 @@ _WEAK = {bool: "bool", int: "int64", float: "float32", complex: "complex64"}
 
 
 def common_dtype(held: Iterable[np.dtype[Any]], numbers: Iterable[Any] = ()) -> np.dtype[Any]:
-    """Return the dtype of a computation with arrays of some dtypes and with Python numbers.
-
-    Examples
-    --------
-    >>> common_dtype(map(np.dtype, ("int64", "float16")))
-    dtype('float16')
-    >>> common_dtype([np.dtype("int32")], [1.5]), common_dtype([np.dtype("float16")], [1.5])
-    (dtype('float32'), dtype('float16'))
-    """
+    """Return the dtype of a computation with arrays of some dtypes and with Python numbers."""
     given = list(held)
     top = max(map(_kind, given), default=-1)
     weak = max((dtypes.as_dtype(_weak(number)) for number in numbers), key=_kind, default=None)

@@ -39,10 +39,6 @@ def load(architecture: str | PathLike[str], framework: str, **sizes: int) -> Pac
     **sizes : int
         The numbers that the file refers to: ``heads``, ``groups`` (of keys and values), ``layers``, ``vocab``.
 
-    Returns
-    -------
-    Pack
-
     Examples
     --------
     >>> pack = load("llama", "flax")
