@@ -165,6 +165,13 @@ class Initializer:
         return f"{type(self).__name__}({arguments})"
 
 
+class PlainInitializer(Initializer):
+    """Take no arguments."""
+
+    def __init__(self) -> None:
+        pass
+
+
 class RandomInitializer(Initializer):
     """Draw real numbers, which need a floating dtype; the base of the random initializers."""
 

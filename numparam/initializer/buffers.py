@@ -6,16 +6,13 @@ import numpy as np
 
 from numparam.errors import ShapeError
 from numparam.indexing.region import Region
-from numparam.initializer.base import Initializer, check_rank
+from numparam.initializer.base import Initializer, PlainInitializer, check_rank
 from numparam.initializer.constants import as_scalar
 from numparam.stream.source import Source
 
 
-class Arange(Initializer):
+class Arange(PlainInitializer):
     """Count 0, 1, 2, ... along the last axis, as ``position_ids`` do."""
-
-    def __init__(self) -> None:
-        """Take no arguments."""
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if not shape:
@@ -26,11 +23,8 @@ class Arange(Initializer):
         _spread(out, region, np.array(region.ranges[-1]))
 
 
-class LowerTriangle(Initializer):
+class LowerTriangle(PlainInitializer):
     """Write one on and below the diagonal of the last two axes and zero above it, as causal masks do."""
-
-    def __init__(self) -> None:
-        """Take no arguments."""
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:  # noqa: ARG002
         check_rank(self, shape, 2)

@@ -8,7 +8,7 @@ import numpy as np
 from numparam.checks import as_int
 from numparam.errors import ArgumentValueError, ShapeError
 from numparam.indexing.region import Region, as_slice
-from numparam.initializer.base import Initializer, RandomInitializer, check_rank, real
+from numparam.initializer.base import Initializer, PlainInitializer, RandomInitializer, check_rank, real
 from numparam.initializer.constants import as_scalar
 from numparam.stream.seed import Label
 from numparam.stream.source import Buffer, Source
@@ -17,7 +17,7 @@ from numparam.text import shown
 _SPARSE_BLOCK = 2**16  # words ranked at a time, 256 KiB; more only where one column holds more
 
 
-class Identity(Initializer):
+class Identity(PlainInitializer):
     """Fill a matrix with ones on the diagonal and zeros elsewhere, in any dtype.
 
     Raises
@@ -31,9 +31,6 @@ class Identity(Initializer):
     >>> initializer("identity", (2**30, 2**30))[5, 3:8].asnumpy()
     array([0., 0., 1., 0., 0.], dtype=float32)
     """
-
-    def __init__(self) -> None:
-        """Take no arguments."""
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().check(shape, dtype)

@@ -2,11 +2,11 @@
 
 from numparam.errors import StateError
 from numparam.indexing.region import Region
-from numparam.initializer.base import Initializer
+from numparam.initializer.base import PlainInitializer
 from numparam.stream.source import Buffer, Source
 
 
-class Unset(Initializer):
+class Unset(PlainInitializer):
     """Leave a parameter without values until they are loaded or set; reading it before is an error.
 
     Use it for a model that a checkpoint will fill. What the checkpoint lacks is never garbage, but an error that names
@@ -27,9 +27,6 @@ class Unset(Initializer):
         ...
     numparam.errors.StateError: parameter 'weight' holds no values yet: load a checkpoint, or set its data
     """
-
-    def __init__(self) -> None:
-        """Take no arguments."""
 
     def fill(self, out: Buffer, region: Region, source: Source) -> None:  # noqa: ARG002
         raise StateError(f"{source} holds no values yet: load a checkpoint, or set its data")

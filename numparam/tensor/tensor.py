@@ -257,8 +257,14 @@ class Tensor(Declared["Tensor"]):
         """Return this tensor if its values are in row-major order, as they are unless it is a view, else a copy."""
         return self if self._values.is_row_major else self.copy()
 
-    def _rearranged(self, arrange: Callable[[Array], Array]) -> Tensor:
-        return Tensor._of(self._settle().rearranged(arrange))
+    def _rearranged(self, arrange: Callable[[Array], Array], problem: str = "", given: Any = None) -> Tensor:
+        """Return a tensor in the order of a view; a ShapeError with the problem, and what was given, if it fails."""
+        try:
+            return Tensor._of(self._settle().rearranged(arrange))
+        except (ValueError, OverflowError) as error:
+            if not problem:
+                raise
+            raise ShapeError(f"a tensor of shape {self.shape} {problem.format(shown(given))}: {error}") from None
 
     def reshape(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
         """Return a tensor of another shape with the same values in row-major order; a ValueError if the sizes differ.
@@ -285,11 +291,7 @@ class Tensor(Declared["Tensor"]):
 
     def expand_dims(self, axis: int) -> Tensor:
         """Return a tensor with another axis of length 1; a ValueError if its place does not exist."""
-        try:
-            return self._rearranged(lambda array: np.expand_dims(array, axis))
-        except (ValueError, OverflowError) as error:
-            what = f"a tensor of shape {self.shape} has no place {shown(axis)} for an axis"
-            raise ShapeError(f"{what}: {error}") from None
+        return self._rearranged(lambda array: np.expand_dims(array, axis), "has no place {} for an axis", axis)
 
     def expand_as(self, other: Tensor) -> Tensor:
         """Return a tensor that is broadcast to the shape of another; a ValueError if it cannot be."""
@@ -317,20 +319,12 @@ class Tensor(Declared["Tensor"]):
 
     def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
         """Return a tensor without its axes of length 1, all or some; a ValueError if an axis is longer."""
-        try:
-            return self._rearranged(lambda array: array.squeeze(axis))
-        except (ValueError, OverflowError) as error:
-            what = f"a tensor of shape {self.shape} cannot be squeezed along {shown(axis)}"
-            raise ShapeError(f"{what}: {error}") from None
+        return self._rearranged(lambda array: array.squeeze(axis), "cannot be squeezed along {}", axis)
 
     def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
         """Return a tensor with the axes in another order, reversed by default; a ValueError if one is missing."""
         order: Any = axes[0] if len(axes) == 1 else axes or None
-        try:
-            return self._rearranged(lambda array: array.transpose(order))
-        except (ValueError, OverflowError) as error:
-            what = f"a tensor of shape {self.shape} cannot be transposed by {shown(order)}"
-            raise ShapeError(f"{what}: {error}") from None
+        return self._rearranged(lambda array: array.transpose(order), "cannot be transposed by {}", order)
 
     @property
     def T(self) -> Tensor:
