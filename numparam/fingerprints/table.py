@@ -184,15 +184,7 @@ class Fingerprints(Mapping[str, Fingerprint]):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Fingerprints":
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        CheckpointError
-            If the file holds something else.
-        OSError
-            If it cannot be read.
-        """
+        """Read a file that `save` wrote; a CheckpointError if it holds something else."""
         if not isinstance(path, str | PathLike):
             raise ArgumentTypeError(f"a path is expected, found {shown(path)}")
         try:

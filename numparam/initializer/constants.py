@@ -65,14 +65,7 @@ class Constant(Initializer):
 
 
 class Zero(Constant):
-    """Give every element the value 0.
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> initializer("zeros", 3).asnumpy()
-    array([0., 0., 0.], dtype=float32)
-    """
+    """Give every element the value 0."""
 
     value = 0
 
@@ -81,14 +74,7 @@ class Zero(Constant):
 
 
 class One(Constant):
-    """Give every element the value 1.
-
-    Examples
-    --------
-    >>> from numparam.initializer import initializer
-    >>> initializer("ones", 3).asnumpy()
-    array([1., 1., 1.], dtype=float32)
-    """
+    """Give every element the value 1."""
 
     value = 1
 

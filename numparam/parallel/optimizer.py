@@ -148,12 +148,8 @@ class ParallelOptimizer:
 
         Raises
         ------
-        TypeError
-            If one is neither a tensor nor an array, or its dtype does not suit the parameter.
-        ValueError
-            If their number or a shape is another, or one is read-only.
-        RuntimeError
-            If another rank is late, or calls another operation.
+        TypeError, ValueError, RuntimeError
+            As `DistributedGradReducer` raises; a TypeError also if a dtype does not suit the parameter.
         """
         check_count(self.parameters, gradients)
         self.release()
@@ -183,13 +179,7 @@ class ParallelOptimizer:
                 shard.gather(self.shard_group)
 
     def gather(self) -> None:
-        """Bring together the parameters of which this rank holds only its rows; see `gathered`.
-
-        Raises
-        ------
-        RuntimeError
-            If another rank is late, or calls another operation.
-        """
+        """Bring together the parameters of which this rank holds only its rows; see `gathered`."""
         for shard in self.shards.values():
             if shard.is_dropped:
                 shard.gather(self.shard_group)
