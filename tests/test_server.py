@@ -77,6 +77,11 @@ def test_example_prints_that_it_equals_one_process() -> None:
 
 
 @needs_mpi
+def test_rows_are_read_ahead_while_the_server_is_busy() -> None:
+    assert "ahead" in run("server.py", 2, "reads_ahead", "1", "none", "20", seconds=55)
+
+
+@needs_mpi
 def test_workers_that_disagree_are_named() -> None:
     said = start("server.py", 3, "disagrees", "1", "none", "20", seconds=55)
     assert said.returncode

@@ -19,6 +19,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _AHEAD = 12
 _LEAST = 64
+_MOST_NUMBERS = 2**31 - 1
 _BYTES_PER_LOOKUP = 64  # a line of memory, for the division of work among threads
 
 
@@ -32,18 +33,12 @@ def home(key: Any, mask: Any) -> Any:
 
 
 @formula
-def probe_from(entries: Any, key: Any, mask: Any, least: Any) -> Any:
-    """Return the place of a key, or the free one where it would be; an entry of a number below `least` is free."""
-    at = home(key, mask)
-    while entries[at, 1] >= least and entries[at, 0] != key:
-        at = (at + 1) & mask
-    return at
-
-
-@formula
 def probe(entries: Any, key: Any, mask: Any) -> Any:
     """Return the place of a key, or the free one where it would be."""
-    return probe_from(entries, key, mask, 0)
+    at = home(key, mask)
+    while entries[at, 1] >= 0 and entries[at, 0] != key:
+        at = (at + 1) & mask
+    return at
 
 
 @formula
@@ -93,17 +88,22 @@ def _insert(entries: Any, keys: Any, given: Any, numbers: Any, fresh: Any) -> An
 
 
 @kernel("distinct keys")
-def _distinct(entries: Any, keys: Any, base: Any, mask: Any, which: Any, first: Any) -> Any:
-    """Return how many keys are distinct; entries of numbers below `base` are of earlier calls."""
+def _distinct(numbers: Any, keys: Any, base: Any, mask: Any, which: Any, first: Any) -> Any:
+    """Return how many keys are distinct; numbers below `base` are of earlier calls."""
     count = 0
     for place in range(keys.size):
-        look_ahead(entries, keys, place, keys.size, mask)
-        at = probe_from(entries, keys[place], mask, base)
-        if entries[at, 1] < base:
-            entries[at, 0], entries[at, 1] = keys[place], base + count
-            first[count] = place
+        later = keys[min(place + _AHEAD, keys.size - 1)]
+        prefetch(numbers.ctypes.data + numbers.itemsize * home(later, mask))
+        key = keys[place]
+        at = home(key, mask)
+        number = np.int64(numbers[at]) - base
+        while number >= 0 and keys[first[number]] != key:
+            at = (at + 1) & mask
+            number = np.int64(numbers[at]) - base
+        if number < 0:
+            numbers[at], first[count], number = base + count, place, count
             count += 1
-        which[place] = entries[at, 1] - base
+        which[place] = number
     return count
 
 
@@ -121,14 +121,9 @@ def _rehash(old: Any, new: Any) -> None:
             new[at, 0], new[at, 1] = old[which, 0], old[which, 1]
 
 
-def entries_for(room: int) -> int:
-    """Return how many entries `room` keys need, of which they take at most half."""
-    return 1 << max(_LEAST, 2 * room - 1).bit_length()
-
-
 def free_entries(room: int) -> Array:
-    """Return free entries for `room` keys."""
-    entries = np.empty((entries_for(room), 2), np.int64)
+    """Return free entries for `room` keys, at most half of which are ever taken."""
+    entries = np.empty((1 << max(_LEAST, 2 * room - 1).bit_length(), 2), np.int64)
     entries[:, 1] = -1
     return entries
 
@@ -190,13 +185,13 @@ class Index:
 
 
 class _Scratch(threading.local):
-    """Entries that the calls of a thread share: numbers rise from call to call, so nothing is cleared between them."""
+    """Numbers that the calls of a thread share: they rise from call to call, so nothing is cleared between them."""
 
-    entries, base = free_entries(0), 0
+    numbers, base = np.empty(0, np.int32), 0
 
 
 _scratch = _Scratch()
-_MOST_KEPT = 1 << 20  # entries
+_MOST_KEPT = 1 << 23
 
 
 def distinct(keys: Array) -> tuple[Array, Array]:
@@ -208,10 +203,12 @@ def distinct(keys: Array) -> tuple[Array, Array]:
     (array([0, 1, 3]), array([0, 1, 0, 2]))
     """
     first, which = np.empty(keys.size, np.int64), np.empty(keys.size, np.int64)
-    room, entries, base = entries_for(keys.size), _scratch.entries, _scratch.base
-    if len(entries) < room:
-        entries, base = free_entries(keys.size), 0
+    room = 1 << (_LEAST + 4 * keys.size).bit_length()  # an eighth or a quarter is taken: half takes twice as long
+    numbers, base = _scratch.numbers, _scratch.base
+    if len(numbers) < room or base + keys.size > _MOST_NUMBERS:
+        numbers, base = np.full(room, -1, np.int32 if keys.size < _MOST_NUMBERS else np.int64), 0
         if room <= _MOST_KEPT:
-            _scratch.entries = entries
-    _scratch.base = max(_scratch.base, base + keys.size)  # first: an interrupted call may leave any of its numbers
-    return first[: _distinct(entries, keys, base, room - 1, which, first)], which
+            _scratch.numbers = numbers
+    if room <= _MOST_KEPT:  # first: an interrupted call may leave any of its numbers
+        _scratch.base = base + keys.size
+    return first[: _distinct(numbers, keys, base, room - 1, which, first)], which

@@ -43,6 +43,7 @@ _END = "the end of its program"
 _SPIN = 1e-4  # seconds in which a message of this machine comes, if its sender is there
 _PATIENCE = 1.0  # seconds after which a rank reports to the others where it waits
 _LONGEST_SLEEP = 0.01
+_SHORT_SLEEP, _SOON = 3e-4, 0.05  # seconds: how long it sleeps at a time while it has waited for less
 _DRAINED_EVERY = 64  # operations; a rank that never waits would else never take the reports of those who do
 _MOST_GATHERINGS = 64  # of a group; each holds as many bytes as it gathers
 _TAGS = 32768  # that every MPI has
@@ -394,7 +395,7 @@ def _finishes(requests: list[Any], timeout: float) -> bool:
 def _pause(waited: float) -> None:
     """Let others run, the longer the more, after some seconds of waiting."""
     if waited > _SPIN:  # a tenth of the time it has waited: little is lost, and ranks that share a core can use it
-        time.sleep(min(waited / 10, _LONGEST_SLEEP))
+        time.sleep(min(waited / 10, _SHORT_SLEEP if waited < _SOON else _LONGEST_SLEEP))
     elif not world.has_cores:
         _let_others_run()
 

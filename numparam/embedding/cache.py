@@ -157,6 +157,11 @@ class EmbeddingCache:
         self.counters.update(hits=keys.size - repeated, misses=repeated, evicted=len(left))
         return places
 
+    def _note_change(self, keys: Array) -> None:
+        """Note whose rows may be older where they were read ahead."""
+        if self._ahead is not None:
+            self._stale.append(keys)
+
     def _begin(self, number: int, keys: Array) -> Any:
         """Return a column of rows that were never changed, generated where the cache is."""
         schema, kind = self.table.schema, self._kept[number]
@@ -202,5 +207,5 @@ class EmbeddingCache:
             columns.append(part.to_host())
         self.table.store(keys, columns, self.step)
         self._dirty[places] = False
-        self._stale.append(keys)  # what was read ahead may be older
+        self._note_change(keys)
         self.counters["written_back"] += keys.size

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from numparam.embedding.mapped import Mapped
 from numparam.errors import ArgumentTypeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -16,18 +19,21 @@ class Distinct:
 
     Attributes
     ----------
-    keys, uses : ndarray of int64
+    keys : ndarray of int64
     which : ndarray of int64
         For each of the given keys, which of the distinct ones it is.
+    found : ndarray of int64
+        The numbers of their rows, -1 where there is none.
     scores : ndarray of int64 or None
         The last one that is given for each.
     """
 
-    def __init__(self, keys: Array, scores: Any = None) -> None:
+    def __init__(self, keys: Array, rows: Mapped, scores: Any = None) -> None:
         from numparam.kernels.keys import distinct
 
         first, self.which = distinct(keys)
-        self.keys, self.uses = keys[first], np.bincount(self.which, minlength=first.size)
+        self.keys = keys[first]
+        self.found = rows.find(self.keys)
         self.scores: Array | None = None
         if scores is not None:
             given = np.asarray(scores)
@@ -36,9 +42,14 @@ class Distinct:
             self.scores = np.empty(first.size, np.int64)
             self.scores[self.which] = given.reshape(-1)
 
+    @cached_property
+    def uses(self) -> Array:
+        """Count the uses of each key."""
+        return np.bincount(self.which, minlength=self.keys.size)
+
     def part(self, chosen: Array) -> Distinct:
         """Return the keys at some places, without `which`."""
-        part = Distinct.__new__(Distinct)
-        part.keys, part.uses, part.which = self.keys[chosen], self.uses[chosen], self.which
+        part = copy(self)
+        part.keys, part.found, part.uses = self.keys[chosen], self.found[chosen], self.uses[chosen]
         part.scores = None if self.scores is None else self.scores[chosen]
         return part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,7 @@ def table_content(table: Embedding) -> dict[str, Array]:
         return content | {f"{table.name}.key": keys, f"{table.name}.steps": np.array(table.step)}
 
 
-def load_table(
-    table: Embedding, paths: Iterable[str | os.PathLike[str]], keep: Callable[[Array], Array] | None = None
-) -> None:
+def load_table(table: Embedding, paths: Iterable[str | os.PathLike[str]]) -> None:
     """Load the rows of files of `save_table`, such as all servers wrote, into a table without rows.
 
     Parameters
@@ -68,8 +66,6 @@ def load_table(
     table : Embedding
         Of the same name, width, dtype and optimizer.
     paths : iterable of str or path
-    keep : callable, optional
-        From keys to a mask of the ones to take, by which servers share a table.
 
     Raises
     ------
@@ -78,11 +74,17 @@ def load_table(
     ValueError
         If a file does not hold such a table; nothing is loaded then.
     """
+    load_content(table, {str(path): load_checkpoint(path) for path in paths})
+
+
+def load_content(
+    table: Embedding, contents: Mapping[str, Mapping[str, Any]], keep: Callable[[Array], Array] | None = None
+) -> None:
+    """Load what files hold, by their paths; `keep` turns keys into a mask of the ones to take."""
     if len(table):
         raise StateError(f"table {table.name!r} has {len(table)} rows; load into a new one")
     files = []
-    for path in paths:
-        content = load_checkpoint(path)
+    for path, content in contents.items():
         names = [f"{table.name}.{column.name}" for column in table.schema.columns]
         names += [f"{table.name}.key", f"{table.name}.steps"]
         if missing := [name for name in names if name not in content]:

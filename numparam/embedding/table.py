@@ -24,6 +24,7 @@ from numparam.errors import (
     StateError,
 )
 from numparam.initializer import Initializer
+from numparam.kernels.machine.pool import begin
 from numparam.stream.seed import choose_seed
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -233,16 +234,16 @@ class Embedding:
         """
         keys, shape = as_keys(self.schema, ids)
         with self._lock:
-            chosen = Distinct(keys, scores)
+            chosen = self._distinct(scores, keys)
             admitted, counted = self._admitted(chosen)
-            found = self._rows().find(chosen.keys)
-            self._change(chosen.part(found >= 0), {})
+            found = chosen.found >= 0
+            self._change(chosen.part(found), {})
             self._store.clock -= 1  # one use
-            self._change(chosen.part(admitted & (found < 0)), {}, counted)
+            self._change(chosen.part(admitted & ~found), {}, counted)
             numbers = self._store.rows.find(keys)
             out = np.empty((keys.size, self.schema.dim), self.schema.dtype)
             self._store.fill(0, keys, numbers, out, None)
-            self.counters.update(hits=int((found >= 0).sum()), misses=int((found < 0).sum()))
+            self.counters.update(hits=int(found.sum()), misses=int((~found).sum()))
         return out.reshape(*shape, self.schema.dim)
 
     def assign(self, ids: npt.ArrayLike, rows: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> None:
@@ -250,8 +251,7 @@ class Embedding:
         keys, shape = as_keys(self.schema, ids)
         values = as_rows(self.schema, "rows", rows, shape).astype(self.schema.dtype, copy=False)
         with self._lock:
-            self._rows()
-            chosen = Distinct(keys, scores)
+            chosen = self._distinct(scores, keys)
             last = np.empty(chosen.keys.size, np.int64)
             last[chosen.which] = np.arange(keys.size)
             self._change(chosen, {0: values[last]})
@@ -265,7 +265,7 @@ class Embedding:
         deltas : Tensor or array of float
             One row for each id.
         """
-        self._update(ids, deltas, scores, False)
+        self._update(ids, deltas, partial(self._distinct, scores), False)
 
     def update(self, ids: npt.ArrayLike, gradients: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> None:
         """Step the optimizer on rows; gradients of an id that is repeated are summed first, in their order.
@@ -285,11 +285,19 @@ class Embedding:
         OSError
             If the disk is full; nothing is changed then.
         """
-        self._update(ids, gradients, scores, True)
+        self._update(ids, gradients, partial(self._distinct, scores), True)
 
-    def update_from(self, sources: Mapping[int, int], keys: Array, gradients: Array) -> Array:
-        """Do the updates of workers by their numbers, which rise, unless they were done; return the keys evicted."""
-        return self._update(keys, gradients, None, True, sources)
+    def update_from(
+        self, sources: Mapping[int, int], keys: Array, gradients: Array, receive: Callable[[], None]
+    ) -> Array:
+        """Do the updates of workers by their numbers, which rise, unless they were done; return the keys evicted.
+
+        While `receive` fills the gradients, the rows of the keys are found.
+        """
+        with self._lock:
+            ahead = begin(lambda: Distinct(keys, self._rows()))
+            receive()
+            return self._update(keys, gradients, lambda _: ahead.result(), True, sources)
 
     def done(self, source: int) -> int:
         """Return the number of the last request of a worker that the table includes, 0 before the first."""
@@ -298,15 +306,14 @@ class Embedding:
     def store(self, keys: Array, columns: list[Array], step: int) -> None:
         """Replace the values of distinct keys, and the states of the optimizer, by what they were after a step."""
         with self._lock:
-            self._rows()
-            self._change(Distinct(keys), dict(enumerate(columns)), step=max(step, self.step))
+            self._change(Distinct(keys, self._rows()), dict(enumerate(columns)), step=max(step, self.step))
 
     def erase(self, ids: npt.ArrayLike) -> int:
         """Forget rows, with the states of the optimizer, and return how many there were."""
         keys, _ = as_keys(self.schema, ids)
         with self._lock:
-            keys = Distinct(keys).keys
-            keys = keys[self._rows().find(keys) >= 0]
+            chosen = Distinct(keys, self._rows())
+            keys = chosen.keys[chosen.found >= 0]
             self._store.commit(self._store.record(erased=keys))
             self.counters["erased"] += keys.size
         return int(keys.size)
@@ -387,11 +394,14 @@ class Embedding:
             raise StateError(f"table {self.name!r} is closed; open it again")
         return self._store.rows
 
+    def _distinct(self, scores: npt.ArrayLike | None, keys: Array) -> Distinct:
+        return Distinct(keys, self._rows(), scores)
+
     def _admitted(self, chosen: Distinct) -> tuple[Array, dict[int, int]]:
         """Return which keys may have a row, and the new counts of those who may not yet, or no longer need one."""
         if self._admit == 1:
             return np.ones(chosen.keys.size, bool), {}
-        admitted = self._store.rows.find(chosen.keys) >= 0
+        admitted = chosen.found >= 0
         counted: dict[int, int] = {}
         for place in np.flatnonzero(~admitted).tolist():
             key = int(chosen.keys[place])
@@ -406,7 +416,7 @@ class Embedding:
         self,
         ids: npt.ArrayLike,
         deltas: npt.ArrayLike,
-        scores: npt.ArrayLike | None,
+        distinct: Callable[[Array], Distinct],
         step: bool,
         sources: Mapping[int, int] | None = None,
     ) -> Array:
@@ -415,10 +425,9 @@ class Embedding:
         keys, shape = as_keys(self.schema, ids)
         given = as_rows(self.schema, "gradients", deltas, shape)
         with self._lock:
-            self._rows()
+            chosen = distinct(keys)
             if sources and all(self.done(source) >= number for source, number in sources.items()):
                 return np.empty(0, np.int64)
-            chosen = Distinct(keys, scores)
             sums = sum_rows(given, chosen.which, chosen.keys.size, partial(self._store.rooms.get, "sums"))
             admitted, counted = self._admitted(chosen)
             if not admitted.all():
@@ -426,7 +435,7 @@ class Embedding:
             self.counters["updated"] += chosen.keys.size
             if step:
                 return self._change(chosen, {}, counted, self.step + 1, sources, sums)
-            values = self._store.gathered(0, chosen.keys, self._store.rows.find(chosen.keys))
+            values = self._store.gathered(0, chosen.keys, chosen.found)
             added = (values.astype(sums.dtype) + sums).astype(self.schema.dtype)
             return self._change(chosen, {0: added}, counted)
 
@@ -443,7 +452,7 @@ class Embedding:
 
         With sums of gradients the optimizer steps first. Returns the keys of the rows that were evicted for others.
         """
-        keys, found = chosen.keys, self._store.rows.find(chosen.keys)
+        keys, found = chosen.keys, chosen.found
         new, counted = int((found < 0).sum()), counted or {}
         self._store.rows.check_room(new)
         score, stamp = len(self.schema.columns) - 2, len(self.schema.columns) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Client:
-    """Send requests to all servers of a job.
+    """Send requests to all servers of a job, one after another: `lock` is held from a request to the last reply.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ class Client:
     """
 
     def __init__(self, servers: tuple[int, ...], counters: Counters) -> None:
-        self.servers, self.counters, self._is_ended = servers, counters, False
+        self.servers, self.counters, self._is_ended, self.lock = servers, counters, False, RLock()
 
     def step(self, target: int) -> int:
         """Return how many updates of a table, or of the dense parameters, every server has done."""
@@ -45,10 +46,11 @@ class Client:
     ) -> list[tuple[Acknowledgement, Array]]:
         """Send a request that every server acknowledges, with keys that a cache must forget."""
         heads = [np.empty(len(Acknowledgement._fields), np.int64) for _ in self.servers]
-        self.request(operation, heads, target, number, payloads)
-        replies = [Acknowledgement(*head.tolist()) for head in heads]
-        keys = [np.empty(reply.forgotten, np.int64) for reply in replies]
-        self.receive("keys that changed", [[part] for part in keys])
+        with self.lock:
+            self.request(operation, heads, target, number, payloads)
+            replies = [Acknowledgement(*head.tolist()) for head in heads]
+            keys = [np.empty(reply.forgotten, np.int64) for reply in replies]
+            self.receive("keys that changed", [[part] for part in keys])
         if any(reply.ahead for reply in replies):
             self.counters["staleness"] = max(self.counters["staleness"], *(reply.ahead for reply in replies))
             self.counters["waits"] += max(reply.waited for reply in replies)
@@ -63,12 +65,13 @@ class Client:
         payloads: list[list[Array]] | None = None,
     ) -> None:
         """Send a request to all servers, and receive what they reply first."""
-        if self._is_ended:
-            raise StateError(f"{operation}: the servers have ended")
         request = Request(OPERATIONS.index(operation), target, 0, number)
         payloads = payloads or [[] for _ in self.servers]
         sends = ask(self.servers, request, payloads)
-        talk(f"{operation} of a server", sends, list(zip(self.servers, replies, strict=True)))
+        with self.lock:
+            if self._is_ended:
+                raise StateError(f"{operation}: the servers have ended")
+            talk(f"{operation} of a server", sends, list(zip(self.servers, replies, strict=True)))
         self.counters["requests"] += 1
         self.counters["bytes_sent"] += sum(part.nbytes for payload in payloads for part in payload)
         self.counters["bytes_received"] += sum(part.nbytes for part in replies)

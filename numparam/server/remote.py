@@ -60,14 +60,20 @@ class RemoteTable:
         return found
 
     def held(self, keys: Array, columns: int) -> tuple[Array, list[Array]]:
-        """Return which of distinct keys have rows, and the first columns of these rows; all others do not travel."""
+        """Return which of distinct keys have rows, and the first columns of these rows; all others do not travel.
+
+        Threads may call this at any time.
+        """
+        if not keys.size:
+            return np.empty(0, bool), [np.empty((0, kind.width), kind.dtype) for kind in self.schema.columns[:columns]]
         client, places = self._client, places_by_owner(keys, len(self._client.servers))
         parts = [keys[place] for place in places]
         masks = [np.empty(part.size, bool) for part in parts]
-        client.request("find", masks, self._number, columns, [[part] for part in parts])
-        kinds, counts = self.schema.columns[:columns], [int(mask.sum()) for mask in masks]
-        found = [[np.empty((count, kind.width), kind.dtype) for kind in kinds] for count in counts]
-        client.receive("rows", found)
+        with client.lock:
+            client.request("find", masks, self._number, columns, [[part] for part in parts])
+            kinds, counts = self.schema.columns[:columns], [int(mask.sum()) for mask in masks]
+            found = [[np.empty((count, kind.width), kind.dtype) for kind in kinds] for count in counts]
+            client.receive("rows", found)
         if len(places) == 1:
             return masks[0], found[0]
         present = np.empty(keys.size, bool)
@@ -116,6 +122,7 @@ class SharedCache(EmbeddingCache):
         with self._lock:
             for place, acknowledgement, forgotten in self.table.send(keys, given):
                 self._recent.forget(forgotten)
+                self._note_change(np.concatenate([forgotten, keys[place]]))
                 first, which = distinct(keys[place])
                 places = self._recent.find(keys[place][first])
                 cached = places >= 0
@@ -125,14 +132,3 @@ class SharedCache(EmbeddingCache):
                     rows = self._holder.from_host(places[cached], self.device)
                     step = acknowledgement.step
                     schema.stepping(step)(self._columns[0], rows.array, sums.array, self._columns[1:])
-
-    def prefetch(self, ids: Any) -> None:
-        """Read the rows of the next `lookup` that are not in the cache now, in one message to each server."""
-        from numparam.kernels.keys import distinct
-
-        keys, _ = as_keys(self.table.schema, ids)
-        with self._lock:
-            keys = keys[distinct(keys)[0]]
-            absent = keys[self._recent.find(keys) < 0]
-            self._use(absent)
-            self.counters["prefetched"] += absent.size

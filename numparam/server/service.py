@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.saving import save_checkpoint
 from numparam.communication.reduction import Reduction
 from numparam.embedding import Counters, EmbeddingLookup
-from numparam.embedding.snapshot import load_table, table_content
+from numparam.embedding.snapshot import load_content, table_content
 from numparam.embedding.store import Rooms
 from numparam.errors import CheckpointError, StateError
 from numparam.server.dense import Dense
@@ -35,17 +35,15 @@ Asked = dict[int, Request]
 _SAVE = "snapshot.save"
 
 
-def check_one_save(paths: Sequence[str | os.PathLike[str]], contents: Sequence[Mapping[str, Any]]) -> None:
-    """Check that snapshots of servers are of one save, in which a job may have ended between two servers.
+def check_one_save(contents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that snapshots of servers, by their paths, are of one save; a job may have ended between two servers.
 
     Raises
     ------
     CheckpointError
         If they are not; files of `save_table` have no mark and are not checked.
     """
-    marks = {
-        int(content[_SAVE].asnumpy()): path for path, content in zip(paths, contents, strict=True) if _SAVE in content
-    }
+    marks = {int(content[_SAVE].asnumpy()): path for path, content in contents.items() if _SAVE in content}
     if len(marks) > 1:
         first, second, *_ = marks.values()
         raise CheckpointError(f"{second} is of another save than {first}; load the snapshots of one save")
@@ -112,12 +110,11 @@ class Service:
 
     def load(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         """Take this server's part of the snapshots of all servers of a job, however many there were."""
-        listed = [*paths]
-        contents = [load_checkpoint(path) for path in listed]
-        check_one_save(listed, contents)
-        self._dense.load(contents)
+        contents = {str(path): load_checkpoint(path) for path in paths}
+        check_one_save(contents)
+        self._dense.load([*contents.values()])
         for table in self._tables:
-            load_table(table, listed, lambda keys: owners(keys, self._servers) == self._place)
+            load_content(table, contents, lambda keys: owners(keys, self._servers) == self._place)
 
     # ------------------------------------------------------------------ acknowledgements
 
@@ -190,9 +187,9 @@ class Service:
         ends = np.cumsum([request.length for request in asked.values()])[:-1]
         keys = dict(zip(asked, np.split(joined, ends), strict=True))
         receive("ids", keys)
-        receive("gradients", dict(zip(asked, np.split(rows, ends), strict=True)))
+        parts = dict(zip(asked, np.split(rows, ends), strict=True))
         sources = {worker: request.number for worker, request in asked.items()}
-        evicted = table.update_from(sources, joined, rows)
+        evicted = table.update_from(sources, joined, rows, lambda: receive("gradients", parts))
         if target in self._stale:
             self._note_changes(target, keys, joined, evicted, table.step == step)
         self.counters["bytes_received"] += joined.nbytes + rows.nbytes

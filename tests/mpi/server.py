@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from mpi4py import MPI
 
 import numparam
 from numparam import Cell, Embedding, EmbeddingLookup, Parameter, load_checkpoint
@@ -95,7 +96,7 @@ def check_snapshots(folder: Path, steps: int, workers: int, servers: int, is_asy
         for a, b in list(zip(found.export(), expected.export(), strict=True))[: 2 if is_asynchronous else 3]:
             assert a.shape == b.shape
             assert (a == b).all()
-    check_one_save(files, [load_checkpoint(file) for file in files])
+    check_one_save({str(file): load_checkpoint(file) for file in files})
     assert "snapshot.save" in load_checkpoint(files[0])
     if not is_asynchronous:
         alone, contents = serial_dense(steps, workers), [load_checkpoint(file) for file in files]
@@ -119,7 +120,7 @@ def equals_serial(in_server: str, cache_rows: str) -> None:
         expected = serial(step, workers)
         for ids in (keys, batch(max(0, step - 1), worker)[0], np.arange(20)):
             assert (net.items(ids) == expected.find(ids)).all(), (step, worker)
-        net.items.prefetch(keys)
+        net.items.prefetch(batch(step + 1, worker)[0])
         net.items.update(keys, rows)
         weight, bias = dense(step, worker)
         job.push([Foreign(weight), numparam.Tensor(bias)])
@@ -167,6 +168,25 @@ def is_asynchronous(bound: str, cache_rows: str) -> None:
         assert job.counters["waits"] > 0
     job.end()
     print("exact")
+
+
+def reads_ahead() -> None:
+    """Read ahead from a server that is stopped, as one that is busy."""
+    server = MPI.COMM_WORLD.bcast(os.getpid(), root=1)
+    net = Net(vocab_cache_size=50)
+    job = net.serve()
+    if job.role == "server":
+        job.run()
+        return
+    keys, rows = batch(0, 0)
+    net.items.update(keys, rows)
+    os.kill(server, signal.SIGSTOP)
+    net.items.prefetch(keys)
+    os.kill(server, signal.SIGCONT)
+    assert (net.items(keys) == serial(1, 1).find(keys)).all()
+    assert net.items.cache.counters["prefetched"] == np.unique(keys).size
+    job.end()
+    print("ahead")
 
 
 def goes_on(folder: str, steps: str, way: str, rank: str) -> None:
