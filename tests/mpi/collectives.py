@@ -52,7 +52,14 @@ def same(found: np.ndarray, wanted: np.ndarray) -> bool:
 
 
 def reduces_in_the_order_of_the_ranks() -> None:
-    names = ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float32", "float64", "int8", "uint16", "int64"]
+    _reduces("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float32", "float64", "int8", "uint16", "int64")
+
+
+def reduces_a_float_and_an_integer() -> None:
+    _reduces("bfloat16", "int64")
+
+
+def _reduces(*names: str) -> None:
     for dtype in map(numparam.dtypes.as_dtype, names):
         for op in ReduceOp:
             if op == "avg" and dtype.kind in "iu":
