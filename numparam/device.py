@@ -165,7 +165,13 @@ def get_default_device() -> Device:
 
 
 def set_default_device(name: str) -> None:
-    """Set the device on which new tensors are, in all threads, outside of ``with device(...)``; see `device`."""
+    """Set the device on which new tensors are, in all threads, outside of ``with device(...)``.
+
+    Parameters
+    ----------
+    name : str or Device
+        As in `device`, with the same errors.
+    """
     global _default  # noqa: PLW0603
     _default = device(name)
 

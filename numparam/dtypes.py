@@ -133,7 +133,13 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
 
 
 def unchecked(dtype: np.dtype[Any]) -> str:
-    """Return the end of every error that refuses a conversion which loses something: how to ask for it."""
+    """Return the end of every error that refuses a conversion which loses something: how to ask for it.
+
+    Examples
+    --------
+    >>> unchecked(as_dtype("int8"))
+    "Tensor(values).astype('int8') converts without a check"
+    """
     return f"Tensor(values).astype({str(dtype)!r}) converts without a check"
 
 

@@ -251,8 +251,19 @@ class Tree:
     def update_parameters_name(self, prefix: str = "", recurse: bool = True) -> None:
         """Call every parameter by its path, with a prefix right before it.
 
-        The prefix has letters, digits, underscores, dots and hyphens; other letters are a ValueError. Unless `recurse`
-        is set, the parameters of the cells below this one keep their names.
+        Parameters
+        ----------
+        prefix : str
+            Letters, digits, underscores, dots and hyphens.
+        recurse : bool
+            Whether to rename the parameters of the cells below this one.
+
+        Raises
+        ------
+        TypeError
+            If the prefix is not a str.
+        ValueError
+            If it has other letters.
         """
         if not isinstance(prefix, str):
             raise ArgumentTypeError(f"a prefix is a str, found {shown(prefix)}")

@@ -62,19 +62,25 @@ def load_checkpoint(
         A safetensors file, the index of several (``*.safetensors.index.json``), whether they hold parameters or pieces
         of them, or a ``.ckpt`` file of MindSpore.
     net : Cell, optional
-        The values are copied into it by `load_param_into_net`, with `strict_load` and `progress`.
+        The values are copied into it; see `load_param_into_net`.
+    strict_load : bool
+        See `load_param_into_net`.
     filter_prefix : str or list of str, optional
         Leave out the names that begin so.
-    dec_key, dec_mode, remove_redundancy
-        As `enc_key`, `enc_mode` and `remove_redundancy` of `save_checkpoint`.
+    dec_key, dec_mode
+        Encryption, which numparam does not have: `dec_key` is None.
     specify_prefix : str or list of str, optional
         Take only the names that begin so.
     choice_func : callable, optional
         Receives a name and returns whether to take it; ignored if a prefix is given.
     crc_check : bool
         Whether to compare the checksum at the end of a ``.ckpt`` file.
+    remove_redundancy : bool
+        See `save_checkpoint`.
     format : str, optional
         ``"safetensors"`` or ``"ckpt"``; by default the name decides.
+    progress : bool or callable
+        See `load_param_into_net`.
     any_cost : bool
         Whether to follow recipes of small slices of parameters that have to be computed in full, such as those of
         `Orthogonal`, beyond the limits in ``docs/reliability.md``. A file from others may ask for any work.

@@ -74,6 +74,8 @@ def save_checkpoint(
         keys ``name`` and ``data``; or a dict from names to tensors, arrays or texts.
     ckpt_file_name : str or path
         Ends with ``.safetensors``, which is added if the name ends with neither, or ``.ckpt``.
+    integrated_save : bool
+        Accepted for programs written for MindSpore.
     async_save : bool or str
         Whether to copy the values and write them in a thread; ``"thread"`` and ``"process"`` are the same. An error is
         raised by the next call of `save_checkpoint` or `load_checkpoint`, which wait for the file, or by
@@ -99,8 +101,10 @@ def save_checkpoint(
     remove_redundancy : bool, optional
         True is for a job of one rank; of several, `save_distributed_checkpoint` writes every value once.
 
-    integrated_save, incremental, global_step_num
-        Accepted for programs written for MindSpore, without effect; `incremental`, for map parameters, is False.
+    incremental : bool
+        Accepted for programs written for MindSpore, whose map parameters it is about: it is False.
+    global_step_num : int, optional
+        Accepted for such programs too; it has no effect.
 
     Returns
     -------

@@ -62,9 +62,23 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
 
 
 def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Values:
-    """Concatenate the values of all ranks along axis 0, in the order of the ranks.
+    """Concatenate the values of all ranks along axis 0.
 
-    The arguments and errors are as of `all_reduce`; a ShapeError also if `tensor` has no axis.
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks, with at least one axis.
+    group : str
+
+    Returns
+    -------
+    Tensor or numpy.ndarray
+        Axis 0 is as many times longer as the group has ranks.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As for `all_reduce`. Also if `tensor` has no axis.
     """
     members = get_group(group)
     values = _with_axis(_values(tensor))
@@ -75,9 +89,24 @@ def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Val
 
 
 def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
-    """Reduce the values of all ranks and return the part of this rank along axis 0, with the bits of `all_reduce`.
+    """Reduce the values of all ranks and return the part of this rank along axis 0.
 
-    The arguments and errors are as of `all_reduce`; a ShapeError also if the size of the group does not divide axis 0.
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks; the size of the group divides axis 0.
+    op, group : str
+        As for `all_reduce`, which has the same bits.
+
+    Returns
+    -------
+    Tensor or numpy.ndarray
+        Axis 0 is as many times shorter as the group has ranks.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As for `all_reduce`. Also if the size of the group does not divide axis 0.
     """
     members = get_group(group)
     values = _with_axis(_values(tensor))
@@ -91,9 +120,20 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
 
 
 def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Values:
-    """Return the values that the rank `src` of the group has, on every rank.
+    """Return the values of one rank on every rank.
 
-    The arguments and errors are as of `all_reduce`; a ValueError also if `src` is unknown.
+    Parameters
+    ----------
+    tensor : Tensor or numpy.ndarray
+        Of one shape and dtype on all ranks.
+    src : int
+        The rank in the group whose values are returned.
+    group : str
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As for `all_reduce`. Also if `src` is unknown.
     """
     members = get_group(group)
     values = _values(tensor).copy()

@@ -87,9 +87,14 @@ class Identification(NamedTuple):
         return piece.name, piece.rows, piece.columns
 
     def against(self, name: str, expected: Region | int = 0) -> str:
-        """Describe how this differs from what was expected of a parameter; ``""`` if it does not.
+        """Describe how this differs from what was expected; ``""`` if it does not.
 
-        A region is expected, or full rows from a number on.
+        Parameters
+        ----------
+        name : str
+            The parameter.
+        expected : Region or int
+            What of it was expected: a region, or full rows from this one on.
         """
         if isinstance(expected, Region):
             rows, columns = rows_and_columns(expected)

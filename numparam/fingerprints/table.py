@@ -184,7 +184,15 @@ class Fingerprints(Mapping[str, Fingerprint]):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Fingerprints":
-        """Read a file that `save` wrote; a CheckpointError if it holds something else."""
+        """Read a file that `save` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If the file holds something else.
+        OSError
+            If it cannot be read.
+        """
         if not isinstance(path, str | PathLike):
             raise ArgumentTypeError(f"a path is expected, found {shown(path)}")
         try:

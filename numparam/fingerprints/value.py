@@ -92,7 +92,12 @@ class Fingerprint:
     def __add__(self, other: Any) -> "Fingerprint":
         """Return the fingerprint of the union of two disjoint regions.
 
-        A StateError names what would be counted twice; a MismatchError if the shapes, dtypes or keys differ.
+        Raises
+        ------
+        StateError
+            If some elements would be counted twice; the message names them.
+        MismatchError
+            If the shapes, dtypes or keys differ.
         """
         if not isinstance(other, Fingerprint):
             return NotImplemented

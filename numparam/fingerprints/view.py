@@ -53,8 +53,16 @@ class View(NamedTuple):
     def of(self, array: Any, local: Region) -> tuple[Any, Region] | None:
         """Return the values in a local array and their region of the canonical parameter, None if it has none.
 
-        The array holds `local` of the stored one: consecutive indices along each axis. A RegionError if the index does
-        not suit the stored array.
+        Parameters
+        ----------
+        array : ndarray or DeviceArray
+        local : Region
+            What the array holds of the stored one: consecutive indices along each axis.
+
+        Raises
+        ------
+        RegionError
+            If the index does not suit the stored array.
         """
         if (found := self.part(local)) is None:
             return None

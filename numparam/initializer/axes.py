@@ -84,9 +84,22 @@ class Axes(Initializer):
         self.on_device = init.on_device and init.reads != "axes" and not isinstance(self.splits, tuple)
 
     def fans(self, shape: Shape) -> list[tuple[int, int]]:
-        """Count ``fan_in`` and ``fan_out`` of one block of a full shape, for each split.
+        """Count the inputs and outputs of one block, for each split.
 
-        A ShapeError, which is a ValueError, if the shape does not have the axes and splits.
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the full tensor.
+
+        Returns
+        -------
+        list of (int, int)
+            ``fan_in`` and ``fan_out``.
+
+        Raises
+        ------
+        ShapeError
+            If the shape does not have the axes and splits. It is also a ValueError.
 
         Examples
         --------

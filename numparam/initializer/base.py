@@ -151,7 +151,12 @@ class Initializer:
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Raise if the initializer cannot fill a tensor of this shape and dtype; the default accepts all.
 
-        It is a TypeError for the dtype, and a ValueError for the shape.
+        Raises
+        ------
+        TypeError
+            If it cannot fill the dtype.
+        ValueError
+            If it cannot fill the shape.
         """
 
     def __repr__(self) -> str:

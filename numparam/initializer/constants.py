@@ -65,7 +65,14 @@ class Constant(Initializer):
 
 
 class Zero(Constant):
-    """Give every element the value 0."""
+    """Give every element the value 0.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer("zeros", 3).asnumpy()
+    array([0., 0., 0.], dtype=float32)
+    """
 
     value = 0
 
@@ -74,7 +81,14 @@ class Zero(Constant):
 
 
 class One(Constant):
-    """Give every element the value 1."""
+    """Give every element the value 1.
+
+    Examples
+    --------
+    >>> from numparam.initializer import initializer
+    >>> initializer("ones", 3).asnumpy()
+    array([1., 1., 1.], dtype=float32)
+    """
 
     value = 1
 

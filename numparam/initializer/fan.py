@@ -276,6 +276,11 @@ class LecunUniform(_Lecun):
 
     After LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998).
 
+    Raises
+    ------
+    ValueError
+        For a tensor of fewer than two axes.
+
     Examples
     --------
     >>> from numparam.initializer import initializer

@@ -66,6 +66,11 @@ def array(tensor: Tensor, sharding: jax.sharding.Sharding | jax.Device | None = 
 def callback(tensor: Tensor) -> Callable[[tuple[slice, ...]], Array]:
     """Return the callback of `jax.make_array_from_callback` for the part at an index.
 
+    Parameters
+    ----------
+    tensor : Tensor
+        Or a `Parameter`. If it is lazy it stays lazy, and an index generates only its part.
+
     Examples
     --------
     >>> from numparam.initializer import Normal

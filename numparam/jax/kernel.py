@@ -70,7 +70,18 @@ class Kernel(Initializer):
         return self.init.seed if self._seed is None else self._seed
 
     def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return ``fan_in`` and ``fan_out`` of a weight of at least one element; a ShapeError without the axes."""
+        """Count the inputs and the outputs of a weight of at least one element.
+
+        Returns
+        -------
+        tuple of (int, int)
+            ``fan_in`` and ``fan_out``.
+
+        Raises
+        ------
+        ShapeError
+            If the shape has not the axes. It is also a ValueError.
+        """
         inputs, outputs, batch = (
             math.prod(shape[axis] for axis in self._axes(axes, shape))
             for axes in (self.in_axis, self.out_axis, self.batch_axis)

@@ -27,7 +27,13 @@ _FIELDS = "dev_mat, tensor_map, slice_shape, field_size, uniform_split, opt_shar
 
 
 def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> Partition:
-    """Read the layout of a parameter; the axes of its mesh are named by the numbers of ``tensor_map``."""
+    """Read the layout of a parameter; the axes of its mesh are named by the numbers of ``tensor_map``.
+
+    Examples
+    --------
+    >>> parse(([2, 4], [0, -1], [4, 6], 0, True, "", [16, 6])).spec
+    (('0',), ())
+    """
     where = f"Parameter {name!r}: layout"
     if not isinstance(layout, tuple):
         raise ArgumentTypeError(f"{where} is a Layout, or a tuple ({_FIELDS}), found {type(layout).__name__}")
@@ -74,7 +80,13 @@ def parse(layout: Any, shape: tuple[int, ...] | None = None, name: str = "") -> 
 
 
 def to_tuple(layout: Partition, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Write the layout of a parameter, with all seven items."""
+    """Write the layout of a parameter, with all seven items.
+
+    Examples
+    --------
+    >>> to_tuple(Partition({"dp": 2, "tp": 4}, ("tp",), optimizer_shard="dp"), (16, 6))
+    ([2, 4], [0, -1], [2, 6], 0, True, 'dp', [16, 6])
+    """
     if layout.ranks != range(layout.size):
         raise ArgumentValueError(f"in MindSpore's tuple rank r is at place r of the mesh; it cannot express {layout!r}")
     numbers = {axis: number for number, axis in enumerate(reversed(layout.mesh))}

@@ -35,7 +35,13 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
 
 
 def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Return tensors joined along an axis."""
+    """Return tensors joined along an axis.
+
+    Examples
+    --------
+    >>> concat([Tensor([1]), Tensor([2, 3])]).tolist()
+    [1, 2, 3]
+    """
     return Tensor(np.concatenate([item.asnumpy() for item in tensors], axis))
 
 

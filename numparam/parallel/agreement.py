@@ -27,6 +27,11 @@ def check_agreement(cell_or_parameters: Parameters, group: str = WORLD_COMM_GROU
     ``layerwise_parallel`` and parameters of which a rank holds a slice are left out. A lazy parameter stays lazy: its
     recipe is compared, or its values are generated in small blocks if it cannot be written as text.
 
+    Parameters
+    ----------
+    cell_or_parameters : Cell or iterable of Parameter
+    group : str
+
     Raises
     ------
     TypeError

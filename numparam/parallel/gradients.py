@@ -72,7 +72,13 @@ class DistributedGradReducer:
         self.degree = self.group.size if degree is None else as_int("degree", degree, 1)
 
     def buckets(self, gradients: Sequence[Tensor | Array | DeviceArray | SparseRows] | None = None) -> list[Bucket]:
-        """Return which gradients travel together, by default with the shapes and dtypes of the parameters."""
+        """Return which gradients travel together.
+
+        Parameters
+        ----------
+        gradients : sequence of Tensor or numpy.ndarray, optional
+            By default with the shapes and dtypes of the parameters.
+        """
         like = [each.values if isinstance(each, SparseRows) else each for each in gradients or self.parameters]
         alone = [isinstance(each, SparseRows) for each in gradients or self.parameters]
         return plan_buckets(

@@ -148,8 +148,12 @@ class ParallelOptimizer:
 
         Raises
         ------
-        TypeError, ValueError, RuntimeError
-            As `DistributedGradReducer` raises; a TypeError also if a dtype does not suit the parameter.
+        TypeError
+            If one is neither a tensor nor an array, or its dtype does not suit the parameter.
+        ValueError
+            If their number or a shape is another, or one is read-only.
+        RuntimeError
+            If another rank is late, or calls another operation.
         """
         check_count(self.parameters, gradients)
         self.release()
@@ -179,7 +183,13 @@ class ParallelOptimizer:
                 shard.gather(self.shard_group)
 
     def gather(self) -> None:
-        """Bring together the parameters of which this rank holds only its rows; see `gathered`."""
+        """Bring together the parameters of which this rank holds only its rows; see `gathered`.
+
+        Raises
+        ------
+        RuntimeError
+            If another rank is late, or calls another operation.
+        """
         for shard in self.shards.values():
             if shard.is_dropped:
                 shard.gather(self.shard_group)

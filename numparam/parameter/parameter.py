@@ -335,6 +335,10 @@ class Parameter(Tensor):
 
         A lazy parameter stays lazy and is drawn in the new dtype: the same values in another precision.
 
+        Parameters
+        ----------
+        dtype : numpy.dtype or str
+
         Raises
         ------
         TypeError

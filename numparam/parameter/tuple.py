@@ -15,6 +15,10 @@ from numparam.text import shown
 class ParameterTuple(tuple[Parameter, ...]):
     """Hold parameters in order; a cell registers them as it does a list of parameters.
 
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+
     Raises
     ------
     TypeError

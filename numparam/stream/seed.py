@@ -70,10 +70,15 @@ def set_seed(seed: SupportsIndex) -> None:
 
 
 def get_seed() -> int | None:
-    """Return the seed: set by `set_seed`, or drawn from the operating system; None until there is one.
+    """Return the seed: set by `set_seed`, or drawn from the operating system.
 
-    Without a call of `set_seed`, the first lazy tensor draws a seed for the process; the ranks of a job share the seed
-    of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
+    Without a call of `set_seed`, the first lazy tensor draws a seed for the process; the ranks of a job share
+    the seed of rank 0, see `numparam.communication.init`. Give it to `set_seed` in another process to repeat the run.
+
+    Returns
+    -------
+    int or None
+        None until there is one.
     """
     return _seed
 
@@ -117,7 +122,10 @@ def choose_seed(own: int | None, given: SupportsIndex | None = None) -> int:
 def share_seed(seed: int) -> None:
     """Take the seed that another rank of the job drew, unless one was set.
 
-    A StateError if this process drew one before, so that its tensors may depend on it.
+    Raises
+    ------
+    StateError
+        If this process drew one before, so that its tensors may depend on it.
     """
     global _seed  # noqa: PLW0603
     if _is_drawn and seed != _seed:
@@ -135,7 +143,15 @@ def next_number() -> int:
 
 
 def as_seed(seed: SupportsIndex) -> int:
-    """Check a seed and return it as a Python int; a TypeError if it is not an integer, a ValueError if out of range."""
+    """Check a seed and return it as a Python int.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is not an integer.
+    ValueError
+        If it is not from 0 to 2**64 - 1.
+    """
     try:
         number = None if isinstance(seed, bool) else operator.index(seed)
     except TypeError:

@@ -338,6 +338,10 @@ class Tensor(Declared["Tensor"]):
         float8_e4m3fn. Everything else is converted as NumPy does, unchecked; floats that an integer dtype cannot hold
         may differ between processors and devices.
 
+        Parameters
+        ----------
+        dtype : numpy.dtype or str
+
         Examples
         --------
         >>> Tensor([0.1, 1e6]).astype("float16").tolist()

@@ -63,9 +63,14 @@ def load(architecture: str | PathLike[str], framework: str, **sizes: int) -> Pac
 
 
 class Pack:
-    """Map the tensors of one framework to views of canonical parameters; see `load`.
+    """Say which views of canonical parameters the tensors of one framework are; see `load`.
 
-    `rows` have the canonical name, its initializer, and where the framework stores it.
+    Parameters
+    ----------
+    rows : list of (str, dict, dict)
+        The canonical name, its initializer, and where the framework stores it.
+    framework : str
+    sizes : mapping of str to int
     """
 
     def __init__(
@@ -182,7 +187,15 @@ class Pack:
         return by_name(row["init"])(**arguments)
 
     def fingerprint(self, arrays: Mapping[str, Any], key: str | bytes | None = None) -> Fingerprints:
-        """Return the fingerprints of the canonical parameters in NumPy arrays, by the names of the framework."""
+        """Return the fingerprints of the canonical parameters in the arrays of a framework.
+
+        Parameters
+        ----------
+        arrays : mapping
+            From the names of the framework's tensors to NumPy arrays.
+        key : str or bytes, optional
+            See `numparam.fingerprint`.
+        """
         known = {name: np.asarray(array) for name, array in arrays.items() if self.parts(name, np.shape(array))}
         found: Fingerprints = fingerprint(known, key, view=self.views(known))
         return found

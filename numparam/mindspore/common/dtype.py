@@ -37,17 +37,40 @@ __all__ = [
 
 
 def dtype_to_nptype(type_: Any) -> type[np.generic]:
-    """Return the NumPy scalar type of a dtype."""
+    """Return the NumPy scalar type of a dtype.
+
+    Examples
+    --------
+    >>> dtype_to_nptype(float32)
+    <class 'numpy.float32'>
+    """
     return as_dtype(type_).type
 
 
 def dtype_to_pytype(type_: Any) -> type:
-    """Return the Python type whose numbers a dtype holds."""
+    """Return the Python type whose numbers a dtype holds.
+
+    Examples
+    --------
+    >>> dtype_to_pytype(bfloat16)
+    <class 'float'>
+    """
     return type(np.zeros((), as_dtype(type_)).item())
 
 
 def pytype_to_dtype(obj: Any) -> np.dtype[Any]:
-    """Return the dtype of a Python type, or of a NumPy scalar type; a DtypeError if it has none."""
+    """Return the dtype of a Python type, or of a NumPy scalar type.
+
+    Raises
+    ------
+    DtypeError
+        If it has none. It is also a TypeError.
+
+    Examples
+    --------
+    >>> pytype_to_dtype(int)
+    dtype('int64')
+    """
     if isinstance(obj, type) and obj in _FROM_PYTHON:
         return _FROM_PYTHON[obj]
     if isinstance(obj, type) and issubclass(obj, np.generic):

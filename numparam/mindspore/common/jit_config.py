@@ -20,6 +20,11 @@ _BACKENDS = {"O0": "ms_backend", "O1": "ms_backend", "O2": "GE"}
 class JitConfig:
     """Keep options of MindSpore's compiler in the dict ``jit_config_dict``; nothing here is compiled.
 
+    Raises
+    ------
+    ValueError
+        If an option is not accepted.
+
     Examples
     --------
     >>> JitConfig(jit_level="O1").jit_config_dict["backend"]
