@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="models of transformers are compared 
 from torch import nn  # noqa: E402
 
 from numparam.torch import init_  # noqa: E402
-from torch_models import MODELS  # noqa: E402
+from torch_models import MODELS, OTHERS  # noqa: E402
 
 SEEDS = 8
 
@@ -23,16 +23,17 @@ def state(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]])
 def test_values_are_distributed_as_those_of_the_model(name: str) -> None:
+    make = (MODELS | OTHERS)[name]
     with torch.device("meta"):
-        models = [MODELS[name]() for _ in range(SEEDS)]
+        models = [make() for _ in range(SEEDS)]
     generator = torch.get_rng_state()
     reports = [init_(model, seed=seed, device="cpu") for seed, model in enumerate(models)]
     assert torch.equal(torch.get_rng_state(), generator)
     assert all((report.left, report.uncaught) == ([], []) for report in reports)
     found = [state(model) for model in models]
-    expected = [state(MODELS[name]()) for _ in range(SEEDS)]
+    expected = [state(make()) for _ in range(SEEDS)]
     assert found[0].keys() == expected[0].keys()
     for key in found[0]:
         ours, theirs = (np.stack([one[key].ravel() for one in many]) for many in (found, expected))

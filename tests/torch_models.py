@@ -129,3 +129,39 @@ MODELS: dict[str, Callable[[], Any]] = {
     "GPTNeoXForCausalLM": _text("GPTNeoXForCausalLM", "GPTNeoXConfig"),
     "SamModel": _sam,
 }
+
+RECURRENT = {"vocab_size": 211, "hidden_size": 48, "num_hidden_layers": 2}
+OTHERS: dict[str, Callable[[], Any]] = {
+    "JambaForCausalLM": _text(
+        "JambaForCausalLM",
+        "JambaConfig",
+        num_experts=2,
+        mamba_d_state=8,
+        mamba_dt_rank=4,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+    ),
+    "RwkvForCausalLM": lambda: hf.RwkvForCausalLM(hf.RwkvConfig(**RECURRENT, attention_hidden_size=48)),
+    "RecurrentGemmaForCausalLM": lambda: hf.RecurrentGemmaForCausalLM(
+        hf.RecurrentGemmaConfig(**{**RECURRENT, "num_hidden_layers": 3}, intermediate_size=96, num_attention_heads=4)
+    ),
+    "DebertaV2ForMaskedLM": _text(
+        "DebertaV2ForMaskedLM", "DebertaV2Config", relative_attention=True, pos_att_type="p2c|c2p"
+    ),
+    "XLNetLMHeadModel": lambda: hf.XLNetLMHeadModel(
+        hf.XLNetConfig(vocab_size=211, d_model=48, n_layer=2, n_head=4, d_inner=96)
+    ),
+    "ViTMAEForPreTraining": lambda: hf.ViTMAEForPreTraining(
+        hf.ViTMAEConfig(
+            **VISION,
+            decoder_hidden_size=32,
+            decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=4,
+            decoder_intermediate_size=48,
+        )
+    ),
+    "BeitModel": lambda: hf.BeitModel(hf.BeitConfig(**VISION, use_relative_position_bias=True, use_mask_token=True)),
+}
+"""Of other kinds: recurrences, relative positions, tables that the constructor computes."""

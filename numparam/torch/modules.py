@@ -28,7 +28,17 @@ from numparam.torch.seeing import seeing
 from numparam.torch.shards import assign
 from numparam.torch.state import give_memory, is_overwritten, is_plain, is_raw, is_zeroed, refuse
 from numparam.torch.tracking import Tracked, tracked
-from numparam.torch.walk import Around, Place, Visit, collecting_later, is_of, modules, places, resharded
+from numparam.torch.walk import (
+    Around,
+    Place,
+    Visit,
+    collecting_later,
+    is_of,
+    modules,
+    places,
+    refresh_copies,
+    resharded,
+)
 
 Where = Callable[
     [str, torch.Tensor], tuple[Sequence[int], Region | BasicIndex | tuple[BasicIndex, ...], torch.Tensor] | None
@@ -279,10 +289,11 @@ class _Init:
         with ExitStack() as undo:
             if device is not None:
                 undo.callback(give_memory(self.module, device))
+            raw = self._raw(was_meta)
             mode = self._run_own(undo, was_meta)
             if device is not None or mode is not None:  # the code of the model may have replaced tensors
                 fills, filled = self._plan()
-            self._check_left(mode, was_meta)
+            self._check_left(mode, raw)
             if mode is not None and self._has_tied():
                 # The first place names a shared parameter, as if it had been shared from the start.
                 own = (self.module, self.prefix, self.visits, self.seed, self.own, self.moved, self.ties, self.same)
@@ -305,6 +316,7 @@ class _Init:
                     rows[id(item.place)] = row(item.name, tensor, item.local, item.how, rule)
             filled = [rows[id(place)] for place in self.order if id(place) in rows]
         self._copy()
+        refresh_copies(self.visits)
         return Report(self.seed, filled, [place.name for place in self.left], self.own.unused, uncaught)
 
     def _has_tied(self) -> bool:
@@ -329,8 +341,7 @@ class _Init:
                 )
 
     def _is_unset(self, place: Place) -> bool:
-        choice = self.own.find(place)
-        return choice is not None
+        return self.own.find(place) is not None
 
     def _plan(self) -> tuple[list[Fill], list[Filled]]:
         """Return what will be written, and the rows of the report."""
@@ -429,18 +440,22 @@ class _Init:
         item.start = None if default is None else default[0]
         return item
 
-    def _check_left(self, mode: Drawing | None, was_meta: set[int]) -> None:
+    def _raw(self, was_meta: set[int]) -> set[int]:
+        """Return the buffers that nobody has written to, as far as can be told before anything is written."""
+        buffers = [place for place in [*self.left, *[place for place, _ in self.covered]] if not place.is_parameter]
+        suspect = {id(place) for place in buffers if id(place) in was_meta or not place.tensor._version}
+        has_raw = bool(suspect) and any(is_raw(place) for place in self.order if place.is_parameter)
+        return suspect if has_raw else suspect & was_meta
+
+    def _check_left(self, mode: Drawing | None, raw: set[int]) -> None:
         """Raise if the code of the model left something out."""
         written = {id(item.place) for item in mode.tracker.all if item.written} if mode is not None else set()
         missing = [place for place, _ in self.covered if id(place) not in written]
         unknown = [place for place in missing if place.is_parameter]
         if unknown:
             raise RuleError(_unknown(unknown))
-        own = [place for place in self.left if not place.is_parameter and not self._is_unset(place)]
-        suspect = [place for place in [*missing, *own] if id(place) in was_meta or not place.tensor._version]
-        has_raw = any(is_raw(place) for place in self.order if place.is_parameter) if suspect else False
-        for place in suspect:
-            if id(place) in was_meta or has_raw:
+        for place in [*missing, *[place for place in self.left if not self._is_unset(place)]]:
+            if id(place) in raw:
                 raise StateError(
                     f"{_what(place)} may hold uninitialised memory, as after to_empty: neither the code of "
                     "the model nor a layer of torch initialises it; give it a rule, or the rule "

@@ -28,6 +28,10 @@ METHODS = (
 """The methods that declare a start, the most specific first."""
 
 
+_DRAWN = ("gaussian", "kaiming_uniform", "xavier_uniform")
+"""What adapters of PEFT may start with that does not depend on the weights of the base model."""
+
+
 class Start(NamedTuple):
     """The start of a module and of all that is in it."""
 
@@ -51,12 +55,16 @@ def starts(visits: Iterable[Visit]) -> tuple[list[Start], list[Start]]:
     """
     outer: dict[int, Start] = {}
     adapters = []
-    for _, part, around in visits:
+    for inside, part, around in visits:
         kind: Any = type(part)
         if not _may_start(kind):
             continue
-        if is_of(part, "BaseTunerLayer", "peft"):
-            configs: Any = next((outside.peft_config for _, outside in around if hasattr(outside, "peft_config")), {})
+        configs: Any = next((outside.peft_config for _, outside in around if hasattr(outside, "peft_config")), {})
+        if is_of(part, "PromptEmbedding", "peft") or is_of(part, "CPTEmbedding", "peft"):
+            how = getattr(configs.get(inside.split(".")[-2]), "prompt_tuning_init", "TEXT")
+            if how != "RANDOM":  # it is copied from the embeddings of the base model
+                adapters.append(Start(part, _refused(part), kind.__qualname__))
+        elif is_of(part, "BaseTunerLayer", "peft"):
             name, takes = _reset(kind)
             run = _adapter(part, configs, name, takes) if name else _refused(part)
             adapters.append(Start(part, run, f"{kind.__qualname__}.{name}"))
@@ -141,14 +149,15 @@ def _reset(kind: Any) -> tuple[str, tuple[str, ...]]:
 
 def _refused(layer: Any) -> Callable[[Drawing], None]:
     """Refuse an adapter that its class starts in another way; the layers of torch in it may have to be zero."""
+    kind: Any = type(layer)
 
     def run(mode: Drawing) -> None:
-        inside = set(layer.modules()) - set(layer.base_layer.modules())
+        inside = set(layer.modules()) - set(getattr(layer, "base_layer", torch.nn.Module()).modules())
         for item in mode.tracker.all:
             if item.place.owner in inside and item.place.is_parameter and not item.locked:
                 raise RuleError(
-                    f"parameter {item.place.name!r}: numparam does not know how {type(layer).__qualname__} starts its "
-                    "adapters: add the adapter after init_, or give rules for its parameters"
+                    f"parameter {item.place.name!r}: numparam does not know how {kind.__module__}.{kind.__qualname__} "
+                    "starts: add the adapter after init_, or give rules for its parameters"
                 )
 
     return run
@@ -163,7 +172,7 @@ def _adapter(layer: Any, configs: Any, method: str, takes: tuple[str, ...]) -> C
             given |= {name: getattr(config, name) for name in takes if hasattr(config, name)}
             for name, how in (given or {"init_weights": getattr(config, "init_weights", True)}).items():
                 if name.startswith("init_") and not (isinstance(how, bool) if given else how is True):
-                    if (name, how) == ("init_lora_weights", "gaussian"):
+                    if how in _DRAWN:
                         continue
                     raise RuleError(
                         f"adapter {adapter!r} starts with {name}={how!r}, which numparam does not follow, such as what "

@@ -25,7 +25,8 @@ def refuse(wrong: Sequence[Place]) -> None:
         error = StateError
         what = (
             f"a placeholder of DeepSpeed's ZeRO-3 for shape {tuple(full.ds_shape)}, found {tuple(tensor.shape)}: "
-            "call init_ inside deepspeed.zero.GatheredParameters, or before DeepSpeed shards the model"
+            "call init_ before DeepSpeed shards the model, or inside deepspeed.zero.GatheredParameters, and after this "
+            "engine.optimizer.refresh_fp32_params() if there is an optimizer"
         )
     elif _is_written(tensor.dtype):
         what = f"a {type(tensor).__qualname__}, not a plain tensor"

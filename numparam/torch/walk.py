@@ -134,6 +134,13 @@ def resharded(visits: Iterable[Visit]) -> None:
             part.reshard()
 
 
+def refresh_copies(visits: Iterable[Visit]) -> None:
+    """Let DeepSpeed's optimizers, whose steps overwrite parameters from their own copies, copy the new values."""
+    for _, part, _ in visits:
+        if is_of(part, "DeepSpeedEngine", "deepspeed") and hasattr(part.optimizer, "refresh_fp32_params"):
+            part.optimizer.refresh_fp32_params()
+
+
 def is_of(module: Any, name: str, package: str = "torch") -> bool:
     """Tell whether an object is an instance of a class of a package, without importing it."""
     kind: Any = type(module)
