@@ -26,7 +26,7 @@ from numparam.torch.report import Filled, Report, row
 from numparam.torch.rules import ChosenRules, OwnRules
 from numparam.torch.seeing import seeing
 from numparam.torch.shards import assign
-from numparam.torch.state import give_memory, is_overwritten, is_plain, is_raw, is_zeroed, refuse
+from numparam.torch.state import called, give_memory, is_overwritten, is_plain, is_raw, is_zeroed, refuse, unknown_start
 from numparam.torch.tracking import Tracked, tracked
 from numparam.torch.walk import (
     Around,
@@ -234,7 +234,7 @@ class _Init:
             else:
                 append((place, *choice))
         if unknown:
-            raise RuleError(_unknown(unknown))
+            raise RuleError(unknown_start(unknown))
         if packed := [place for place in packed if not any(place is left for left in self.left)]:
             refuse(packed)
         for place in lost:
@@ -330,13 +330,13 @@ class _Init:
         for place in self.order if device is None and was_meta else ():
             if id(place) in was_meta and not any(place is left for left in self.left):
                 raise StateError(
-                    f"{_what(place)} is on the meta device and has no memory: call to_empty(device=...) of the module "
+                    f"{called(place)} is on the meta device and has no memory: call to_empty(device=...) of the module "
                     "before, or give init_ a device"
                 )
         for place in self.left if device is not None else ():
             if place.tensor.is_meta and not place.is_parameter and not self._is_unset(place):
                 raise StateError(
-                    f"{_what(place)} is on the meta device, and no layer of torch initialises it: "
+                    f"{called(place)} is on the meta device, and no layer of torch initialises it: "
                     "give it values on a device before, or a rule"
                 )
 
@@ -453,11 +453,11 @@ class _Init:
         missing = [place for place, _ in self.covered if id(place) not in written]
         unknown = [place for place in missing if place.is_parameter]
         if unknown:
-            raise RuleError(_unknown(unknown))
+            raise RuleError(unknown_start(unknown))
         for place in [*missing, *[place for place in self.left if not self._is_unset(place)]]:
             if id(place) in raw:
                 raise StateError(
-                    f"{_what(place)} may hold uninitialised memory, as after to_empty: neither the code of "
+                    f"{called(place)} may hold uninitialised memory, as after to_empty: neither the code of "
                     "the model nor a layer of torch initialises it; give it a rule, or the rule "
                     f'{{"{place.name}": "unset"}} if it has its values'
                 )
@@ -484,17 +484,6 @@ def _check_part(place: Place, region: Region, init: Initializer, rule: str) -> N
         raise RuleError(f"parameter {place.name!r} is in blocks, which {init!r} cannot fill: give another rule")
 
 
-def _unknown(unknown: list[Place]) -> str:
-    place = unknown[0]
-    more = f" (and {len(unknown) - 1} more, {unknown[1].name!r} next)" if unknown[1:] else ""
-    classes = ", ".join(dict.fromkeys(type(place.owner).__qualname__ for place in unknown))
-    return (
-        f"no rule matches parameter {place.name!r} of shape {tuple(place.tensor.shape)}{more}: {classes} is "
-        "neither a layer of torch nor declares an initialisation that writes it, such as init_weights or "
-        f'reset_parameters; give a rule, such as rules={{"{place.name}": Normal(0.02)}}'
-    )
-
-
 def _is_own(init: Initializer) -> bool:
     """Return whether an initializer is numparam's, and not a user's, which may raise."""
     return type(getattr(init, "init", init)).__module__.startswith("numparam.")
@@ -507,7 +496,3 @@ def _values(fill: Fill) -> torch.Tensor:
     except Exception as error:
         raise StateError(f"parameter {fill.name!r} gets {fill.init!r}: {type(error).__name__}: {error}") from error
     return out
-
-
-def _what(place: Place) -> str:
-    return f"{'parameter' if place.is_parameter else 'buffer'} {place.name!r}"

@@ -35,6 +35,23 @@ def refuse(wrong: Sequence[Place]) -> None:
     raise error(f'parameter {place.name!r}{more} is {what}; the rule {{"{place.name}": "unset"}} leaves it as it is')
 
 
+def unknown_start(unknown: Sequence[Place]) -> str:
+    """Say that nothing initialises some parameters, and what to do."""
+    place = unknown[0]
+    more = f" (and {len(unknown) - 1} more, {unknown[1].name!r} next)" if unknown[1:] else ""
+    classes = ", ".join(dict.fromkeys(type(place.owner).__qualname__ for place in unknown))
+    return (
+        f"no rule matches parameter {place.name!r} of shape {tuple(place.tensor.shape)}{more}: {classes} is "
+        "neither a layer of torch nor declares an initialisation that writes it, such as init_weights or "
+        f'reset_parameters; give a rule, such as rules={{"{place.name}": Normal(0.02)}}'
+    )
+
+
+def called(place: Place) -> str:
+    """Return what a place is, and its name."""
+    return f"{'parameter' if place.is_parameter else 'buffer'} {place.name!r}"
+
+
 def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether the memory of a tensor is its values."""
     kind: Any = type(tensor)
