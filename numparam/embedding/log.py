@@ -29,7 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _FRAME = struct.Struct("<4sIQQ")  # magic, checksum, bytes, number of the log
 _HEAD = struct.Struct("<9q")
 _MAGIC = b"npr2"
-_DIGESTED = 1 << 20  # bytes from which zlib's checksum takes longer than a digest on all threads
+_DIGESTED = 1 << 18  # bytes from which zlib's checksum takes longer than a digest on all threads
 _NONE = np.empty(0, np.int64)
 
 

@@ -21,7 +21,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 LOGS: dict[str, type[Log] | type[LmdbLog]] = {"file": Log, "lmdb": LmdbLog}
 _LOG_BYTES = 256 << 20
-_ROWS_IN_CACHE = 1 << 10
 
 
 class Rooms:
@@ -127,23 +126,14 @@ class Store:
 
         The columns are valid until the next call. Without a log they change in place, and none are returned.
         """
-        from numparam.kernels.machine import pool
-
         work, columns = self.schema.stepping(count), self.rows.columns[: self.schema.states.stop]
         if self.is_logged:
             columns = [
-                self.rooms.get(name, (keys.size, *held.shape[1:]), held.dtype) for name, held in enumerate(columns)
+                self.rooms.get(name, (keys.size, column.shape[1]), column.dtype) for name, column in enumerate(columns)
             ]
-
-            def step(start: int, stop: int) -> None:
-                for first in range(start, stop, _ROWS_IN_CACHE):
-                    part = slice(first, min(first + _ROWS_IN_CACHE, stop))
-                    for number, column in enumerate(columns):
-                        self.fill(number, keys[part], found[part], column[part], None)
-                    values, *states = (column[part] for column in columns)
-                    work(values, np.arange(len(values)), sums[part], states)
-
-            pool.run(step, keys.size, sum(column.nbytes for column in columns) // keys.size, _ROWS_IN_CACHE)
+            for number, column in enumerate(columns):
+                self.fill(number, keys, found, column, None)
+            work(columns[0], np.arange(keys.size), sums, columns[1:])
             return found, dict(enumerate(columns))
         absent = found < 0
         if absent.any():
