@@ -199,6 +199,20 @@ def test_eviction_follows_the_score_and_then_the_key() -> None:
     assert ranked.evict(1).tolist() == [4]
 
 
+def test_scores_counts_and_steps_that_do_not_suit_are_named() -> None:
+    ranked, ones = table(score="custom"), np.ones((2, 8), np.float32)
+    with pytest.raises(ArgumentTypeError, match="table 'items': expected 2 scores of int64, found float64"):
+        ranked.assign([1, 2], ones, scores=[0.5, 1.0])
+    with pytest.raises(ArgumentValueError, match="table 'items': scores are for tables of score='custom', found 'lru'"):
+        table().update([1, 2], ones, scores=[1, 2])
+    with pytest.raises(ArgumentValueError, match="count is at least 0, found -1"):
+        ranked.evict(-1)
+    with pytest.raises(ArgumentValueError, match="give the count of rows to evict, or the score below"):
+        ranked.evict()
+    with pytest.raises(ArgumentTypeError, match="since is an int"):
+        ranked.export(since="start")
+
+
 def test_table_over_its_limit_evicts_the_least_used() -> None:
     limited = table(None, max_rows=32, score="lru")
     for step in range(20):
@@ -293,7 +307,10 @@ def test_layer_takes_the_name_that_its_cell_gives() -> None:
         (lambda t: t.update([1, 2], np.ones((2, 7), np.float32)), r"of shape \(2, 8\), found \(2, 7\)"),
         (lambda t: t.update([1], np.ones((1, 8))), "gradients of float32, float16 or bfloat16, found float64"),
         (lambda t: t.assign([1], np.ones((1, 8), np.int64)), "expected rows of float32, .* found int64"),
-        (lambda t: t.assign([1], np.ones((1, 8), np.float32), scores=[1, 2]), "expected 1 scores"),
+        (
+            lambda t: t.assign([1], np.ones((1, 8), np.float32), scores=[1, 2]),
+            "scores are for tables of score='custom', found 'lru'",
+        ),
         (lambda t: t.evict(), "give the count of rows to evict, or the score below"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from numparam import Parameter, load_checkpoint, save_checkpoint
 from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileError
 from numparam.initializer import Normal, initializer
-from numparam.optim import FTRL, SGD, Adam, Lamb, Momentum
+from numparam.optim import FTRL, SGD, Adam, Lamb, Momentum, RowwiseAdagrad
 from numparam.server import context, dense, reset_ps_context, set_ps_context
 from numparam.server.dense import Dense
 from numparam.server.service import check_one_save
@@ -147,9 +147,18 @@ def test_snapshots_load_on_any_number_of_servers(servers: int, tmp_path: Path) -
         kept(None, make=partial(Momentum, learning_rate=0.1, momentum=0.9)).load(contents)
 
 
-def test_optimizer_that_looks_at_more_than_one_element_is_refused() -> None:
+def test_row_wise_updates_are_those_of_one_server() -> None:
+    make = partial(RowwiseAdagrad, learning_rate=0.1)
+    one, two = kept(None, make=make), [kept(None, 2, place, make) for place in range(2)]
+    for step in range(3):
+        for target in (one, *two):
+            change(target, step)
+    assert_same(values(*two), values(one))
+
+
+def test_optimizer_that_looks_at_more_than_one_row_is_refused() -> None:
     for make in (partial(Lamb, learning_rate=0.1), partial(SGD, clip_norm=1.0)):
-        with pytest.raises(ArgumentValueError, match="looks at more than one element; use SGD, Momentum, Adam"):
+        with pytest.raises(ArgumentValueError, match="looks at more than one row; use SGD, Momentum, Adam"):
             kept(None, make=make)
 
 

@@ -38,7 +38,10 @@ class Distinct:
         if scores is not None:
             given = np.asarray(scores)
             if given.dtype.kind not in "iu" or given.size != keys.size:
-                raise ArgumentTypeError(f"expected {keys.size} scores of int64, found {given.dtype} of {given.shape}")
+                raise ArgumentTypeError(
+                    f"table {rows.schema.name!r}: expected {keys.size} scores of int64, found {given.dtype} of "
+                    f"{given.shape}"
+                )
             self.scores = np.empty(first.size, np.int64)
             self.scores[self.which] = given.reshape(-1)
 

@@ -61,7 +61,10 @@ class Mapped:
             for column, start in zip(columns, starts[1:], strict=False)
         ]
         self.columns = arrays[: len(schema.columns)]
-        self._page_bytes = sum(_PAGE * (1 + column.row_bytes // _PAGE) for column in columns)
+        # Rows of an open key space lie one after another; any two rows of a dense table may be on different pages.
+        self._new_bytes = sum(
+            column.row_bytes if is_open else _PAGE * (1 + column.row_bytes // _PAGE) for column in columns
+        )
         self._keys = arrays[-1] if is_open else None
         self._index, self._free, self._end, self.size = Index(), np.empty(0, np.int64), 0, 0
 
@@ -123,7 +126,7 @@ class Mapped:
             )
         if hasattr(os, "fstatvfs"):
             disk = os.fstatvfs(self._file.fileno())
-            needed, free = count * self._page_bytes + _SPARE, disk.f_bavail * disk.f_frsize
+            needed, free = count * self._new_bytes + _SPARE, disk.f_bavail * disk.f_frsize
             if free < needed:
                 raise CheckpointFileError(
                     f"table {self.schema.name!r}: no room on the disk of {self.where} for {count} new rows: {needed} "

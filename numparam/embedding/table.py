@@ -333,14 +333,15 @@ class Embedding:
         numpy.ndarray
             Their keys, in this order.
         """
+        if count is None and below is None:
+            raise ArgumentValueError(f"table {self.name!r}: give the count of rows to evict, or the score below")
+        most = None if count is None else as_int("count", count, 0)
         with self._lock:
             keys = self._rows().keys()
             scores = self._store.gathered(len(self.schema.columns) - 2, keys, self._store.rows.find(keys))[:, 0]
             if below is not None:
                 keys, scores = keys[scores < below], scores[scores < below]
-            elif count is None:
-                raise ArgumentValueError(f"table {self.name!r}: give the count of rows to evict, or the score below")
-            chosen = keys[np.lexsort((keys, scores))[: keys.size if count is None else max(0, count)]]
+            chosen = keys[np.lexsort((keys, scores))[:most]]
             self._store.commit(self._store.record(erased=chosen))
             self.counters["evicted"] += chosen.size
         return chosen
@@ -360,7 +361,7 @@ class Embedding:
             numbers = self._store.rows.find(keys)
             steps = self._store.gathered(len(self.schema.columns) - 1, keys, numbers)[:, 0]
             if since is not None:
-                chosen = steps > since
+                chosen = steps > as_int("since", since)
                 keys, numbers, steps = keys[chosen], numbers[chosen], steps[chosen]
             return Export(keys, self._store.gathered(0, keys, numbers), steps)
 
@@ -395,6 +396,10 @@ class Embedding:
         return self._store.rows
 
     def _distinct(self, scores: npt.ArrayLike | None, keys: Array) -> Distinct:
+        if scores is not None and self.score != "custom":
+            raise ArgumentValueError(
+                f"table {self.name!r}: scores are for tables of score='custom', found {self.score!r}; leave them out"
+            )
         return Distinct(keys, self._rows(), scores)
 
     def _admitted(self, chosen: Distinct) -> tuple[Array, dict[int, int]]:

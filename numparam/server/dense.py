@@ -14,7 +14,7 @@ from numparam.embedding.folder import claim
 from numparam.embedding.log import Log, Record
 from numparam.embedding.schema import Column
 from numparam.errors import ArgumentValueError, CheckpointError
-from numparam.optim import Lamb, Optimizer, RowwiseAdagrad
+from numparam.optim import Lamb, Optimizer
 from numparam.parameter import Parameter
 from numparam.server.division import part
 from numparam.tensor import Tensor
@@ -85,10 +85,10 @@ class Dense:
             return
         assert make is not None
         self._optimizer = make(self.parts)
-        if isinstance(self._optimizer, Lamb | RowwiseAdagrad) or self._optimizer.clip_norm is not None:
+        if isinstance(self._optimizer, Lamb) or self._optimizer.clip_norm is not None:
             raise ArgumentValueError(
-                f"{type(self._optimizer).__name__} looks at more than one element; use SGD, Momentum, Adam, AdamW, "
-                "Adagrad or FTRL without clip_norm on servers"
+                f"{type(self._optimizer).__name__} looks at more than one row; use SGD, Momentum, Adam, AdamW, "
+                "Adagrad, RowwiseAdagrad or FTRL without clip_norm on servers"
             )
         if folder is not None:
             self._guard, self._values = claim(folder, "dense parameters"), folder / "values.safetensors"
