@@ -46,18 +46,28 @@ class RemoteTable:
     def find(self, ids: Any) -> Array:
         """Return rows; see `Embedding.find`."""
         from numparam.kernels.keys import distinct
+        from numparam.kernels.rows import gather
 
         keys, shape = as_keys(self.schema, ids)
-        first, which = distinct(keys) if self._parameter.unique else (np.arange(keys.size), np.arange(keys.size))
-        self._client.counters.update(ids=keys.size, distinct_ids=first.size)
-        keys = keys[first]
-        present, (rows,) = self.held(keys, 1)
-        out = np.empty((keys.size, self.schema.dim), self.schema.dtype)
-        out[present] = rows
+        distinct_keys, which = keys, None
+        if self._parameter.unique:
+            first, which = distinct(keys)
+            if first.size < keys.size:
+                distinct_keys = keys[first]
+            else:
+                which = None
+        self._client.counters.update(ids=keys.size, distinct_ids=distinct_keys.size)
+        present, (rows,) = self.held(distinct_keys, 1)
         if not present.all():
-            out[~present] = self.schema.initial(0, keys[~present]) if self._unseen is None else self._unseen
-        found: Array = out[which].reshape(*shape, self.schema.dim)
-        return found
+            found, rows = rows, np.empty((distinct_keys.size, self.schema.dim), self.schema.dtype)
+            rows[present] = found
+            absent = distinct_keys[~present]
+            rows[~present] = self.schema.initial(0, absent) if self._unseen is None else self._unseen
+        if which is not None:
+            some, rows = rows, np.empty((keys.size, self.schema.dim), self.schema.dtype)
+            gather(rows, some, which)
+        answer: Array = rows.reshape(*shape, self.schema.dim)
+        return answer
 
     def held(self, keys: Array, columns: int) -> tuple[Array, list[Array]]:
         """Return which of distinct keys have rows, and the first columns of these rows; all others do not travel.
