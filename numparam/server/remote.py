@@ -49,21 +49,16 @@ class RemoteTable:
         from numparam.kernels.rows import gather
 
         keys, shape = as_keys(self.schema, ids)
-        distinct_keys, which = keys, None
-        if self._parameter.unique:
-            first, which = distinct(keys)
-            if first.size < keys.size:
-                distinct_keys = keys[first]
-            else:
-                which = None
-        self._client.counters.update(ids=keys.size, distinct_ids=distinct_keys.size)
-        present, (rows,) = self.held(distinct_keys, 1)
+        first, which = distinct(keys) if self._parameter.unique else (keys, keys)
+        is_repeated = first.size < keys.size
+        asked = keys[first] if is_repeated else keys
+        self._client.counters.update(ids=keys.size, distinct_ids=asked.size)
+        present, (rows,) = self.held(asked, 1)
         if not present.all():
-            found, rows = rows, np.empty((distinct_keys.size, self.schema.dim), self.schema.dtype)
+            found, rows = rows, np.empty((asked.size, self.schema.dim), self.schema.dtype)
             rows[present] = found
-            absent = distinct_keys[~present]
-            rows[~present] = self.schema.initial(0, absent) if self._unseen is None else self._unseen
-        if which is not None:
+            rows[~present] = self.schema.initial(0, asked[~present]) if self._unseen is None else self._unseen
+        if is_repeated:
             some, rows = rows, np.empty((keys.size, self.schema.dim), self.schema.dtype)
             gather(rows, some, which)
         answer: Array = rows.reshape(*shape, self.schema.dim)
