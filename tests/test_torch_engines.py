@@ -44,6 +44,7 @@ def test_fabric() -> None:
     same(fabric.setup(torch.compile(net())))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 def test_deepspeed() -> None:
     """In a process of its own: DeepSpeed needs a process group."""

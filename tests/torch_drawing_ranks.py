@@ -219,4 +219,10 @@ def ties_that_tensor_parallelism_breaks_are_equal_again() -> None:
 
 
 if __name__ == "__main__":
+    if has_transformers():  # imported before the fork, for all ranks
+        from torch_models import MODELS
+
+        with torch.device("meta"):
+            for name in SHARDED:
+                MODELS[name]()
     main()
