@@ -439,6 +439,11 @@ GOOD = np.ones(3, np.float32)
         (lambda: SGD([], loss_scale=0.0), ValueError, "loss_scale must be above 0"),
         (lambda: SGD([Parameter([1], name="i")], 0.1)([np.ones(1)]), TypeError, "'i': optimizers update floats of 16"),
         (lambda: updated([GOOD, np.ones((2, 2), np.float32)], lr=lambda _: math.nan), ValueError, "learning_rate must"),
+        (
+            lambda: FTRL([Parameter([0.0], name="w")], learning_rate=lambda _: 0.0)([np.ones(1, np.float32)]),
+            ValueError,
+            "learning_rate must be above 0 in FTRL",
+        ),
     ],
 )
 def test_errors_name_the_parameter_and_update_nothing(call: Any, error: Any, words: str) -> None:

@@ -375,7 +375,11 @@ type_callable(joined)(lambda context: lambda a, b: Lanes(a.element, 2 * a.width)
 
 @lower_builtin(joined, Lanes, Lanes)  # type: ignore[untyped-decorator]
 def _lower_joined(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-    return builder.shuffle_vector(*args, constant_indices(list(range(signature.return_type.width))))
+    width = signature.return_type.width
+    if width == 2:
+        args = [splat(builder, each, 2) for each in args]
+        return builder.shuffle_vector(*args, constant_indices([0, 2]))
+    return builder.shuffle_vector(*args, constant_indices(list(range(width))))
 
 
 def _half(part: int, doc: str) -> Any:

@@ -11,11 +11,12 @@ from numparam.kernels.formula.access import Access, lanes_access, state_dtype
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH
-from numparam.kernels.machine.memory import access, prefetch_row
+from numparam.kernels.machine.memory import access, prefetch, prefetch_row
 from numparam.kernels.update.rules import RULES
 from numparam.kernels.update.step import (
     make_accumulate,
     make_decayed,
+    make_directed,
     make_step,
     make_term,
     per_item,
@@ -28,6 +29,8 @@ Dtype = np.dtype[Any]
 
 _PARTIAL = 8
 """Running sums of a row, whatever the width of the registers: the order of its additions is fixed."""
+_AHEAD = 1024
+"""Bytes before a row whose memory is asked for: a processor does not guess which row is next."""
 _ROWS_AHEAD, _STATE_BYTES_AHEAD = 4, 255
 
 
@@ -88,35 +91,36 @@ def _make_rows(rule: str, value: Dtype, gradient: Dtype) -> Any:
     return loop
 
 
-def _make_total(make: Callable[[Callable[[Dtype], Access]], Any]) -> Any:
-    """Make the formula of the sum of the squares of a term from one place to another, in an order that is fixed.
+def _make_total(make: Callable[[Callable[[Dtype], Access]], Any], count: int = 1) -> Any:
+    """Make the formula of the sums of squares of `count` terms from one place to another, in an order that is fixed.
 
-    The term is given as the function that makes it for some access. ``partial`` is the address of `_PARTIAL` floats.
+    The terms, one behind the other, are given as the function that makes them for some access. The totals are written
+    to ``out[place]``; ``partial`` has `_PARTIAL` floats a term.
     """
     many, one = make(lanes_access(_PARTIAL)), make(lanes_access(1))
-    load_many, store_many, _ = access("f64", _PARTIAL)
-    _, store_one, _ = access("f64", 1)
+    load_many, store_many, _ = access("f64", count * _PARTIAL)
+    _, store_one, _ = access("f64", count)
 
     @formula
-    def total_of(arrays: Any, at: Any, end: Any, numbers: Any, partial: Any) -> Any:
-        address, total = partial.ctypes.data, 0.0
-        if end - at >= _PARTIAL:
-            for k in range(_PARTIAL):
-                partial[k] = 0.0
-            sums = load_many(address)
-            while at + _PARTIAL <= end:
-                x = many(arrays, at, numbers)
-                sums = sums + x * x
-                at += _PARTIAL
-            store_many(address, sums)
-            even = (partial[0] + partial[4]) + (partial[2] + partial[6])
-            total = even + ((partial[1] + partial[5]) + (partial[3] + partial[7]))
+    def total_of(out: Any, arrays: Any, at: Any, end: Any, numbers: Any, partial: Any) -> None:
+        address = partial.ctypes.data
+        for k in range(count * _PARTIAL):
+            partial[k] = 0.0
+        sums = load_many(address)
+        while at + _PARTIAL <= end:
+            x = many(arrays, at, numbers)
+            sums = sums + x * x
+            at += _PARTIAL
+        store_many(address, sums)
+        for k in range(count):
+            a = partial[k * _PARTIAL : (k + 1) * _PARTIAL]
+            out[k] = ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
         while at < end:
             x_one = one(arrays, at, numbers)
             store_one(address, x_one * x_one)
-            total += partial[0]
+            for k in range(count):
+                out[k] += partial[k]
             at += 1
-        return total
 
     return total_of
 
@@ -129,61 +133,63 @@ def _make_row_sums(dtype: Dtype) -> Any:
     def loop(out: Any, array: Any, length: Any, start: Any, stop: Any) -> None:
         sums = np.empty(_PARTIAL)
         for row in range(start, stop):
-            out[row] = total_of((array,), row * length, (row + 1) * length, (), sums)
+            total_of(out[row], (array,), row * length, (row + 1) * length, (), sums)
 
     return loop
 
 
 @cache
 def _make_moments(value: Dtype, gradient: Dtype) -> Any:
-    """Make the loop that updates the moments of a row, and sums it while it is in a cache."""
-    steps = _make_steps("moments", value, gradient, "states")
-    state = state_dtype(value)
-    length_of, direction_of = (_make_total(partial(make_term, dtypes)) for dtypes in ((value,), (value, state, state)))
+    """Make the loop that updates the moments, and sums the squares of weights and directions of rows meanwhile."""
+    total_of = _make_total(partial(make_directed, value, gradient), 2)
 
     @kernel(f"update moments {value} {gradient}")
     def loop(
         out: Any, value: Any, gradient: Any, states: Any, length: Any, start: Any, stop: Any, first: Any, numbers: Any
     ) -> None:
-        sums = np.empty(_PARTIAL)
+        sums = np.empty(2 * _PARTIAL)
         for row in range(start, stop):
-            at, end = row * length, (row + 1) * length
-            steps(value, gradient, states, 0, at, end, first)
-            out[0, row] = length_of((value,), at, end, (), sums)
-            out[1, row] = direction_of((value, states[0], states[1]), at, end, numbers, sums)
+            total_of(out[row], (value, gradient, states), row * length, (row + 1) * length, (first, numbers), sums)
 
     return loop
 
 
 @cache
 def _make_rowwise(value: Dtype, gradient: Dtype) -> Any:
-    total_of = _make_total(lambda of: make_decayed(value, gradient, of))
-    many, one = (make_step("sgd", value, gradient, "nearest", lanes_access(width)) for width in (WIDTH, 1))
-    accumulate, state = make_accumulate(value, lanes_access(1)), state_dtype(value)
-    load_total = access("f64", 1)[0]
-    store_step = lanes_access(1)(state).store
-    size, gradient_size, state_size, kind = value.itemsize, gradient.itemsize, state.itemsize, state.type
+    size, gradient_size, state = value.itemsize, gradient.itemsize, state_dtype(value)
+
+    def made(of: Callable[[Dtype], Access]) -> Any:
+        decayed = make_decayed(value, gradient, of)
+
+        @formula
+        def term(arrays: Any, at: Any, numbers: Any) -> Any:
+            here, given, next_here, next_given = arrays
+            prefetch(next_here + at * size)
+            prefetch(next_given + at * gradient_size)
+            return decayed((here, given), at, numbers)
+
+        return term
+
+    total_of, steps = _make_total(made), _make_steps("sgd", value, gradient, "nearest")
+    accumulate, load_total = make_accumulate(value, lanes_access(1)), access("f64", 1)[0]
+    store_step, kind, state_size = lanes_access(1)(state).store, state.type, state.itemsize
 
     @kernel(f"update rowwise {value} {gradient}")
     def loop(
         value: Any, gradient: Any, totals: Any, rows: Any, length: Any, start: Any, stop: Any, numbers: Any
     ) -> None:
-        partial, step = np.empty(_PARTIAL), np.empty(1, kind)
+        partial, total, step = np.empty(_PARTIAL), np.empty(1), np.empty(1, kind)
+        line, given_line = length * size, length * gradient_size
+        ahead = 1 + _AHEAD // line
         for row in range(start, stop):
-            place = rows[row] if rows.size else row
-            here, given = value + place * length * size, gradient + row * length * gradient_size
-            partial[0] = total_of((here, given), 0, length, numbers, partial)
-            store_step(
-                step.ctypes.data, accumulate(totals + place * state_size, load_total(partial.ctypes.data), numbers)
-            )
-            scalars = numbers[0], numbers[1], step[0]
-            at = 0
-            while at + WIDTH <= length:
-                many(here, given, (), 0, at, scalars)
-                at += WIDTH
-            while at < length:
-                one(here, given, (), 0, at, scalars)
-                at += 1
+            later = min(row + ahead, stop - 1)
+            place, next_place = (rows[row], rows[later]) if rows.size else (row, later)
+            here, given = value + place * line, gradient + row * given_line
+            arrays = here, given, value + next_place * line, gradient + later * given_line
+            total_of(total, arrays, 0, length, numbers, partial)
+            rate = accumulate(totals + place * state_size, load_total(total.ctypes.data), numbers)
+            store_step(step.ctypes.data, rate)
+            steps(here, given, (), 0, 0, length, (numbers[0], numbers[1], step[0]))
 
     return loop
 
@@ -222,20 +228,20 @@ def update_rowwise(value: Any, rows: Any, gradient: Any, totals: Any, count: int
 
 def row_sums(array: Any, rows: int) -> np.ndarray[Any, Dtype]:
     """Return the sums of squares of rows."""
-    out, length, loop, address = np.empty(rows), array.size // rows, _make_row_sums(array.dtype), array.ctypes.data
+    out, length, loop, address = np.empty((rows, 1)), array.size // rows, _make_row_sums(array.dtype), array.ctypes.data
     pool.run(lambda start, stop: loop(out, address, length, start, stop), rows, length * array.itemsize, 8)
-    return out
+    return out[:, 0]
 
 
 def update_moments(
     value: Any, gradient: Any, states: Sequence[Any], rows: int, first: tuple[Any, ...], numbers: tuple[Any, ...]
 ) -> np.ndarray[Any, Dtype]:
     """Update moments, and return the sums of squares of rows of weights and of directions."""
-    out, length, loop = np.empty((2, rows)), value.size // rows, _make_moments(value.dtype, gradient.dtype)
+    out, length, loop = np.empty((rows, 2)), value.size // rows, _make_moments(value.dtype, gradient.dtype)
     arguments = out, value.ctypes.data, gradient.ctypes.data, _addresses(states), length
     nbytes = length * (value.itemsize + gradient.itemsize + sum(state.itemsize for state in states))
     pool.run(lambda start, stop: loop(*arguments, start, stop, first, numbers), rows, nbytes, 8)
-    return out
+    return np.ascontiguousarray(out.T)
 
 
 def _addresses(arrays: Sequence[Any]) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def _scalars(rule: str, numbers: Sequence[float], value: Dtype) -> tuple[Any, ..
     names = RULES[rule].numbers
     if len(numbers) != len(names) + 1:
         raise ValueError(f"rule {rule!r} takes the scale of the gradient and {', '.join(names)}; found {numbers}")
-    return tuple([state_dtype(value).type(number) for number in numbers])
+    return tuple(map(state_dtype(value).type, numbers))
 
 
 def _twins(name: str) -> dict[str, Callable[..., Any]]:

@@ -2,7 +2,7 @@
 
 A rule takes a weight, its gradient, the states and numbers that are the same for all elements, and returns the new
 weight and states. ``numbers[0]`` scales the gradient before the rule sees it. Only operations of `lanes` are used, so
-the bits are the same everywhere.
+the bits are the same everywhere. Divisions and roots take longer than the memory where there are more than three.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def _ftrl(w: Any, g: Any, states: Any, c: Any) -> Any:
     decayed = g + c[1] * w
     total = states[0] + decayed * decayed
     root = sqrt(total)
-    linear = states[1] + (decayed - (root - sqrt(states[0])) / c[2] * w)
+    linear = states[1] + (decayed - (root - sqrt(states[0])) * (c[2] * w))
     size = select(linear < 0.0, -linear, linear)
     pulled = select(linear < 0.0, linear + c[3], linear - c[3])
-    return select(size > c[3], -pulled / (root / c[2] + c[4]), 0.0), (total, linear)
+    return select(size > c[3], -pulled / (c[2] * root + c[4]), 0.0), (total, linear)
 
 
 @formula
@@ -101,12 +101,12 @@ def _moments(w: Any, g: Any, states: Any, c: Any) -> Any:
 @formula
 def lamb_direction(w: Any, m: Any, v: Any, c: Any) -> Any:
     """Return where You et al., "Large batch optimization for deep learning" (2020), step before the trust ratio."""
-    return m / c[1] / (sqrt(v) / c[2] + c[3]) + c[4] * w
+    return c[1] * m / (sqrt(v) + c[2]) + c[3] * w
 
 
 @formula
 def _lamb(w: Any, _g: Any, states: Any, c: Any) -> Any:
-    return w - c[5] * lamb_direction(w, states[0], states[1], c), ()
+    return w - c[4] * lamb_direction(w, states[0], states[1], c), ()
 
 
 RULES = {
@@ -116,9 +116,9 @@ RULES = {
     "adam": Rule(_adam, 2, ("decay", "step", "keep", "first", "beta2", "second", "root_correction", "eps")),
     "amsgrad": Rule(_amsgrad, 3, ("decay", "step", "keep", "first", "beta2", "second", "root_correction", "eps")),
     "adagrad": Rule(_adagrad, 1, ("decay", "rate", "eps")),
-    "ftrl": Rule(_ftrl, 2, ("decay", "rate", "l1", "twice_l2")),
+    "ftrl": Rule(_ftrl, 2, ("decay", "inverse_rate", "l1", "twice_l2")),
     "moments": Rule(_moments, 2, ("first", "beta2", "second")),
-    "lamb": Rule(_lamb, 2, ("correction", "root_correction", "eps", "decay", "step"), writes_states=False),
+    "lamb": Rule(_lamb, 2, ("correction", "eps", "decay", "step"), writes_states=False),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numparam.kernels.formula.access import Access, state_dtype
 from numparam.kernels.formula.formats import unchanged
 from numparam.kernels.machine.compile import formula
-from numparam.kernels.machine.lanes import extended, rounded, sqrt
+from numparam.kernels.machine.lanes import extended, joined, rounded, sqrt
 from numparam.kernels.update.rules import RULES, lamb_direction, stochastic_bfloat16, stochastic_float16
 
 if TYPE_CHECKING:
@@ -73,29 +73,29 @@ def make_step(rule: str, value: Dtype, gradient: Dtype, mode: str, access: Calla
         g = load_gradient(gradient + at * gradient_size) * numbers[0]
         w, new = apply(w, g, load_states(states, at * state_size), numbers)
         store_states(states, at * state_size, new)
-        return w
+        return w, new
 
     @formula
     def nearest(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:  # noqa: ARG001
         place = value + at * size
-        store(place, shorten(applied(load(place), gradient, states, at, numbers)))
+        store(place, shorten(applied(load(place), gradient, states, at, numbers)[0]))
 
     @formula
     def stochastic(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:
         place = value + at * size
-        w = applied(load(place), gradient, states, at, numbers)
+        w, _ = applied(load(place), gradient, states, at, numbers)
         store(place, round_by(w, load_word(extra + at * 4)))
 
     @formula
     def master(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:
         place = extra + at * state_size
-        w = applied(load_state(place), gradient, states, at, numbers)
+        w, _ = applied(load_state(place), gradient, states, at, numbers)
         store_state(place, w)
         store(value + at * size, shorten(w))
 
     @formula
-    def only_states(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:  # noqa: ARG001
-        applied(load(value + at * size), gradient, states, at, numbers)
+    def only_states(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> Any:  # noqa: ARG001
+        return applied(load(value + at * size), gradient, states, at, numbers)
 
     return {"states": only_states, "nearest": nearest, "stochastic": stochastic, "master": master}[mode]
 
@@ -114,6 +114,20 @@ def make_term(dtypes: tuple[Dtype, ...], access: Callable[[Dtype], Access]) -> A
         return widen(lamb_direction(load(arrays[0] + at * size), m, v, numbers))
 
     return term
+
+
+def make_directed(value: Dtype, gradient: Dtype, access: Callable[[Dtype], Access]) -> Any:
+    """Make the formula that updates LAMB's moments, and returns a weight and its direction, one behind the other."""
+    step = make_step("moments", value, gradient, "states", access)
+    widen = extended if value != np.float64 else unchanged
+
+    @formula
+    def directed(arrays: Any, at: Any, numbers: Any) -> Any:
+        (value, gradient, states), (first, second) = arrays, numbers
+        w, (m, v) = step(value, gradient, states, 0, at, first)
+        return joined(widen(w), widen(lamb_direction(w, m, v, second)))
+
+    return directed
 
 
 def make_decayed(value: Dtype, gradient: Dtype, access: Callable[[Dtype], Access]) -> Any:

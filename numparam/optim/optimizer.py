@@ -222,10 +222,10 @@ class Optimizer:
             if self.clip_norm is not None:
                 scale *= min(1.0, self.clip_norm / (norm + 1e-6))
         done = int(self.global_step.asnumpy())
-        now = [_at_step(options, done) for options in self._options]
+        now = [self._at_step(options, done) for options in self._options]
         for place, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
             self._update(Step(place, value, gradient, scale, now[place], done + 1, gather))
-        self.global_step.set_data(np.asarray(done + 1, np.int64))
+        self.global_step._hold(np.asarray(done + 1, np.int64))
 
     def state_bytes(self, dtype: npt.DTypeLike) -> int:
         """Return the bytes of states for each element of a parameter of a dtype, with the default options.
@@ -362,6 +362,10 @@ class Optimizer:
         self.check(options)
         return options
 
+    def _at_step(self, options: Options, done: int) -> Options:
+        rate = options["learning_rate"]
+        return self._checked({**options, "learning_rate": rate(done)}) if callable(rate) else options
+
     def _new_states(self, place: int) -> list[Parameter]:
         parameter, made = self.parameters[place], []
         kept, wide = self._kept(parameter.dtype, self._options[place])
@@ -388,11 +392,6 @@ def _groups(params: Groups) -> list[Mapping[str, Any]]:
                     raise ArgumentTypeError(f"group {place} must be a dict with 'params', found {shown(group)}")
             return listed
     return [{"params": given}]
-
-
-def _at_step(options: Options, done: int) -> Options:
-    rate = options["learning_rate"]
-    return {**options, "learning_rate": not_negative("learning_rate", rate(done))} if callable(rate) else options
 
 
 def mindspore_names(options: Options, known: Iterable[str]) -> Options:

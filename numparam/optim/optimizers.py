@@ -356,7 +356,7 @@ class FTRL(_Named):
         return {"accum": options["initial_accum"], "linear": "zeros"}
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:  # noqa: ARG002
-        return options["weight_decay"], options["learning_rate"], options["l1"], 2.0 * options["l2"]
+        return options["weight_decay"], 1.0 / options["learning_rate"], options["l1"], 2.0 * options["l2"]
 
 
 class Lamb(_Named):
@@ -400,7 +400,7 @@ class Lamb(_Named):
 
     def numbers(self, options: Options, step: int) -> tuple[float, ...]:
         correction, root = 1.0 - options["beta1"] ** step, math.sqrt(1.0 - options["beta2"] ** step)
-        return correction, root, options["eps"], options["weight_decay"]
+        return root / correction, root * options["eps"], options["weight_decay"]
 
     def _update(self, step: Step) -> None:
         from numparam.kernels.update import update_moments
