@@ -175,6 +175,7 @@ class _Init:
         self.module, self.prefix, self.seed, self.own, self.moved = module, prefix, seed, own, moved
         self.visits, self.ties, self.same, self.where = visits, ties, same, where
         self.starts, self.adapters = starts(visits) if own.layers else ([], [])
+        self.covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
         self.chosen: list[tuple[Place, Initializer, str]] = []
         self.left: list[Place] = []
         self.covered: list[tuple[Place, Start]] = []
@@ -185,7 +186,7 @@ class _Init:
 
     def _choose(self) -> None:
         """Give every parameter and buffer its initializer, the code that starts it, or leave it as it is."""
-        covering = {id(start.module): start for start in [*self.starts, *self.adapters]}
+        covering = self.covering
         is_computed = self.own.layers and any(map(parametrized.is_inside, self.visits))
         has_rules, has_layers, append = bool(self.own.texts), self.own.layers, self.chosen.append
         unknown: list[Place] = []
@@ -401,10 +402,10 @@ class _Init:
     def _as_constructed(self, mode: Drawing) -> None:
         """Write what the code of a model did not, as the constructor of the model does."""
         by_place = {id(item.place): item for item in mode.tracker.all}
-        for start in self.starts:
+        for start in [start for start in self.starts if is_configurable(start.module)]:
             missing = [by_place[id(place)] for place, by in self.covered if by is start and id(place) in by_place]
             missing = [item for item in missing if not item.written and parametrized.start_of(item.place) is None]
-            if not missing or not is_configurable(start.module):
+            if not missing:
                 continue
             made = built_again(start.module, self.seed)
             for item in missing:
@@ -426,9 +427,8 @@ class _Init:
         if computed is not None:
             item.start = computed.run
             return item
-        covering = {id(start.module) for start in [*self.starts, *self.adapters]}
         for _, part in reversed(place.around):
-            if id(part) in covering:
+            if id(part) in self.covering:
                 break
             if is_of(part, "PreTrainedModel", "transformers"):  # which the one around it starts
                 continue
