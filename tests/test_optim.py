@@ -166,6 +166,26 @@ def test_bits_do_not_depend_on_threads(make: Any) -> None:
     assert len(set(found)) == 1
 
 
+@pytest.mark.parametrize(
+    "make", [lambda weights: SGD(weights, 0.1, 0.9), lambda weights: Adam(weights, 0.1), Adagrad, RowwiseAdagrad, FTRL]
+)
+def test_shards_have_the_bits_of_the_full_parameter(make: Any) -> None:
+    shape, found = (24, 17), []
+    for count in (1, 2, 4):
+        parts = []
+        for rank in range(count):
+            part = Parameter(initializer("ones", shape), name="w").init_data(
+                Layout({"dp": count}, ("dp", None)), rank=rank
+            )
+            part.set_data(part.region.take(start(shape=shape)).copy())
+            optimizer = make([part])
+            for step in range(3):
+                optimizer([part.region.take(gradient_of(step, shape=shape)).copy()])
+            parts.append(part.asnumpy().tobytes())
+        found.append(b"".join(parts))
+    assert len(set(found)) == 1
+
+
 @pytest.mark.parametrize("make", EVERY)
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_master_weights_are_those_of_float32(make: Any, dtype: Any) -> None:
