@@ -34,7 +34,7 @@ CASES: list[tuple[str, Callable[[list[Parameter]], Optimizer], int, Any, dict[st
     ("Adagrad", Adagrad, 5, torch.optim.Adagrad, {}),
     ("RowwiseAdagrad", RowwiseAdagrad, 3, None, {}),
     ("FTRL", FTRL, 7, None, {}),
-    # Two passes: how far weights move depends on the norm of all directions, so they are computed twice from the states.
+    # Two passes: how far weights move depends on the norm of all directions, which are computed again.
     ("Lamb", lambda weights: Lamb(weights, 0.01), 10, None, {}),
 ]
 
