@@ -141,11 +141,17 @@ def make_tile(distribution: str, dtype: np.dtype[Any]) -> Any:
     return tile
 
 
+@formula
+def _put(out: Any, at: Any, value: Any) -> None:
+    """Store one element."""
+    out[at] = value
+
+
 @cache
-def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
-    """Make the formula that writes one run."""
+def make_write(distribution: str, dtype: np.dtype[Any], store: Any = None, put: Any = _put) -> Any:
+    """Make the formula that writes one run, or does something else with the values of a tile and with single ones."""
     words, values = _make_formulas(distribution, dtype)
-    store, tile = _make_store(STORAGE[dtype]), make_tile(distribution, dtype)
+    store, tile = store or _make_store(STORAGE[dtype]), make_tile(distribution, dtype)
 
     @formula
     def write(out: Any, at: Any, end: Any, index: Any, scratch: Any, key: Any, params: Any) -> None:
@@ -156,7 +162,7 @@ def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
             tile(scratch, START, counters(block), key, params)
             count = min(end - at, TILE - skip)
             for i in range(count):
-                out[at + i] = scratch[skip + i]
+                put(out, at + i, scratch[skip + i])
             at += count
             block += np.uint64(WIDTH)
         while end - at >= TILE:
@@ -175,13 +181,15 @@ def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
                 ready = following
                 at += TILE
             if tiles == 0:
-                tile(out, at, counters(block), key, params)
+                tile(scratch, START, counters(block), key, params)
+                for i in range(TILE):
+                    put(out, at + i, scratch[i])
                 block += np.uint64(WIDTH)
                 at += TILE
         if at < end:
             tile(scratch, START, counters(block), key, params)
             for i in range(end - at):
-                out[at + i] = scratch[i]
+                put(out, at + i, scratch[i])
 
     return write
 
@@ -189,9 +197,13 @@ def _make_write(distribution: str, dtype: np.dtype[Any]) -> Any:
 @cache
 def make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the loop over runs; position `origin` of the output is the first item of `out`."""
-    write, items = _make_write(distribution, dtype), STORAGE[dtype].items
+    return kernel(f"fill run {distribution} {dtype}")(over_runs(make_write(distribution, dtype), dtype))
 
-    @kernel(f"fill run {distribution} {dtype}")
+
+def over_runs(write: Any, dtype: np.dtype[Any]) -> Any:
+    """Make the loop that hands the runs of an output to a formula; see `make_run`."""
+    items = STORAGE[dtype].items
+
     def run(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(TILE, items)
         run_length = axes[0, -1]
@@ -208,7 +220,7 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> Any:
 @cache
 def _make_many(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the loop over many small arrays, each with its own stream."""
-    write, items = _make_write(distribution, dtype), STORAGE[dtype].items
+    write, items = make_write(distribution, dtype), STORAGE[dtype].items
     array = items_at(np.dtype(items))
 
     @kernel(f"fill many {distribution} {dtype}")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.kernels.fill.cpu import make_gather, make_run, scalars, spread
+from numparam.kernels.fill.cpu import TILE, make_gather, make_run, make_write, over_runs, scalars, spread
 from numparam.kernels.formula.access import lanes_access, state_dtype
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH, select
-from numparam.kernels.machine.memory import access
+from numparam.kernels.machine.memory import LINE, access, in_memory_order, prefetch
 from numparam.kernels.perturb.formulas import moved, moved_on_lattice, off_lattice
 from numparam.kernels.perturb.noise import LowRank
 
@@ -25,6 +25,8 @@ Dtype = np.dtype[Any]
 
 CHUNK = 4096
 """Elements whose noise is drawn at a time: what is read and written with it stays in the nearest caches."""
+AHEAD = 2048
+"""Bytes before weights that are asked for while noise is drawn: 3 to 8 % faster."""
 
 
 # --------------------------------------------------------------------------- noise of a chunk
@@ -72,9 +74,6 @@ def _make_low_rank(dtype: Dtype) -> Any:
                 factors, target, at = factors + size, target + size, at + 1
 
     return draw
-
-
-# --------------------------------------------------------------------------- loops
 
 
 def _make_add(dtype: Dtype) -> Any:
@@ -141,6 +140,33 @@ def _make_loop(draw: Any, name: str, base: Dtype, out: Dtype) -> Any:
 
 
 @cache
+def _make_single(name: str, dtype: Dtype) -> Any:
+    """Make the loop of one perturbation of a run, which moves weights by values that are still in registers."""
+    size, state = dtype.itemsize, state_dtype(dtype)
+    lines = max(TILE * size // LINE, 1)
+    (load, keep, shorten), (load_one, keep_one, _) = (lanes_access(width)(dtype) for width in (2 * WIDTH, 1))
+
+    @formula
+    def store(arrays: Any, at: Any, values: Any) -> None:
+        target, source, c = arrays
+        lower, upper = in_memory_order(values)
+        for line in range(lines):
+            prefetch(source + at * size + AHEAD + line * LINE)
+        here, further = source + at * size, source + (at + 2 * WIDTH) * size
+        first, second = moved(load(here), lower, c, c), moved(load(further), upper, c, c)
+        keep(target + at * size, shorten(first))
+        keep(target + (at + 2 * WIDTH) * size, shorten(second))
+
+    @formula
+    def put(arrays: Any, at: Any, z: Any) -> None:
+        target, source, c = arrays
+        keep_one(target + at * size, shorten(moved(load_one(source + at * size), z, c, c)))
+
+    loop = over_runs(make_write(name.removesuffix(" run"), state, store, put), state)
+    return kernel(f"perturb single {name} {dtype}")(loop)
+
+
+@cache
 def _make_lattice(draw: Any, name: str) -> Any:
     """Make the loop of float32 weights on a lattice, which leaves a chunk as it is where one of them is not."""
     (load, store, _), (load_one, store_one, _) = (lanes_access(width)(np.dtype(np.float32)) for width in (WIDTH, 1))
@@ -198,11 +224,22 @@ def _make_lattice(draw: Any, name: str) -> Any:
 def perturb(out: Any, base: Any, noise: Dense | LowRank, coefficients: Sequence[float], opposite: Any) -> None:
     """Write moved weights; see the entries of `perturb`."""
     draw, name, source = _drawn(noise, base)
-    loop = _make_loop(draw, name, base.dtype, out.dtype)
-    other = 0 if opposite is None else opposite.ctypes.data
-    addresses, scaled = (out.ctypes.data, other, base.ctypes.data), np.array(coefficients, state_dtype(base.dtype))
-    nbytes = out.itemsize + base.itemsize
-    pool.run(lambda start, stop: loop(*addresses, scaled, start, stop, source), out.size, nbytes, CHUNK)
+    scaled = np.array(coefficients, state_dtype(base.dtype))
+    is_run = not isinstance(noise, LowRank) and name.endswith(" run")
+    if is_run and scaled.size == 1 and opposite is None and out.dtype == base.dtype:
+        single, (axes, first, keys, params) = _make_single(name, base.dtype), source
+        arrays, key = (out.ctypes.data, base.ctypes.data, scaled[0]), tuple(keys[0])
+
+        def work(start: int, stop: int) -> None:
+            single(arrays, start, stop, axes, first, key, params, 0)
+    else:
+        loop = _make_loop(draw, name, base.dtype, out.dtype)
+        addresses = out.ctypes.data, 0 if opposite is None else opposite.ctypes.data, base.ctypes.data
+
+        def work(start: int, stop: int) -> None:
+            loop(*addresses, scaled, start, stop, source)
+
+    pool.run(work, out.size, out.itemsize + base.itemsize, CHUNK)
 
 
 def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequence[float], reach: float) -> bool:
