@@ -12,7 +12,7 @@ from numparam.kernels.formula.access import lanes_access, state_dtype
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH, select
-from numparam.kernels.machine.memory import LINE, access, in_memory_order, prefetch
+from numparam.kernels.machine.memory import access, in_memory_order, prefetch_row
 from numparam.kernels.perturb.formulas import moved, moved_on_lattice, off_lattice
 from numparam.kernels.perturb.noise import LowRank
 
@@ -140,18 +140,16 @@ def _make_loop(draw: Any, name: str, base: Dtype, out: Dtype) -> Any:
 
 
 @cache
-def _make_single(name: str, dtype: Dtype) -> Any:
+def _make_single(distribution: str, dtype: Dtype) -> Any:
     """Make the loop of one perturbation of a run, which moves weights by values that are still in registers."""
     size, state = dtype.itemsize, state_dtype(dtype)
-    lines = max(TILE * size // LINE, 1)
     (load, keep, shorten), (load_one, keep_one, _) = (lanes_access(width)(dtype) for width in (2 * WIDTH, 1))
 
     @formula
     def store(arrays: Any, at: Any, values: Any) -> None:
         target, source, c = arrays
         lower, upper = in_memory_order(values)
-        for line in range(lines):
-            prefetch(source + at * size + AHEAD + line * LINE)
+        prefetch_row(source + at * size + AHEAD, TILE * size - 1)
         here, further = source + at * size, source + (at + 2 * WIDTH) * size
         first, second = moved(load(here), lower, c, c), moved(load(further), upper, c, c)
         keep(target + at * size, shorten(first))
@@ -162,8 +160,8 @@ def _make_single(name: str, dtype: Dtype) -> Any:
         target, source, c = arrays
         keep_one(target + at * size, shorten(moved(load_one(source + at * size), z, c, c)))
 
-    loop = over_runs(make_write(name.removesuffix(" run"), state, store, put), state)
-    return kernel(f"perturb single {name} {dtype}")(loop)
+    loop = over_runs(make_write(distribution, state, store, put), state)
+    return kernel(f"perturb single {distribution} {dtype}")(loop)
 
 
 @cache
@@ -223,11 +221,10 @@ def _make_lattice(draw: Any, name: str) -> Any:
 
 def perturb(out: Any, base: Any, noise: Dense | LowRank, coefficients: Sequence[float], opposite: Any) -> None:
     """Write moved weights; see the entries of `perturb`."""
-    draw, name, source = _drawn(noise, base)
+    draw, name, by_run, source = _drawn(noise, base)
     scaled = np.array(coefficients, state_dtype(base.dtype))
-    is_run = not isinstance(noise, LowRank) and name.endswith(" run")
-    if is_run and scaled.size == 1 and opposite is None and out.dtype == base.dtype:
-        single, (axes, first, keys, params) = _make_single(name, base.dtype), source
+    if by_run is not None and scaled.size == 1 and opposite is None and out.dtype == base.dtype:
+        single, (axes, first, keys, params) = _make_single(by_run, base.dtype), source
         arrays, key = (out.ctypes.data, base.ctypes.data, scaled[0]), tuple(keys[0])
 
         def work(start: int, stop: int) -> None:
@@ -244,7 +241,7 @@ def perturb(out: Any, base: Any, noise: Dense | LowRank, coefficients: Sequence[
 
 def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequence[float], reach: float) -> bool:
     """Move weights in place, all of them or none."""
-    draw, name, source = _drawn(noise, values)
+    draw, name, _, source = _drawn(noise, values)
     loop, flat = _make_lattice(draw, name), values.reshape(-1)
     done, scaled = np.zeros(-(-flat.size // CHUNK), np.bool_), np.array(coefficients, np.float32)
 
@@ -260,13 +257,13 @@ def perturb_on_lattice(values: Any, noise: Dense | LowRank, coefficients: Sequen
     return False
 
 
-def _drawn(noise: Dense | LowRank, base: Any) -> tuple[Any, str, Any]:
-    """Return the formula of the noise, what identifies it, and where it takes its numbers from."""
+def _drawn(noise: Dense | LowRank, base: Any) -> tuple[Any, str, str | None, Any]:
+    """Return the formula of the noise, its name, the distribution if it is drawn in runs, and where its numbers are."""
     dtype = state_dtype(base.dtype)
     if isinstance(noise, LowRank):
-        return _make_low_rank(dtype), "low rank", noise[:2]
+        return _make_low_rank(dtype), "low rank", None, noise[:2]
     make, axes, first = spread(base.shape, noise.span)
     by_run = make is make_run
     name = f"{noise.distribution} {'run' if by_run else 'gather'}"
     source = axes, first, np.array(noise.keys, np.uint64), scalars(noise.params, dtype == np.float64)
-    return _make_dense(noise.distribution, dtype, by_run), name, source
+    return _make_dense(noise.distribution, dtype, by_run), name, noise.distribution if by_run else None, source
