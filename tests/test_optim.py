@@ -147,28 +147,39 @@ EVERY: list[Any] = [
     FTRL,
     lambda weights, **more: Lamb(weights, 0.1, **more),
 ]
-WITH_ROWS = [*EVERY, RowwiseAdagrad]
+BY_ELEMENT: list[Any] = [
+    lambda weights: SGD(weights, 0.1),
+    lambda weights: SGD(weights, 0.1, 0.9),
+    lambda weights: SGD(weights, 0.1, 0.9, nesterov=True),
+    lambda weights: Adam(weights, 0.1),
+    lambda weights: Adam(weights, 0.1, use_amsgrad=True),
+    lambda weights: AdamW(weights, 0.1),
+    Adagrad,
+    RowwiseAdagrad,
+    FTRL,
+]
 
 
-@pytest.mark.parametrize("make", WITH_ROWS)
+@pytest.mark.parametrize(
+    "make", [*BY_ELEMENT, EVERY[1], EVERY[-1], lambda weights: SGD(weights, 0.1, rounding="stochastic", seed=3)]
+)
 def test_bits_do_not_depend_on_threads(make: Any) -> None:
     shape, threads, found = (1031, 523), numparam.get_num_threads(), []
     try:
         for count in (1, 2, 3):
             numparam.set_num_threads(count)
             weight = Parameter(start(shape=shape), name="w")
-            optimizer = make([weight])
+            if (optimizer := make([weight])).rounding == "stochastic":
+                optimizer = make([weight.set_dtype(ml_dtypes.bfloat16)])
             for step in range(2):
-                optimizer([gradient_of(step, shape=shape)])
+                optimizer([gradient_of(step, weight.dtype, shape)])
             found.append(weight.asnumpy().tobytes())
     finally:
         numparam.set_num_threads(threads)
     assert len(set(found)) == 1
 
 
-@pytest.mark.parametrize(
-    "make", [lambda weights: SGD(weights, 0.1, 0.9), lambda weights: Adam(weights, 0.1), Adagrad, RowwiseAdagrad, FTRL]
-)
+@pytest.mark.parametrize("make", BY_ELEMENT)
 def test_shards_have_the_bits_of_the_full_parameter(make: Any) -> None:
     shape, found = (24, 17), []
     for count in (1, 2, 4):
@@ -227,18 +238,15 @@ def test_random_words_are_those_of_seed_name_step_and_index() -> None:
     assert len({rounded("w", 1), rounded("v", 1), rounded("w", 2), rounded("w", 1, 2)}) == 4
 
 
-def test_random_words_are_drawn_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bits do not depend on the size of the pieces, nor on the shard."""
-    full = Parameter(initializer("ones", (40, 30), np.float16), name="w")
-    part = full.clone().init_data(Layout({"dp": 2, "tp": 2}, ("dp", "tp")), rank=3)
-    gradient, found = np.full((40, 30), 1e-4, np.float16), []
-    for pieces in (1 << 18, 77):
-        monkeypatch.setattr("numparam.optim.optimizer.WORDS_AT_ONCE", pieces)
-        for weight, given in ((full.clone(), gradient), (part.clone(), part.region.take(gradient).copy())):
-            SGD([weight], 1.0, rounding="stochastic", seed=3)([given])
-            found.append(weight.asnumpy())
-    assert len({each.tobytes() for each in found[::2]}) == len({each.tobytes() for each in found[1::2]}) == 1
-    assert found[1].tobytes() == part.region.take(found[0]).tobytes()
+@pytest.mark.parametrize("index", [np.s_[20:, 15:], np.s_[::2, 1::3], np.s_[3:30, 7:10]], ids=str)
+def test_random_words_are_those_of_the_region(index: Any) -> None:
+    ones, gradient, found = np.ones((40, 30), np.float16), np.full((40, 30), 1e-4, np.float16), []
+    full, part = Parameter(ones, name="w"), Parameter(ones[index].copy(), name="w")
+    part._region = full.region[index]
+    for weight in (full, part):
+        SGD([weight], 1.0, rounding="stochastic", seed=3)([weight.region.take(gradient).copy()])
+        found.append(weight.asnumpy())
+    assert found[1].tobytes() == found[0][index].tobytes()
     assert len(np.unique(found[0])) == 2
 
 

@@ -63,7 +63,10 @@ def kernels_of(maker: str) -> Iterator[CudaKernel]:
     elif file == "perturb.cuda":
         yield from itertools.starmap(make, MOVED if name == "make_low_rank" else [("normal", *each) for each in MOVED])
     elif file == "update.cuda":
-        yield from itertools.starmap(make, {"make_update": UPDATES, "make_row_sums": SUMMED}.get(name, ROWWISE))
+        drawn = [case[:3] for case in UPDATES if case[3] == "stochastic"]
+        given = {"make_update": [case for case in UPDATES if case[3] != "stochastic"], "make_stochastic": drawn,
+                 "make_row_sums": SUMMED}  # fmt: skip
+        yield from itertools.starmap(make, given.get(name, ROWWISE))
     elif file == "digest.cuda":
         yield from map(make, (1, 2, 4))
     else:
@@ -86,7 +89,7 @@ test_ptx_conversion.py, and whose code is looked at below."""
 COMPARED = {
     "digest.cuda.make_kernel": 8, "perturb.cuda.make_gather": 2, "perturb.cuda.make_low_rank": 2,
     "perturb.cuda.make_run": 2, "update.cuda.make_row_sums": 8, "update.cuda.make_rowwise": 8,
-    "update.cuda.make_update": 3,
+    "update.cuda.make_stochastic": 3, "update.cuda.make_update": 3,
 }  # fmt: skip
 """The functions whose kernels are compared with the CPU in test_ptx_digest.py, test_ptx_perturb.py and
 test_ptx_update.py, and the least number of loads that are on their way at once."""

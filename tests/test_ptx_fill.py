@@ -115,7 +115,7 @@ def test_what_is_too_long_for_a_launch_is_split(
 ) -> None:
     from numparam.kernels.array import DeviceArray
 
-    monkeypatch.setattr("numparam.kernels.fill.cuda.LAUNCH_LIMIT", 50)
+    monkeypatch.setattr("numparam.kernels.formula.axes.LAUNCH_LIMIT", 50)
     monkeypatch.setattr(constant, "LAUNCH_LIMIT", 4)
     steps = {1: (2,), 2: (1000, 1), 3: (-999, 50, 3)}[len(shape)]
     check("normal", np.dtype(np.float32), shape, 3, fill.Span(HIGH, steps))

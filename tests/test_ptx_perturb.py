@@ -142,7 +142,7 @@ def test_low_rank_noise_on_the_lattice_is_undone(driver: InterpretedDriver) -> N
 
 
 def test_what_is_too_long_for_a_launch_is_split(driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numparam.kernels.perturb.cuda.LAUNCH_LIMIT", 50)
+    monkeypatch.setattr("numparam.kernels.formula.axes.LAUNCH_LIMIT", 50)
     for shape, span in [((333,), None), ((3, 120), Span(7, (1000, 1))), ((60, 7, 2), Span(1, (1000, 20, 3)))]:
         values, noise = weights(shape, np.float32), Dense(*NORMAL, KEYS, span)
         expected, found = np.empty(shape, np.float32), there(np.zeros(shape, np.float32))

@@ -12,8 +12,10 @@ import pytest
 
 from interpreted_device import InterpretedDriver, interpreted, needs_compiler
 from numparam.kernels.array import DeviceArray
-from numparam.kernels.update import RULES, row_sums, update, update_moments, update_rows, update_rowwise
-from numparam.kernels.update.cuda import make_update
+from numparam.kernels.fill import Key, Span
+from numparam.kernels.machine.compile import CudaKernel
+from numparam.kernels.update import RULES, Words, row_sums, update, update_moments, update_rows, update_rowwise
+from numparam.kernels.update.cuda import make_stochastic, make_update
 
 pytestmark = needs_compiler
 
@@ -28,6 +30,7 @@ FORMS = [
     (BFLOAT16, BFLOAT16, "master"),
 ]
 SIZE = 331
+KEY = Key(7, 2**63 + 5, 0)
 NUMBERS = {
     "sgd": (0.5, 0.01, 0.1),
     "momentum": (0.5, 0.01, 0.1, 0.9, 1.0),
@@ -62,8 +65,8 @@ def arrays_for(rule: str, value: Any, gradient: Any, mode: str) -> tuple[list[An
         states = [numbers().astype(state) if rule in ("momentum", "nesterov") else abs(numbers()).astype(state)
                   for _ in range(RULES[rule].states)]  # fmt: skip
         arrays = [numbers().astype(value), numbers().astype(gradient), *states]
-        extra = random.integers(0, 2**32, SIZE, np.uint32) if mode == "stochastic" else numbers().astype(np.float32)
-    return arrays, None if mode == "nearest" else extra
+        masters = numbers().astype(np.float32)
+    return arrays, {"master": masters, "stochastic": Words(KEY, None)}.get(mode)
 
 
 def same(found: Any, expected: Any) -> None:
@@ -73,6 +76,11 @@ def same(found: Any, expected: Any) -> None:
     np.testing.assert_array_equal(np.isnan(found.astype(np.float64)), is_nan)
     kind = f"u{expected.itemsize}"
     np.testing.assert_array_equal(found[~is_nan].view(kind), expected[~is_nan].view(kind))
+
+
+def kernel_of(rule: str, value: Any, gradient: Any, mode: str) -> CudaKernel:
+    stochastic = mode == "stochastic"
+    return make_stochastic(rule, value, gradient) if stochastic else make_update(rule, value, gradient, mode)
 
 
 CASES = [(rule, *FORMS[0]) for rule in RULES] + [("adam", *form) for form in FORMS[1:]]
@@ -86,11 +94,11 @@ def on_device(array: np.ndarray[Any, Any], offset: int) -> DeviceArray:
 def check_update(rule: str, value: Any, gradient: Any, mode: str, offset: int = 0) -> None:
     """Compare an update on the device with the same one on the CPU."""
     (w, g, *states), extra = arrays_for(rule, value, gradient, mode)
-    given = [w, g, *states] + ([] if extra is None else [extra])
+    given = [w, g, *states, *([extra] if mode == "master" else [])]
     there = [on_device(array, offset) for array in given]
     update(rule, w, g, states, NUMBERS[rule], mode, extra)
-    count = 2 + len(states)
-    update(rule, there[0], there[1], there[2:count], NUMBERS[rule], mode, there[count] if extra is not None else None)
+    extra = there[-1] if mode == "master" else extra
+    update(rule, there[0], there[1], there[2 : 2 + len(states)], NUMBERS[rule], mode, extra)
     for found, expected in zip(there, given, strict=True):
         same(found.to_host(), expected)
 
@@ -101,6 +109,24 @@ def test_updates_have_the_bits_of_the_cpu(
 ) -> None:
     check_update(rule, value, gradient, mode)
     assert driver.launches == [(f"update_{rule}_{value}_{gradient}_{mode}", 0)]
+
+
+@pytest.mark.parametrize(
+    "shape, span",
+    [((3, 23), Span(2**34 - 50, (1000, 1))), ((7, 5), Span(3, (40, 2))), ((2, 3, 40), Span(8, (4000, 60, 1)))],
+)
+def test_random_words_of_a_region_are_those_of_the_cpu(
+    driver: InterpretedDriver, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], span: Span
+) -> None:
+    random, words = np.random.default_rng(3), Words(KEY, span)
+    w, g = random.standard_normal(shape).astype(BFLOAT16), random.standard_normal(shape).astype(BFLOAT16)
+    for limit in (2**31, 20):
+        monkeypatch.setattr("numparam.kernels.formula.axes.LAUNCH_LIMIT", limit)
+        there = [DeviceArray.from_host(array, 0) for array in (w, g)]
+        update("sgd", there[0], there[1], [], NUMBERS["sgd"], "stochastic", words)
+        update("sgd", (expected := w.copy()), g, [], NUMBERS["sgd"], "stochastic", words)
+        same(there[0].to_host(), expected)
+    assert len(driver.launches) > 2
 
 
 @pytest.mark.parametrize("rule, value, gradient, mode", [CASES[3], CASES[-1]], ids=str)
@@ -114,7 +140,7 @@ def test_updates_of_what_does_not_begin_with_a_line(
 @pytest.mark.parametrize("rule, value, gradient, mode", CASES, ids=str)
 def test_updates_load_and_store_lines(rule: str, value: Any, gradient: Any, mode: str) -> None:
     """Each array is read and written in pieces of 16 bytes, a line of the shortest one at a time."""
-    lines = re.findall(r"(ld|st)\.global\.v(2\.[fbu]64|4\.[fbu]32)", make_update(rule, value, gradient, mode).ptx)
+    lines = re.findall(r"(ld|st)\.global\.v(2\.[fbu]64|4\.[fbu]32)", kernel_of(rule, value, gradient, mode).ptx)
     group = 16 // min(value.itemsize, gradient.itemsize)
     sizes = [np.dtype(value).itemsize, *[8 if value.itemsize == 8 else 4] * RULES[rule].states]
     moments = RULES[rule].writes_states
@@ -122,8 +148,6 @@ def test_updates_load_and_store_lines(rule: str, value: Any, gradient: Any, mode
     stores = sizes if moments else sizes[:1]
     if mode == "master":
         loads, stores = [4, *loads[1:]], [4, *stores]
-    elif mode == "stochastic":
-        loads = [4, *loads]
     for access, of in (("ld", loads), ("st", stores)):
         found, expected = [name for name, _ in lines].count(access), sum(of) * group // 16
         assert found in (expected, 2 * expected), (access, found, expected)  # twice where the compiler unrolls a loop

@@ -318,6 +318,12 @@ def spread(shape: tuple[int, ...], span: Span | None) -> tuple[Callable[[str, np
     return make_run if run_length >= min(SHORTEST_RUN, math.prod(shape)) else make_gather, axes, np.int64(base)
 
 
+def runs(shape: tuple[int, ...], span: Span | None) -> tuple[Any, np.int64]:
+    """Return the axes of an output and the index it begins with, as `over_runs` takes them; runs may be of one."""
+    _, axes, base = spread(shape, span)
+    return axes if axes[1, -1] == 1 else np.hstack([axes, np.ones((2, 1), np.int64)]), base
+
+
 def _axes_of_blocks(axes: Any, base: Any) -> Any:
     """Return the axes of an output that consists of full blocks, an element for each block; None of any other."""
     (*lengths, length), (*steps, step) = axes.tolist()

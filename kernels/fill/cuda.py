@@ -11,7 +11,6 @@ outside the row is not stored.
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +21,7 @@ from numparam.kernels.array import DeviceArray
 from numparam.kernels.batch import waiting
 from numparam.kernels.fill.draws import DRAWS, STORAGE
 from numparam.kernels.fill.key import first_index, merged
-from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
+from numparam.kernels.formula.axes import OUTER, launches, locate
 from numparam.kernels.formula.philox import philox
 from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
@@ -92,11 +91,11 @@ def make_block(distribution: str, dtype: np.dtype[Any]) -> Any:
     return draw
 
 
-def _together(draw: Any, blocks: int) -> Any:
-    """Make the formula that draws this many blocks, a power of two."""
-    if blocks == 1:
-        return draw
-    half, step = _together(draw, blocks // 2), blocks // 2
+def make_blocks(distribution: str, dtype: np.dtype[Any], count: int) -> Any:
+    """Make the formula of so many blocks from the number of the first one; a power of two."""
+    if count == 1:
+        return make_block(distribution, dtype)
+    half, step = make_blocks(distribution, dtype, count // 2), count // 2
 
     @formula
     def draw_all(block: Any, key: Any, params: Any) -> Any:
@@ -112,7 +111,7 @@ def _make_row(distribution: str, dtype: np.dtype[Any]) -> Any:
     item, size = items(0), np.dtype(items).itemsize
     in_line, group = 16 // size, GROUP[size]
     line_mask = min(in_line, 4) - 1
-    draw = _together(make_block(distribution, dtype), group // 4)
+    draw = make_blocks(distribution, dtype, group // 4)
 
     @formula
     def row(address: Any, count: Any, first: Any, word: Any, key: Any, params: Any) -> None:
@@ -235,37 +234,11 @@ def fill_array(distribution: str, out: DeviceArray, key: Key, params: tuple[Any,
         rows = _table_rows(distribution, out, key, params, base)
         batch.add(make_table(distribution, out.dtype), out, rows, key.seed)
         return
-    _fill_rows(distribution, out, key, params, lengths, steps, base)
-
-
-def _fill_rows(
-    distribution: str,
-    out: DeviceArray,
-    key: Key,
-    params: tuple[Any, ...],
-    lengths: list[int],
-    steps: list[int],
-    base: int,
-) -> None:
-    *outer, length = lengths
-    rows = math.prod(outer)
-    if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # rarely: several launches
-        singly = outer and (len(outer) > MAX_OUTER_AXES or length > LAUNCH_LIMIT)
-        most = 1 if singly else max(LAUNCH_LIMIT // math.prod(outer[1:]), 1)
-        size = math.prod(lengths[1:])
-        for start in range(0, lengths[0], most):
-            count = min(most, lengths[0] - start)
-            left = lengths[1:] if outer and count == 1 else [count, *lengths[1:]]
-            part, first = out[start * size : (start + count) * size], base + start * steps[0]
-            _fill_rows(distribution, part, key, params, left, steps[-len(left) :], first)
-        return
-    padding = MAX_OUTER_AXES - len(outer)
-    axes = (*[1] * padding, *outer), (*[0] * padding, *steps[:-1])
-    consecutive = steps[-1] == 1 or length == 1
+    consecutive = steps[-1] == 1 or lengths[-1] == 1
     kernel = (make_run if consecutive else make_gather)(distribution, out.dtype)
-    columns = -(-length // GROUP[out.itemsize]) + 1 if consecutive else length
-    words = (out.address, rows, length, steps[-1], *axes[0], *axes[1], base, *key)
-    launch(out.device, kernel, columns, rows, (*(word % 2**64 for word in words), *params))
+    for part, count, length, words in launches(lengths, steps, base):
+        columns = -(-length // GROUP[out.itemsize]) + 1 if consecutive else length
+        launch(out.device, kernel, columns, count, (out[part].address, count, length, *words, *key, *params))
 
 
 def _table_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,11 @@ from numparam.kernels.array import DeviceArray
 from numparam.kernels.fill.cuda import PARAMETERS, make_block
 from numparam.kernels.fill.key import merged
 from numparam.kernels.formula.access import Access, item_of, state_dtype, thread_access
-from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
+from numparam.kernels.formula.axes import OUTER, launches, locate
 from numparam.kernels.formula.formats import FORMATS
 from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import (
-    LAUNCH_LIMIT,
     holds,
     lane,
     line_loader,
@@ -301,36 +299,15 @@ def _perturb(
     table[:, :3] = noise.keys
     there = DeviceArray.from_host(table, base.device)
     lengths, steps, first = merged(base.shape, noise.span)
-    flat = (out if mode == "check" else out.ravel()), (None if opposite is None else opposite.ravel()), base.ravel()
-    _launch_rows(flat, target, noise, there, mode, reach, (lengths, steps, first))
+    consecutive = steps[-1] == 1 or lengths[-1] == 1
+    kernel = (make_run if consecutive else make_gather)(noise.distribution, base.dtype, target, mode)
+    flat = [None if array is None else array.ravel() for array in (out, opposite, base)]
+    for part, rows, length, place in launches(lengths, steps, first):
+        parts = [array if array is None or array.size == 1 else array[part] for array in flat]  # a flag is one item
+        columns = length // 4 + 2 if consecutive else length
+        launched = *map(_address, parts), there.address, len(coefficients), rows, length, *place
+        launch(base.device, kernel, columns, rows, (*launched, *noise.params, reach))
 
 
 def _address(array: Any) -> int:
     return 0 if array is None else array.address
-
-
-def _launch_rows(arrays: Any, target: Dtype, noise: Dense, table: Any, mode: str, reach: float, axes: Any) -> None:
-    lengths, steps, first = axes
-    *outer, length = lengths
-    rows = math.prod(outer)
-    if len(outer) > MAX_OUTER_AXES or max(rows, length) > LAUNCH_LIMIT:  # rarely: several launches
-        size = math.prod(lengths[1:])
-        most = 1 if len(outer) > MAX_OUTER_AXES or size > LAUNCH_LIMIT else max(LAUNCH_LIMIT // size, 1)
-        for start in range(0, lengths[0], most):
-            count = min(most, lengths[0] - start)
-            left = lengths[1:] if outer and count == 1 else [count, *lengths[1:]]
-            span = slice(start * size, (start + count) * size)
-            out, *others = arrays
-            parts = (out if mode == "check" else out[span]), *(None if each is None else each[span] for each in others)
-            inner = left, steps[-len(left) :], first + start * steps[0]
-            _launch_rows(parts, target, noise, table, mode, reach, inner)
-        return
-    padding = MAX_OUTER_AXES - len(outer)
-    consecutive = steps[-1] == 1 or length == 1
-    kernel = (make_run if consecutive else make_gather)(noise.distribution, arrays[2].dtype, target, mode)
-    words = (
-        *map(_address, arrays), table.address, table.shape[0], rows, length, steps[-1],
-        *[1] * padding, *outer, *[0] * padding, *steps[:-1], first,
-    )  # fmt: skip
-    columns = length // 4 + 2 if consecutive else length
-    launch(table.device, kernel, columns, rows, (*(word % 2**64 for word in words), *noise.params, reach))

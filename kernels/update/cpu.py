@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numparam.kernels.fill.cpu import TILE, make_write, over_runs, runs
 from numparam.kernels.formula.access import Access, lanes_access, state_dtype
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
+from numparam.kernels.machine.cuda import lane
 from numparam.kernels.machine.lanes import WIDTH
-from numparam.kernels.machine.memory import access, prefetch, prefetch_row
+from numparam.kernels.machine.memory import access, in_memory_order, prefetch, prefetch_row
 from numparam.kernels.update.rules import RULES
 from numparam.kernels.update.step import (
     make_accumulate,
@@ -32,6 +34,7 @@ _PARTIAL = 8
 _AHEAD = 1024
 """Bytes before a row whose memory is asked for: a processor does not guess which row is next."""
 _ROWS_AHEAD, _STATE_BYTES_AHEAD = 4, 255
+_WORD = np.dtype(np.uint32)
 
 
 # --------------------------------------------------------------------------- loops
@@ -62,6 +65,26 @@ def _make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
         steps(value, gradient, states, extra, start, stop, numbers)
 
     return loop
+
+
+@cache
+def _make_stochastic(rule: str, value: Dtype, gradient: Dtype) -> Any:
+    """Make the loop that steps a tile of elements while the words that round them are in registers."""
+    many, one = (make_step(rule, value, gradient, "stochastic", lanes_access(width)) for width in (2 * WIDTH, 1))
+
+    @formula
+    def store(arrays: Any, at: Any, words: Any) -> None:
+        (value, gradient, states, numbers), (lower, upper) = arrays, in_memory_order(words)
+        many(value, gradient, states, lower, at, numbers)
+        many(value, gradient, states, upper, at + 2 * WIDTH, numbers)
+
+    @formula
+    def put(arrays: Any, at: Any, word: Any) -> None:
+        value, gradient, states, numbers = arrays
+        one(value, gradient, states, lane(word), at, numbers)
+
+    loop = over_runs(make_write("bits", _WORD, store, put), _WORD)
+    return kernel(f"update {rule} {value} {gradient} stochastic")(loop)
 
 
 def _ask(address: Any) -> Any:
@@ -201,10 +224,15 @@ def update(
     rule: str, value: Any, gradient: Any, states: Sequence[Any], numbers: tuple[Any, ...], mode: str, extra: Any
 ) -> None:
     """Update all elements; see the entries of `update`."""
-    loop = _make_update(rule, value.dtype, gradient.dtype, mode)
-    arguments = value.ctypes.data, gradient.ctypes.data, _addresses(states), _addresses([extra])[0]
+    addresses = value.ctypes.data, gradient.ctypes.data, _addresses(states)
     nbytes = value.itemsize + gradient.itemsize + sum(state.itemsize for state in states)
-    pool.run(lambda start, stop: loop(*arguments, start, stop, numbers), value.size, nbytes, 64)
+    if mode == "stochastic":
+        loop, axes, first = _make_stochastic(rule, value.dtype, gradient.dtype), *runs(value.shape, extra.span)
+        place = axes, first, tuple(map(np.uint64, extra.key)), (), 0
+        pool.run(lambda start, stop: loop((*addresses, numbers), start, stop, *place), value.size, nbytes, TILE)
+        return
+    loop, other = _make_update(rule, value.dtype, gradient.dtype, mode), 0 if extra is None else extra.ctypes.data
+    pool.run(lambda start, stop: loop(*addresses, other, start, stop, numbers), value.size, nbytes, 64)
 
 
 def update_rows(

@@ -13,10 +13,13 @@ from numba import types
 
 from numparam.kernels import launch as _launch
 from numparam.kernels.array import DeviceArray
+from numparam.kernels.fill.cuda import make_blocks
+from numparam.kernels.fill.key import merged
 from numparam.kernels.formula.access import line_access, state_dtype, thread_access
+from numparam.kernels.formula.axes import OUTER, launches, locate
 from numparam.kernels.machine.compile import CudaKernel, formula
 from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, thread, threads
-from numparam.kernels.machine.lanes import widened
+from numparam.kernels.machine.lanes import joined, low_word, widened
 from numparam.kernels.update.rules import RULES
 from numparam.kernels.update.step import (
     make_accumulate,
@@ -28,6 +31,8 @@ from numparam.kernels.update.step import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numparam.kernels.update.step import Words
 
 Dtype = np.dtype[Any]
 
@@ -76,6 +81,45 @@ def make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> CudaKern
     word, short = types.uint64, types.uint32
     signature = word, word, types.UniTuple(word, count), word, word, short, short, short, _numbers(rule, value)
     return CudaKernel(f"update_{rule}_{value}_{gradient}_{mode}", update, signature)
+
+
+@cache
+def make_stochastic(rule: str, value: Dtype, gradient: Dtype) -> CudaKernel:
+    """Make the kernel for rows of elements that follow each other in the full tensor: a thread draws eight words."""
+    steps, step = (make_step(rule, value, gradient, "stochastic", of) for of in (line_access(8), thread_access))
+    draw = make_blocks("bits", np.dtype(np.uint32), 2)
+
+    def stochastic(
+        value: Any, gradient: Any, states: Any, lines: Any, rows: Any, length: Any, step_of_row: Any, axes: Any,  # noqa: ARG001
+        first: Any, key: Any, numbers: Any,
+    ) -> None:  # fmt: skip
+        row = thread(1)
+        while holds(row < rows):
+            index = locate(row, axes, lane(first))
+            start, skip = widened(row) * widened(lane(length)), low_word(index) & 3
+            groups, group = (lane(length) + skip + 7) // 8, thread(0)
+            while holds(group < groups):
+                at = group * 8 - skip  # what comes before the row has a number above any in it
+                place = start + widened(group) * 8 - widened(skip)
+                words = draw((index >> 2) + widened(group) * 2, key, ())
+                inside = (at < length) & (at + 7 < length)
+                if holds(inside & ((low_word(place) & 7 | lane(lines)) == 0)):
+                    a, b, c, d, e, f, g, h = words
+                    word = joined(joined(joined(a, b), joined(c, d)), joined(joined(e, f), joined(g, h)))
+                    steps(lane(value), lane(gradient), states, word, place, numbers)
+                else:
+                    for k in range(8):
+                        if holds(at + k < length):
+                            step(lane(value), lane(gradient), states, words[k], place + k, numbers)
+                group = group + threads(0)
+            row = row + threads(1)
+
+    word, short = types.uint64, types.uint32
+    signature = (
+        word, word, types.UniTuple(word, RULES[rule].states), short, short, short, word, OUTER, word,
+        types.UniTuple(word, 3), _numbers(rule, value),
+    )  # fmt: skip
+    return CudaKernel(f"update_{rule}_{value}_{gradient}_stochastic", stochastic, signature)
 
 
 def _group_size(value: Dtype, gradient: Dtype) -> int:
@@ -171,12 +215,28 @@ def update(
     rule: str, value: Any, gradient: Any, states: Sequence[Any], numbers: tuple[Any, ...], mode: str, extra: Any
 ) -> None:
     """Update all elements; see the entries of `update`."""
+    if mode == "stochastic":
+        _update_stochastic(rule, value, [value, gradient, *states], numbers, extra)
+        return
     arrays = [value, gradient, *states, *([] if extra is None else [extra])]
     flat = [array.reshape((array.size,)) for array in arrays]
     for start in range(0, value.size, LAUNCH_LIMIT):
         part = [array[start : start + LAUNCH_LIMIT] for array in flat]
         given = part.pop() if extra is not None else None
         _launch_update(rule, part, numbers, mode, given, 0, 1, part[0].size)
+
+
+def _update_stochastic(rule: str, value: Any, arrays: list[Any], numbers: tuple[Any, ...], words: Words) -> None:
+    flat = [array.ravel() for array in arrays]
+    kernel = make_stochastic(rule, value.dtype, arrays[1].dtype)
+    lengths, steps, first = merged(value.shape, words.span)
+    if steps[-1] != 1:  # an element is a row
+        lengths, steps = [*lengths, 1], [*steps, 1]
+    for part, rows, length, place in launches(lengths, steps, first):
+        addresses = [array[part].address for array in flat]
+        off_line = sum(address % 16 for address in addresses)
+        launched = *addresses, off_line, rows, length, *place, *words.key, *numbers
+        _launch.launch(value.device, kernel, length // 8 + 2, rows, launched)
 
 
 def update_rows(

@@ -35,8 +35,8 @@ def update(
 
     Weights have a floating-point dtype of 16 bits or more. States are float64 for weights of float64, else float32, and
     so is the gradient, which may also be shorter. `numbers` begins with the scale of the gradient. `mode` rounds the
-    weights: ``"nearest"``, ``"stochastic"`` by the uint32 words of `extra`, or ``"master"``, where `extra` holds the
-    weights in float32 and `value` is their rounded copy.
+    weights: ``"nearest"``, ``"stochastic"`` by the `Words` in `extra`, which the shape of `value` is for, or
+    ``"master"``, where `extra` holds the weights in float32 and `value` is their rounded copy.
     """
     if value.size:
         _TWINS[kind(value)](rule, value, gradient, states, _scalars(rule, numbers, value.dtype), mode, extra)

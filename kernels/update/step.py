@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -16,10 +16,19 @@ from numparam.kernels.update.rules import RULES, lamb_direction, stochastic_bflo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numparam.kernels.fill import Key, Span
+
 Dtype = np.dtype[Any]
 
 STOCHASTIC = {np.dtype(np.float16): stochastic_float16, np.dtype(ml_dtypes.bfloat16): stochastic_bfloat16}
 """Weights that may be rounded by random words, and how."""
+
+
+class Words(NamedTuple):
+    """Locate the random words that round weights: the stream, and where the weights lie in the full tensor."""
+
+    key: Key
+    span: Span | None
 
 
 def per_item(make: Callable[[Any], Any], count: int) -> Any:
@@ -62,7 +71,7 @@ def make_step(rule: str, value: Dtype, gradient: Dtype, mode: str, access: Calla
     apply, count, _, writes_states = RULES[rule]
     state = state_dtype(value)
     load, store, shorten = access(value)
-    load_gradient, load_word = access(gradient).load, access(np.dtype(np.uint32)).load
+    load_gradient = access(gradient).load
     load_state, store_state, _ = access(state)
     load_states, store_states = per_item(load_state, count), _storing(store_state, count * writes_states)
     size, gradient_size, state_size = value.itemsize, gradient.itemsize, state.itemsize
@@ -81,10 +90,10 @@ def make_step(rule: str, value: Dtype, gradient: Dtype, mode: str, access: Calla
         store(place, shorten(applied(load(place), gradient, states, at, numbers)[0]))
 
     @formula
-    def stochastic(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:
+    def stochastic(value: Any, gradient: Any, states: Any, words: Any, at: Any, numbers: Any) -> None:
         place = value + at * size
         w, _ = applied(load(place), gradient, states, at, numbers)
-        store(place, round_by(w, load_word(extra + at * 4)))
+        store(place, round_by(w, words))
 
     @formula
     def master(value: Any, gradient: Any, states: Any, extra: Any, at: Any, numbers: Any) -> None:

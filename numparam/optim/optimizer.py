@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
@@ -13,13 +13,11 @@ from numparam.cell import Cell
 from numparam.checks import as_bool
 from numparam.dtypes import as_dtype
 from numparam.errors import ArgumentTypeError, ArgumentValueError, OptionError, ShapeError
-from numparam.indexing.region import row_major
 from numparam.optim.gradients import Gradient, SparseRows, as_array, as_rows, check_gradient
 from numparam.optim.memory import check_count, keep_rows, parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.parameter.tuple import check_members
-from numparam.stream.seed import Label, current_seed
-from numparam.stream.source import Source
+from numparam.stream.seed import as_seed, current_seed, stream
 from numparam.tensor import Tensor
 from numparam.text import shown
 
@@ -31,9 +29,6 @@ ROUNDINGS = ("nearest", "stochastic", "master")
 
 STATES = ("moments", "moment1", "moment2", "vhat", "accum", "linear", "master")
 """What the names of states begin with."""
-
-WORDS_AT_ONCE = 1 << 18
-"""Random words in memory while weights are rounded by them; they stay in a cache of a CPU."""
 
 _TORCH = {"lr": ("learning_rate",), "betas": ("beta1", "beta2"), "amsgrad": ("use_amsgrad",)}
 
@@ -123,7 +118,7 @@ class Optimizer:
         self.check_finite = as_bool("check_finite", check_finite)
         if rounding not in ROUNDINGS:
             raise ArgumentValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, found {shown(rounding)}")
-        self.rounding, self._seed = rounding, seed
+        self.rounding, self._seed = rounding, None if seed is None else as_seed(seed)
         self.defaults = self._checked(options)
         self.parameters: list[Parameter] = []
         self._options: list[Options] = []
@@ -293,7 +288,8 @@ class Optimizer:
 
     def _write(self, rule: str, step: Step, numbers: tuple[float, ...]) -> None:
         """Apply a rule to all elements that this rank updates, rounded as it was asked for."""
-        from numparam.kernels.update import update
+        from numparam.kernels.fill import Key, Span
+        from numparam.kernels.update import Words, update
 
         states, master = self._memory(step.place)
         value, flat = step.value, step.gradient.reshape((step.gradient.size,))
@@ -302,25 +298,10 @@ class Optimizer:
         elif self.rounding != "stochastic" or value.dtype.itemsize >= 4:
             update(rule, value, flat, states, numbers)
         else:
-            for part, words in self._words(step.place, value, step.number):
-                kept = [state[part] for state in states]
-                update(rule, value[part], flat[part], kept, numbers, "stochastic", words)
-
-    def _words(self, place: int, value: Any, step: int) -> Iterator[tuple[slice, Any]]:
-        """Yield the elements that this rank updates, piece by piece, and their random words in this step."""
-        from numparam.kernels.array import DeviceArray
-
-        region, done = self._regions[place], 0
-        room: Any = np.empty(min(value.size, WORDS_AT_ONCE), np.uint32)
-        if not isinstance(value, np.ndarray):
-            room = DeviceArray.empty(room.shape, room.dtype, value.device)
-        source = Source(current_seed() if self._seed is None else self._seed, self.parameters[place].name)
-        for index in row_major(region.shape, WORDS_AT_ONCE):
-            part = region[index]
-            words = room[: part.size]
-            source.bits(words.reshape(part.shape), part, Label(f"u{step:x}"))
-            yield slice(done, done + part.size), words
-            done += part.size
+            region, name = self._regions[step.place], self.parameters[step.place].name
+            key = Key(current_seed() if self._seed is None else self._seed, stream(name, f"u{step.number:x}"), 0)
+            words = Words(key, None if region.is_full else Span(*region.span()))
+            update(rule, value.reshape(region.shape), flat, states, numbers, "stochastic", words)
 
     def _norm(self, gradients: Sequence[Any], gather: Sums | None) -> float:
         """Return the norm of all gradients; the same bits however they are sharded along axis 0."""
