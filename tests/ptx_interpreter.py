@@ -115,13 +115,14 @@ _ARITHMETIC: dict[str, Callable[..., Array]] = {
     "add": np.add, "sub": np.subtract, "mul.lo": np.multiply, "div": np.floor_divide, "rem": np.remainder,
     "add.rn": np.add, "sub.rn": np.subtract, "mul.rn": np.multiply, "div.rn": np.divide, "sqrt.rn": np.sqrt,
     "neg": np.negative, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
-    "shl": _shift(np.left_shift), "shr": _shift(np.right_shift), "min": np.minimum, "max": np.maximum,
+    "shl": _shift(np.left_shift), "shr": _shift(np.right_shift), "min": np.fmin, "max": np.fmax,
 }  # fmt: skip
 _COMPARISONS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
                 "ge": np.greater_equal}  # fmt: skip
 _INTEGER_TYPES, _FLOAT_TYPES, _BIT_TYPES = ("u32", "s32", "u64", "s64"), ("f32", "f64"), ("b16", "b32", "b64", "pred")
 _FORMS = {  # the types that each operation may have: a float without .rn is not among them
-    **dict.fromkeys(("add", "sub", "mul.lo", "min", "max"), _INTEGER_TYPES),
+    **dict.fromkeys(("add", "sub", "mul.lo"), _INTEGER_TYPES),
+    **dict.fromkeys(("min", "max"), (*_INTEGER_TYPES, *_FLOAT_TYPES)),
     **dict.fromkeys(("div", "rem"), ("u32",)),  # of 64 bits they are calls
     **dict.fromkeys(("add.rn", "sub.rn", "mul.rn", "div.rn", "sqrt.rn"), _FLOAT_TYPES),
     "neg": ("s32", "s64", *_FLOAT_TYPES),

@@ -1,11 +1,9 @@
 """Copy from one floating-point dtype to another, rounding once, to nearest even.
 
 Every pair of float64, float32, float16, bfloat16, float8_e5m2 and float8_e4m3fn has its loop, made and compiled when it
-is first needed. All short types are exact in float32. A float64 on its way to a short type becomes a float32 rounded to
-odd, which keeps what decides the second rounding (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums:
-proved algorithms using rounding to odd", 2008); ml_dtypes rounds twice there. NaN stays NaN and keeps its sign,
-infinities stay, and what is too large becomes infinity, or NaN in float8_e4m3fn, which has no infinity. Integers and
-bools convert as NumPy does.
+is first needed. All short types are exact in float32, and a float64 is rounded to the digits of a short type before it
+becomes a float32, where ml_dtypes rounds twice. NaN stays NaN and keeps its sign, infinities stay, and what is too
+large becomes infinity, or NaN in float8_e4m3fn, which has no infinity. Integers and bools convert as NumPy does.
 """
 
 from __future__ import annotations

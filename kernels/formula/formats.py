@@ -124,35 +124,53 @@ from_float8_e4m3fn = _decoder(4, 3, has_infinity=False)
 
 
 @formula
-def to_odd(x: F64) -> F32:
-    """Round to float32: what lies between two numbers goes to the one with the odd last bit.
+def upper_half(x: F32) -> U32:
+    """Return the bits of bfloat16 of a float32 that bfloat16 has, or of NaN."""
+    return select(x != x, ((bits(x) >> 16) & 0x8000) | 0x7FC0, bits(x) >> 16)
 
-    Where float32 has fewer digits than its 24, below 2**-126, the result is what bfloat16 rounds to there.
+
+def narrower(digits: int, least_exponent: int, shorten: Any) -> Any:
+    """Make the formula from float64 to a type of so many binary digits and that exponent of the least normal number.
+
+    A number 2**(53 - digits) times as large leaves, when it is added, the digits of the type, correctly rounded. What
+    `shorten` gets has these digits, and it rounds nothing.
     """
-    magnitude = bits64(x) & 0x7FFFFFFFFFFFFFFF
-    dropped = 0x1FFFFFFF  # the sum carries into the last bit kept, unless all dropped bits are zero
-    odd = float64_of_bits((magnitude | ((magnitude & dropped) + dropped)) & 0xFFFFFFFFE0000000)
-    y = float64_of_bits(magnitude)
-    number = select(y < 2.0**-126, (y + 2.0**-81) - 2.0**-81, odd)
-    return rounded(float64_of_bits(bits64(number) | (bits64(x) & 0x8000000000000000)))
+    least, magic = 2.0**least_exponent, 1.5 * 2.0 ** (53 - digits)
+
+    @formula
+    def convert(x: F64) -> U32:
+        power = float64_of_bits(bits64(x) & 0x7FF0000000000000)
+        power = select(power > least, power, least)
+        power = select(power < 2.0**200, power, 2.0**200)  # 2**1023 times the magic number would be infinite
+        number = (x + power * magic) - power * magic
+        return shorten(rounded(float64_of_bits(bits64(number) | (bits64(x) & 0x8000000000000000))))
+
+    return convert
+
+
+narrow_to_float16 = narrower(11, -14, to_float16)
+narrow_to_bfloat16 = narrower(8, -126, upper_half)
+narrow_to_float8_e5m2 = narrower(3, -14, to_float8_e5m2)
+narrow_to_float8_e4m3fn = narrower(4, -6, to_float8_e4m3fn)
 
 
 class Format(NamedTuple):
-    """How one dtype is kept, and how it becomes float32 and is made from it."""
+    """How one dtype is kept, how it becomes float32, and how it is made from float32 and from float64."""
 
     element: str
     item_bytes: int
     widen: Any = unchanged
     shorten: Any = unchanged
+    narrow: Any = rounded
 
 
 FORMATS: dict[np.dtype[Any], Format] = {
     np.dtype(np.float64): Format("f64", 8),
     np.dtype(np.float32): Format("f32", 4),
-    np.dtype(np.float16): Format("u32", 2, from_float16, to_float16),
-    np.dtype(ml_dtypes.bfloat16): Format("u32", 2, from_bfloat16, to_bfloat16),
-    np.dtype(ml_dtypes.float8_e5m2): Format("u32", 1, from_float8_e5m2, to_float8_e5m2),
-    np.dtype(ml_dtypes.float8_e4m3fn): Format("u32", 1, from_float8_e4m3fn, to_float8_e4m3fn),
+    np.dtype(np.float16): Format("u32", 2, from_float16, to_float16, narrow_to_float16),
+    np.dtype(ml_dtypes.bfloat16): Format("u32", 2, from_bfloat16, to_bfloat16, narrow_to_bfloat16),
+    np.dtype(ml_dtypes.float8_e5m2): Format("u32", 1, from_float8_e5m2, to_float8_e5m2, narrow_to_float8_e5m2),
+    np.dtype(ml_dtypes.float8_e4m3fn): Format("u32", 1, from_float8_e4m3fn, to_float8_e4m3fn, narrow_to_float8_e4m3fn),
 }
 
 
@@ -160,7 +178,7 @@ def conversion(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the formula from what is loaded of one dtype to what is stored of another."""
     widen, shorten = FORMATS[source].widen, FORMATS[target].shorten
     if FORMATS[source].element == "f64":
-        return rounded if FORMATS[target].element == "f32" else formula(lambda x: shorten(to_odd(x)))
+        return FORMATS[target].narrow
     if FORMATS[target].element == "f64":
         return formula(lambda x: extended(widen(x)))
     return formula(lambda x: shorten(widen(x)))
