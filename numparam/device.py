@@ -161,7 +161,8 @@ def devices() -> list[DeviceMemory]:
 
 def get_default_device() -> Device:
     """Return the device on which new tensors are."""
-    return _inside.get()[-1] if _inside.get() else _default
+    inside = _inside.get()
+    return inside[-1] if inside else _default
 
 
 def set_default_device(name: str) -> None:

@@ -119,11 +119,11 @@ class Tree:
             if cell._cells:
                 prefix = place + "." if place else ""
                 hidden = () if guests else cell._guests
-                waiting.extend(
+                waiting += [
                     (prefix + key, child)
                     for key, child in reversed(cell._cells.items())
                     if child is not None and key not in hidden
-                )
+                ]
 
     def _walk_parameters(self, path: str = "", deep: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Yield every parameter once with its path: of a cell first, then of the cells in it."""

@@ -186,8 +186,12 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
     >>> as_shape([2, np.int64(3)]), as_shape(4)
     ((2, 3), (4,))
     """
-    if type(shape) is tuple and len(shape) <= 4 and all(type(n) is int and 0 <= n < 2**15 for n in shape):
-        return shape  # a fifth of the time that the rest takes
+    if type(shape) is tuple and len(shape) <= 4:
+        for length in shape:
+            if type(length) is not int or not 0 <= length < 2**15:
+                break
+        else:
+            return shape  # a tenth of the time that the rest takes
     try:
         many = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim > 0)
         lengths: Any = shape if many else (shape,)

@@ -67,13 +67,13 @@ def by_name(name: str) -> type[Initializer]:
     """
     if not isinstance(name, str):
         raise ArgumentTypeError(f"the name of an initializer is a str, found {shown(name)}")
-    if name.lower() not in _ALIASES:
+    if (found := _ALIASES.get(name.lower())) is None:
         from difflib import get_close_matches
 
         close = get_close_matches(name.lower(), _ALIASES, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_SNAKE)}"
         raise ArgumentValueError(f"no initializer is called {shown(name)}; {hint}")
-    return _ALIASES[name.lower()]
+    return found
 
 
 def as_initializer(init: str | Initializer | float) -> Initializer:

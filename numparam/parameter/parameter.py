@@ -154,7 +154,7 @@ class Parameter(Tensor):
         else:
             self._hold(as_values(self._name, default_input))
         self._place(device)
-        if not self.has_init:
+        if self._values.in_memory:
             self._origin = "input"
         if (mode := parallel_mode()) != self._parallel_mode:
             self._parallel_mode, self.is_in_parallel = mode, mode in SHARDED_MODES
@@ -180,7 +180,7 @@ class Parameter(Tensor):
     def name(self, name: str | None) -> None:
         if name is not None and not isinstance(name, str):
             raise ArgumentValueError(f"the name of a parameter is a str or None, found {shown(name)}")
-        given = (name or "").strip()
+        given = name.strip() if name else ""
         if len(given) > _MAX_NAME:
             raise ArgumentValueError(f"the name of a parameter has at most {_MAX_NAME} characters, found {len(given)}")
         self._name_is_generated = not given

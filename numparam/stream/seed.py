@@ -181,7 +181,7 @@ def check_label(label: str) -> None:
     Traceback (most recent call last):
     numparam.errors.ArgumentValueError: label 'noise' names a draw of numparam; choose another one, such as 'my noise'
     """
-    if isinstance(label, Label):
+    if not label or isinstance(label, Label):
         return
     if _OWN.fullmatch(label):
         raise ArgumentValueError(

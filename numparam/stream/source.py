@@ -67,8 +67,7 @@ class Source:
 
     def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
         check_label(label)
-        fill = _kernels()
-        high = self._stream(label)
+        fill, high = _kernels(), self._stream(label)
         # Only float64 has low words, and a digest costs as much as a small fill.
         low = self._stream("refine" + label) if out.dtype == np.float64 else high * 0
         key = fill.Key(self.seed, high, low)

@@ -88,6 +88,7 @@ class State:
             with _settling:  # of several threads the first one wins, so that all get the same storage
                 if self._values is values:
                     self._values = made
+                    return made
         return values
 
     def blocks(self, limit: int | None = None) -> Iterator[Block]:

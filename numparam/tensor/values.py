@@ -362,7 +362,7 @@ class Lazy(Values):
                 asked = f"an array of shape {self.region.shape} and dtype {self.dtype}"
                 raise ShapeError(f"{asked} is too large; read a slice") from None
             self.fill_into(array)
-            return Host(array).move(self.device)
+            return Host(array) if self.device is CPU else Host(array).move(self.device)
         values = OnDevice.empty(self.region.shape, self.dtype, self.device)
         self.fill_into(values.array)
         return values
