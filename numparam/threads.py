@@ -7,7 +7,8 @@ def set_num_threads(count: int) -> None:
     """Set the number of threads that every later operation uses.
 
     The values are the same for every number of threads. By default it is the environment variable
-    ``NUMPARAM_NUM_THREADS``, or one per core. A count that is not an int is a TypeError, and one below 1 a ValueError.
+    ``NUMPARAM_NUM_THREADS``, or one per core; the ranks of an MPI job divide the cores of their machine. A count that
+    is not an int is a TypeError, and one below 1 a ValueError.
     """
     from numparam.kernels.machine import pool
 

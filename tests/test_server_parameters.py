@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,18 @@ from numparam import Parameter, load_checkpoint, save_checkpoint
 from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileError
 from numparam.initializer import Normal, initializer
 from numparam.optim import FTRL, SGD, Adam, Lamb, Momentum, RowwiseAdagrad
-from numparam.server import context, dense, reset_ps_context, set_ps_context
+from numparam.server import context, dense, messages, reset_ps_context, set_ps_context
 from numparam.server.dense import Dense
 from numparam.server.service import check_one_save
 
 Array = np.ndarray[Any, Any]
 
 SHAPES = {"weight": (7, 3), "bias": (5,)}
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "_PIECE_BYTES", 24)  # two rows
 
 
 def parameters(in_server: bool = True) -> list[Parameter]:
@@ -38,8 +43,14 @@ def kept(folder: Path | None, servers: int = 1, place: int = 0, make: Any = None
 def change(target: Dense, step: int) -> None:
     rng = np.random.default_rng(step)
     full = [rng.normal(size=shape).astype(np.float32) for shape in SHAPES.values()]
-    gradients = [dense.part(array, target._servers, target._place) for array in full]
-    target.update(gradients, {0: step + 1, 1: step + 1})
+    parts = [dense.part(array, target._servers, target._place) for array in full]
+
+    def arriving() -> Iterator[Array]:
+        for (place, rows), memory in zip(target._places(), target.pieces(), strict=True):
+            np.copyto(memory, parts[place][rows])
+            yield memory
+
+    target.update(arriving(), {0: step + 1, 1: step + 1})
 
 
 def abandon(target: Dense) -> None:
@@ -60,7 +71,9 @@ def assert_same(first: list[Array], second: list[Array]) -> None:
     assert all((a == b).all() and a.shape == b.shape for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("make", [partial(Momentum, learning_rate=0.1, momentum=0.9), partial(FTRL, learning_rate=0.1)])
+@pytest.mark.parametrize(
+    "make", [partial(Momentum, learning_rate=0.1, momentum=0.9), partial(FTRL, learning_rate=0.1, check_finite=True)]
+)
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_parameters_go_on_where_they_were(make: Callable[[Any], Any], is_closed: bool, tmp_path: Path) -> None:
     replay = kept(None, make=make)

@@ -1,7 +1,8 @@
 """A hash index from int64 keys to int64 numbers: open addressing, linear probing, deletion by shifting back.
 
-An entry is a pair (key, number) in one cache line; the number -1 marks a free one. Lookups ask for lines some keys
-ahead: in an index beyond the caches they take a third of the time.
+An entry is a pair (key, number) in one cache line; the number -1 marks a free one. Above the 32 bits of a number is a
+mark, by which `Index.distinct` knows the keys that it has seen in one call. Lookups ask for lines some keys ahead: in
+an index beyond the caches they take a third of the time.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ def probe(entries: Any, key: Any, mask: Any) -> Any:
 
 
 @formula
+def unmarked(number: Any) -> Any:
+    """Return a number without its mark; -1 stays."""
+    return np.int64(np.int32(number))
+
+
+@formula
 def remove(entries: Any, key: Any, mask: Any) -> Any:
     """Remove a key and return its number, -1 if it is not there; the entries behind it move up."""
     at = probe(entries, key, mask)
@@ -69,7 +76,7 @@ def _find(entries: Any, keys: Any, numbers: Any, start: Any, stop: Any) -> None:
     mask = entries.shape[0] - 1
     for which in range(start, stop):
         look_ahead(entries, keys, which, stop, mask)
-        numbers[which] = entries[probe(entries, keys[which], mask), 1]
+        numbers[which] = unmarked(entries[probe(entries, keys[which], mask), 1])
 
 
 @kernel("insert keys")
@@ -83,7 +90,7 @@ def _insert(entries: Any, keys: Any, given: Any, numbers: Any, fresh: Any) -> An
             entries[at, 0], entries[at, 1] = keys[which], given[count]
             fresh[count] = which
             count += 1
-        numbers[which] = entries[at, 1]
+        numbers[which] = unmarked(entries[at, 1])
     return count
 
 
@@ -107,10 +114,35 @@ def _distinct(numbers: Any, keys: Any, base: Any, mask: Any, which: Any, first: 
     return count
 
 
+@kernel("find distinct keys")
+def _find_distinct(entries: Any, keys: Any, base: Any, first: Any, which: Any, numbers: Any) -> Any:
+    """Return how many keys are distinct, -1 as soon as one is not there; marks below `base` are of earlier calls."""
+    mask, count = entries.shape[0] - 1, 0
+    for place in range(keys.size):
+        look_ahead(entries, keys, place, keys.size, mask)
+        at = probe(entries, keys[place], mask)
+        entry = entries[at, 1]
+        if entry < 0:
+            return -1
+        seen = (entry >> 32) - base
+        if seen < 0:
+            entries[at, 1] = ((base + count) << 32) | (entry & 0xFFFFFFFF)
+            first[count], numbers[count], seen = place, unmarked(entry), count
+            count += 1
+        which[place] = seen
+    return count
+
+
 @kernel("remove keys")
 def _remove(entries: Any, keys: Any, numbers: Any) -> None:
     for which in range(keys.size):
-        numbers[which] = remove(entries, keys[which], entries.shape[0] - 1)
+        numbers[which] = unmarked(remove(entries, keys[which], entries.shape[0] - 1))
+
+
+@kernel("remove marks of keys")
+def _unmark(entries: Any) -> None:
+    for at in range(entries.shape[0]):
+        entries[at, 1] = unmarked(entries[at, 1])
 
 
 @kernel("rehash keys")
@@ -129,7 +161,7 @@ def free_entries(room: int) -> Array:
 
 
 class Index:
-    """Map distinct keys to numbers from 0 on.
+    """Map distinct keys to numbers from 0 to 2**31 - 1.
 
     Examples
     --------
@@ -141,7 +173,7 @@ class Index:
     """
 
     def __init__(self, room: int = 0) -> None:
-        self.entries, self._size = free_entries(room), 0
+        self.entries, self._size, self._base = free_entries(room), 0, 1
 
     def __len__(self) -> int:
         return self._size
@@ -151,6 +183,19 @@ class Index:
         numbers, entries = np.empty(keys.size, np.int64), self.entries
         pool.run(lambda start, stop: _find(entries, keys, numbers, start, stop), keys.size, _BYTES_PER_LOOKUP, 1)
         return numbers
+
+    def distinct(self, keys: Array) -> tuple[Array, Array, Array]:
+        """Return what `distinct` does and the numbers of the distinct keys, by one probe for each if all are there."""
+        first, which, numbers = (np.empty(keys.size, np.int64) for _ in range(3))
+        if self._base + keys.size > _MOST_NUMBERS:
+            _unmark(self.entries)
+            self._base = 1
+        base, self._base = self._base, self._base + keys.size  # first: an interrupted call may leave any of its marks
+        count = _find_distinct(self.entries, keys, base, first, which, numbers)
+        if count < 0:
+            first, which = distinct(keys)
+            return first, which, self.find(keys[first])
+        return first[:count], which, numbers[:count]
 
     def insert(self, keys: Array, given: Array) -> tuple[Array, Array]:
         """Give the keys that are new the next of the `given` numbers.
@@ -181,7 +226,7 @@ class Index:
     def items(self) -> tuple[Array, Array]:
         """Return all keys and their numbers, in no order."""
         taken = self.entries[self.entries[:, 1] >= 0]
-        return taken[:, 0], taken[:, 1]
+        return taken[:, 0], taken[:, 1].astype(np.int32).astype(np.int64)
 
 
 class _Scratch(threading.local):

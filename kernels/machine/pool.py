@@ -35,10 +35,14 @@ _tasks: SimpleQueue[Task | None] = SimpleQueue()  # None ends the thread that ge
 _ends: list[threading.Lock] = []  # one for each thread of the pool, held until it ends
 _is_ended = False
 _num_threads: int | None = None
+_share: int | None = None  # of the cores, when others work on this machine too
 
 
 def get_num_threads() -> int:
-    """Return how many threads one operation may use: set, or from ``NUMPARAM_NUM_THREADS``, or one for each core."""
+    """Return how many threads one operation may use: set, or from ``NUMPARAM_NUM_THREADS``, or one for each core.
+
+    The ranks of an MPI job share the cores of their machine.
+    """
     if _num_threads is not None:
         return _num_threads
     text = os.environ.get("NUMPARAM_NUM_THREADS")
@@ -46,7 +50,18 @@ def get_num_threads() -> int:
         if not text.isdecimal() or int(text) == 0:
             raise ValueError(f"NUMPARAM_NUM_THREADS must be a positive integer, found {text!r}")
         return int(text)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _share or len(cores())
+
+
+def cores() -> set[int]:
+    """Return the cores that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {*range(os.cpu_count() or 1)}
+
+
+def set_share(count: int | None) -> None:
+    """Set how many of the cores are for this process, by default all that it may run on."""
+    global _share  # noqa: PLW0603
+    _share = count
 
 
 def set_num_threads(count: int) -> None:

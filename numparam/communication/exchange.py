@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Result = TypeVar("Result")
 Messages = Sequence[tuple[int, "Buffer"]]
+Batch = TypeVar("Batch", bound=Messages)
 
 _FINGERPRINT_BYTES = 16
 _REPORT_BYTES = 256
@@ -94,12 +95,27 @@ def exchange(group: Group, operation: str, sends: Messages, receives: Messages, 
     Buffers are contiguous; a rank knows the sizes of those that come, and their order. Empty ones are not sent. A rank
     that waits for one that waits itself gives it some seconds more, so that the latter names who is silent.
     """
-    sends = [(peer, buffer) for peer, buffer in sends if len(buffer)]
-    receives = [(peer, buffer) for peer, buffer in receives if len(buffer)]
-    if not sends and not receives:
-        return
-    if late := _run(group, sends, receives, operation, world.timeout + grace):
-        raise _silent(group, operation, late, "which all ranks had reached")
+    _Transfer(group, operation, sends, receives).finish(world.timeout + grace)
+
+
+def arriving(group: Group, operation: str, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Receive batches of messages and yield each when it is there; while it is used, the next one is on its way.
+
+    The buffers of a batch may be used again two batches later.
+    """
+    ahead: list[tuple[Batch, _Transfer]] = []
+    try:
+        for batch in batches:
+            ahead.append((batch, _Transfer(group, operation, [], batch)))
+            if len(ahead) > 1:
+                ahead[0][1].finish(world.timeout)
+                yield ahead.pop(0)[0]
+        for batch, transfer in ahead:
+            transfer.finish(world.timeout)
+            yield batch
+    finally:
+        for _, transfer in ahead:
+            transfer.give_up()
 
 
 class Mailbox:
@@ -331,23 +347,32 @@ def _listen(group: Group) -> None:
                 other.heard[source] = number, text.rstrip()
 
 
-def _run(group: Group, sends: Messages, receives: Messages, operation: str, timeout: float) -> list[int]:
-    """Exchange messages; return the ranks of the world that did not do their part in time."""
-    requests: list[Any] = []
+class _Transfer:
+    """Send and receive some messages; what is given up, MPI may still write to."""
 
-    def unfinished() -> list[int]:
-        messages = zip([*receives, *sends], requests, strict=False)
-        return sorted({group.ranks[peer] for (peer, _), request in messages if request})
+    def __init__(self, group: Group, operation: str, sends: Messages, receives: Messages) -> None:
+        self.group, self.operation = group, operation
+        sends, receives = [[message for message in messages if len(message[1])] for messages in (sends, receives)]
+        self.messages = [*receives, *sends]
+        self.requests: list[Any] = _guarded(group, operation, lambda: _posted(group, sends, receives))
 
-    def finish() -> list[int]:
-        requests.extend(_posted(group, sends, receives))
-        return [] if _finishes(requests, timeout) else unfinished()
+    def finish(self, timeout: float) -> None:
+        """Wait until all ranks did their part, each within the timeout after another."""
+        try:
+            if not _guarded(self.group, self.operation, lambda: _finishes(self.requests, timeout), self.unfinished):
+                raise _silent(self.group, self.operation, self.unfinished(), "which all ranks had reached")
+        finally:
+            self.give_up()
 
-    try:
-        return _guarded(group, operation, finish, unfinished)
-    finally:
-        if any(requests):
-            _abandoned.extend((requests, sends, receives))
+    def unfinished(self) -> list[int]:
+        """Return the ranks of the world that did not do their part yet."""
+        pairs = zip(self.messages, self.requests, strict=True)
+        return sorted({self.group.ranks[peer] for (peer, _), request in pairs if request})
+
+    def give_up(self) -> None:
+        """Keep the buffers of messages that are not there."""
+        if any(self.requests) and self not in _abandoned:
+            _abandoned.append(self)
 
 
 def _guarded(

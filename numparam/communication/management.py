@@ -19,6 +19,7 @@ from numparam.communication.group import DEFAULT_TIMEOUT, WORLD_COMM_GROUP, Grou
 from numparam.communication.watcher import Watched
 from numparam.context import stand_at
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
+from numparam.kernels.machine import pool
 from numparam.stream.seed import current_seed, share_seed
 from numparam.text import shown
 
@@ -114,6 +115,7 @@ def release() -> None:
             world.watched.send(b"release")
         world.hook.remove()
     enter(alone())
+    pool.set_share(None)
     stand_at(0, 1)
 
 
@@ -237,10 +239,12 @@ def _start_mpi_with_all_ranks(limit: float) -> Any:
 
 
 def _look_around(rank: int, size: int) -> None:
-    """Count the ranks on this machine, and let them be watched."""
+    """Share the cores of this machine among its ranks, and let these be watched."""
     local = world.communicator.Split_type(world.mpi.COMM_TYPE_SHARED)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    world.has_cores = local.Get_size() <= cores
+    own, all_cores = pool.cores(), local.allgather(pool.cores())
+    share = sum(1 / sum(core in others for others in all_cores) for core in own)
+    pool.set_share(max(1, int(share + 1e-9)))
+    world.has_cores = share > 1 - 1e-9
     if sys.platform == "linux":
         world.watched = Watched(rank, size, local)
     local.Free()

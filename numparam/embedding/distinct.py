@@ -29,11 +29,8 @@ class Distinct:
     """
 
     def __init__(self, keys: Array, rows: Mapped, scores: Any = None) -> None:
-        from numparam.kernels.keys import distinct
-
-        first, self.which = distinct(keys)
-        self.keys = keys[first]
-        self.found = rows.find(self.keys)
+        first, self.which, self.found = rows.distinct(keys)
+        self.keys = keys if first.size == keys.size else keys[first]
         self.scores: Array | None = None
         if scores is not None:
             given = np.asarray(scores)

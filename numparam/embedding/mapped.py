@@ -108,6 +108,13 @@ class Mapped:
         """Return the numbers of the rows of keys, -1 for keys without one."""
         return self._bits.find(keys) if self._keys is None else self._index.find(keys)
 
+    def distinct(self, keys: Array) -> tuple[Array, Array, Array]:
+        """Return what `distinct` of the keys returns, and the numbers of the rows of the distinct ones."""
+        if self._keys is not None:
+            return self._index.distinct(keys)
+        first, which = distinct(keys)
+        return first, which, self._bits.find(keys[first])
+
     def read(self, column: int, numbers: Array, out: Array) -> None:
         """Write rows into an array; rows with a negative number stay as they are there."""
         gather(out, self.columns[column], numbers)

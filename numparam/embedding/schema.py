@@ -57,6 +57,11 @@ class Schema:
     optimizer : callable or None
         Makes an optimizer of a list of one parameter.
 
+    Attributes
+    ----------
+    wide : dtype
+        Of sums of gradients and of states: float64 for rows of float64, else float32.
+
     Raises
     ------
     TypeError, ValueError
@@ -79,12 +84,15 @@ class Schema:
             raise DtypeError(f"table {name!r}: rows are floats of 16 bits or more, found {self.dtype}")
         self.init = self._row_wise(init)
         self.optimizer = self._made(optimizer)
-        wide = np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
+        self.wide = np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
         states = self.optimizer.kept(self.optimizer.defaults) if self.optimizer else {}
         width = 1 if isinstance(self.optimizer, RowwiseAdagrad) else dim
         self.columns = (
             Column("value", dim, self.dtype, None),
-            *(Column(state, width, wide, 0.0 if begin == "zeros" else float(begin)) for state, begin in states.items()),
+            *(
+                Column(state, width, self.wide, 0.0 if begin == "zeros" else float(begin))
+                for state, begin in states.items()
+            ),
             Column("score", 1, np.dtype(np.int64), 0),
             Column("step", 1, np.dtype(np.int64), 0),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -121,27 +121,30 @@ class Store:
         self.fill(column, keys, numbers, out, None)
         return out
 
-    def stepped(self, count: int, keys: Array, found: Array, sums: Array) -> tuple[Array, dict[int, Array]]:
+    def stepped(self, count: int, keys: Array, found: Array, sums: Iterable[Array]) -> tuple[Array, dict[int, Array]]:
         """Return the numbers of rows, and what their values and states become by a step of the optimizer.
 
-        The columns are valid until the next call. Without a log they change in place, and none are returned.
+        The sums of gradients come some rows after the other. The columns are valid until the next call. Without a log
+        they change in place, and none are returned.
         """
-        work, columns = self.schema.stepping(count), self.rows.columns[: self.schema.states.stop]
+        work, columns, stop = self.schema.stepping(count), self.rows.columns[: self.schema.states.stop], 0
         if self.is_logged:
             columns = [
                 self.rooms.get(name, (keys.size, column.shape[1]), column.dtype) for name, column in enumerate(columns)
             ]
-            for number, column in enumerate(columns):
-                self.fill(number, keys, found, column, None)
-            work(columns[0], np.arange(keys.size), sums, columns[1:])
-            return found, dict(enumerate(columns))
-        absent = found < 0
-        if absent.any():
+        elif (absent := found < 0).any():
             fresh, found = keys[absent], found.copy()
             initial = {number: self.schema.initial(number, fresh) for number in range(len(self.schema.columns))}
             found[absent] = self.rows.write(fresh, initial)
-        work(columns[0], found, sums, columns[1:])
-        return found, {}
+        for part in sums:
+            here = slice(stop, stop := stop + len(part))
+            numbers = found[here]
+            if self.is_logged:
+                for number, column in enumerate(columns):
+                    self.fill(number, keys[here], numbers, column[here], None)
+                numbers = np.arange(here.start, here.stop)
+            work(columns[0], numbers, part, columns[1:])
+        return found, dict(enumerate(columns)) if self.is_logged else {}
 
     def record(self, **parts: Any) -> Record:
         """Return a record that leaves the step and the clock as they are."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -18,13 +19,8 @@ from numparam.embedding.log import Record
 from numparam.embedding.mapped import Mapped
 from numparam.embedding.schema import OptimizerMaker, Schema, as_keys, as_rows, as_unseen
 from numparam.embedding.store import LOGS, Store
-from numparam.errors import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    StateError,
-)
+from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.initializer import Initializer
-from numparam.kernels.machine.pool import begin
 from numparam.stream.seed import choose_seed
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -265,7 +261,7 @@ class Embedding:
         deltas : Tensor or array of float
             One row for each id.
         """
-        self._update(ids, deltas, partial(self._distinct, scores), False)
+        self._update(ids, deltas, scores, False)
 
     def update(self, ids: npt.ArrayLike, gradients: npt.ArrayLike, scores: npt.ArrayLike | None = None) -> None:
         """Step the optimizer on rows; gradients of an id that is repeated are summed first, in their order.
@@ -285,19 +281,31 @@ class Embedding:
         OSError
             If the disk is full; nothing is changed then.
         """
-        self._update(ids, gradients, partial(self._distinct, scores), True)
+        self._update(ids, gradients, scores, True)
 
     def update_from(
-        self, sources: Mapping[int, int], keys: Array, gradients: Array, receive: Callable[[], None]
+        self, sources: Mapping[int, int], keys: Array, receive: Callable[[Array | None], Iterable[Array]]
     ) -> Array:
         """Do the updates of workers by their numbers, which rise, unless they were done; return the keys evicted.
 
-        While `receive` fills the gradients, the rows of the keys are found.
+        `receive` yields the gradients, some rows after the other, in memory for all of them or in its own. If no key
+        is repeated, they are stepped as they come, while they are in a cache.
         """
         with self._lock:
-            ahead = begin(lambda: Distinct(keys, self._rows()))
-            receive()
-            return self._update(keys, gradients, lambda _: ahead.result(), True, sources)
+            if all(self.done(source) >= number for source, number in sources.items()):
+                deque(receive(None), 0)
+                return np.empty(0, np.int64)
+            chosen = Distinct(keys, self._rows())
+            admitted, counted = self._admitted(chosen)
+            if chosen.keys.size == keys.size and admitted.all():
+                gradients = receive(None)
+            else:
+                rows = self._store.rooms.get("rows", (keys.size, self.schema.dim), self.schema.wide)
+                deque(receive(rows), 0)
+                chosen, sums = self._summed(chosen, admitted, rows)
+                gradients = [sums]
+            self.counters["updated"] += chosen.keys.size
+            return self._change(chosen, {}, counted, self.step + 1, sources, gradients)
 
     def done(self, source: int) -> int:
         """Return the number of the last request of a worker that the table includes, 0 before the first."""
@@ -417,32 +425,26 @@ class Embedding:
         self.counters["not_admitted"] += int((~admitted).sum())
         return admitted, counted
 
-    def _update(
-        self,
-        ids: npt.ArrayLike,
-        deltas: npt.ArrayLike,
-        distinct: Callable[[Array], Distinct],
-        step: bool,
-        sources: Mapping[int, int] | None = None,
-    ) -> Array:
-        from numparam.kernels.keys import sum_rows
-
+    def _update(self, ids: npt.ArrayLike, deltas: npt.ArrayLike, scores: npt.ArrayLike | None, step: bool) -> None:
         keys, shape = as_keys(self.schema, ids)
         given = as_rows(self.schema, "gradients", deltas, shape)
         with self._lock:
-            chosen = distinct(keys)
-            if sources and all(self.done(source) >= number for source, number in sources.items()):
-                return np.empty(0, np.int64)
-            sums = sum_rows(given, chosen.which, chosen.keys.size, partial(self._store.rooms.get, "sums"))
+            chosen = self._distinct(scores, keys)
             admitted, counted = self._admitted(chosen)
-            if not admitted.all():
-                chosen, sums = chosen.part(admitted), sums[admitted]
+            chosen, sums = self._summed(chosen, admitted, given)
             self.counters["updated"] += chosen.keys.size
             if step:
-                return self._change(chosen, {}, counted, self.step + 1, sources, sums)
-            values = self._store.gathered(0, chosen.keys, chosen.found)
-            added = (values.astype(sums.dtype) + sums).astype(self.schema.dtype)
-            return self._change(chosen, {0: added}, counted)
+                self._change(chosen, {}, counted, self.step + 1, sums=[sums])
+            else:
+                values = self._store.gathered(0, chosen.keys, chosen.found)
+                self._change(chosen, {0: (values.astype(sums.dtype) + sums).astype(self.schema.dtype)}, counted)
+
+    def _summed(self, chosen: Distinct, admitted: Array, rows: Array) -> tuple[Distinct, Array]:
+        """Return the keys that are admitted and the sums of their rows."""
+        from numparam.kernels.keys import sum_rows
+
+        sums = sum_rows(rows, chosen.which, chosen.keys.size, partial(self._store.rooms.get, "sums"))
+        return (chosen, sums) if admitted.all() else (chosen.part(admitted), sums[admitted])
 
     def _change(
         self,
@@ -451,11 +453,11 @@ class Embedding:
         counted: Mapping[int, int] | None = None,
         step: int | None = None,
         sources: Mapping[int, int] | None = None,
-        sums: Array | None = None,
+        sums: Iterable[Array] | None = None,
     ) -> Array:
         """Log and write columns of rows and their scores; what is not given of new ones is what they begin with.
 
-        With sums of gradients the optimizer steps first. Returns the keys of the rows that were evicted for others.
+        With sums of gradients, some rows after the other, the optimizer steps first. Returns the keys evicted.
         """
         keys, found = chosen.keys, chosen.found
         new, counted = int((found < 0).sum()), counted or {}
@@ -472,7 +474,7 @@ class Embedding:
             old = partial(self._store.gathered, score, keys, found)
             columns[score] = self._scored(old, chosen, clock, now if is_changed else None)
             if is_changed:
-                columns[stamp] = np.full((keys.size, 1), max(now, self.step + 1))
+                columns[stamp] = np.broadcast_to(np.int64(max(now, self.step + 1)), (keys.size, 1))
         record = Record(
             now, clock, {**self._store.sources, **(sources or {})}, keys, columns,
             counted=np.array([*counted], np.int64), counts=np.array([*counted.values()], np.int64),
@@ -485,8 +487,9 @@ class Embedding:
         """Return the scores of rows after a use, and after an update if there is the number of one."""
         if self.score == "custom" and chosen.scores is not None:
             return chosen.scores.reshape(-1, 1)
-        if self.score == "lru" or (self.score == "step" and step is not None):
-            return np.full((chosen.keys.size, 1), clock if self.score == "lru" else step)
+        now = clock if self.score == "lru" else step
+        if now is not None and self.score in ("lru", "step"):
+            return np.broadcast_to(np.int64(now), (chosen.keys.size, 1))
         return old() + (chosen.uses.reshape(-1, 1) if self.score == "lfu" else 0)
 
     def _keep_limit(self) -> Array:

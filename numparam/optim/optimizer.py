@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
@@ -23,6 +23,8 @@ from numparam.text import shown
 
 Options = dict[str, Any]
 Groups: TypeAlias = Cell | Iterable[Parameter | Mapping[str, Any]]
+ALL = slice(None)
+"""All rows of a parameter."""
 Sums = Callable[[int, np.ndarray[Any, Any], bool], np.ndarray[Any, Any]]
 
 ROUNDINGS = ("nearest", "stochastic", "master")
@@ -34,9 +36,10 @@ _TORCH = {"lr": ("learning_rate",), "betas": ("beta1", "beta2"), "amsgrad": ("us
 
 
 class Step(NamedTuple):
-    """Hold what a step does to one parameter: its place, memory and gradient, and the number of the step, from 1 on."""
+    """Hold what a step does to rows of one parameter: their memory and gradient, and the step's number, from 1 on."""
 
     place: int
+    rows: slice
     value: Any
     gradient: Any
     scale: float
@@ -216,10 +219,32 @@ class Optimizer:
             norm = self._norm(gradients, gather) * scale
             if self.clip_norm is not None:
                 scale *= min(1.0, self.clip_norm / (norm + 1e-6))
+        pairs = enumerate(zip(values, gradients, strict=True))
+        self._step(((place, ALL, value, gradient) for place, (value, gradient) in pairs), scale, gather)
+
+    def step_by_rows(self, parts: Iterable[tuple[int, slice, Any]]) -> None:
+        """Update all parameters by one step, as the gradients of their rows come; nothing looks at all of them before.
+
+        Parameters
+        ----------
+        parts : iterable
+            The place of a parameter, some of its rows, and their gradient; every row once. An error leaves the step
+            undone for what follows.
+        """
+        memory = [writable(parameter) for parameter in self.parameters]
+
+        def checked() -> Iterator[tuple[int, slice, Any, Any]]:
+            for place, rows, gradient in parts:
+                check_gradient(self.parameters[place], gradient)
+                yield place, rows, self._part(place, memory[place], rows), gradient
+
+        self._step(checked(), 1.0 / self.loss_scale, None)
+
+    def _step(self, parts: Iterable[tuple[int, slice, Any, Any]], scale: float, gather: Sums | None) -> None:
         done = int(self.global_step.asnumpy())
         now = [self._at_step(options, done) for options in self._options]
-        for place, (value, gradient) in enumerate(zip(values, gradients, strict=True)):
-            self._update(Step(place, value, gradient, scale, now[place], done + 1, gather))
+        for place, rows, value, gradient in parts:
+            self._update(Step(place, rows, value, gradient, scale, now[place], done + 1, gather))
         self.global_step._hold(np.asarray(done + 1, np.int64))
 
     def state_bytes(self, dtype: npt.DTypeLike) -> int:
@@ -280,9 +305,16 @@ class Optimizer:
         else:
             self._write(rule, step, numbers)
 
-    def _memory(self, place: int) -> tuple[list[Any], Any]:
-        """Return the memory of the states of a parameter, and of its master weights if it has them."""
-        states = [writable(state) for state in self._states[place]]
+    def _part(self, place: int, memory: Any, rows: slice) -> Any:
+        """Return the memory of some rows, flat as the one of all rows that this rank updates."""
+        if rows == ALL:
+            return memory
+        each = memory.size // self._regions[place].shape[0]
+        return memory[rows.start * each : rows.stop * each]
+
+    def _memory(self, place: int, rows: slice = ALL) -> tuple[list[Any], Any]:
+        """Return the memory of the states of rows of a parameter, and of its master weights if it has them."""
+        states = [self._part(place, writable(state), rows) for state in self._states[place]]
         masters = self.rounding == "master" and self.parameters[place].dtype.itemsize < 4
         return (states[:-1], states[-1]) if masters else (states, None)
 
@@ -291,7 +323,7 @@ class Optimizer:
         from numparam.kernels.fill import Key, Span
         from numparam.kernels.update import Words, update
 
-        states, master = self._memory(step.place)
+        states, master = self._memory(step.place, step.rows)
         value, flat = step.value, step.gradient.reshape((step.gradient.size,))
         if master is not None:
             update(rule, value, flat, states, numbers, "master", master)
@@ -299,6 +331,7 @@ class Optimizer:
             update(rule, value, flat, states, numbers)
         else:
             region, name = self._regions[step.place], self.parameters[step.place].name
+            region = region if step.rows == ALL else region[step.rows]
             key = Key(current_seed() if self._seed is None else self._seed, stream(name, f"u{step.number:x}"), 0)
             words = Words(key, None if region.is_full else Span(*region.span()))
             update(rule, value.reshape(region.shape), flat, states, numbers, "stochastic", words)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from numparam.checkpoint.saving import save_checkpoint
 from numparam.embedding.folder import claim
 from numparam.embedding.log import Log, Record
 from numparam.embedding.schema import Column
+from numparam.embedding.store import Rooms
 from numparam.errors import ArgumentValueError, CheckpointError
 from numparam.optim import Lamb, Optimizer
 from numparam.parameter import Parameter
 from numparam.server.division import part
+from numparam.server.messages import pieces
 from numparam.tensor import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -49,8 +52,6 @@ class Dense:
     Attributes
     ----------
     parts : list of Parameter
-    gradients : list of ndarray
-        Memory for `update`, from which the log is written.
     step : int
         The number of updates; -1 until all values are there.
     sources : dict of int to int
@@ -75,12 +76,7 @@ class Dense:
         self._missing = {number for number, parameter in enumerate(parameters) if not parameter.init_in_server}
         self.step, self.sources = -1 if self._missing else 0, dict[int, int]()
         self._log: Log | None = None
-        ends = np.cumsum([0, *(-(-part.nbytes // LINE) * LINE for part in self.parts)])
-        self._row = np.zeros(ends[-1], np.uint8)
-        self.gradients = [
-            self._row[start : start + part.nbytes].view(part.dtype).reshape(part.shape)
-            for start, part in zip(ends, self.parts, strict=False)
-        ]
+        self._rooms = Rooms()
         if not parameters:
             return
         assert make is not None
@@ -90,6 +86,14 @@ class Dense:
                 f"{type(self._optimizer).__name__} looks at more than one row; use SGD, Momentum, Adam, AdamW, "
                 "Adagrad, RowwiseAdagrad or FTRL without clip_norm on servers"
             )
+        self._is_kept = folder is not None or self._optimizer.check_finite  # the log holds all gradients
+        if self._is_kept:
+            ends = np.cumsum([0, *(-(-part.nbytes // LINE) * LINE for part in self.parts)])
+            self._row = np.zeros(ends[-1], np.uint8)
+            self._gradients = [
+                self._row[start : start + part.nbytes].view(part.dtype).reshape(part.shape)
+                for start, part in zip(ends, self.parts, strict=False)
+            ]
         if folder is not None:
             self._guard, self._values = claim(folder, "dense parameters"), folder / "values.safetensors"
             column = Column("gradients", self._row.size, np.dtype(np.uint8), 0)
@@ -100,17 +104,29 @@ class Dense:
         """Return the number of the last update of a worker, 0 before the first."""
         return self.sources.get(source, 0)
 
-    def update(self, gradients: list[Array], sources: Mapping[int, int]) -> None:
-        """Step the optimizer and log the gradients, unless that was done before."""
-        if all(self.done(source) >= number for source, number in sources.items()):
+    def pieces(self) -> Iterator[Array]:
+        """Yield memory for the gradients of some rows after the other, which the one after the next may share."""
+        for turn, (place, rows) in enumerate(self._places()):
+            part = self.parts[place]
+            shape = rows.stop - rows.start, *part.shape[1:]
+            yield self._gradients[place][rows] if self._is_kept else self._rooms.get(turn % 2, shape, part.dtype)
+
+    def update(self, gradients: Iterable[Array], sources: Mapping[int, int]) -> None:
+        """Step the optimizer by gradients that come as `pieces`, and log them, unless that was done before."""
+        is_done = all(self.done(source) >= number for source, number in sources.items())
+        if is_done or self._optimizer.check_finite:
+            deque(gradients, 0)
+        if is_done:
             return
-        self._optimizer(gradients)  # may refuse them, so it is first; nobody is told before they are in the log
+        # The optimizer may refuse them, so it is first; nobody is told before they are in the log.
+        if self._optimizer.check_finite:
+            self._optimizer(self._gradients)
+        else:
+            pairs = zip(self._places(), gradients, strict=True)
+            self._optimizer.step_by_rows((place, rows, gradient) for (place, rows), gradient in pairs)
         self.step += 1
         self.sources |= sources
         if self._log is not None:
-            for own, given in zip(self.gradients, gradients, strict=True):
-                if own is not given:
-                    np.copyto(own, given)
             self._log.append(Record(self.step, 0, self.sources, np.zeros(1, np.int64), {0: self._row}))
             if self._log.nbytes > _LOG_BYTES:
                 self.checkpoint()
@@ -176,6 +192,14 @@ class Dense:
             self._log.close()
             self._guard.close()
 
+    def _places(self) -> list[tuple[int, slice]]:
+        """Return which rows of which parameter travel in one message each."""
+        return [
+            (place, rows)
+            for place, part in enumerate(self.parts)
+            for rows in pieces(len(part), part.nbytes // max(1, len(part)))
+        ]
+
     def _take(self, values: Mapping[str, Any], step: int) -> None:
         for tensor in self.parts:
             if values[tensor.name].shape != tensor.shape:
@@ -199,7 +223,7 @@ class Dense:
             is_new = False
             if record.keys.size and record.step > self.step:
                 np.copyto(self._row, record.rows[0][0])
-                self._optimizer(self.gradients)
+                self._optimizer(self._gradients)
                 self.step, self.sources = record.step, record.sources
         if is_new:
             self._log.restart(Record(self.step, 0, self.sources))

@@ -7,13 +7,14 @@ A request is four int64. A server takes what several workers bring in the order 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from numparam.communication import WORLD_COMM_GROUP
-from numparam.communication.exchange import Mailbox, exchange
+from numparam.communication.exchange import Mailbox, arriving, exchange
 from numparam.communication.group import named
 from numparam.communication.management import get_group
 from numparam.errors import DisagreementError
@@ -28,6 +29,8 @@ READING = ("step", "find", "pull")
 DENSE = -1
 """The target of a request that is about the dense parameters, and not about a table."""
 _GRACE = 1.0  # seconds
+# A server steps a piece while it is in its cache: 16 MiB are received and stepped in 2.6 ms, and as one message in 3.6.
+_PIECE_BYTES = 1 << 21
 
 
 class Request(NamedTuple):
@@ -65,13 +68,24 @@ class Acknowledgement(NamedTuple):
     forgotten: int = 0
 
 
+def pieces(count: int, row_bytes: int) -> list[slice]:
+    """Return which rows of so many travel in one message each."""
+    rows = max(1, _PIECE_BYTES // max(1, row_bytes))
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+
+
+def _messages(peer: int, array: Array) -> Messages:
+    """Return the messages that an array travels in."""
+    return [(peer, array[rows]) for rows in pieces(len(array), array.nbytes // max(1, len(array)))]
+
+
 def ask(servers: Iterable[int], request: Request, payloads: list[list[Array]]) -> Messages:
     """Return a request to every server, with its payload; its length is the one of what comes first."""
-    return [
-        (server, part)
-        for server, payload in zip(servers, payloads, strict=True)
-        for part in (np.array(request._replace(length=len(payload[0]) if payload else 0), np.int64), *payload)
-    ]
+    messages: Messages = []
+    for server, payload in zip(servers, payloads, strict=True):
+        head = np.array(request._replace(length=len(payload[0]) if payload else 0), np.int64)
+        messages += chain([(server, head)], *(_messages(server, part) for part in payload))
+    return messages
 
 
 def talk(what: str, sends: Messages, receives: Messages) -> None:
@@ -80,8 +94,14 @@ def talk(what: str, sends: Messages, receives: Messages) -> None:
 
 
 def receive(what: str, buffers: Mapping[int, Array]) -> None:
-    """Receive from workers."""
-    exchange(get_group(WORLD_COMM_GROUP), what, [], [*buffers.items()])
+    """Receive the payloads of workers."""
+    messages = chain(*(_messages(worker, buffer) for worker, buffer in buffers.items()))
+    exchange(get_group(WORLD_COMM_GROUP), what, [], [*messages])
+
+
+def receive_pieces(what: str, batches: Iterable[Messages]) -> Iterator[Messages]:
+    """Receive pieces of workers, and yield each batch when it is there; its buffers may be used two batches later."""
+    return arriving(get_group(WORLD_COMM_GROUP), what, batches)
 
 
 def inbox() -> Mailbox:

@@ -97,7 +97,7 @@ class RemoteTable:
 
     def send(self, keys: Array, gradients: Array) -> list[tuple[Array, Acknowledgement, Array]]:
         """Send gradients, and return for each server where its keys are, what it replied, and keys to forget."""
-        rows = gradients.astype(np.float64 if self.schema.dtype == np.float64 else np.float32, copy=False)
+        rows = gradients.astype(self.schema.wide, copy=False)
         places = places_by_owner(keys, len(self._client.servers))
         if self._done is None:
             self._done = self._client.step(self._number)

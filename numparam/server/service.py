@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.saving import save_checkpoint
 from numparam.communication.reduction import Reduction
 from numparam.embedding import Counters, EmbeddingLookup
+from numparam.embedding.schema import Schema
 from numparam.embedding.snapshot import load_content, table_content
 from numparam.embedding.store import Rooms
 from numparam.errors import CheckpointError, StateError
@@ -22,10 +25,13 @@ from numparam.server.messages import (
     DENSE,
     READING,
     Acknowledgement,
+    Messages,
     Request,
     check_same,
     inbox,
+    pieces,
     receive,
+    receive_pieces,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -180,20 +186,31 @@ class Service:
             self.counters["bytes_sent"] += present.nbytes + sum(column.nbytes for column in columns)
 
     def _answer_update(self, asked: Asked, target: int) -> None:
-        table, count = self._tables[target], sum(request.length for request in asked.values())
-        joined = self._rooms.get("keys", (count,), np.dtype(np.int64))
-        wide = np.dtype(np.float64 if table.schema.dtype == np.float64 else np.float32)
-        rows, step = self._rooms.get("rows", (count, table.schema.dim), wide), table.step
-        ends = np.cumsum([request.length for request in asked.values()])[:-1]
-        keys = dict(zip(asked, np.split(joined, ends), strict=True))
+        table, lengths = self._tables[target], {worker: request.length for worker, request in asked.items()}
+        joined, step = self._rooms.get("keys", (sum(lengths.values()),), np.dtype(np.int64)), table.step
+        keys = dict(zip(asked, np.split(joined, np.cumsum([*lengths.values()])[:-1]), strict=True))
         receive("ids", keys)
-        parts = dict(zip(asked, np.split(rows, ends), strict=True))
         sources = {worker: request.number for worker, request in asked.items()}
-        evicted = table.update_from(sources, joined, rows, lambda: receive("gradients", parts))
+        evicted = table.update_from(sources, joined, partial(self._gradient_rows, lengths, table.schema))
         if target in self._stale:
             self._note_changes(target, keys, joined, evicted, table.step == step)
-        self.counters["bytes_received"] += joined.nbytes + rows.nbytes
+        self.counters["bytes_received"] += joined.nbytes
         self._acknowledge(asked, table.step)
+
+    def _gradient_rows(self, lengths: dict[int, int], schema: Schema, out: Array | None) -> Iterator[Array]:
+        """Yield the gradients of workers, some rows after the other, in `out` or in memory that is used again."""
+
+        def batches() -> Iterator[Messages]:
+            start, rooms = 0, cycle(range(2))
+            for worker, length in lengths.items():
+                for rows in pieces(length, schema.dim * schema.wide.itemsize):
+                    shape = rows.stop - rows.start, schema.dim
+                    place = slice(start, start := start + shape[0])
+                    yield [(worker, self._rooms.get(next(rooms), shape, schema.wide) if out is None else out[place])]
+
+        for [(_, rows)] in receive_pieces("gradients", batches()):
+            self.counters["bytes_received"] += rows.nbytes
+            yield rows
 
     def _note_changes(self, target: int, keys: dict[int, Array], joined: Array, evicted: Array, was_done: bool) -> None:
         """Note what caches must forget: what others changed too, and what a worker cannot change as the table did."""
@@ -213,16 +230,25 @@ class Service:
         self.counters["bytes_sent"] += values.nbytes * len(asked)
 
     def _answer_push(self, asked: Asked, _: int) -> None:
-        sums = self._dense.gradients
-        for total in sums:
-            others = [self._rooms.get(place, total.shape, total.dtype) for place in range(1, len(asked))]
-            receive("gradients", dict(zip(asked, (total, *others), strict=True)))
-            if others:
-                flat = [array.reshape(-1) for array in (total, *others)]
-                Reduction("sum", total.dtype).into(flat[0], flat)
-            self.counters["bytes_received"] += total.nbytes * len(asked)
-        self._dense.update(sums, {worker: request.number for worker, request in asked.items()})
+        sources = {worker: request.number for worker, request in asked.items()}
+        self._dense.update(self._gradient_sums([*asked]), sources)
         self._acknowledge(asked, self._dense.step)
+
+    def _gradient_sums(self, workers: list[int]) -> Iterator[Array]:
+        """Yield the sums of the gradients of workers, in the order of `Dense.pieces`."""
+
+        def batches() -> Iterator[Messages]:
+            for turn, total in enumerate(self._dense.pieces()):
+                rooms = [(turn % 2, worker) for worker in workers[1:]]
+                others = [self._rooms.get(room, total.shape, total.dtype) for room in rooms]
+                yield [*zip(workers, (total, *others), strict=True)]
+
+        for messages in receive_pieces("gradients", batches()):
+            total, *others = (array.reshape(-1) for _, array in messages)
+            if others:
+                Reduction("sum", total.dtype).into(total, [total, *others])
+            self.counters["bytes_received"] += total.nbytes * len(workers)
+            yield messages[0][1]
 
     def _answer_send(self, asked: Asked, target: int) -> None:
         part = self._dense.parts[target]

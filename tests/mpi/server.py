@@ -18,11 +18,12 @@ from numparam.communication import comm_func, create_group, get_rank, init, rele
 from numparam.embedding import load_table
 from numparam.initializer import Normal, initializer
 from numparam.optim import SGD, Adam, Momentum
-from numparam.server import ParameterServer, set_ps_context
+from numparam.server import ParameterServer, messages, set_ps_context
 from numparam.server.division import owners
 from numparam.server.service import check_one_save
 
 DIM, BATCH = 8, 30
+messages._PIECE_BYTES = 100  # three rows, so that everything travels in pieces
 ROWS = partial(Adam, learning_rate=0.1)
 
 
