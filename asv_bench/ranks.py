@@ -32,7 +32,7 @@ def collectives() -> list[tuple[str, Call, Call]]:
 
     world = MPI.COMM_WORLD.Dup()
     rows: list[tuple[str, Call, Call]] = [("barrier", world.Barrier, comm_func.barrier)]
-    for title, size in (("4 KiB", 1 << 10), ("1 MiB", 1 << 18), ("16 MiB", 1 << 22)):
+    for title, size in (("8 B", 2), ("4 KiB", 1 << 10), ("64 KiB", 1 << 14), ("1 MiB", 1 << 18), ("16 MiB", 1 << 22)):
         values, out = np.ones(size, np.float32), np.empty(size, np.float32)
         rows.append(
             (

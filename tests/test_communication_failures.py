@@ -13,11 +13,16 @@ from ranks import needs_mpi, start
 pytestmark = [needs_mpi, pytest.mark.timeout(120)]
 
 
+# Ranks of one machine meet in memory; others exchange messages.
+both_ways = pytest.mark.parametrize("way", ["memory", pytest.param("messages", marks=pytest.mark.slow)])
+
+
 def fail(
-    what: str, *arguments: str, timeout: float = 60, ranks: int = 4
+    what: str, *arguments: str, timeout: float = 60, ranks: int = 4, way: str = "memory"
 ) -> tuple[str, subprocess.CompletedProcess[str]]:
     """Return what the failing job said. It ends by itself: other ranks would sleep for longer than they are given."""
-    done = start("failing.py", ranks, what, str(timeout), *arguments, seconds=55)
+    environment = {"BY_MESSAGES": "1"} if way == "messages" else {}
+    done = start("failing.py", ranks, what, str(timeout), *arguments, seconds=55, **environment)
     assert done.returncode != 0 or arguments == ("0",)
     return done.stdout + done.stderr, done
 
@@ -54,22 +59,35 @@ def test_exception_in_a_thread_ends_the_job() -> None:
     assert "numparam: rank 1 of 2 ended with KeyError in thread 'loader': 'no such file'" in said
 
 
-def test_rank_that_exits_is_named_by_those_who_wait() -> None:
-    said, _ = fail("exits")
+@both_ways
+def test_rank_that_exits_is_named_by_those_who_wait(way: str) -> None:
+    said, _ = fail("exits", way=way)
     assert "ranks 0, 2-3 reached all_reduce of float32[1000], sum; rank 1 reached the end of its program" in said
 
 
-def test_late_rank_is_named_with_the_operation_and_the_time() -> None:
-    said, _ = fail("is_stopped", timeout=2)
+@both_ways
+def test_late_rank_is_named_with_the_operation_and_the_time(way: str) -> None:
+    said, _ = fail("is_stopped", timeout=2, way=way)
     assert "LateRankError" in said
     assert (
         "rank 2 did not reach operation 2 (all_reduce of float32[1000], sum) within 2 s, but ranks 0-1, 3 did" in said
     )
 
 
-def test_rank_that_stops_in_the_middle_is_named() -> None:
-    said, _ = fail("stops_in_the_middle", timeout=2)
+@both_ways
+def test_rank_that_stops_in_the_middle_is_named(way: str) -> None:
+    said, _ = fail("stops_in_the_middle", timeout=2, way=way)
     assert "rank 2 sent nothing for 2 s in operation 2 (all_reduce of float32[262144], sum), which" in said
+
+
+def test_rank_that_leaves_in_the_middle_is_named() -> None:
+    said, _ = fail("leaves_in_the_middle")
+    assert "DisagreementError: rank 2 left operation 2 (all_reduce of float32[262144], sum), which all" in said
+
+
+def test_interrupt_ends_a_rank_that_waits() -> None:
+    said, _ = fail("is_interrupted", ranks=2)
+    assert "rank 1 of 2 ended with KeyboardInterrupt" in said
 
 
 def test_rank_that_does_not_start_ends_the_job() -> None:
@@ -78,8 +96,9 @@ def test_rank_that_does_not_start_ends_the_job() -> None:
     assert "in _start_mpi_with_all_ranks" in said
 
 
-def test_other_operation_is_named() -> None:
-    said, _ = fail("calls_another")
+@both_ways
+def test_other_operation_is_named(way: str) -> None:
+    said, _ = fail("calls_another", way=way)
     assert (
         "operation 2 differs: ranks 0-2 reached all_reduce of float32[1000], sum; "
         "rank 3 reached broadcast of float32[1000], from rank 0; all ranks must call the same"
@@ -111,7 +130,7 @@ def test_forgotten_init_is_told() -> None:
 def test_a_rank_that_others_see_before_it_has_ended_is_found() -> None:
     watched = object.__new__(Watched)
     with subprocess.Popen(["sleep", "60"]) as ending:
-        watched._processes = {0: os.getpid(), 5: ending.pid}
+        watched.processes = {0: os.getpid(), 5: ending.pid}
         timer = threading.Timer(0.1, ending.kill)
         timer.start()
         assert watched.dead() == [5]

@@ -18,7 +18,7 @@ ROOMS = """
     kernels
     kernels.machine
     kernels.formula
-    kernels.array kernels.dispatch kernels.launch kernels.batch
+    kernels.array kernels.dispatch kernels.launch kernels.batch kernels.meeting
     kernels.fill
     kernels.copy
     kernels.rows kernels.digest kernels.update kernels.keys kernels.perturb kernels.orthogonal

@@ -5,11 +5,13 @@ One rank computes it and the others get its result. So the bits are the same on 
 neither on how arrays are chunked or fused, nor on whether each rank gets the full result or a part.
 
 **Memory.** At most four chunks in addition to the arrays, whatever their size. A chunk is 4 MiB, or 512 KiB for every
-rank if that is more: smaller messages would cost more than the bytes in them.
+rank if that is more: smaller messages would cost more than the bytes in them. Each rank of a group on one machine has
+2 MiB more, as far as it uses them.
 
 **Traffic.** Of n bytes on p ranks, each rank sends 2 n (p - 1) / p to reduce them everywhere, and half of that to
 reduce or to gather parts; the root of a broadcast sends n, the others less. What takes up to 256 KiB on all ranks
-together is gathered in log2 p messages and reduced by every rank. float16 and bfloat16 travel as they are.
+together is gathered in log2 p messages and reduced by every rank. float16 and bfloat16 travel as they are. Ranks of one
+machine reduce up to 1 MiB in memory that they share.
 
 **NVIDIA GPUs.** A CUDA-aware MPI declares it in the standard's way, by ``cuda`` in the info key
 ``mpi_memory_alloc_kinds`` of its world (MPI 4.1). One that cannot declare it is trusted when
@@ -20,14 +22,16 @@ processor computes, values go through pinned host memory, 4 MiB at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numparam.communication.exchange import arrive, exchange, gathering, world
+from numparam.communication.arrival import arrive, gathered
+from numparam.communication.exchange import exchange, gather, world
 from numparam.communication.group import Group
+from numparam.communication.memory import SLOT_BYTES, meet_again
 from numparam.communication.reduction import ReduceOp, Reduction, reduction_of
 from numparam.layout.partition import split
 
@@ -49,13 +53,14 @@ def all_reduced(group: Group, operation: str, values: Array, op: ReduceOp | str)
     reduction = reduction_of(op, values.dtype, group.size)
     if group.size > 1 and 0 < values.nbytes * group.size <= _SMALL_BYTES:
         out = np.empty(values.shape, values.dtype)
-        reduction.into(
-            out.reshape(-1), gathering(group, operation, values.size, values.dtype).rows_with(values.reshape(-1))
-        )
-        return out
-    arrive(group, operation)
-    out = values.copy()
-    all_reduce(group, operation, [out.reshape(-1)], reduction)
+        reduction.into(out.reshape(-1), gathered(group, operation, values.reshape(-1)))
+    elif group.memory and 0 < values.nbytes <= SLOT_BYTES:
+        out = np.empty(values.shape, values.dtype)
+        _reduce_in_memory(group, operation, values.reshape(-1), out.reshape(-1), reduction, arrive)
+    else:
+        arrive(group, operation)
+        out = values.copy()
+        all_reduce(group, operation, [out.reshape(-1)], reduction)
     return out
 
 
@@ -63,9 +68,13 @@ def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: 
     """Reduce flat arrays of one dtype over the ranks, in place; small ones share messages."""
     if not (total := sum(len(array) for array in arrays)):
         return
-    if total * arrays[0].itemsize * group.size <= _SMALL_BYTES:
+    size = total * arrays[0].itemsize
+    if size * group.size <= _SMALL_BYTES or (group.memory and size <= SLOT_BYTES):
         chunk = _Chunk(np.empty(total, arrays[0].dtype), 1, arrays)
-        reduction.into(chunk.values, [*gather_small(group, operation, chunk.values)])
+        if size * group.size <= _SMALL_BYTES:
+            reduction.into(chunk.values, [*gather_small(group, operation, chunk.values)])
+        else:
+            _reduce_in_memory(group, operation, chunk.values, chunk.values, reduction, meet_again)
         chunk.close()
         return
     most = min(total, _chunk_bytes(group) // arrays[0].itemsize)
@@ -85,6 +94,22 @@ def all_reduce(group: Group, operation: str, arrays: Sequence[Flat], reduction: 
             reduction.into(own, _by_rank(group, parts, own))
         if last is not None:
             last.close()
+
+
+def _reduce_in_memory(
+    group: Group, operation: str, own: Array, out: Array, reduction: Reduction, meet: Callable[[Group, str], None]
+) -> None:
+    """Reduce flat arrays over the ranks in the memory that they share; `meet` is how they begin."""
+    rows: list[Array] = group.memory.rows(own.size, own.dtype)
+    np.copyto(rows[group.rank], own)
+    meet(group, operation)
+    results: list[Array] = group.memory.rows(own.size, own.dtype)
+    part = slice(*split(own.size, group.size, group.rank))
+    reduction.into(results[group.rank][part], [row[part] for row in rows])
+    meet_again(group, operation)
+    for rank, result in enumerate(results):
+        part = slice(*split(own.size, group.size, rank))
+        out[part] = result[part]
 
 
 def reduce_scatter(group: Group, operation: str, source: Array, out: Array, reduction: Reduction) -> None:
@@ -136,15 +161,12 @@ def broadcast(group: Group, operation: str, arrays: Sequence[Flat], root: int) -
 
 def gather_small(group: Group, operation: str, own: Array) -> Array:
     """Return the arrays of all ranks, one row for each: of one shape and few bytes."""
-    rows = np.empty((group.size, own.size), own.dtype)  # row i is of the rank i places before this one
-    rows[0] = own.reshape(-1)
-    step = 1
-    while step < group.size:
-        count = min(step, group.size - step)
-        sends = [((group.rank + step) % group.size, rows[:count].reshape(-1))]
-        exchange(group, operation, sends, [((group.rank - step) % group.size, rows[step:][:count].reshape(-1))])
-        step *= 2
-    return rows[(group.rank - np.arange(group.size)) % group.size].reshape(group.size, *own.shape)
+    if not group.memory or own.nbytes > SLOT_BYTES:
+        return gather(group, operation, own)
+    rows: list[Array] = group.memory.rows(own.size, own.dtype)
+    np.copyto(rows[group.rank], own.reshape(-1))
+    meet_again(group, operation)
+    return np.stack(rows).reshape(group.size, *own.shape)
 
 
 def _by_rank(group: Group, parts: dict[int, Array], own: Array) -> list[Array]:

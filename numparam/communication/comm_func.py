@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from numparam import dtypes
-from numparam.communication import collectives, exchange
+from numparam.communication import collectives
+from numparam.communication.arrival import arrive
 from numparam.communication.collectives import Array
 from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import as_member, get_group
@@ -144,12 +145,12 @@ def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Va
 
 def barrier(group: str = WORLD_COMM_GROUP) -> None:
     """Wait until all ranks of a group have called this; errors as of `all_reduce`."""
-    exchange.arrive(get_group(group), "barrier")
+    arrive(get_group(group), "barrier")
 
 
 def _begin(members: Group, what: str, how: str, values: Array) -> str:
     operation = _named(what, values.dtype, values.shape, how)
-    exchange.arrive(members, operation)
+    arrive(members, operation)
     return operation
 
 

@@ -38,6 +38,7 @@ class Group:
     failure: str | None = field(default=None, repr=False)
     rounds: list[Round] = field(default_factory=list, repr=False)  # the messages of an arrival
     gatherings: dict[str, Any] = field(default_factory=dict, repr=False)  # by operation: messages that gather few bytes
+    memory: Any = field(default=None, repr=False)  # that the members share; None before the first operation, else False
     # The last operation, by number and text, that each rank of the world reported from this group.
     heard: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
     reports: list[Any] = field(default_factory=list, repr=False)  # that may not have been sent yet

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from numparam.communication.collectives import gather_small
-from numparam.communication.exchange import arrive, enter, forget_messages, leave, started_by_mpiexec, world
+from numparam.communication.arrival import arrive, forget_messages, leave
+from numparam.communication.exchange import enter, gather, started_by_mpiexec, world
 from numparam.communication.failure import StopJob, stop_job
 from numparam.communication.group import DEFAULT_TIMEOUT, WORLD_COMM_GROUP, Group, World, alone, checked_ranks, named
 from numparam.communication.watcher import Watched
@@ -258,6 +258,6 @@ def _tag(name: str) -> int:
 def _share_seed(everyone: Group) -> None:
     """Give all ranks without a seed the seed of rank 0, which draws one if necessary."""
     own = current_seed() if everyone.rank == 0 else 0
-    seeds = gather_small(everyone, "numparam.communication.init", np.array([own], np.uint64))
+    seeds = gather(everyone, "numparam.communication.init", np.array([own], np.uint64))
     if everyone.rank:
         share_seed(int(seeds[0, 0]))

@@ -27,7 +27,8 @@ class Watched:
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.register_at_fork(after_in_child=self.connection.close)
         own = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
-        self._processes = {each: pid for each, pid, space in local.allgather((rank, os.getpid(), own)) if space == own}
+        # The ranks whose processes this one can see.
+        self.processes = {each: pid for each, pid, space in local.allgather((rank, os.getpid(), own)) if space == own}
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             name = local.bcast(f"\0numparam-{uuid4().hex}")
             if local.Get_rank() == 0:
@@ -43,7 +44,7 @@ class Watched:
         A process that ends closes its connections, which others see, before it has ended.
         """
         until = time.monotonic() + 1
-        while not (found := [rank for rank, pid in self._processes.items() if _has_ended(pid)]):
+        while not (found := [rank for rank, pid in self.processes.items() if _has_ended(pid)]):
             if time.monotonic() > until:
                 break
             time.sleep(0.01)

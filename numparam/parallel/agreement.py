@@ -11,8 +11,8 @@ import numpy as np
 
 from numparam.checkpoint import recipes
 from numparam.communication import collectives
+from numparam.communication.arrival import arrive
 from numparam.communication.collectives import Array, gather_small
-from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP, Group, named
 from numparam.communication.management import get_group
 from numparam.errors import DisagreementError

@@ -9,7 +9,7 @@ import numpy as np
 
 from numparam.checks import as_bool, as_int
 from numparam.communication import collectives
-from numparam.communication.exchange import arrive
+from numparam.communication.arrival import arrive
 from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import get_group
 from numparam.communication.reduction import ReduceOp, Reduction

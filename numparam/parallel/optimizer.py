@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from numparam.communication import collectives
-from numparam.communication.exchange import arrive, world
+from numparam.communication.arrival import arrive
+from numparam.communication.exchange import world
 from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import create_group, get_group
 from numparam.communication.reduction import ReduceOp, Reduction

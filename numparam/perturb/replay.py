@@ -23,8 +23,8 @@ from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.names import is_plain
 from numparam.checkpoint.opening import Checkpoint
 from numparam.checkpoint.saving import TEXTS
+from numparam.communication.arrival import arrive
 from numparam.communication.collectives import gather_small
-from numparam.communication.exchange import arrive
 from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import get_group
 from numparam.errors import ArgumentTypeError, ArgumentValueError, CheckpointError, MismatchError, StateError

@@ -1,14 +1,17 @@
 """What the operations of all ranks give, checked by every rank; the argument names the case."""
 
+import itertools
 import sys
 import time
 import tracemalloc
+from collections.abc import Iterable
 
 import numpy as np
 from cases import run_cases
 
 import numparam
 from numparam.communication import (
+    WORLD_COMM_GROUP,
     ReduceOp,
     collectives,
     comm_func,
@@ -22,6 +25,8 @@ from numparam.communication import (
     init,
     release,
 )
+from numparam.communication.management import get_group
+from numparam.communication.memory import Memory
 
 FUNCTIONS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -150,8 +155,6 @@ def shares_the_seed_of_rank_0() -> None:
 def keeps_to_little_memory() -> None:
     values = np.ones(16 << 20, np.float32)  # 64 MiB
     reduction = collectives.Reduction("sum", values.dtype)
-    from numparam.communication.management import get_group
-
     comm_func.all_reduce(values[:10])
     tracemalloc.start()
     collectives.all_reduce(get_group("mpi_world_group"), "here", [values], reduction)
@@ -160,18 +163,55 @@ def keeps_to_little_memory() -> None:
     assert (values == get_group_size()).all()
 
 
+def has_the_same_bits_both_ways() -> None:
+    _has_the_same_bits(["float32", "bfloat16", "int8"])
+
+
+def has_the_same_bits_in_all_dtypes() -> None:
+    _has_the_same_bits(numparam.dtypes.TABLE)
+
+
+def _has_the_same_bits(names: Iterable[str]) -> None:
+    """Reduce in memory and by messages: all gathered at once, or parts by every rank."""
+    collectives._SMALL_BYTES = 4000 * get_group_size()
+    create_group("messages", [*range(get_group_size())])
+    get_group("messages").memory = False
+    comm_func.barrier()
+    assert isinstance(get_group(WORLD_COMM_GROUP).memory, Memory) or sys.platform != "linux"
+    for name, op in itertools.product(names, ReduceOp):
+        dtype = numparam.dtypes.as_dtype(name)
+        if (op == "avg" and dtype.kind in "biu") or (dtype.kind == "b" and op in ("sum", "prod")) or dtype.kind == "c":
+            continue
+        for size in (1, 500, 8001):
+            own = values_of(get_rank(), (size,), dtype)
+            in_memory, in_messages = (comm_func.all_reduce(own, op, group) for group in (WORLD_COMM_GROUP, "messages"))
+            assert same(in_memory, in_messages), (name, op, size)
+    for size in (500, 8001):
+        lists = [[values_of(get_rank(), (size,), np.float32), np.full(7, get_rank(), np.float32)] for _ in range(2)]
+        for name, arrays in zip((WORLD_COMM_GROUP, "messages"), lists, strict=True):
+            group = get_group(name)
+            collectives.all_reduce(group, "of a list", arrays, collectives.Reduction("sum", arrays[0].dtype))
+            assert same(collectives.gather_small(group, "rows", arrays[1])[-1], arrays[1])
+        assert all(same(*pair) for pair in zip(*lists, strict=True))
+        assert same(lists[0][0], expected((size,), np.float32, "sum"))
+
+
 def waits_without_working() -> None:
     comm_func.barrier()
-    if get_rank() == 0:
-        time.sleep(2)
+    looks: list[float] = []
+    look, sleep, others = Memory.look, time.sleep, exchange._let_others_run
+    for _ in range(2):
+        if get_rank() == 0:
+            sleep(1)
+        else:
+            Memory.look = lambda memory: (looks.append(0.01), look(memory))[1]
+            time.sleep = lambda seconds: (looks.append(seconds), sleep(seconds))
+            exchange._let_others_run = lambda: (looks.append(0), others())
         comm_func.barrier()
-        return
-    pauses: list[float] = []
-    sleep, time.sleep = time.sleep, lambda seconds: (pauses.append(seconds), sleep(seconds))
-    yields, exchange._let_others_run = [], lambda: yields.append(1)
-    comm_func.barrier()
-    assert len(pauses) + len(yields) < 2000, f"{len(yields)} and {len(pauses)} looks in 2 s"
-    assert max(pauses) == 0.01
+        assert get_rank() == 0 or (len(looks) < 1000 and max(looks) == 0.01), f"{len(looks)} looks in 1 s"
+        looks.clear()
+        Memory.look, time.sleep, exchange._let_others_run = look, sleep, others
+        get_group(WORLD_COMM_GROUP).memory = False  # now by messages
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 
-from numparam.communication import WORLD_COMM_GROUP, comm_func, create_group, exchange, get_rank, init, release
+from numparam.communication import WORLD_COMM_GROUP, comm_func, create_group, get_rank, init, release
+from numparam.communication.arrival import arrive
 from numparam.communication.management import get_group
 from numparam.errors import LateRankError, StateError
 
@@ -56,9 +57,22 @@ def is_stopped() -> None:
 
 def stops_in_the_middle() -> None:
     if get_rank() == 2:
-        exchange.arrive(get_group(WORLD_COMM_GROUP), "all_reduce of float32[262144], sum")
+        arrive(get_group(WORLD_COMM_GROUP), "all_reduce of float32[262144], sum")
         time.sleep(30)  # and sends no data
     comm_func.all_reduce(MANY)
+
+
+def leaves_in_the_middle() -> None:
+    if get_rank() == 2:
+        arrive(get_group(WORLD_COMM_GROUP), "all_reduce of float32[262144], sum")
+        comm_func.barrier()
+    comm_func.all_reduce(MANY)
+
+
+def is_interrupted() -> None:
+    if get_rank() == 0:
+        time.sleep(60)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
 def comes_late_to_init() -> None:
@@ -107,6 +121,8 @@ if __name__ == "__main__":
     if what == "comes_late_to_init" and os.environ["PMI_RANK"] == "1":
         time.sleep(30)
     init(timeout=float(sys.argv[2]))
+    if "BY_MESSAGES" in os.environ:
+        get_group(WORLD_COMM_GROUP).memory = False
     globals()[what](*sys.argv[3:])
     comm_func.all_reduce(VALUES)
     time.sleep(60)  # nothing but the failure of another rank ends this one
