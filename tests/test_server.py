@@ -116,7 +116,7 @@ def test_context_is_checked() -> None:
         with pytest.raises(StateError, match="no parameter servers; call set_ps_context"):
             ParameterServer(Cell())
         set_ps_context(enable_ps=True)
-        with pytest.raises(StateError, match="needs at least 2 ranks, found 1"):
+        with pytest.raises(StateError, match="needs a worker and a server, found 0 and 1 among 1 ranks"):
             ParameterServer(Cell())
     finally:
         reset_ps_context()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from numparam import Parameter, load_checkpoint, save_checkpoint
-from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileError
+from numparam.errors import ArgumentValueError, CheckpointError, CheckpointFileError, StateError
 from numparam.initializer import Normal, initializer
 from numparam.optim import FTRL, SGD, Adam, Lamb, Momentum, RowwiseAdagrad
 from numparam.server import context, dense, messages, reset_ps_context, set_ps_context
@@ -179,22 +179,24 @@ def test_optimizer_that_looks_at_more_than_one_row_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "rank, environment, expected",
+    "roles, environment, expected",
     [
-        (0, {}, ((0, 1, 2, 3), (4,))),
-        (0, {"MS_SERVER_NUM": "2", "MS_WORKER_NUM": "3", "MS_ROLE": "MS_WORKER"}, ((0, 1, 2), (3, 4))),
-        (4, {"MS_SERVER_NUM": "2", "MS_ROLE": "MS_PSERVER"}, ((0, 1, 2), (3, 4))),
-        (0, {"MS_WORKER_NUM": "2"}, "MS_WORKER_NUM is 2, but 5 ranks have 4 workers"),
-        (4, {"MS_ROLE": "MS_WORKER"}, "rank 4 of 5 is a server, .* but MS_ROLE is 'MS_WORKER'"),
-        (0, {"MS_ROLE": "MS_SCHED"}, "rank 0 of 5 is a worker, .* no scheduler"),
-        (0, {"MS_SERVER_NUM": "two"}, "MS_SERVER_NUM must be a positive integer, found 'two'"),
+        ("", {}, ((0, 1, 2, 3), (4,))),
+        ("", {"MS_SERVER_NUM": "2", "MS_WORKER_NUM": "3"}, ((0, 1, 2), (3, 4))),
+        ("sppww", {"MS_SERVER_NUM": "2", "MS_WORKER_NUM": "2"}, ((3, 4), (1, 2))),  # as MindSpore's scripts start them
+        ("wwwpp", {"MS_SERVER_NUM": "1"}, "server_num is 1, but 5 ranks have 2 servers by MS_ROLE"),
+        ("wwww-", {}, "MS_ROLE is not set for rank 4 of 5; set it for every rank or for none"),
+        ("swwww", {}, "needs a worker and a server, found 4 and 0 among 5 ranks"),
+        ("", {"MS_WORKER_NUM": "2"}, "MS_WORKER_NUM is 2, but 5 ranks have 4 workers"),
+        ("", {"MS_SERVER_NUM": "two"}, "MS_SERVER_NUM must be a positive integer, found 'two'"),
+        ("", {"MS_ROLE": "MS_MASTER"}, "MS_ROLE must be one of MS_WORKER, MS_PSERVER, MS_SCHED, found 'MS_MASTER'"),
     ],
 )
-def test_roles_follow_the_ranks_and_agree_with_the_environment(
-    rank: int, environment: dict[str, str], expected: Any, monkeypatch: pytest.MonkeyPatch
+def test_roles_follow_the_environment_or_the_ranks(
+    roles: str, environment: dict[str, str], expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context, "get_group_size", lambda: 5)
-    monkeypatch.setattr(context, "get_rank", lambda: rank)
+    monkeypatch.setattr(context, "_gathered", lambda _: ["-wps".index(role) for role in roles or "-----"])
     for name in ("MS_ROLE", "MS_SERVER_NUM", "MS_WORKER_NUM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -202,7 +204,7 @@ def test_roles_follow_the_ranks_and_agree_with_the_environment(
     try:
         set_ps_context(enable_ps=True)
         if isinstance(expected, str):
-            with pytest.raises(ArgumentValueError, match=expected):
+            with pytest.raises((ArgumentValueError, StateError), match=expected):
                 context.roles()
         else:
             assert context.roles() == expected

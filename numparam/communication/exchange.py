@@ -150,10 +150,14 @@ class _Transfer:
         self.group, self.operation = group, operation
         sends, receives = [[message for message in messages if len(message[1])] for messages in (sends, receives)]
         self.messages = [*receives, *sends]
-        self.requests: list[Any] = guarded(group, operation, lambda: posted(group, sends, receives))
+        self.requests: list[Any] = []
+        if self.messages:  # a process without others has no MPI
+            self.requests = guarded(group, operation, lambda: posted(group, sends, receives))
 
     def finish(self, timeout: float) -> None:
         """Wait until all ranks did their part, each within the timeout after another."""
+        if not self.requests:
+            return
         try:
             if not guarded(self.group, self.operation, lambda: _finishes(self.requests, timeout), self.unfinished):
                 raise silent(self.group, self.operation, self.unfinished(), "which all ranks had reached")

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from numparam.checks import as_bool, as_int
-from numparam.communication import get_group_size, get_rank
+from numparam.communication import comm_func, get_group_size
+from numparam.communication.group import named
 from numparam.errors import ArgumentValueError, StateError
 
 _DEFAULTS: dict[str, Any] = {"enable_ps": False, "server_num": None, "staleness": None}
@@ -18,7 +21,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "staleness": partial(as_int, low=0),
 }
 _context = dict(_DEFAULTS)
-_ROLES = {"MS_WORKER": "worker", "MS_PSERVER": "server"}
+_ROLES = ("", "MS_WORKER", "MS_PSERVER", "MS_SCHED")
 
 
 def set_ps_context(**options: Any) -> None:
@@ -31,8 +34,8 @@ def set_ps_context(**options: Any) -> None:
         default the environment variable ``MS_SERVER_NUM``, or 1. ``MS_WORKER_NUM`` must agree, if it is set.
         ``staleness``, how many updates a worker may be ahead of the slowest one; by default updates are synchronous.
 
-        Every rank may set ``MS_ROLE`` to ``MS_WORKER`` or ``MS_PSERVER``, as in MindSpore; it must agree too. A
-        scheduler is not needed.
+        As in MindSpore, the environment variable ``MS_ROLE`` of every rank may be ``MS_WORKER``, ``MS_PSERVER`` or
+        ``MS_SCHED`` instead; the numbers must agree with it. A scheduler is not needed, and has nothing to do.
 
     Raises
     ------
@@ -69,35 +72,44 @@ def reset_ps_context() -> None:
 
 
 def roles() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the ranks of the workers and of the servers.
+    """Return the ranks of the workers and of the servers, by ``MS_ROLE`` or else the last ranks; all ranks call this.
 
     Raises
     ------
     StateError
-        If servers are not enabled, or there are too few ranks.
+        If servers are not enabled, or there is no worker or no server.
     ArgumentValueError
-        If the environment differs.
+        If roles or numbers in the environment do not suit or agree.
     """
     if not _context["enable_ps"]:
         raise StateError("this job has no parameter servers; call set_ps_context(enable_ps=True) before init()")
-    size, rank = get_group_size(), get_rank()
-    count = _context["server_num"] or _from_environment("MS_SERVER_NUM") or 1
-    if size <= count:
+    role = os.environ.get("MS_ROLE", "")
+    if role not in _ROLES:
+        raise ArgumentValueError(f"MS_ROLE must be one of {', '.join(_ROLES[1:])}, found {role!r}")
+    given, size = _gathered(_ROLES.index(role)), get_group_size()
+    if any(given) and not all(given):
+        ranks = [rank for rank, place in enumerate(given) if not place]
+        raise ArgumentValueError(f"MS_ROLE is not set for {named(ranks)} of {size}; set it for every rank or for none")
+    count = _context["server_num"] or _from_environment("MS_SERVER_NUM")
+    if not any(given):
+        count = count or 1
+        given = [1] * (size - count) + [2] * count
+    workers, servers = (tuple(rank for rank, place in enumerate(given) if place == wanted) for wanted in (1, 2))
+    if not workers or not servers:
         raise StateError(
-            f"a job with {count} servers needs at least {count + 1} ranks, found {size}; start it by mpiexec -n "
-            f"{count + 1} or more"
+            f"a job with servers needs a worker and a server, found {len(workers)} and {len(servers)} among {size} "
+            f"ranks; start it by mpiexec -n {(count or 1) + 1} or more"
         )
-    workers, servers = tuple(range(size - count)), tuple(range(size - count, size))
+    if count not in (None, len(servers)):
+        raise ArgumentValueError(f"server_num is {count}, but {size} ranks have {len(servers)} servers by MS_ROLE")
     if (wanted := _from_environment("MS_WORKER_NUM")) not in (None, len(workers)):
         raise ArgumentValueError(f"MS_WORKER_NUM is {wanted}, but {size} ranks have {len(workers)} workers")
-    role = os.environ.get("MS_ROLE")
-    own = "server" if rank in servers else "worker"
-    if role is not None and _ROLES.get(role) != own:
-        raise ArgumentValueError(
-            f"rank {rank} of {size} is a {own}, as the last {count} ranks are servers, but MS_ROLE is {role!r}; "
-            "start workers first, and no scheduler"
-        )
     return workers, servers
+
+
+def _gathered(role: int) -> list[int]:
+    """Return the roles of all ranks, by their places in `_ROLES`."""
+    return [int(place) for place in np.asarray(comm_func.all_gather_into_tensor(np.array([role])))]
 
 
 def _from_environment(name: str) -> int | None:

@@ -54,7 +54,7 @@ class ParameterServer:
 
     Attributes
     ----------
-    role : {"worker", "server"}
+    role : {"worker", "server", "scheduler"}
     counters : Counters
         ``requests``, ``bytes_sent`` and ``bytes_received``; of a worker ``ids`` and ``distinct_ids`` too. In
         asynchronous mode ``staleness``, the most updates that a worker was ahead of the slowest one, and ``waits``, how
@@ -79,7 +79,7 @@ class ParameterServer:
             raise ArgumentTypeError(f"expected a Cell, found {type(net).__name__}")
         self.workers, self.servers = roles()
         rank, folder = get_rank(), None if path is None else Path(path)
-        self.role = "server" if rank in self.servers else "worker"
+        self.role = "server" if rank in self.servers else "worker" if rank in self.workers else "scheduler"
         self.counters = Counters()
         layers = [
             cell
@@ -108,6 +108,8 @@ class ParameterServer:
                 layer.keep_at(None if own is None else own / layer.embedding_table.name)
             staleness = get_ps_context("staleness")
             self._service = Service(self.workers, count, place, dense, layers, folder, staleness, self.counters)
+            return
+        if self.role == "scheduler":
             return
         self._client = Client(self.servers, self.counters)
         for number, layer in enumerate(layers):
@@ -191,7 +193,7 @@ class ParameterServer:
 
     def _asked(self, operation: str) -> Client:
         if self.role != "worker":
-            raise StateError(f"{operation}() is for workers; rank {get_rank()} is a server and calls run()")
+            raise StateError(f"{operation}() is for workers; rank {get_rank()} is a {self.role} and calls run()")
         return self._client
 
     # ------------------------------------------------------------------ servers
@@ -207,10 +209,11 @@ class ParameterServer:
         self._served("load").load(paths)
 
     def run(self) -> None:
-        """Answer the workers until they end the job."""
-        self._served("run").run()
+        """Answer the workers until they end the job; a scheduler has nothing to do."""
+        if self.role != "scheduler":
+            self._served("run").run()
 
     def _served(self, operation: str) -> Service:
         if self.role != "server":
-            raise StateError(f"{operation}() is for servers; rank {get_rank()} is a worker")
+            raise StateError(f"{operation}() is for servers; rank {get_rank()} is a {self.role}")
         return self._service
