@@ -31,13 +31,13 @@ TILE_BYTES = 1 << 18
 def converting(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over runs from one dtype to another."""
     to, origin = FORMATS[target].item_bytes, FORMATS[source].item_bytes
-    return walker(f"convert {source} to {target}", to, origin, each_run(_line(target, source)))
+    return walker(f"convert {source} to {target}", to, origin, each_run(converter(target, source)))
 
 
 @cache
 def transposing(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     """Make the loop over blocks that are converted and transposed."""
-    to, origin, convert = FORMATS[target].item_bytes, FORMATS[source].item_bytes, one_run(_line(target, source))
+    to, origin, convert = FORMATS[target].item_bytes, FORMATS[source].item_bytes, one_run(converter(target, source))
 
     @formula
     def fetch(target: Any, source: Any, count: Any) -> None:
@@ -46,7 +46,7 @@ def transposing(target: np.dtype[Any], source: np.dtype[Any]) -> Any:
     return transposer(f"transpose {source} to {target}", to, origin, fetch)
 
 
-def _line(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
+def converter(target: np.dtype[Any], source: np.dtype[Any]) -> Line:
     """Make the formulas that convert one line of the target."""
     to, origin, convert = FORMATS[target], FORMATS[source], conversion(target, source)
     target_bytes, source_bytes = to.item_bytes, origin.item_bytes

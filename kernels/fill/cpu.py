@@ -238,18 +238,24 @@ def _make_many(distribution: str, dtype: np.dtype[Any]) -> Any:
 @cache
 def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
     """Make the loop over elements in any order; see `make_run`."""
+    rounding = STORAGE[dtype].rounding
+    keep = formula(lambda out, at, values: store_lanes(out, at, rounding(values)))
+    return kernel(f"fill gather {distribution} {dtype}")(over_elements(distribution, dtype, keep))
+
+
+def over_elements(distribution: str, dtype: np.dtype[Any], keep: Any, store: Any = None, put: Any = _put) -> Any:
+    """Make the loop over elements in any order, which keeps them or hands them to other formulas, as `make_write`."""
     words, values = _make_formulas(distribution, dtype)
-    items, rounding = STORAGE[dtype].items, STORAGE[dtype].rounding
+    items, store = STORAGE[dtype].items, store or keep
 
     @formula
-    def draw(out: Any, at: Any, indices: Any, key: Any, params: Any) -> None:
+    def draw(indices: Any, key: Any, params: Any) -> Any:
         index = load_indices(indices)
         block = index >> 2
         a, b, c, d = values(words(block, block >> 32, key), params)
         word = low_word(index) & 3
-        store_lanes(out, at, rounding(select(word < 2, select(word == 0, a, b), select(word == 2, c, d))))
+        return select(word < 2, select(word == 0, a, b), select(word == 2, c, d))
 
-    @kernel(f"fill gather {distribution} {dtype}")
     def gather(out: Any, start: Any, stop: Any, axes: Any, base: Any, key: Any, params: Any, origin: Any) -> None:
         scratch = np.empty(WIDTH, items)
         indices = np.zeros(WIDTH, np.uint64)
@@ -260,12 +266,13 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> Any:
         while at < stop:
             count = min(WIDTH, stop - at)
             index, left_in_row = _keep_indices(indices, _POSITION, at, count, axes, base, index, left_in_row)
+            drawn = draw(indices, key, params)
             if count == WIDTH:
-                draw(out, at - origin, indices, key, params)
+                store(out, at - origin, drawn)
             else:
-                draw(scratch, START, indices, key, params)
+                keep(scratch, START, drawn)
                 for i in range(count):
-                    out[at - origin + i] = scratch[i]
+                    put(out, at - origin + i, scratch[i])
             at += count
 
     return gather

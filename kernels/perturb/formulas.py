@@ -31,8 +31,6 @@ def moved_on_lattice(x: Any, z: Any, c: Any, reach: Any) -> Any:
 @formula
 def off_lattice(x: Any, y: Any, reach: Any) -> Any:
     """Return whether x is not on the lattice, or y beyond its reach; true for NaN."""
-    size = select(y < 0.0, -y, y)
-    quanta = select(x < 0.0, -x, x) / reach * 16777216.0
-    inside = select(quanta <= 16777216.0, quanta, 0.5)
-    whole = to_float32(signed(truncated32(inside)))
-    return select(size <= reach, whole, -1.0) != inside
+    square, further = y * y, x * x
+    quanta = select(select(square < further, further, square) <= reach * reach, x * (16777216.0 / reach), 0.0)
+    return to_float32(signed(truncated32(quanta))) * (reach / 16777216.0) != x
