@@ -18,9 +18,8 @@ from numba.core import cgutils
 from numparam.kernels.machine.compile import intrinsic, kernel
 from numparam.kernels.machine.lanes import I32, I64
 
-ROW = 16  # words of a row: two cache lines, which processors fetch together
+ROW_BYTES = 128  # two cache lines, which processors fetch together
 SPARE_ROWS = 2  # after the marks: of the gate, and of how many came to meetings in all
-_GATE, _COUNT = -2, -1
 MET, WAITING, DIFFERENT = 0, 1, 2
 
 _NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # of the system call by which Linux lets a process wait
@@ -88,17 +87,20 @@ def _let_others_run(typing_context: Any) -> Any:  # noqa: ARG001
 
 
 @kernel("meet")
-def meet(rows: Any, address: Any, rank: Any, number: Any, purpose: Any, more: Any, comes: Any, yields: Any) -> Any:
-    """Come to a meeting for a purpose of two words, and return whether all ranks MET for it.
+def meet(address: Any, size: Any, rank: Any, number: Any, purpose: Any, more: Any, comes: Any, yields: Any) -> Any:
+    """Come to a meeting of some ranks for a purpose of two words, and return whether all MET for it.
 
-    `rows` begins at `address`. This process looks at the gate, lets others run before each of some further looks, and
+    `address` is of the rows. This process looks at the gate, lets others run before each of some further looks, and
     sleeps until the gate opens, a signal comes or a hundredth of a second has passed. If it is still WAITING then, it
     looks again without coming again.
     """
-    place, gate = 1 + 2 * (number & 1), address + 8 * ROW * (len(rows) + _GATE)
+    place, gate, count = 8 + 16 * (number & 1), address + ROW_BYTES * size, address + ROW_BYTES * (size + 1)
     if comes:
-        rows[rank, 0], rows[rank, place], rows[rank, place + 1] = number, purpose, more
-        if _next(address + 8 * ROW * (len(rows) + _COUNT)) == number * (len(rows) - SPARE_ROWS):
+        mark = address + ROW_BYTES * rank
+        _write(mark, number)
+        _write(mark + place, purpose)
+        _write(mark + place + 8, more)
+        if _next(count) == number * size:
             _write(gate, number)
             _futex(gate, _WAKE, 2**31 - 1, 0)
     most = _LOOKS + yields
@@ -111,7 +113,7 @@ def meet(rows: Any, address: Any, rank: Any, number: Any, purpose: Any, more: An
         elif looks >= _LOOKS:
             _let_others_run()
         looks += 1
-    for other in range(len(rows) - SPARE_ROWS):
-        if rows[other, place] != purpose or rows[other, place + 1] != more:
+    for mark in range(address, gate, ROW_BYTES):
+        if _read(mark + place) != purpose or _read(mark + place + 8) != more:
             return DIFFERENT
     return MET

@@ -19,10 +19,9 @@ from zlib import crc32
 
 import numpy as np
 
-from numparam.communication import memory
 from numparam.communication.exchange import SPIN, failed, guarded, pause, posted, started_by_mpiexec, world
 from numparam.communication.group import Group, Round, named
-from numparam.communication.memory import Memory
+from numparam.communication.memory import Memory, of_members
 from numparam.errors import CommunicationError, DisagreementError, LateRankError, StateError
 from numparam.kernels.meeting import MET, WAITING
 
@@ -51,11 +50,13 @@ def arrive(group: Group, operation: str, rounds: list[Round] | None = None) -> N
             raise StateError(f"{operation}: this process is one of {count}; call numparam.communication.init() first")
         return
     group.operations += 1
-    arrival = _Arrival(group, operation, group.operations, world.timeout, rounds)
-    if error := guarded(group, operation, arrival.error):
-        raise failed(group, error)
-    if group.memory is None and world.watched:
-        group.memory = memory.of_members(group, operation)
+    memory = group.memory
+    if not memory or guarded(group, operation, lambda: memory.meet(_words(operation))) != MET:
+        arrival = _Arrival(group, operation, group.operations, world.timeout, rounds)
+        if error := guarded(group, operation, arrival.error):
+            raise failed(group, error)
+    if memory is None and world.watched:
+        group.memory = of_members(group, operation)
     if not group.operations % _DRAINED_EVERY:
         _listen(group)
 
@@ -65,6 +66,8 @@ def leave() -> None:
     everyone, *groups = world.groups.values()
     for group in groups:  # members may wait in one
         _report(group, _LAST, _END)
+    if everyone.memory:
+        everyone.memory.meet(_words(_END))
     _Arrival(everyone, _END, _LAST, math.inf).error()  # if there is one, the others raise it
 
 
@@ -89,10 +92,10 @@ class _Arrival:
         return self.misfit(missing)
 
     def missing_in_memory(self, shared: Memory) -> list[int] | None:
-        """Meet the others in memory; return which are late, an empty list if they disagree, None if all is well."""
-        state = shared.meet(_words(self.operation))
-        while state == WAITING and not self.is_over(time.monotonic()):
-            state = shared.look()
+        """Wait for the others in memory; return who is late, an empty list if they disagree, None if all is well."""
+        while (state := shared.look()) == WAITING:
+            if self.is_over(time.monotonic()):
+                break
         if state == MET:
             return None
         return [self.group.ranks[rank] for rank in shared.late()] if state == WAITING else []

@@ -20,7 +20,7 @@ import numpy as np
 from numparam.communication.exchange import failed, gather, guarded, silent, world
 from numparam.communication.group import Group, named
 from numparam.errors import DisagreementError
-from numparam.kernels.meeting import HAS_MEETINGS, MET, ROW, SPARE_ROWS, WAITING, meet
+from numparam.kernels.meeting import HAS_MEETINGS, MET, ROW_BYTES, SPARE_ROWS, WAITING, meet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,9 +36,10 @@ class Memory:
     """Hold the marks and slots of a group, of which this process is one rank."""
 
     def __init__(self, mapping: mmap.mmap, group: Group) -> None:
-        self._marks = np.frombuffer(mapping, np.int64, ROW * (group.size + SPARE_ROWS)).reshape(-1, ROW)
-        self._slots = np.frombuffer(mapping, np.uint8, offset=self._marks.nbytes).reshape(2, group.size, SLOT_BYTES)
-        self._place = self._marks, self._marks.ctypes.data, group.rank
+        self._marks = np.frombuffer(mapping, np.int64, ROW_BYTES // 8 * group.size).reshape(group.size, -1)
+        slots = np.frombuffer(mapping, np.uint8, offset=ROW_BYTES * (group.size + SPARE_ROWS))
+        self._slots = slots.reshape(2, group.size, SLOT_BYTES)
+        self._place = self._marks.ctypes.data, group.size, group.rank
         self._rows: dict[tuple[int, int, np.dtype[Any]], list[Array]] = {}
         self._yields = _YIELDS if world.has_cores else _YIELDS_ON_SHARED_CORES
         self._number = 0
@@ -66,9 +67,9 @@ class Memory:
 
     def late(self) -> list[int]:
         """Return the ranks in the group that have not come, or came for something else."""
-        marks, place = self._marks[:-SPARE_ROWS], 1 + 2 * (self._number & 1)
-        others = (marks[:, place : place + 2] != self._purpose).any(1)
-        return np.flatnonzero(others | (marks[:, 0] < self._number)).tolist()
+        place = 1 + 2 * (self._number & 1)
+        others = (self._marks[:, place : place + 2] != self._purpose).any(1)
+        return np.flatnonzero(others | (self._marks[:, 0] < self._number)).tolist()
 
     def _state(self, comes: bool) -> int:
         state: int = meet(*self._place, self._number, *self._purpose, comes, self._yields)
@@ -80,7 +81,7 @@ def of_members(group: Group, operation: str) -> Memory | Literal[False]:
     processes = world.watched.processes
     if not HAS_MEETINGS or not {*group.ranks} <= processes.keys():
         return False
-    size = 8 * ROW * (group.size + SPARE_ROWS) + 2 * SLOT_BYTES * group.size
+    size = ROW_BYTES * (group.size + SPARE_ROWS) + 2 * SLOT_BYTES * group.size
     number, memory, file = np.array([-1]), None, -1
     with suppress(OSError):
         if group.rank == 0:

@@ -57,26 +57,27 @@ class Reduction:
 
     def into(self, out: Array, parts: Sequence[Array]) -> None:
         """Write the reduction of some flat arrays into another, which may be one of them."""
-        if len(parts) == 2 and out.dtype == self.dtype and self.divisor == 1:  # no step after one that writes
-            with np.errstate(all="ignore"):
-                _FUNCTIONS[self.op](*parts, out=out)
-            return
-        if self._room.shape[1] < min(out.size, _BLOCK):
+        is_direct = out.dtype == self.dtype and (len(parts) < 3 or all(part is not out for part in parts[2:]))
+        if not is_direct and self._room.shape[1] < min(out.size, _BLOCK):
             self._room = np.empty((2, min(out.size, _BLOCK)), self.dtype)
         with np.errstate(all="ignore"):
+            if out.size <= _BLOCK:
+                self._block(out, parts, is_direct)
+                return
             for start in range(0, out.size, _BLOCK):
                 stop = start + _BLOCK
-                self._block(out[start:stop], [part[start:stop] for part in parts])
+                self._block(out[start:stop], [part[start:stop] for part in parts], is_direct)
 
-    def _block(self, out: Array, parts: Sequence[Array]) -> None:
-        result, wide = self._room[:, : out.size]
+    def _block(self, out: Array, parts: Sequence[Array], is_direct: bool) -> None:
+        result, wide = (out, out) if is_direct else self._room[:, : out.size]
         function = _FUNCTIONS[self.op]
         first = _converted(parts[0], result)
         for part in parts[1:]:
             first = function(first, _converted(part, wide), out=result)
         if self.divisor != 1:
             first = np.true_divide(first, self.divisor, out=result)
-        (np.copyto if out.dtype == first.dtype else arrays.overwrite)(out, first)
+        if first is not out:
+            (np.copyto if out.dtype == first.dtype else arrays.overwrite)(out, first)
 
 
 @lru_cache(maxsize=64)
