@@ -145,7 +145,7 @@ def report(result: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu_day"), help="folder of the results")
-    parser.add_argument("--elements", type=int, default=2**28, help="length of the arrays that are measured")
+    parser.add_argument("--elements", type=int, help="length of the arrays that are measured: 2**28, rehearsed 4096")
     parser.add_argument("--rounds", type=int, default=5, help="of which the best counts")
     parser.add_argument("--only", help='run only the tests with these words: "normal or copies"')
     parser.add_argument("--scale", type=float, default=1.0, help="of the time limits")
@@ -153,6 +153,7 @@ def main() -> int:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--share", default="0/1", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.elements = options.elements or (2**12 if options.rehearse else 2**28)
     if options.part:
         if options.part == "machine":
             describe()
