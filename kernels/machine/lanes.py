@@ -23,7 +23,8 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.core.config import CPU_FEATURES
 from numba.core.datamodel import models
-from numba.extending import lower_builtin, register_model, type_callable
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin, register_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,11 +106,20 @@ def _call_llvm(builder: Any, name: str, lanes: Lanes, *args: Any) -> Any:
     return builder.call(function, args)
 
 
-_TYPERS: dict[int, Callable[[Any], Any]] = {  # Numba reads the arity of a typing rule from its signature
-    1: lambda rule: lambda a: rule(a),  # noqa: PLW0108
-    2: lambda rule: lambda a, b: rule(a, b),  # noqa: PLW0108
-    3: lambda rule: lambda a, b, c: rule(a, b, c),  # noqa: PLW0108
-}
+def _type(key: Any, rule: Callable[..., Lanes | None]) -> None:
+    """Register the rule from the types of the operands of operation `key` to the type of its result.
+
+    Numba asks the rules of a target before the dozens that it has of each operator for all targets. To try those first
+    is a quarter of the time that a CUDA kernel compiles.
+    """
+
+    def generic(_: Any, operands: Any, keywords: Any) -> Any:
+        result = rule(*operands, **keywords)
+        return result and signature(result, *operands)
+
+    for target in ("cpu", "cuda"):
+        attributes = {"key": key, "generic": generic, "metadata": {"target": target}}
+        infer_global(key, types.Function(type(f"{key.__name__}_of_lanes", (AbstractTemplate,), attributes)))
 
 
 _LOWERINGS: dict[tuple[str, Any], Any] = {}  # how an operation is emitted, by target and operation
@@ -152,7 +162,7 @@ def _primitive(key: Any, arity: int, elements: str, result: str | None = None) -
             return lowering(context.target_name, key)(builder, lanes, *values)
 
         lower_for("cpu", key)(emit)
-        type_callable(key)(lambda context: _TYPERS[arity](rule))  # noqa: ARG005
+        _type(key, rule)
         for kinds in itertools.product((Lanes, types.Number), repeat=arity):
             if Lanes in kinds:
                 lower_builtin(key, *kinds)(lower)
@@ -280,7 +290,7 @@ def _lower_select(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.select(args[0], a, b)
 
 
-type_callable(select)(lambda context: _type_select)  # noqa: ARG005
+_type(select, _type_select)
 for _kinds in itertools.product((Lanes, types.Number), repeat=2):
     lower_builtin(select, Lanes, *_kinds)(_lower_select)
 
@@ -370,7 +380,7 @@ def joined(a: Any, b: Any) -> Any:
     return _only_in_formulas(a, b)
 
 
-type_callable(joined)(lambda context: lambda a, b: Lanes(a.element, 2 * a.width) if a == b else None)  # noqa: ARG005
+_type(joined, lambda a, b: Lanes(a.element, 2 * a.width) if a == b else None)
 
 
 @lower_builtin(joined, Lanes, Lanes)  # type: ignore[untyped-decorator]
@@ -387,7 +397,7 @@ def _half(part: int, doc: str) -> Any:
         return _only_in_formulas(x)
 
     operation.__doc__ = doc
-    type_callable(operation)(lambda context: lambda x: Lanes(x.element, x.width // 2))  # noqa: ARG005
+    _type(operation, lambda x: Lanes(x.element, x.width // 2))
 
     @lower_builtin(operation, Lanes)  # type: ignore[untyped-decorator]
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
