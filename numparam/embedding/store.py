@@ -101,10 +101,10 @@ class Store:
             if file is not None:
                 file.close()
 
-    def fill(self, column: int, keys: Array, numbers: Array, out: Array, unseen: float | None) -> None:
-        """Write a column of rows, and for rows without one their initial value, or a constant."""
+    def fill(self, column: int, keys: Array, numbers: Array, out: Array, unseen: float | None) -> int:
+        """Write a column of rows, and for keys without one their initial value, or a constant; return their number."""
         absent = numbers < 0
-        count = int(absent.sum())
+        count = int(np.count_nonzero(absent))
         if count < keys.size:
             self.rows.read(column, numbers, out)
         if count and unseen is not None and column == 0:
@@ -113,6 +113,7 @@ class Store:
             self.schema.initial(column, keys, out)
         elif count:
             out[absent] = self.schema.initial(column, keys[absent])
+        return count
 
     def gathered(self, column: int, keys: Array, numbers: Array) -> Array:
         """Return a column of rows, and for rows without one their initial value."""

@@ -191,8 +191,7 @@ class Embedding:
         with self._lock:
             numbers = self._rows().find(keys)
             out = np.empty((keys.size, self.schema.dim), self.schema.dtype)
-            self._store.fill(0, keys, numbers, out, self._unseen)
-            misses = int((numbers < 0).sum())
+            misses = self._store.fill(0, keys, numbers, out, self._unseen)
             self.counters.update(hits=keys.size - misses, misses=misses)
         return out.reshape(*shape, self.schema.dim)
 
@@ -460,13 +459,13 @@ class Embedding:
         With sums of gradients, some rows after the other, the optimizer steps first. Returns the keys evicted.
         """
         keys, found = chosen.keys, chosen.found
-        new, counted = int((found < 0).sum()), counted or {}
+        new, counted = int(np.count_nonzero(found < 0)), counted or {}
         self._store.rows.check_room(new)
         score, stamp = len(self.schema.columns) - 2, len(self.schema.columns) - 1
         now, clock = self.step if step is None else step, self._store.clock + 1
         if sums is not None and keys.size:
             found, columns = self._store.stepped(now, keys, found, sums)
-        for column in range(self.schema.states.stop if found.size and found.min() < 0 else 0):
+        for column in range(self.schema.states.stop if new and sums is None else 0):
             if columns.get(column) is None:
                 columns[column] = self._store.gathered(column, keys, found)
         if keys.size:
