@@ -6,8 +6,6 @@ times are the best of the rounds. A share is the time of a copy of the bytes tha
 and half written, over the time of the step.
 """
 
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 
 import numparam
+from comparison import best_seconds, heading, machine
 from numparam import Parameter
 from numparam.kernels import copy
 from numparam.optim import FTRL, SGD, Adagrad, Adam, AdamW, Lamb, Optimizer, RowwiseAdagrad
@@ -24,6 +23,8 @@ from numparam.optim import FTRL, SGD, Adagrad, Adam, AdamW, Lamb, Optimizer, Row
 ROWS, SIZE, ROUNDS = 1 << 12, 1 << 24, 8  # an array of 64 MiB is larger than the caches of most processors
 
 Call = Callable[[], object]
+
+KINDS = ("fused", "foreach", "DeepSpeed")
 
 # The optimizer, how many floats of an element a step must read and write, and torch's class with its options.
 CASES: list[tuple[str, Callable[[list[Parameter]], Optimizer], int, Any, dict[str, Any]]] = [
@@ -39,8 +40,8 @@ CASES: list[tuple[str, Callable[[list[Parameter]], Optimizer], int, Any, dict[st
 ]
 
 
-def peer(make: Any, options: dict[str, Any], how: str) -> Call | None:
-    """Return a step of an optimizer for torch, or None if it does not have this kind."""
+def peer(make: Any, options: dict[str, Any], how: str) -> Call | str:
+    """Return a step of another library's optimizer, or why it is skipped."""
     weight = torch.nn.Parameter(torch.zeros(SIZE))
     weight.grad = torch.ones(SIZE)
     try:
@@ -51,31 +52,20 @@ def peer(make: Any, options: dict[str, Any], how: str) -> Call | None:
         else:
             step = make([weight], lr=0.01, **options, **{how: True}).step
         step()
-    except (ImportError, RuntimeError, TypeError):
-        return None
+    except Exception as error:  # an extension that is not built fails in many ways
+        return f"{type(error).__name__}: {error}".splitlines()[0]
     return step
-
-
-def best_of_rounds(calls: list[Call], clock: Callable[[], float]) -> list[float]:
-    """Return the least seconds of each call."""
-    found: list[list[float]] = [[] for _ in calls]
-    for round_ in range(ROUNDS + 1):
-        for call, times in zip(calls, found, strict=True):
-            start = clock()
-            call()
-            if round_:  # the first one compiles
-                times.append(clock() - start)
-    return [min(times) for times in found]
 
 
 def main() -> None:
     numparam.set_num_threads(int(sys.argv[1]) if sys.argv[1:] else numparam.get_num_threads())
     torch.set_num_threads(numparam.get_num_threads())
     clock = time.thread_time if numparam.get_num_threads() == 1 else time.perf_counter
-    print(f"{platform.machine()}, {numparam.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, ", end="")
-    print(f"torch {torch.__version__}; {SIZE >> 20} Mi weights of float32\n")
+    explanation = f"{SIZE >> 20} Mi weights of float32, {numparam.get_num_threads()} threads."
+    print(heading(machine(), ["numparam", "torch"], [], explanation))
     print("| optimizer | ms | share of the copy rate | torch fused, ms | torch foreach, ms | DeepSpeed, ms |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    skipped = {}
     for name, make, floats, torch_make, options in CASES:
         weight, gradient = (
             Parameter(np.ones((ROWS, SIZE // ROWS), np.float32), name="w"),
@@ -84,12 +74,24 @@ def main() -> None:
         optimizer = make([weight])
         source = np.ones(SIZE * floats // 2, np.float32)
         target = np.empty_like(source)
-        kinds = ("fused", "foreach", "DeepSpeed") if name.startswith("Adam") else ("fused", "foreach")
-        steps = [peer(torch_make, options, how) if torch_make else None for how in kinds]
-        calls: list[Call] = [lambda: optimizer([gradient]), lambda: copy.copy(target, source)]  # noqa: B023
-        own, copying, *others = best_of_rounds(calls + [step for step in steps if step], clock)
-        cells = [f"{others.pop(0) * 1e3:.1f}" if step else "" for step in steps] + [""] * (3 - len(steps))
-        print(f"| {name} | {own * 1e3:.1f} | {copying / own:.0%} | {' | '.join(cells)} |", flush=True)
+        calls: dict[str, Call] = {
+            "own": lambda: optimizer([gradient]),  # noqa: B023
+            "copy": lambda: copy.copy(target, source),  # noqa: B023
+        }
+        for how in KINDS if torch_make else ():
+            if how != "DeepSpeed" or name.startswith("Adam"):
+                step = peer(torch_make, options, how)
+                if isinstance(step, str):
+                    skipped[f"{how} {name}"] = step
+                else:
+                    calls[how] = step
+        best = best_seconds(calls, ROUNDS, clock)
+        cells = [f"{best[how] * 1e3:.1f}" if how in best else "" for how in KINDS]
+        print(
+            f"| {name} | {best['own'] * 1e3:.1f} | {best['copy'] / best['own']:.0%} | {' | '.join(cells)} |", flush=True
+        )
+    for name, reason in skipped.items():
+        print(f"\nSkipped {name}: {reason}")
 
 
 if __name__ == "__main__":
