@@ -40,15 +40,15 @@ _WORD = np.dtype(np.uint32)
 # --------------------------------------------------------------------------- loops
 
 
-def _make_steps(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
-    """Make the formula that steps the elements from one place to another."""
-    many, one = (make_step(rule, value, gradient, mode, lanes_access(width)) for width in (WIDTH, 1))
+def _make_steps(rule: str, value: Dtype, gradient: Dtype, mode: str, most: int = WIDTH) -> Any:
+    """Make the formula that steps the elements from one place to another, at most so many at a time."""
+    many, one = (make_step(rule, value, gradient, mode, lanes_access(width)) for width in (most, 1))
 
     @formula
     def steps(value: Any, gradient: Any, states: Any, extra: Any, at: Any, end: Any, numbers: Any) -> None:
-        while at + WIDTH <= end:
+        while at + most <= end:
             many(value, gradient, states, extra, at, numbers)
-            at += WIDTH
+            at += most
         while at < end:
             one(value, gradient, states, extra, at, numbers)
             at += 1
@@ -58,7 +58,8 @@ def _make_steps(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
 
 @cache
 def _make_update(rule: str, value: Dtype, gradient: Dtype, mode: str) -> Any:
-    steps = _make_steps(rule, value, gradient, mode)
+    # A cache may hold one line of arrays whose addresses are alike, as those of long ones: it is read and written once.
+    steps = _make_steps(rule, value, gradient, mode, 2 * WIDTH)
 
     @kernel(f"update {rule} {value} {gradient} {mode}")
     def loop(value: Any, gradient: Any, states: Any, extra: Any, start: Any, stop: Any, numbers: Any) -> None:
