@@ -79,6 +79,8 @@ def measure(calls: list[Call], rounds: int, enough: float) -> list[float]:
     repetitions = [0] * len(calls)
     for round_ in range(rounds + 1):
         for place, call in enumerate(calls):
+            if not round_:
+                call()  # compiles, or makes what is kept
             MPI.COMM_WORLD.Barrier()
             start = time.perf_counter()
             for _ in range(repetitions[place] or 1):
@@ -86,7 +88,7 @@ def measure(calls: list[Call], rounds: int, enough: float) -> list[float]:
             took = MPI.COMM_WORLD.allreduce(time.perf_counter() - start, MPI.MAX)
             if round_:
                 found[place].append(took / repetitions[place])
-            else:  # warm, and of a first guess
+            else:  # a first guess
                 repetitions[place] = min(max(int(enough / took), 1), 200)
     return [statistics.median(times) for times in found]
 

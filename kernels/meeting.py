@@ -25,7 +25,7 @@ MET, WAITING, DIFFERENT = 0, 1, 2
 _NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # of the system call by which Linux lets a process wait
 HAS_MEETINGS = platform.system() == "Linux" and platform.machine() in _NUMBERS
 _WAIT, _WAKE = 0, 1  # while a word has a value, and all who wait
-_LOOKS, _NANOSECONDS = 100, 10_000_000
+_NANOSECONDS = 10_000_000
 
 
 def _word(builder: Any, address: Any) -> Any:
@@ -87,7 +87,9 @@ def _let_others_run(typing_context: Any) -> Any:  # noqa: ARG001
 
 
 @kernel("meet")
-def meet(address: Any, size: Any, rank: Any, number: Any, purpose: Any, more: Any, comes: Any, yields: Any) -> Any:
+def meet(
+    address: Any, size: Any, rank: Any, number: Any, purpose: Any, more: Any, comes: Any, looks: Any, yields: Any
+) -> Any:
     """Come to a meeting of some ranks for a purpose of two words, and return whether all MET for it.
 
     `address` is of the rows. This process looks at the gate, lets others run before each of some further looks, and
@@ -103,16 +105,16 @@ def meet(address: Any, size: Any, rank: Any, number: Any, purpose: Any, more: An
         if _next(count) == number * size:
             _write(gate, number)
             _futex(gate, _WAKE, 2**31 - 1, 0)
-    most = _LOOKS + yields
-    looks = 0 if comes else most
+    most = looks + yields
+    looked = 0 if comes else most
     while _read(gate) < number:
-        if looks > most:
+        if looked > most:
             return WAITING
-        if looks == most:
+        if looked == most:
             _futex(gate, _WAIT, (number - 1) & 0xFFFFFFFF, _NANOSECONDS)
-        elif looks >= _LOOKS:
+        elif looked >= looks:
             _let_others_run()
-        looks += 1
+        looked += 1
     for mark in range(address, gate, ROW_BYTES):
         if _read(mark + place) != purpose or _read(mark + place + 8) != more:
             return DIFFERENT

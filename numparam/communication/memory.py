@@ -25,9 +25,10 @@ from numparam.kernels.meeting import HAS_MEETINGS, MET, ROW_BYTES, SPARE_ROWS, W
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SLOT_BYTES = 1 << 20
-# Two ranks that come together meet in 2 us, but in 40 to 100 us if one sleeps. Where ranks share cores it had better do
-# so soon: 32 ranks on 2 cores met in 1.5 ms if they slept at once, else in 3.7 and 11 ms.
-_YIELDS, _YIELDS_ON_SHARED_CORES = 1000, 100
+# Looks at the gate, and further ones before each of which others run, until a rank sleeps. Two ranks that come together
+# meet in 3 us, but in 40 to 100 us if one sleeps. Where ranks share cores it had better do so soon: 32 ranks on 2 cores
+# met in 1.5 ms if they slept at once, else in 3.7 ms (100 further looks) and 11 ms (1000).
+_LOOKS, _LOOKS_ON_SHARED_CORES = (5000, 1000), (100, 100)
 _MOST_ROWS = 64  # that are kept: to make them takes longer than to meet
 _IN_STEP = 0, 0  # the purpose of a meeting in the middle of an operation
 
@@ -41,7 +42,7 @@ class Memory:
         self._slots = slots.reshape(2, group.size, SLOT_BYTES)
         self._place = self._marks.ctypes.data, group.size, group.rank
         self._rows: dict[tuple[int, int, np.dtype[Any]], list[Array]] = {}
-        self._yields = _YIELDS if world.has_cores else _YIELDS_ON_SHARED_CORES
+        self._looks = _LOOKS if world.has_cores else _LOOKS_ON_SHARED_CORES
         self._number = 0
         self._purpose: tuple[int, ...] = _IN_STEP
         self.look()  # the first rank compiles the kernel while the others wait for it
@@ -72,7 +73,7 @@ class Memory:
         return np.flatnonzero(others | (self._marks[:, 0] < self._number)).tolist()
 
     def _state(self, comes: bool) -> int:
-        state: int = meet(*self._place, self._number, *self._purpose, comes, self._yields)
+        state: int = meet(*self._place, self._number, *self._purpose, comes, *self._looks)
         return state
 
 
