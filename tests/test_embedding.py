@@ -16,7 +16,7 @@ from numparam import Embedding, EmbeddingCache, EmbeddingLookup, Parameter, Sequ
 from numparam.errors import ArgumentTypeError, ArgumentValueError, StateError
 from numparam.initializer import HeNormal, Identity, Normal, Orthogonal, Uniform, initializer
 from numparam.kernels import fill
-from numparam.kernels.keys import Index, Recent
+from numparam.kernels.keys import Index, Recent, distinct
 from numparam.optim import FTRL, SGD, Adagrad, Adam, AdamW, Lamb, Momentum, RowwiseAdagrad
 
 Array = np.ndarray[Any, Any]
@@ -384,3 +384,19 @@ def test_cache_directory_drops_the_least_recent() -> None:
         gone = [order.pop(key) or key for key in [*order][: max(0, len(order) - 50)]]
         assert left[:, 0].tolist() == gone
         assert (recent.find(np.array([*order])) >= 0).all()
+
+
+def test_distinct_keys_have_the_numbers_of_their_rows_after_any_calls() -> None:
+    index = Index()
+    keys = np.array([7, -(2**63), 2**63 - 1, 0])
+    index.insert(keys, np.array([0, 5, 2**31 - 1, 3]))
+    for base in (1, 2**31 - 6):  # the marks of calls begin anew before they are too large
+        index._base = base
+        for given, first in ((keys, [0, 1, 2, 3]), (keys[[3, 1, 3, 0, 1]], [0, 1, 3])):
+            found = index.distinct(given)
+            assert [part.tolist() for part in found[:2]] == [part.tolist() for part in distinct(given)]
+            assert found[0].tolist() == first
+            assert found[2].tolist() == index.find(given[first]).tolist()
+        assert index.distinct(np.array([7, 9, 9, 7]))[2].tolist() == [0, -1]  # one is not there
+    assert sorted(index.items()[1].tolist()) == [0, 3, 5, 2**31 - 1]
+    assert index.remove(keys[:2]).tolist() == [0, 5]
