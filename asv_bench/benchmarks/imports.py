@@ -28,7 +28,10 @@ class Import(Fresh):
 
     params = ("numparam", "numpy", "numparam.torch", "numparam.jax")
     param_names = ("module",)
-    repeat = (8, 12, 3.0)  # with sixteen samples in all, 20 % were not seen on a busy machine
+    # With sixteen samples in all, 20 % were not seen on a busy machine; with 32 in four rounds, one of ten comparisons of
+    # equal commits reported a difference, for a shared machine becomes slower for as long as a round takes.
+    rounds = 8
+    repeat = (4, 6, 1.5)
 
     def setup(self, module: str) -> None:
         needs(module.rpartition(".")[2])
