@@ -28,8 +28,8 @@ class Import(Fresh):
 
     params = ("numparam", "numpy", "numparam.torch", "numparam.jax")
     param_names = ("module",)
-    # With sixteen samples in all, 20 % were not seen on a busy machine. With 32 in four rounds, one of ten comparisons of
-    # equal commits reported a difference: a shared machine may be slow for as long as a round takes.
+    # With sixteen samples in all, 20 % were not seen on a busy machine. With 32 in four rounds, one of ten comparisons
+    # of equal commits reported a difference: a shared machine may be slow for as long as a round takes.
     rounds = 8
     repeat = (4, 6, 1.5)
 
