@@ -69,7 +69,6 @@ def scatter_distinct(target: Array, indices: Array, source: Array) -> None:
 
 def scatter(target: Array, indices: Array, source: Array) -> None:
     """Write `source` into ``target[indices]`` on one thread; see `rows.scatter`."""
-    row_bytes = source.nbytes // max(1, len(indices))
-    layout = row_bytes, target.strides[0], row_bytes if source.flags.c_contiguous else source.strides[0]
+    layout = source.nbytes // max(1, len(indices)), target.strides[0], source.strides[0]
     past_caches = source.nbytes >= STREAM_FROM_BYTES
     _moving(True)(target.ctypes.data, source.ctypes.data, 0, len(indices), indices, *layout, past_caches)

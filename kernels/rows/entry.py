@@ -25,7 +25,8 @@ def gather(target: Any, source: Any, indices: Array) -> None:
 def scatter(target: Any, indices: Array, source: Any) -> None:
     """Write `source` into ``target[indices]``; of the rows that are written twice the last one stays.
 
-    Parameters as in `gather`, with `target` and `source` exchanged. On a CPU one thread writes.
+    Parameters as in `gather`, with `target` and `source` exchanged; the first axis of `source` is as long as the
+    indices. On a CPU one thread writes.
     """
     _SCATTERS[kind(target)](target, indices, source)
 

@@ -170,7 +170,7 @@ def _scatter(array: Array, index: Array, values: Array) -> None:
 
     if np.may_share_memory(array, values) or not values.flags.c_contiguous:
         values = values.copy()
-    rows.scatter(array, checked_rows(array, index), values)
+    rows.scatter(array, checked_rows(array, index), values.reshape(index.size, *array.shape[1:]))
 
 
 def _broadcast(values: Array, shape: tuple[int, ...]) -> Array:

@@ -302,10 +302,8 @@ class RowwiseAdagrad(Adagrad):
     def _update(self, step: Step) -> None:
         from numparam.kernels.update import update_rowwise
 
-        (totals,), numbers = (
-            self._memory(step.place, step.rows)[0],
-            (step.scale, *self.numbers(step.options, step.number)),
-        )
+        (totals,), _ = self._memory(step.place, step.rows)
+        numbers = step.scale, *self.numbers(step.options, step.number)
         rows, values = step.gradient if isinstance(step.gradient, SparseRows) else (None, step.gradient)
         update_rowwise(step.value, rows, values, totals, numbers)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from numparam.optim.memory import parameters_of, writable
 from numparam.parameter import Parameter
 from numparam.perturb.draws import Noise, as_pairs, as_reach
 from numparam.tensor import Lazy, Tensor
-from numparam.tensor.values import HOLDERS, Host, OnDevice, Values
+from numparam.tensor.values import HOLDERS, Values
 
 Target = TypeVar("Target")
 Bases = Cell | Tensor | np.ndarray[Any, Any] | Sequence[Tensor | np.ndarray[Any, Any]] | None
@@ -369,9 +369,6 @@ def _memory(parameter: Parameter, out: Any) -> Any:
 
 def _empty_like(parameter: Parameter) -> Parameter:
     twin = parameter._sibling()
-    if HOLDERS[parameter.device.kind] is Host:
-        twin._values = Host(np.empty(parameter.shape, parameter.dtype))
-    else:
-        twin._values = OnDevice.empty(parameter.shape, parameter.dtype, parameter.device)
+    twin._values = HOLDERS[parameter.device.kind].empty(parameter.shape, parameter.dtype, parameter.device)
     twin._set_origin("in place")
     return twin

@@ -369,17 +369,14 @@ class Lazy(Values):
 
     def settle(self) -> Values:
         # The CPU first: the name of a device is split to find its kind, which takes as long as all else here.
-        if self.device is CPU or not self.on_device or HOLDERS[self.device.kind] is Host:
-            try:
-                values = Host.empty(self.region.shape, self.dtype, CPU)
-            except ValueError:  # beyond the address space, which NumPy finds before it allocates
-                asked = f"an array of shape {self.region.shape} and dtype {self.dtype}"
-                raise ShapeError(f"{asked} is too large; read a slice") from None
-            self.fill_into(values.array)
-            return values if self.device is CPU else values.move(self.device)
-        on_device = OnDevice.empty(self.region.shape, self.dtype, self.device)
-        self.fill_into(on_device.array)
-        return on_device
+        holder = Host if self.device is CPU or not self.on_device else HOLDERS[self.device.kind]
+        try:
+            values = holder.empty(self.region.shape, self.dtype, self.device)
+        except ValueError:  # beyond the address space, which NumPy finds before it allocates
+            asked = f"an array of shape {self.region.shape} and dtype {self.dtype}"
+            raise ShapeError(f"{asked} is too large; read a slice") from None
+        self.fill_into(values.array)
+        return values.move(self.device)
 
     def read(self, index: Any, name: str | None = None) -> Self:  # noqa: ARG002
         return self.replace(region=self.region[index])
