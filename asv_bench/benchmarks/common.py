@@ -33,11 +33,12 @@ class Warm:
     """Many short samples over several processes: what differs by chance from one process to the next is seen as such.
 
     `asv continuous` compares the samples with a rank test, which needs sixteen on each side to see 20 % where one
-    sample in ten is disturbed.
+    sample in ten is disturbed. Eight rounds of few samples, because a shared machine is slow for a round at a time: a
+    slice of equal commits differed by a tenth in four.
     """
 
-    rounds = 4
-    repeat = (5, 10, 0.5)
+    rounds = 8
+    repeat = (3, 5, 0.25)
     sample_time = 0.02
     warmup_time = 0.05
     timeout = 120
