@@ -28,10 +28,11 @@ class Import(Fresh):
 
     params = ("numparam", "numpy", "numparam.torch", "numparam.jax")
     param_names = ("module",)
-    # With sixteen samples in all, 20 % were not seen on a busy machine. With 32 in four rounds, one of ten comparisons
-    # of equal commits reported a difference: a shared machine may be slow for as long as a round takes.
-    rounds = 8
-    repeat = (4, 6, 1.5)
+    # With sixteen samples in all, 20 % were not seen on a busy machine. With 32 in four or eight rounds, one of ten
+    # comparisons of equal commits reported a difference: a shared machine is slow for as long as a round takes, and the
+    # test takes the samples of a round as independent.
+    rounds = 16
+    repeat = (2, 3, 0.6)
 
     def setup(self, module: str) -> None:
         needs(module.rpartition(".")[2])
