@@ -33,12 +33,12 @@ class Warm:
     """Many short samples over several processes: what differs by chance from one process to the next is seen as such.
 
     `asv continuous` compares the samples with a rank test, which needs sixteen on each side to see 20 % where one
-    sample in ten is disturbed. Eight rounds of few samples, because a shared machine is slow for a round at a time: a
-    slice of equal commits differed by a tenth in four.
+    sample in ten is disturbed. It takes them as independent, but those of a process share its pages, and a shared
+    machine is slow for a round at a time: in four and in eight rounds a slice of equal commits differed by a tenth.
     """
 
-    rounds = 8
-    repeat = (3, 5, 0.25)
+    rounds = 16
+    repeat = (2, 3, 0.15)
     sample_time = 0.02
     warmup_time = 0.05
     timeout = 120
