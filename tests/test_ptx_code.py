@@ -22,7 +22,7 @@ from numparam.kernels import fill
 from numparam.kernels.fill import draws
 from numparam.kernels.machine import lanes as _lanes
 from numparam.kernels.machine.compile import CudaKernel, link
-from ptx_interpreter import Launch, Memory, Module, PtxError, fma32, fma64
+from ptx_interpreter import Launch, Memory, Module, PtxError, fma
 from test_ptx_conversion import TRANSPOSED
 from test_ptx_fill import CASES
 from test_ptx_update import CASES as UPDATES
@@ -308,14 +308,14 @@ def test_the_interpreter_rounds_fma_once() -> None:
     words[2, ::4] = (-(words[0, ::4].view(np.float32) * words[1, ::4].view(np.float32))).view(np.uint32)
     a, b, c = (row.view(np.float32) for row in words)
     with np.errstate(all="ignore"):
-        found, product, total = fma32(a, b, c), a.astype(np.longdouble) * b, a.astype(np.longdouble) * b + c
+        found, product, total = fma(a, b, c), a.astype(np.longdouble) * b, a.astype(np.longdouble) * b + c
         exact = np.isfinite(found) & (total - product == c) & (product == total - c)  # no bit lost in 64
     assert np.count_nonzero(exact) > 10_000
     np.testing.assert_array_equal(found[exact], total[exact].astype(np.float32))
 
 
 def test_the_interpreter_rounds_fma_once_in_float64() -> None:
-    assert fma64(np.array([1 + 2.0**-52]), np.array([1 - 2.0**-52]), np.array([-1.0])) == -(2.0**-104)
+    assert fma(np.array([1 + 2.0**-52]), np.array([1 - 2.0**-52]), np.array([-1.0])) == -(2.0**-104)
 
 
 def run(body: str, *arguments: Any) -> np.ndarray[Any, Any]:
@@ -354,12 +354,28 @@ def test_the_interpreter_sees_a_barrier_that_a_thread_does_not_meet() -> None:
         Module(text).run(Launch((1, 1), (4, 1)), (), Memory())
 
 
+def test_the_interpreter_sees_threads_that_write_one_place() -> None:
+    out = np.zeros(2, np.uint64)
+    text = (
+        ".visible .entry test(.param .u64 p0, .param .u64 p1)\n{\n.reg .b32 %r<9>;\n.reg .b64 %rd<9>;\n"
+        "ld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\nmov.u32 %r1, %tid.x;\nmul.wide.u32 %rd3, %r1, 8;\n"
+        "and.b64 %rd4, %rd3, %rd2;\nadd.s64 %rd5, %rd1, %rd4;\nst.global.u64 [%rd5], %rd2;\nret;\n}\n"
+    )
+    Module(text).run(Launch((1, 1), (2, 1)), (out.ctypes.data, 8), Memory(out))
+    assert out.tolist() == [8, 8]
+    with pytest.raises(PtxError, match="written twice"):
+        Module(text).run(Launch((1, 1), (2, 1)), (out.ctypes.data, 0), Memory(out))
+
+
 @pytest.mark.parametrize(
     "body, message",
     [
         ("st.global.u64 [%rd1+8], %rd2;", "outside every array"),
         ("st.global.u64 [%rd1+4], %rd2;", "not aligned"),
         ("st.global.u64 [%rd1], %rd2;\nst.global.u64 [%rd1], %rd2;", "written twice"),
+        ("st.global.u32 [%rd1+4], %rd2;\nst.global.u8 [%rd1+6], %rd2;", "written twice"),
+        ("st.global.u8 [%rd1+6], %rd2;\nst.global.u32 [%rd1+4], %rd2;", "written twice"),
+        ("st.global.v2.u32 [%rd1], {%rd2, %rd2};\nst.global.u16 [%rd1+2], %rd2;", "written twice"),
         ("st.global.u64 [%rd1], %rd7;", "read before it is written"),
     ],
 )
