@@ -19,7 +19,7 @@ from numparam.kernels.machine.compile import intrinsic, kernel
 from numparam.kernels.machine.lanes import I32, I64
 
 ROW_BYTES = 128  # two cache lines, which processors fetch together
-SPARE_ROWS = 2  # after the marks: of the gate, and of how many came to meetings in all
+SPARE_ROWS = 2  # after the marks: of the gate, and of how many came to meetings in all and how many sleep
 MET, WAITING, DIFFERENT = 0, 1, 2
 
 _NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # of the system call by which Linux lets a process wait
@@ -50,14 +50,13 @@ def _write(typing_context: Any, address: Any, value: Any) -> Any:  # noqa: ARG00
 
 
 @intrinsic
-def _next(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
-    """Add one to a word, and return what it is now."""
+def _add(typing_context: Any, address: Any, value: Any) -> Any:  # noqa: ARG001
+    """Add to a word, and return what it is now."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        one = ir.Constant(I64, 1)
-        return builder.add(builder.atomic_rmw("add", _word(builder, args[0]), one, "acq_rel"), one)
+        return builder.add(builder.atomic_rmw("add", _word(builder, args[0]), args[1], "seq_cst"), args[1])
 
-    return types.int64(types.int64), emit
+    return types.int64(types.int64, types.int64), emit
 
 
 @intrinsic
@@ -88,7 +87,7 @@ def _let_others_run(typing_context: Any) -> Any:  # noqa: ARG001
 
 @kernel("meet")
 def meet(
-    address: Any, size: Any, rank: Any, number: Any, purpose: Any, more: Any, comes: Any, looks: Any, yields: Any
+    address: Any, size: Any, rank: Any, looks: Any, yields: Any, number: Any, purpose: Any, more: Any, comes: Any
 ) -> Any:
     """Come to a meeting of some ranks for a purpose of two words, and return whether all MET for it.
 
@@ -97,21 +96,25 @@ def meet(
     looks again without coming again.
     """
     place, gate, count = 8 + 16 * (number & 1), address + ROW_BYTES * size, address + ROW_BYTES * (size + 1)
+    sleepers = count + 8
     if comes:
         mark = address + ROW_BYTES * rank
         _write(mark, number)
         _write(mark + place, purpose)
         _write(mark + place + 8, more)
-        if _next(count) == number * size:
+        if _add(count, 1) == number * size:
             _write(gate, number)
-            _futex(gate, _WAKE, 2**31 - 1, 0)
+            if _add(sleepers, 0) > 0:  # after the gate is open; to call the system takes longer than all else here
+                _futex(gate, _WAKE, 2**31 - 1, 0)
     most = looks + yields
     looked = 0 if comes else most
     while _read(gate) < number:
         if looked > most:
             return WAITING
         if looked == most:
+            _add(sleepers, 1)
             _futex(gate, _WAIT, (number - 1) & 0xFFFFFFFF, _NANOSECONDS)
+            _add(sleepers, -1)
         elif looked >= looks:
             _let_others_run()
         looked += 1

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     float8_e4m3fn: np.dtype[Any]
     float8_e5m2: np.dtype[Any]
     __version__: str
+    from numparam import checkpoint as checkpoint
     from numparam import communication as communication
     from numparam import fingerprints as fingerprints
     from numparam import jax as jax
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from numparam import optim as optim
     from numparam import parallel as parallel
     from numparam import perturb as perturb
+    from numparam import randomness as randomness
     from numparam import rules as rules
     from numparam import server as server
     from numparam import torch as torch
@@ -85,8 +87,8 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _PACKAGES = (
-        "communication", "embedding", "fingerprints", "jax", "mindspore", "optim", "parallel", "perturb", "rules",
-        "server", "torch", "views",
+        "checkpoint", "communication", "embedding", "fingerprints", "jax", "mindspore", "optim", "parallel", "perturb",
+        "randomness", "rules", "server", "torch", "views",
     )  # fmt: skip
     _NAMES_OF_MODULES = {
         "checkpoint.distributed_index": ("write_index",),

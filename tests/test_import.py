@@ -1,7 +1,9 @@
 """Importing numparam costs little more than importing NumPy: whatever is heavy waits until it is needed."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,13 +52,22 @@ def test_initializer_is_the_module() -> None:
 def test_dir_lists_all_that_is_public_and_imports_none_of_it() -> None:
     code = (
         "import sys, numparam; names = set(dir(numparam))\n"
-        "packages = {'communication', 'embedding', 'fingerprints', 'jax', 'mindspore', 'optim', 'parallel'}\n"
-        "packages |= {'perturb', 'rules', 'server', 'torch', 'views'}\n"
+        "packages = {'checkpoint', 'communication', 'embedding', 'fingerprints', 'jax', 'mindspore', 'optim'}\n"
+        "packages |= {'parallel', 'perturb', 'randomness', 'rules', 'server', 'torch', 'views'}\n"
         "assert names == {*numparam.__all__, *packages, '__version__'}, names\n"
         "assert not {'numparam.jax', 'numparam.torch', 'numparam.parallel', 'numparam.rules'} & set(sys.modules)"
     )
     assert not loaded_by(code) & HEAVY
     assert all(hasattr(numparam, name) for name in numparam.__all__)
+
+
+def test_modules_that_the_pages_name_are_attributes() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    paths = re.findall(r"^   (numparam[\w.]*)$", (docs / "api.rst").read_text(), re.MULTILINE)
+    programs = re.findall(r"^\| `(mindspore[\w.]*)`", (docs / "mindspore.md").read_text(), re.MULTILINE)
+    paths += [f"numparam.{module}" for module in programs]
+    assert {"numparam.communication.comm_func", "numparam.mindspore.communication.comm_func"} <= {*paths}
+    loaded_by("\n".join(["import numparam", *(path for path in paths if not re.search(r"\.(jax|torch)\b", path))]))
 
 
 def test_version_is_that_of_the_installed_package() -> None:

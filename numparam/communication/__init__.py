@@ -8,6 +8,7 @@ one rank, and does not need it unless it calls `init`. `numparam.communication.c
 (0, 1)
 """
 
+from numparam.communication import comm_func as comm_func
 from numparam.communication.group import WORLD_COMM_GROUP
 from numparam.communication.management import (
     create_group,

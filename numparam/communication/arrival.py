@@ -51,7 +51,7 @@ def arrive(group: Group, operation: str, rounds: list[Round] | None = None) -> N
         return
     group.operations += 1
     memory = group.memory
-    if not memory or guarded(group, operation, lambda: memory.meet(_words(operation))) != MET:
+    if not memory or guarded(group, operation, memory.meet, _words(operation)) != MET:
         arrival = _Arrival(group, operation, group.operations, world.timeout, rounds)
         if error := guarded(group, operation, arrival.error):
             raise failed(group, error)
@@ -181,15 +181,15 @@ def _new_rounds(group: Group) -> list[Round]:
 
 
 class _Gathering:
-    """Hold the messages that arrive at an operation and gather a row of `size` elements from every rank.
+    """Hold the messages that arrive at an operation and gather an array from every rank.
 
-    The operation names the shape and dtype of the rows too, so that ranks that agree on it send equally many bytes.
+    The operation names the shape and dtype of the arrays too, so that ranks that agree on it send equally many bytes.
     """
 
-    def __init__(self, group: Group, operation: str, size: int, dtype: np.dtype[Any]) -> None:
-        rows = np.empty((group.size, size), dtype)  # row i is of the rank i places before this one
-        self.own, self.rounds = rows[0], _new_rounds(group)
-        self.by_rank = [rows[(group.rank - rank) % group.size] for rank in range(group.size)]
+    def __init__(self, group: Group, operation: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        rows = np.empty((group.size, *shape), dtype)  # row i is of the rank i places before this one
+        self.own, self.rounds = rows[0, ...], _new_rounds(group)
+        self.by_rank = [rows[(group.rank - rank) % group.size, ...] for rank in range(group.size)]
         # Bytes of another operation carry another tag: they are never taken for these, however many they are.
         tag, byte = crc32(_fingerprint(operation), group.tag) % _TAGS, world.mpi.BYTE
         for place, round_ in enumerate(self.rounds):
@@ -201,17 +201,17 @@ class _Gathering:
 
 
 def gathered(group: Group, operation: str, own: Array) -> list[Array]:
-    """Arrive at an operation and return the flat arrays of all ranks, of one size and few bytes, until the next one."""
+    """Arrive at an operation and return the arrays of all ranks, of one shape and few bytes, until the next one."""
     if group.memory:
-        rows: list[Array] = group.memory.rows(own.size, own.dtype)
-        np.copyto(rows[group.rank], own)
+        rows: list[Array] = group.memory.rows(own.shape, own.dtype)
+        rows[group.rank][...] = own
         arrive(group, operation)
         return rows
     found: _Gathering | None = group.gatherings.get(operation)
     if not found:
         if len(group.gatherings) == _MOST_GATHERINGS:
             _free(group.gatherings.pop(next(iter(group.gatherings))).rounds)
-        found = group.gatherings[operation] = _Gathering(group, operation, own.size, own.dtype)
+        found = group.gatherings[operation] = _Gathering(group, operation, own.shape, own.dtype)
     np.copyto(found.own, own)
     arrive(group, operation, found.rounds)
     by_rank: list[Array] = found.by_rank

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,23 @@ _SMALL_BYTES = 256 << 10  # of all ranks together: messages cost the time, not t
 _WORTH_A_CHUNK = 4  # an array of a quarter of a chunk travels faster alone than it is packed
 
 
-def all_reduced(group: Group, operation: str, values: Array, op: ReduceOp | str) -> Array:
-    """Arrive at an operation, and return the values of one shape and dtype reduced over the ranks."""
-    reduction = reduction_of(op, values.dtype, group.size)
+@lru_cache(maxsize=1024)
+def named(what: str, dtype: np.dtype[Any], shape: tuple[int, ...], *how: str) -> str:
+    """Name an operation, with all that ranks have to agree on."""
+    return ", ".join([f"{what} of {dtype}{list(shape)}", *map(str, how)])
+
+
+@lru_cache(maxsize=1024)
+def _planned(op: ReduceOp | str, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> tuple[str, Reduction]:
+    return named("all_reduce", dtype, shape, op), reduction_of(op, dtype, count)
+
+
+def all_reduced(group: Group, values: Array, op: ReduceOp | str) -> Array:
+    """Return values, of one shape and dtype on all ranks, reduced over the ranks."""
+    operation, reduction = _planned(op, values.dtype, values.shape, group.size)
     if group.size > 1 and 0 < values.nbytes * group.size <= _SMALL_BYTES:
-        out = np.empty(values.shape, values.dtype)
-        reduction.into(out.reshape(-1), gathered(group, operation, values.reshape(-1)))
-    elif group.memory and 0 < values.nbytes <= SLOT_BYTES:
+        return reduction.of(gathered(group, operation, values))
+    if group.memory and 0 < values.nbytes <= SLOT_BYTES:
         out = np.empty(values.shape, values.dtype)
         _reduce_in_memory(group, operation, values.reshape(-1), out.reshape(-1), reduction, arrive)
     else:
@@ -100,10 +111,10 @@ def _reduce_in_memory(
     group: Group, operation: str, own: Array, out: Array, reduction: Reduction, meet: Callable[[Group, str], None]
 ) -> None:
     """Reduce flat arrays over the ranks in the memory that they share; `meet` is how they begin."""
-    rows: list[Array] = group.memory.rows(own.size, own.dtype)
+    rows: list[Array] = group.memory.rows(own.shape, own.dtype)
     np.copyto(rows[group.rank], own)
     meet(group, operation)
-    results: list[Array] = group.memory.rows(own.size, own.dtype)
+    results: list[Array] = group.memory.rows(own.shape, own.dtype)
     part = slice(*split(own.size, group.size, group.rank))
     reduction.into(results[group.rank][part], [row[part] for row in rows])
     meet_again(group, operation)
@@ -163,10 +174,10 @@ def gather_small(group: Group, operation: str, own: Array) -> Array:
     """Return the arrays of all ranks, one row for each: of one shape and few bytes."""
     if not group.memory or own.nbytes > SLOT_BYTES:
         return gather(group, operation, own)
-    rows: list[Array] = group.memory.rows(own.size, own.dtype)
-    np.copyto(rows[group.rank], own.reshape(-1))
+    rows: list[Array] = group.memory.rows(own.shape, own.dtype)
+    np.copyto(rows[group.rank], own)
     meet_again(group, operation)
-    return np.stack(rows).reshape(group.size, *own.shape)
+    return np.stack(rows)
 
 
 def _by_rank(group: Group, parts: dict[int, Array], own: Array) -> list[Array]:

@@ -20,7 +20,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.communication import collectives
 from numparam.communication.arrival import arrive
-from numparam.communication.collectives import Array
+from numparam.communication.collectives import Array, named
 from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import as_member, get_group
 from numparam.communication.reduction import ReduceOp, reduction_of
@@ -28,6 +28,7 @@ from numparam.errors import ArgumentTypeError, ShapeError
 from numparam.tensor import Tensor
 
 Values = TypeVar("Values", bound=Tensor | Array)
+_as_dtype = lru_cache(maxsize=64)(dtypes.as_dtype)
 
 
 def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = WORLD_COMM_GROUP) -> Values:
@@ -57,9 +58,7 @@ def all_reduce(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, group: str = W
     array([0., 1., 2.])
     """
     members = get_group(group)
-    values = _values(tensor)
-    operation = _named("all_reduce", values.dtype, values.shape, f", {op}")
-    return _like(tensor, collectives.all_reduced(members, operation, values, op))
+    return _like(tensor, collectives.all_reduced(members, _values(tensor), op))
 
 
 def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Values:
@@ -83,7 +82,7 @@ def all_gather_into_tensor(tensor: Values, group: str = WORLD_COMM_GROUP) -> Val
     """
     members = get_group(group)
     values = _with_axis(_values(tensor))
-    operation = _begin(members, "all_gather", "", values)
+    operation = _begin(members, "all_gather", values)
     out = np.empty((len(values) * members.size, *values.shape[1:]), values.dtype)
     collectives.all_gather(members, operation, values.reshape(-1), out.reshape(-1))
     return _like(tensor, out)
@@ -114,7 +113,7 @@ def reduce_scatter_tensor(tensor: Values, op: ReduceOp | str = ReduceOp.SUM, gro
     if len(values) % members.size:
         raise ShapeError(f"axis 0 of shape {values.shape} is not divisible by the {members.size} ranks")
     reduction = reduction_of(op, values.dtype, members.size)
-    operation = _begin(members, "reduce_scatter", f", {op}", values)
+    operation = _begin(members, "reduce_scatter", values, op)
     out = np.empty((len(values) // members.size, *values.shape[1:]), values.dtype)
     collectives.reduce_scatter(members, operation, values.reshape(-1), out.reshape(-1), reduction)
     return _like(tensor, out)
@@ -138,7 +137,7 @@ def broadcast(tensor: Values, src: int = 0, group: str = WORLD_COMM_GROUP) -> Va
     """
     members = get_group(group)
     values = _values(tensor).copy()
-    operation = _begin(members, "broadcast", f", from rank {members.ranks[as_member(members, src)]}", values)
+    operation = _begin(members, "broadcast", values, f"from rank {members.ranks[as_member(members, src)]}")
     collectives.broadcast(members, operation, [values.reshape(-1).view(np.uint8)], src)
     return _like(tensor, values)
 
@@ -148,23 +147,19 @@ def barrier(group: str = WORLD_COMM_GROUP) -> None:
     arrive(get_group(group), "barrier")
 
 
-def _begin(members: Group, what: str, how: str, values: Array) -> str:
-    operation = _named(what, values.dtype, values.shape, how)
+def _begin(members: Group, what: str, values: Array, *how: str) -> str:
+    operation = named(what, values.dtype, values.shape, *how)
     arrive(members, operation)
     return operation
 
 
-@lru_cache(maxsize=1024)
-def _named(what: str, dtype: np.dtype[Any], shape: tuple[int, ...], how: str) -> str:
-    return f"{what} of {dtype}{list(shape)}{how}"
-
-
 def _values(tensor: Any) -> Array:
-    """Return the values as a row-major array on the host."""
+    """Return the values as an array on the host."""
     if isinstance(tensor, Tensor):
-        return np.asarray(tensor.asnumpy(), order="C")
-    if isinstance(tensor, np.ndarray | np.generic):
-        return np.asarray(tensor, dtypes.as_dtype(tensor.dtype), order="C")
+        return tensor.asnumpy()
+    if isinstance(tensor, (np.ndarray, np.generic)):  # to unite the types takes longer than to look
+        dtype = _as_dtype(tensor.dtype)
+        return tensor if type(tensor) is np.ndarray and tensor.dtype is dtype else np.asarray(tensor, dtype)
     raise ArgumentTypeError(f"expected a Tensor or a NumPy array, found {type(tensor).__name__}")
 
 

@@ -112,7 +112,7 @@ class Mailbox:
         for peer in {*peers} - self._posted.keys():
             buffer = np.empty(self.size, np.int64)
             self._posted[peer] = buffer, posted(self.group, [], [(peer, buffer)])[0], time.monotonic()
-        came, late = guarded(self.group, self.operation, self._first, lambda: [*self._posted])
+        came, late = guarded(self.group, self.operation, self._first, unfinished=lambda: [*self._posted])
         if late:
             _abandoned.append([*self._posted.values()])
             raise silent(self.group, self.operation, late, "for which others wait")
@@ -152,14 +152,17 @@ class _Transfer:
         self.messages = [*receives, *sends]
         self.requests: list[Any] = []
         if self.messages:  # a process without others has no MPI
-            self.requests = guarded(group, operation, lambda: posted(group, sends, receives))
+            self.requests = guarded(group, operation, posted, group, sends, receives)
 
     def finish(self, timeout: float) -> None:
         """Wait until all ranks did their part, each within the timeout after another."""
         if not self.requests:
             return
         try:
-            if not guarded(self.group, self.operation, lambda: _finishes(self.requests, timeout), self.unfinished):
+            finished = guarded(
+                self.group, self.operation, _finishes, self.requests, timeout, unfinished=self.unfinished
+            )
+            if not finished:
                 raise silent(self.group, self.operation, self.unfinished(), "which all ranks had reached")
         finally:
             self.give_up()
@@ -176,11 +179,15 @@ class _Transfer:
 
 
 def guarded(
-    group: Group, operation: str, work: Callable[[], Result], unfinished: Callable[[], list[int]] = list
+    group: Group,
+    operation: str,
+    work: Callable[..., Result],
+    *arguments: Any,
+    unfinished: Callable[[], list[int]] = list,
 ) -> Result:
-    """Return what some work with MPI returns, and note that the group is out of step if it breaks off."""
+    """Return what some work with other ranks returns, and note that the group is out of step if it breaks off."""
     try:
-        return work()
+        return work(*arguments)
     except world.mpi.Exception as error:
         dead = world.watched.dead() if world.watched else []
         lost = named(dead or unfinished() or group.ranks)

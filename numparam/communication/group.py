@@ -42,16 +42,12 @@ class Group:
     # The last operation, by number and text, that each rank of the world reported from this group.
     heard: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
     reports: list[Any] = field(default_factory=list, repr=False)  # that may not have been sent yet
+    size: int = field(init=False, repr=False)
+    peers: tuple[int, ...] = field(init=False, repr=False)  # the ranks in the group of all other members
 
-    @property
-    def size(self) -> int:
-        """Count the members."""
-        return len(self.ranks)
-
-    @property
-    def peers(self) -> tuple[int, ...]:
-        """Return the ranks in the group of all other members."""
-        return tuple(rank for rank in range(self.size) if rank != self.rank)
+    def __post_init__(self) -> None:
+        self.size = len(self.ranks)
+        self.peers = tuple(rank for rank in range(self.size) if rank != self.rank)
 
     def __str__(self) -> str:
         return "" if self.name == WORLD_COMM_GROUP else f" of group {self.name!r} ({named(self.ranks)})"

@@ -199,9 +199,9 @@ def get_group_rank_from_world_rank(world_rank_id: int, group: str) -> int:
 
 def get_group(name: str) -> Group:
     """Return a group by its name; an ArgumentValueError if this rank is not in such a group."""
-    if name not in world.groups:
+    if (found := world.groups.get(name)) is None:
         raise ArgumentValueError(f"this rank is not in a group {name!r}; it is in {', '.join(map(repr, world.groups))}")
-    return world.groups[name]
+    return found
 
 
 def as_member(group: Group, rank: int) -> int:

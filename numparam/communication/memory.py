@@ -9,10 +9,12 @@ The memory has no name: the first rank makes it, and the others open it as a fil
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -40,41 +42,40 @@ class Memory:
         self._marks = np.frombuffer(mapping, np.int64, ROW_BYTES // 8 * group.size).reshape(group.size, -1)
         slots = np.frombuffer(mapping, np.uint8, offset=ROW_BYTES * (group.size + SPARE_ROWS))
         self._slots = slots.reshape(2, group.size, SLOT_BYTES)
-        self._place = self._marks.ctypes.data, group.size, group.rank
-        self._rows: dict[tuple[int, int, np.dtype[Any]], list[Array]] = {}
-        self._looks = _LOOKS if world.has_cores else _LOOKS_ON_SHARED_CORES
+        self._rows: dict[tuple[int, tuple[int, ...], np.dtype[Any]], list[Array]] = {}
+        looks = _LOOKS if world.has_cores else _LOOKS_ON_SHARED_CORES
+        self._state = partial(meet, self._marks.ctypes.data, group.size, group.rank, *looks)
         self._number = 0
         self._purpose: tuple[int, ...] = _IN_STEP
         self.look()  # the first rank compiles the kernel while the others wait for it
 
-    def rows(self, size: int, dtype: np.dtype[Any]) -> list[Array]:
-        """Return the beginnings of the next slots of all ranks, in their order."""
-        key = (self._number + 1) & 1, size, dtype
+    def rows(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[Array]:
+        """Return the beginnings of the next slots of all ranks as arrays, in their order."""
+        key = (self._number + 1) & 1, shape, dtype
         found = self._rows.get(key)
         if found is None:
             if len(self._rows) == _MOST_ROWS:
                 self._rows.clear()
-            found = self._rows[key] = [*self._slots[key[0], :, : size * dtype.itemsize].view(dtype)]
+            rows = self._slots[key[0], :, : math.prod(shape) * dtype.itemsize].view(dtype)
+            found = self._rows[key] = [row.reshape(shape) for row in rows]
         return found
 
     def meet(self, purpose: tuple[int, ...]) -> int:
         """Come to the next meeting, and return its state as `look` does."""
         self._number, self._purpose = self._number + 1, purpose
-        return self._state(comes=True)
+        state: int = self._state(self._number, *purpose, 1)
+        return state
 
     def look(self) -> int:
         """Wait for at most a hundredth of a second; return MET, DIFFERENT purposes, or WAITING."""
-        return self._state(comes=False)
+        state: int = self._state(self._number, *self._purpose, 0)  # Numba takes longer for a bool
+        return state
 
     def late(self) -> list[int]:
         """Return the ranks in the group that have not come, or came for something else."""
         place = 1 + 2 * (self._number & 1)
         others = (self._marks[:, place : place + 2] != self._purpose).any(1)
         return np.flatnonzero(others | (self._marks[:, 0] < self._number)).tolist()
-
-    def _state(self, comes: bool) -> int:
-        state: int = meet(*self._place, self._number, *self._purpose, comes, *self._looks)
-        return state
 
 
 def of_members(group: Group, operation: str) -> Memory | Literal[False]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from enum import StrEnum
 from functools import lru_cache
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class ReduceOp(StrEnum):
     MIN = "min"
     PROD = "prod"
 
+    __hash__ = str.__hash__  # the same as of an equal str, and in a tenth of the time
+
 
 _FUNCTIONS: dict[ReduceOp, np.ufunc] = {
     ReduceOp.SUM: np.add,
@@ -55,34 +58,46 @@ class Reduction:
         if (divisor != 1 or op == ReduceOp.AVG) and dtype.kind in "iu":
             raise DtypeError(f"a mean of {dtype} values is not defined; convert them to a float first")
         self.op, self.divisor = ReduceOp(op), divisor
+        self._function = _FUNCTIONS[self.op]
         self.dtype = np.dtype(np.float32) if dtypes.is_floating(dtype) and dtype.itemsize < 4 else dtype
         self._room = np.empty((2, 0), self.dtype)
 
+    def of(self, parts: Sequence[Array]) -> Array:
+        """Return the reduction of some arrays of one shape, which are at least two."""
+        first = parts[0]
+        if first.ndim and first.dtype == self.dtype:  # of scalars NumPy would return a scalar
+            return _QUIET.copy().run(self._fold, iter(parts))
+        out = np.empty(first.shape, first.dtype)
+        self.into(out.reshape(-1), [part.reshape(-1) for part in parts])
+        return out
+
     def into(self, out: Array, parts: Sequence[Array]) -> None:
         """Write the reduction of some flat arrays into another, which may be one of them."""
-        is_direct = out.dtype == self.dtype and (len(parts) < 3 or all(part is not out for part in parts[2:]))
+        is_direct = out.dtype == self.dtype and id(out) not in map(id, parts[2:])
         if not is_direct and self._room.shape[1] < min(out.size, _BLOCK):
             self._room = np.empty((2, min(out.size, _BLOCK)), self.dtype)
         _QUIET.copy().run(self._reduce, out, parts, is_direct)
 
     def _reduce(self, out: Array, parts: Sequence[Array], is_direct: bool) -> None:
-        if out.size <= _BLOCK:
-            self._block(out, parts, is_direct)
+        if out.size > _BLOCK:
+            for start in range(0, out.size, _BLOCK):
+                stop = start + _BLOCK
+                self._reduce(out[start:stop], [part[start:stop] for part in parts], is_direct)
             return
-        for start in range(0, out.size, _BLOCK):
-            stop = start + _BLOCK
-            self._block(out[start:stop], [part[start:stop] for part in parts], is_direct)
+        if is_direct:
+            found = self._fold(iter(parts), out)
+        else:
+            result, wide = self._room[:, : out.size]
+            found = self._fold(map(_converted, parts, chain([result], repeat(wide))), result)
+        if found is not out:
+            (np.copyto if out.dtype == found.dtype else arrays.overwrite)(out, found)
 
-    def _block(self, out: Array, parts: Sequence[Array], is_direct: bool) -> None:
-        result, wide = (out, out) if is_direct else self._room[:, : out.size]
-        function = _FUNCTIONS[self.op]
-        first = _converted(parts[0], result)
-        for part in parts[1:]:
-            first = function(first, _converted(part, wide), out=result)
-        if self.divisor != 1:
-            first = np.true_divide(first, self.divisor, out=result)
-        if first is not out:
-            (np.copyto if out.dtype == first.dtype else arrays.overwrite)(out, first)
+    def _fold(self, values: Iterator[Array], out: Array | None = None) -> Array:
+        """Return the reduction of arrays: a new array, `out`, or the only one of them itself."""
+        found = next(values)
+        for value in values:
+            found = out = self._function(found, value, out=out)
+        return found if self.divisor == 1 else np.true_divide(found, self.divisor, out=out)
 
 
 @lru_cache(maxsize=64)
