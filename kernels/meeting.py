@@ -85,6 +85,18 @@ def _let_others_run(typing_context: Any) -> Any:  # noqa: ARG001
     return types.void(), emit
 
 
+@kernel("read word")
+def read(address: Any) -> Any:
+    """Return a word that another process writes; what that did before is seen from here on."""
+    return _read(address)
+
+
+@kernel("write word")
+def write(address: Any, value: Any) -> None:
+    """Write a word that another process reads."""
+    _write(address, value)
+
+
 @kernel("meet")
 def meet(
     address: Any, size: Any, rank: Any, looks: Any, yields: Any, number: Any, purpose: Any, more: Any, comes: Any

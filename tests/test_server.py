@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_four_workers_with_eviction_and_kills_equal_a_serial_run(servers: int, t
     import server as script
 
     steps = 40
-    for way, rank in (("kill", 4), ("kill", 1), ("none", 0)):
+    for way, rank in (("kill", 4), ("within", 4), ("kill", 1), ("within", 1), ("none", 0)):
         arguments = "goes_on", str(servers), "none", "60", str(tmp_path), str(steps), way, str(rank)
         ended = start("server.py", 4 + servers, *arguments, seconds=100)
         assert (ended.returncode == 0) or way != "none", ended.stdout + ended.stderr
@@ -93,6 +94,15 @@ def test_workers_that_disagree_are_named() -> None:
 def test_stopped_worker_is_named(staleness: str) -> None:
     said = start("server.py", 3, "is_silent", "1", staleness, "6", seconds=55)
     assert "rank 1 sent nothing for 6 s in operation" in said.stdout + said.stderr
+
+
+@needs_mpi
+@pytest.mark.parametrize("rank", [1, pytest.param(2, marks=slow)])
+@pytest.mark.parametrize("sign", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=slow)])
+def test_rank_that_ends_within_a_transfer_is_named(rank: int, sign: int) -> None:
+    said = start("server.py", 3, "ends_within", "1", "none", "3", str(rank), str(int(sign)), seconds=55)
+    what = "sent nothing for 3 s in operation" if sign == signal.SIGSTOP else "of 3 ended without release()"
+    assert f"rank {rank} {what}" in said.stdout + said.stderr
 
 
 def test_keys_are_spread_over_servers() -> None:

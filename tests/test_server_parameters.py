@@ -46,7 +46,9 @@ def change(target: Dense, step: int) -> None:
     parts = [dense.part(array, target._servers, target._place) for array in full]
 
     def arriving() -> Iterator[Array]:
-        for (place, rows), memory in zip(target._places(), target.pieces(), strict=True):
+        room = np.empty(24, np.uint8)  # used again for every piece
+        for (place, rows), (shape, dtype) in zip(target._places(), target.pieces(), strict=True):
+            memory = room[: np.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
             np.copyto(memory, parts[place][rows])
             yield memory
 

@@ -3,6 +3,6 @@
 from numparam.kernels.keys.bitmap import Bitmap
 from numparam.kernels.keys.index import Index, distinct
 from numparam.kernels.keys.recent import Recent
-from numparam.kernels.keys.sums import sum_rows
+from numparam.kernels.keys.sums import sum_parts, sum_rows
 
-__all__ = ["Bitmap", "Index", "Recent", "distinct", "sum_rows"]
+__all__ = ["Bitmap", "Index", "Recent", "distinct", "sum_parts", "sum_rows"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -24,8 +24,7 @@ def _make_sum(dtype: np.dtype[Any]) -> Any:
     sum_one, store_one = one_sum.load, one_sum.store
 
     @kernel(f"sum rows {dtype}")
-    def add(out: Any, source: Any, numbers: Any, length: Any) -> None:
-        seen = 0
+    def add(out: Any, source: Any, numbers: Any, length: Any, seen: Any) -> Any:
         for row in range(numbers.size):
             into, given, at = out + numbers[row] * length * wide_size, source + row * length * size, 0
             if numbers[row] == seen:
@@ -44,6 +43,7 @@ def _make_sum(dtype: np.dtype[Any]) -> Any:
                 place = into + at * wide_size
                 store_one(place, sum_one(place) + load_one(given + at * size))
                 at += 1
+        return seen
 
     return add
 
@@ -64,6 +64,13 @@ def sum_rows(source: Array, numbers: Array, count: int, room: Callable[..., Arra
     if count == len(source) and source.dtype == wide:
         return source
     out = room((count, *source.shape[1:]), wide)
-    length = source.size // max(1, len(source))
-    _make_sum(source.dtype)(out.ctypes.data, source.ctypes.data, numbers, length)
+    sum_parts([source], numbers, out)
     return out
+
+
+def sum_parts(parts: Iterable[Array], numbers: Array, out: Array) -> None:
+    """Write what `sum_rows` returns; the rows come some after the other."""
+    length, seen, stop = out.size // max(1, len(out)), 0, 0
+    for part in parts:
+        start, stop = stop, stop + len(part)
+        seen = _make_sum(part.dtype)(out.ctypes.data, part.ctypes.data, numbers[start:stop], length, seen)

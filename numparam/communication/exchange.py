@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from numparam.communication.group import Group, World, alone, named
+from numparam.communication.ring import Flow, Ring
 from numparam.errors import CommunicationError, LateRankError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Result = TypeVar("Result")
 Messages = Sequence[tuple[int, "Buffer"]]
-Batch = TypeVar("Batch", bound=Messages)
+ByAnyWay = Sequence[tuple[int | Ring, "Buffer"]]
 
 # Seconds in which a message of this machine comes, if its sender is there. A rank that sleeps wakes late, so that the
 # others wait and sleep: after 0.1 ms, all_reduce of 4 KiB took 35 to 135 us on two ranks and 0.7 ms on four, instead of
@@ -45,13 +47,19 @@ def enter(state: World) -> None:
     vars(world).update(vars(state))
 
 
+def process_of(rank: int) -> int | None:
+    """Return the process of a rank of this machine that shares memory with this one."""
+    processes: dict[int, int] = world.watched.processes if world.watched else {}
+    return processes.get(rank)
+
+
 def started_by_mpiexec() -> int:
     """Return how many processes the mpiexec that started this one runs, 1 without it."""
     return max(int(os.environ.get(name, "1")) for name in _COUNTS)
 
 
-def exchange(group: Group, operation: str, sends: Messages, receives: Messages, grace: float = 0) -> None:
-    """Send to some members of a group and receive from some; members are named by their ranks in the group.
+def exchange(group: Group, operation: str, sends: ByAnyWay, receives: ByAnyWay, grace: float = 0) -> None:
+    """Send to some members of a group and receive from some, each named by its rank in the group, or by a ring.
 
     Buffers are contiguous; a rank knows the sizes of those that come, and their order. Empty ones are not sent. A rank
     that waits for one that waits itself gives it some seconds more, so that the latter names who is silent.
@@ -59,23 +67,23 @@ def exchange(group: Group, operation: str, sends: Messages, receives: Messages, 
     _Transfer(group, operation, sends, receives).finish(world.timeout + grace)
 
 
-def arriving(group: Group, operation: str, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Receive batches of messages and yield each when it is there; while it is used, the next one is on its way.
+def arriving(group: Group, operation: str, batches: Iterable[ByAnyWay]) -> Iterator[list[Any]]:
+    """Receive batches of messages and yield the arrays of each when they are there; meanwhile the next is on its way.
 
-    The buffers of a batch may be used again two batches later.
+    A batch has at most one message of a ring, whose array lies in the ring if it fits there; every other array is the
+    buffer. They are valid until the next is asked for, and buffers may be used again two batches later.
     """
-    ahead: list[tuple[Batch, _Transfer]] = []
+    ahead: deque[_Transfer] = deque()
     try:
         for batch in batches:
-            ahead.append((batch, _Transfer(group, operation, [], batch)))
+            ahead.append(_Transfer(group, operation, [], batch, in_place=True))
             if len(ahead) > 1:
-                ahead[0][1].finish(world.timeout)
-                yield ahead.pop(0)[0]
-        for batch, transfer in ahead:
-            transfer.finish(world.timeout)
-            yield batch
+                yield from ahead[0].arrays()
+                ahead.popleft()
+        for transfer in ahead:
+            yield from transfer.arrays()
     finally:
-        for _, transfer in ahead:
+        for transfer in ahead:
             transfer.give_up()
 
 
@@ -146,31 +154,51 @@ class Mailbox:
 class _Transfer:
     """Send and receive some messages; what is given up, MPI may still write to."""
 
-    def __init__(self, group: Group, operation: str, sends: Messages, receives: Messages) -> None:
-        self.group, self.operation = group, operation
-        sends, receives = [[message for message in messages if len(message[1])] for messages in (sends, receives)]
-        self.messages = [*receives, *sends]
-        self.requests: list[Any] = []
+    def __init__(
+        self, group: Group, operation: str, sends: ByAnyWay, receives: ByAnyWay, in_place: bool = False
+    ) -> None:
+        self.group, self.operation, self._given = group, operation, receives
+        sent, received = [
+            [(peer, buffer) for peer, buffer in messages if isinstance(peer, int) and len(buffer)]
+            for messages in (sends, receives)
+        ]
+        by_ring: dict[Ring, list[Any]] = defaultdict(list)
+        for peer, buffer in (*sends, *receives):
+            if isinstance(peer, Ring):
+                by_ring[peer].append(buffer)
+        self.flows = {ring: Flow(ring, arrays, in_place) for ring, arrays in by_ring.items()}
+        self.messages, self.requests = [*received, *sent], list[Any]()
         if self.messages:  # a process without others has no MPI
-            self.requests = guarded(group, operation, posted, group, sends, receives)
+            self.requests = guarded(group, operation, posted, group, sent, received)
 
     def finish(self, timeout: float) -> None:
         """Wait until all ranks did their part, each within the timeout after another."""
-        if not self.requests:
+        flows = [*self.flows.values()]
+        for flow in flows:  # most pieces of a ring are there when they are asked for
+            flow.moves()
+        if not self.requests and not any(flows):
             return
         try:
             finished = guarded(
-                self.group, self.operation, _finishes, self.requests, timeout, unfinished=self.unfinished
+                self.group, self.operation, _finishes, self.requests, timeout, flows, unfinished=self.unfinished
             )
             if not finished:
                 raise silent(self.group, self.operation, self.unfinished(), "which all ranks had reached")
         finally:
             self.give_up()
 
+    def arrays(self) -> Iterator[list[Any]]:
+        """Yield what was received, when it is there, and then leave the slots of rings."""
+        self.finish(world.timeout)
+        yield [self.flows[peer].array if isinstance(peer, Ring) else buffer for peer, buffer in self._given]
+        for flow in self.flows.values():
+            flow.leave()
+
     def unfinished(self) -> list[int]:
         """Return the ranks of the world that did not do their part yet."""
         pairs = zip(self.messages, self.requests, strict=True)
-        return sorted({self.group.ranks[peer] for (peer, _), request in pairs if request})
+        late = {self.group.ranks[peer] for (peer, _), request in pairs if request}
+        return sorted(late | {ring.rank for ring, flow in self.flows.items() if flow})
 
     def give_up(self) -> None:
         """Keep the buffers of messages that are not there."""
@@ -214,18 +242,21 @@ def _as_bytes(buffer: Buffer) -> Any:
     return world.mpi.buffer.fromaddress(buffer.address, buffer.nbytes)
 
 
-def _finishes(requests: list[Any], timeout: float) -> bool:
-    """Return whether all requests are done, and one was whenever the timeout had passed."""
+def _finishes(requests: list[Any], timeout: float, flows: Sequence[Flow] = ()) -> bool:
+    """Return whether all requests and flows are done, and something was whenever the timeout had passed."""
     since = time.monotonic()
-    while (done := world.mpi.Request.Testsome(requests)) is not None:
+    while True:
+        done = world.mpi.Request.Testsome(requests) if requests else None
+        has_moved = [flow.moves() for flow in flows]
+        if done is None and not any(flows):
+            return True
         now = time.monotonic()
-        if done:
+        if done or any(has_moved):
             since = now
         elif now - since > timeout:
             return False
         else:
             pause(now - since)
-    return True
 
 
 def pause(waited: float) -> None:

@@ -282,26 +282,24 @@ class Embedding:
         """
         self._update(ids, gradients, scores, True)
 
-    def update_from(
-        self, sources: Mapping[int, int], keys: Array, receive: Callable[[Array | None], Iterable[Array]]
-    ) -> Array:
+    def update_from(self, sources: Mapping[int, int], keys: Array, gradients: Iterable[Array]) -> Array:
         """Do the updates of workers by their numbers, which rise, unless they were done; return the keys evicted.
 
-        `receive` yields the gradients, some rows after the other, in memory for all of them or in its own. If no key
-        is repeated, they are stepped as they come, while they are in a cache.
+        The gradients come some rows after the other, each valid until the next. If no key is repeated, they are stepped
+        as they come, while they are in a cache.
         """
+        from numparam.kernels.keys import sum_parts
+
         with self._lock:
             if all(self.done(source) >= number for source, number in sources.items()):
-                deque(receive(None), 0)
+                deque(gradients, 0)
                 return np.empty(0, np.int64)
             chosen = Distinct(keys, self._rows())
             admitted, counted = self._admitted(chosen)
-            if chosen.keys.size == keys.size and admitted.all():
-                gradients = receive(None)
-            else:
-                rows = self._store.rooms.get("rows", (keys.size, self.schema.dim), self.schema.wide)
-                deque(receive(rows), 0)
-                chosen, sums = self._summed(chosen, admitted, rows)
+            if chosen.keys.size < keys.size or not admitted.all():
+                sums = self._store.rooms.get("sums", (chosen.keys.size, self.schema.dim), self.schema.wide)
+                sum_parts(gradients, chosen.which, sums)
+                chosen, sums = _only(admitted, chosen, sums)
                 gradients = [sums]
             self.counters["updated"] += chosen.keys.size
             return self._change(chosen, {}, counted, self.step + 1, sources, gradients)
@@ -425,25 +423,21 @@ class Embedding:
         return admitted, counted
 
     def _update(self, ids: npt.ArrayLike, deltas: npt.ArrayLike, scores: npt.ArrayLike | None, step: bool) -> None:
+        from numparam.kernels.keys import sum_rows
+
         keys, shape = as_keys(self.schema, ids)
         given = as_rows(self.schema, "gradients", deltas, shape)
         with self._lock:
             chosen = self._distinct(scores, keys)
             admitted, counted = self._admitted(chosen)
-            chosen, sums = self._summed(chosen, admitted, given)
+            sums = sum_rows(given, chosen.which, chosen.keys.size, partial(self._store.rooms.get, "sums"))
+            chosen, sums = _only(admitted, chosen, sums)
             self.counters["updated"] += chosen.keys.size
             if step:
                 self._change(chosen, {}, counted, self.step + 1, sums=[sums])
             else:
                 values = self._store.gathered(0, chosen.keys, chosen.found)
                 self._change(chosen, {0: (values.astype(sums.dtype) + sums).astype(self.schema.dtype)}, counted)
-
-    def _summed(self, chosen: Distinct, admitted: Array, rows: Array) -> tuple[Distinct, Array]:
-        """Return the keys that are admitted and the sums of their rows."""
-        from numparam.kernels.keys import sum_rows
-
-        sums = sum_rows(rows, chosen.which, chosen.keys.size, partial(self._store.rooms.get, "sums"))
-        return (chosen, sums) if admitted.all() else (chosen.part(admitted), sums[admitted])
 
     def _change(
         self,
@@ -495,3 +489,8 @@ class Embedding:
         over = self._max_rows is not None and self.size > self._max_rows
         least = max(1, (self._max_rows or 0) * _KEPT_OF_16 // 16)
         return self.evict(self.size - least) if over else np.empty(0, np.int64)
+
+
+def _only(admitted: Array, chosen: Distinct, sums: Array) -> tuple[Distinct, Array]:
+    """Return the keys that are admitted, and the sums of their rows."""
+    return (chosen, sums) if admitted.all() else (chosen.part(admitted), sums[admitted])

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from numparam.communication.ring import Ring
 from numparam.embedding import Counters
 from numparam.errors import StateError
-from numparam.server.messages import OPERATIONS, Acknowledgement, Request, ask, talk
+from numparam.server.messages import OPERATIONS, Acknowledgement, Request, ask, connected, talk
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,6 +27,7 @@ class Client:
 
     def __init__(self, servers: tuple[int, ...], counters: Counters) -> None:
         self.servers, self.counters, self._is_ended, self.lock = servers, counters, False, RLock()
+        self._rings: dict[int, Ring] | None = None
 
     def step(self, target: int) -> int:
         """Return how many updates of a table, or of the dense parameters, every server has done."""
@@ -66,11 +68,13 @@ class Client:
     ) -> None:
         """Send a request to all servers, and receive what they reply first."""
         request = Request(OPERATIONS.index(operation), target, 0, number)
-        payloads = payloads or [[] for _ in self.servers]
-        sends = ask(self.servers, request, payloads)
         with self.lock:
             if self._is_ended:
                 raise StateError(f"{operation}: the servers have ended")
+            if payloads and self._rings is None:
+                self._rings = connected(self.servers)
+            payloads = payloads or [[] for _ in self.servers]
+            sends = ask(self.servers, request, payloads, self._rings or {})
             talk(f"{operation} of a server", sends, list(zip(self.servers, replies, strict=True)))
         self.counters["requests"] += 1
         self.counters["bytes_sent"] += sum(part.nbytes for payload in payloads for part in payload)

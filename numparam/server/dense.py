@@ -14,7 +14,6 @@ from numparam.checkpoint.saving import save_checkpoint
 from numparam.embedding.folder import claim
 from numparam.embedding.log import Log, Record
 from numparam.embedding.schema import Column
-from numparam.embedding.store import Rooms
 from numparam.errors import ArgumentValueError, CheckpointError
 from numparam.optim import Lamb, Optimizer
 from numparam.parameter import Parameter
@@ -76,7 +75,6 @@ class Dense:
         self._missing = {number for number, parameter in enumerate(parameters) if not parameter.init_in_server}
         self.step, self.sources = -1 if self._missing else 0, dict[int, int]()
         self._log: Log | None = None
-        self._rooms = Rooms()
         if not parameters:
             return
         assert make is not None
@@ -104,26 +102,26 @@ class Dense:
         """Return the number of the last update of a worker, 0 before the first."""
         return self.sources.get(source, 0)
 
-    def pieces(self) -> Iterator[Array]:
-        """Yield memory for the gradients of some rows after the other, which the one after the next may share."""
-        for turn, (place, rows) in enumerate(self._places()):
+    def pieces(self) -> Iterator[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Yield the shapes and dtypes of gradients of some rows after the other, which travel in one message each."""
+        for place, rows in self._places():
             part = self.parts[place]
-            shape = rows.stop - rows.start, *part.shape[1:]
-            yield self._gradients[place][rows] if self._is_kept else self._rooms.get(turn % 2, shape, part.dtype)
+            yield (rows.stop - rows.start, *part.shape[1:]), part.dtype
 
     def update(self, gradients: Iterable[Array], sources: Mapping[int, int]) -> None:
-        """Step the optimizer by gradients that come as `pieces`, and log them, unless that was done before."""
-        is_done = all(self.done(source) >= number for source, number in sources.items())
-        if is_done or self._optimizer.check_finite:
+        """Step the optimizer by gradients that come as `pieces`, and log them, unless that was done before.
+
+        Each of them is valid until the next.
+        """
+        if all(self.done(source) >= number for source, number in sources.items()):
             deque(gradients, 0)
-        if is_done:
             return
         # The optimizer may refuse them, so it is first; nobody is told before they are in the log.
         if self._optimizer.check_finite:
+            deque(self._placed(gradients), 0)
             self._optimizer(self._gradients)
         else:
-            pairs = zip(self._places(), gradients, strict=True)
-            self._optimizer.step_by_rows((place, rows, gradient) for (place, rows), gradient in pairs)
+            self._optimizer.step_by_rows(self._placed(gradients))
         self.step += 1
         self.sources |= sources
         if self._log is not None:
@@ -199,6 +197,13 @@ class Dense:
             for place, part in enumerate(self.parts)
             for rows in pieces(len(part), part.nbytes // max(1, len(part)))
         ]
+
+    def _placed(self, gradients: Iterable[Array]) -> Iterator[tuple[int, slice, Array]]:
+        """Yield gradients with their places, and keep them if the log or a check needs all of them."""
+        for (place, rows), gradient in zip(self._places(), gradients, strict=True):
+            if self._is_kept:
+                self._gradients[place][rows] = gradient
+            yield place, rows, gradient
 
     def _take(self, values: Mapping[str, Any], step: int) -> None:
         for tensor in self.parts:

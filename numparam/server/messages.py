@@ -1,12 +1,14 @@
 """The requests of workers to servers: every request goes to all servers, with its payload, and each replies.
 
-A request is four int64. A server takes what several workers bring in the order of their ranks. All messages go through
-`numparam.communication.exchange`, which names the rank that is silent for longer than the deadline of
+A request is four int64. A server takes what several workers bring in the order of their ranks. Payloads of a worker on
+its machine come through a ring, which the worker makes before its first one; all else are messages. What moves both,
+`numparam.communication.exchange`, names the rank that is silent for longer than the deadline of
 `numparam.communication.init`: a worker gives a server some time more, as the server knows who is missing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -14,23 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numparam.communication import WORLD_COMM_GROUP
-from numparam.communication.exchange import Mailbox, arriving, exchange
+from numparam.communication.exchange import Mailbox, arriving, exchange, process_of
 from numparam.communication.group import named
 from numparam.communication.management import get_group
+from numparam.communication.ring import SLOT_BYTES, Ring, new_ring, ring_of
 from numparam.errors import DisagreementError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Messages = list[tuple[int, Array]]
+Messages = list[tuple[int | Ring, Array]]
 
-OPERATIONS = ("end", "step", "find", "update", "pull", "push", "send", "save")
-READING = ("step", "find", "pull")
+OPERATIONS = ("end", "step", "find", "update", "pull", "push", "send", "save", "ring")
+READING = ("step", "find", "pull", "ring")
 """What a server answers at once, whatever the other workers do: the next update waits for all of them."""
 
 DENSE = -1
 """The target of a request that is about the dense parameters, and not about a table."""
 _GRACE = 1.0  # seconds
-# A server steps a piece while it is in its cache: 16 MiB are received and stepped in 2.6 ms, and as one message in 3.6.
-_PIECE_BYTES = 1 << 21
+_PIECE_BYTES = SLOT_BYTES  # a server steps a piece while it is in its cache
 
 
 class Request(NamedTuple):
@@ -74,17 +76,17 @@ def pieces(count: int, row_bytes: int) -> list[slice]:
     return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
-def _messages(peer: int, array: Array) -> Messages:
+def _messages(peer: int | Ring, array: Array) -> Messages:
     """Return the messages that an array travels in."""
     return [(peer, array[rows]) for rows in pieces(len(array), array.nbytes // max(1, len(array)))]
 
 
-def ask(servers: Iterable[int], request: Request, payloads: list[list[Array]]) -> Messages:
+def ask(servers: Iterable[int], request: Request, payloads: list[list[Array]], rings: Mapping[int, Ring]) -> Messages:
     """Return a request to every server, with its payload; its length is the one of what comes first."""
     messages: Messages = []
     for server, payload in zip(servers, payloads, strict=True):
         head = np.array(request._replace(length=len(payload[0]) if payload else 0), np.int64)
-        messages += chain([(server, head)], *(_messages(server, part) for part in payload))
+        messages += chain([(server, head)], *(_messages(rings.get(server, server), part) for part in payload))
     return messages
 
 
@@ -93,14 +95,33 @@ def talk(what: str, sends: Messages, receives: Messages) -> None:
     exchange(get_group(WORLD_COMM_GROUP), what, sends, receives, _GRACE)
 
 
-def receive(what: str, buffers: Mapping[int, Array]) -> None:
+def connected(servers: Iterable[int]) -> dict[int, Ring]:
+    """Make rings to the servers on this machine, by their ranks; payloads to others travel as messages."""
+    made = {server: ring for server in servers if process_of(server) and (ring := new_ring(server))}
+    replies = {server: np.zeros(len(Acknowledgement._fields), np.int64) for server in made}
+    asked = [(server, Request(OPERATIONS.index("ring"), 0, 0, file)) for server, (_, file) in made.items()]
+    try:
+        talk(
+            "ring of a server", [(server, np.array(request, np.int64)) for server, request in asked], [*replies.items()]
+        )
+    finally:
+        for _, file in made.values():
+            os.close(file)
+    return {server: ring for server, (ring, _) in made.items() if replies[server][0]}
+
+
+def accepted(worker: int, file: int) -> Ring | None:
+    """Open the ring that a worker has made; None if that cannot be, and its payloads travel as messages."""
+    return ring_of(worker, process_of(worker), file)
+
+
+def receive(what: str, buffers: Iterable[tuple[int | Ring, Array]]) -> None:
     """Receive the payloads of workers."""
-    messages = chain(*(_messages(worker, buffer) for worker, buffer in buffers.items()))
-    exchange(get_group(WORLD_COMM_GROUP), what, [], [*messages])
+    exchange(get_group(WORLD_COMM_GROUP), what, [], [*chain(*(_messages(*buffer) for buffer in buffers))])
 
 
-def receive_pieces(what: str, batches: Iterable[Messages]) -> Iterator[Messages]:
-    """Receive pieces of workers, and yield each batch when it is there; its buffers may be used two batches later."""
+def receive_pieces(what: str, batches: Iterable[Messages]) -> Iterator[list[Array]]:
+    """Yield batches of pieces of workers; see `numparam.communication.exchange.arriving`."""
     return arriving(get_group(WORLD_COMM_GROUP), what, batches)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numparam.checkpoint.loading import load_checkpoint
 from numparam.checkpoint.saving import save_checkpoint
 from numparam.communication.reduction import Reduction
+from numparam.communication.ring import Ring
 from numparam.embedding import Counters, EmbeddingLookup
 from numparam.embedding.schema import Schema
 from numparam.embedding.snapshot import load_content, table_content
@@ -27,6 +27,7 @@ from numparam.server.messages import (
     Acknowledgement,
     Messages,
     Request,
+    accepted,
     check_same,
     inbox,
     pieces,
@@ -91,7 +92,7 @@ class Service:
             number: {worker: [] for worker in workers} for number, layer in enumerate(layers) if layer.cache_rows
         }
         self._live = {*workers}
-        self._rooms = Rooms()
+        self._rooms, self._rings = Rooms(), dict[int, Ring]()
         self._held: dict[int, tuple[Request, Acknowledgement]] = {}
 
     def run(self) -> None:
@@ -173,9 +174,18 @@ class Service:
             is_own = self._staleness is not None and source.step > 0
             self._acknowledge({worker: request}, source.done(worker) if is_own else source.step)
 
+    def _answer_ring(self, asked: Asked, _: int) -> None:
+        for worker, request in asked.items():
+            if ring := accepted(worker, request.number):
+                self._rings[worker] = ring
+            self._acknowledge({worker: request}, int(ring is not None))
+
+    def _receive(self, what: str, buffers: Mapping[int, Array]) -> None:
+        receive(what, [(self._rings.get(worker, worker), buffer) for worker, buffer in buffers.items()])
+
     def _keys(self, asked: Asked) -> dict[int, Array]:
         keys = {worker: np.empty(request.length, np.int64) for worker, request in asked.items()}
-        receive("ids", keys)
+        self._receive("ids", keys)
         return keys
 
     def _answer_find(self, asked: Asked, target: int) -> None:
@@ -189,28 +199,30 @@ class Service:
         table, lengths = self._tables[target], {worker: request.length for worker, request in asked.items()}
         joined, step = self._rooms.get("keys", (sum(lengths.values()),), np.dtype(np.int64)), table.step
         keys = dict(zip(asked, np.split(joined, np.cumsum([*lengths.values()])[:-1]), strict=True))
-        receive("ids", keys)
+        self._receive("ids", keys)
         sources = {worker: request.number for worker, request in asked.items()}
-        evicted = table.update_from(sources, joined, partial(self._gradient_rows, lengths, table.schema))
+        evicted = table.update_from(sources, joined, self._gradient_rows(lengths, table.schema))
         if target in self._stale:
             self._note_changes(target, keys, joined, evicted, table.step == step)
         self.counters["bytes_received"] += joined.nbytes
         self._acknowledge(asked, table.step)
 
-    def _gradient_rows(self, lengths: dict[int, int], schema: Schema, out: Array | None) -> Iterator[Array]:
-        """Yield the gradients of workers, some rows after the other, in `out` or in memory that is used again."""
+    def _gradient_rows(self, lengths: dict[int, int], schema: Schema) -> Iterator[Array]:
+        """Yield the gradients of workers, some rows after the other, each valid until the next."""
 
         def batches() -> Iterator[Messages]:
-            start, rooms = 0, cycle(range(2))
+            turns = cycle(range(2))
             for worker, length in lengths.items():
                 for rows in pieces(length, schema.dim * schema.wide.itemsize):
-                    shape = rows.stop - rows.start, schema.dim
-                    place = slice(start, start := start + shape[0])
-                    yield [(worker, self._rooms.get(next(rooms), shape, schema.wide) if out is None else out[place])]
+                    yield self._batch(next(turns), [worker], (rows.stop - rows.start, schema.dim), schema.wide)
 
-        for [(_, rows)] in receive_pieces("gradients", batches()):
+        for [rows] in receive_pieces("gradients", batches()):
             self.counters["bytes_received"] += rows.nbytes
             yield rows
+
+    def _batch(self, turn: int, workers: list[int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Messages:
+        """Return what comes of workers next, and memory for it, which is used again every other time."""
+        return [(self._rings.get(worker, worker), self._rooms.get((turn, worker), shape, dtype)) for worker in workers]
 
     def _note_changes(self, target: int, keys: dict[int, Array], joined: Array, evicted: Array, was_done: bool) -> None:
         """Note what caches must forget: what others changed too, and what a worker cannot change as the table did."""
@@ -235,25 +247,21 @@ class Service:
         self._acknowledge(asked, self._dense.step)
 
     def _gradient_sums(self, workers: list[int]) -> Iterator[Array]:
-        """Yield the sums of the gradients of workers, in the order of `Dense.pieces`."""
-
-        def batches() -> Iterator[Messages]:
-            for turn, total in enumerate(self._dense.pieces()):
-                rooms = [(turn % 2, worker) for worker in workers[1:]]
-                others = [self._rooms.get(room, total.shape, total.dtype) for room in rooms]
-                yield [*zip(workers, (total, *others), strict=True)]
-
-        for messages in receive_pieces("gradients", batches()):
-            total, *others = (array.reshape(-1) for _, array in messages)
+        """Yield the sums of the gradients of workers, in the order of `Dense.pieces`, each valid until the next."""
+        batches = (
+            self._batch(turn % 2, workers, shape, dtype) for turn, (shape, dtype) in enumerate(self._dense.pieces())
+        )
+        for arrays in receive_pieces("gradients", batches):
+            total, *others = (array.reshape(-1) for array in arrays)
             if others:
                 Reduction("sum", total.dtype).into(total, [total, *others])
             self.counters["bytes_received"] += total.nbytes * len(workers)
-            yield messages[0][1]
+            yield arrays[0]
 
     def _answer_send(self, asked: Asked, target: int) -> None:
         part = self._dense.parts[target]
         values = np.empty(part.shape, part.dtype)
-        receive("values", {self._workers[0]: values})
+        self._receive("values", {self._workers[0]: values})
         self._dense.receive(target, values)
         self._acknowledge(asked)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mpi4py import MPI
 import numparam
 from numparam import Cell, Embedding, EmbeddingLookup, Parameter, load_checkpoint
 from numparam.communication import comm_func, create_group, get_rank, init, release
+from numparam.communication.ring import Flow
 from numparam.embedding import load_table
 from numparam.initializer import Normal, initializer
 from numparam.optim import SGD, Adam, Momentum
@@ -197,7 +199,9 @@ def goes_on(folder: str, steps: str, way: str, rank: str) -> None:
     net = Net(**options)
     job = net.serve(path=folder)
     chance = random.Random(os.getpid())
-    if way != "none" and get_rank() == int(rank):  # at any instant, also within a call
+    if way == "within" and get_rank() == int(rank):
+        end_within_transfer(signal.SIGKILL, chance.randint(1, 400))
+    elif way != "none" and get_rank() == int(rank):  # at any instant, also within a call
         after = f"sleep {chance.uniform(0, 0.8):.3f}; kill -{way.upper()} {os.getpid()}"
         subprocess.Popen(["sh", "-c", after])
     if job.role == "server":
@@ -239,6 +243,30 @@ def is_silent() -> None:
     else:
         net.items.update([1], np.ones((1, DIM), np.float32))
         net.items.update([1], np.ones((1, DIM), np.float32))
+
+
+def end_within_transfer(sign: int, pieces: int) -> None:
+    """Send this process a signal when so many pieces have gone through its rings."""
+    moves, left = Flow.moves, count(pieces - 1, -1)
+
+    def counted(flow):
+        has_moved = moves(flow)
+        if has_moved and not next(left):
+            os.kill(os.getpid(), sign)
+        return has_moved
+
+    Flow.moves = counted
+
+
+def ends_within(rank: str, sign: str) -> None:
+    net = Net()
+    job = net.serve()
+    if get_rank() == int(rank):
+        end_within_transfer(int(sign), 5)
+    if job.role == "server":
+        job.run()
+    else:
+        net.items.update(*batch(0, get_rank()))
 
 
 if __name__ == "__main__":

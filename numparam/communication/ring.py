@@ -1,0 +1,123 @@
+"""Rings in memory that two ranks of a machine share: arrays go through in pieces, which can be read where they lie.
+
+One end writes, the other reads. Each counts the slots that it has left to the other, in a word that only it writes: the
+writer fills slots while the reader works in those before. A slot is in the caches, where the writer has just put it.
+
+The memory has no name: the writer makes it, and the reader opens it as a file of that process. It ends with them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from numparam.kernels.meeting import HAS_MEETINGS, ROW_BYTES, read, write
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# A server that steps slots of 512 KiB takes longer for what it does between them than for the step.
+SLOTS, SLOT_BYTES = 2, 1 << 21
+
+
+class Ring:
+    """Hold one end of a ring.
+
+    Attributes
+    ----------
+    rank : int
+        Of the process at the other end, in the world.
+    """
+
+    def __init__(self, rank: int, file: int, writes: bool) -> None:
+        memory = np.frombuffer(mmap.mmap(file, _size()), np.uint8)
+        words = memory.ctypes.data, memory.ctypes.data + ROW_BYTES
+        self._own, self._other = words if writes else words[::-1]
+        self._slots = memory[2 * ROW_BYTES :].reshape(SLOTS, SLOT_BYTES)
+        self.rank, self._writes, self._left = rank, writes, 0
+
+    @property
+    def slot(self) -> Array | None:
+        """Return the next slot, or None as long as the other end has it."""
+        is_free = read(self._other) + SLOTS * self._writes > self._left
+        return self._slots[self._left % SLOTS] if is_free else None
+
+    def leave(self) -> None:
+        """Leave the slot to the other end."""
+        self._left += 1
+        write(self._own, self._left)
+
+    def move(self, slot: Array, piece: Array) -> None:
+        """Write a piece to its slot, or read it there, and leave the slot."""
+        into, source = (slot, piece) if self._writes else (piece, slot)
+        np.copyto(into, source)
+        self.leave()
+
+
+class Flow:
+    """Move arrays through a ring one after another, each in pieces of a slot or less.
+
+    With `in_place` there is one array to be read; if it fits into a slot it stays there until `leave`.
+
+    Attributes
+    ----------
+    array : ndarray
+        The last one; in place, where it lies.
+    """
+
+    def __init__(self, ring: Ring, arrays: Iterable[Array], in_place: bool = False) -> None:
+        self.ring, self._pieces, self._stays = ring, deque[Array](), False
+        for self.array in arrays:
+            self._stays = in_place and 0 < self.array.nbytes <= SLOT_BYTES
+            data = self.array.reshape(-1).view(np.uint8)
+            self._pieces += [data[start : start + SLOT_BYTES] for start in range(0, data.size, SLOT_BYTES)]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def moves(self) -> bool:
+        """Move the next piece; return False if there is none, or the other end has its slot."""
+        if not self._pieces or (slot := self.ring.slot) is None:
+            return False
+        piece = self._pieces.popleft()
+        if self._stays:
+            self.array = slot[: piece.size].view(self.array.dtype).reshape(self.array.shape)
+        else:
+            self.ring.move(slot[: piece.size], piece)
+        return True
+
+    def leave(self) -> None:
+        """Leave the slot of an array in place to the writer."""
+        if self._stays:
+            self.ring.leave()
+
+
+def new_ring(rank: int) -> tuple[Ring, int] | None:
+    """Make a ring that this process writes to, and its file, to be closed when the reader has it; None if it cannot."""
+    if not HAS_MEETINGS:
+        return None
+    with suppress(OSError):
+        file = os.memfd_create("numparam")
+        os.ftruncate(file, _size())
+        return Ring(rank, file, True), file
+    return None
+
+
+def ring_of(rank: int, process: int | None, file: int) -> Ring | None:
+    """Open the ring that another process writes to; None if it cannot."""
+    with suppress(OSError):
+        own = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR)
+        try:
+            return Ring(rank, own, False)
+        finally:
+            os.close(own)
+    return None
+
+
+def _size() -> int:
+    return 2 * ROW_BYTES + SLOTS * SLOT_BYTES
