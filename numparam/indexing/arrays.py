@@ -23,6 +23,7 @@ _LARGE_ROWS = 1 << 16
 # Rows that are shorter than this are gathered faster by NumPy.
 _LONG_ROW = 512
 _RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+_BOOLS, _BASIC = (bool, np.bool_), (int, slice, EllipsisType, np.integer, type(None))  # a union takes 0.3 us to make
 
 
 def duplicate(array: Array) -> Array:
@@ -50,9 +51,7 @@ def overwrite(target: Array, source: Array) -> None:
 def is_basic(index: Any) -> bool:
     """Return whether an index selects a view: integers, slices, ``...`` and None only."""
     for item in index if isinstance(index, tuple) else (index,):
-        if isinstance(item, bool | np.bool_) or not isinstance(
-            item, int | slice | EllipsisType | np.integer | type(None)
-        ):
+        if isinstance(item, _BOOLS) or not isinstance(item, _BASIC):
             return False
     return True
 

@@ -66,7 +66,8 @@ class Source:
         self._draw("bits", out, region, label)
 
     def _draw(self, kind: str, out: Buffer, region: Region, label: str, *arguments: float) -> None:
-        check_label(label)
+        if label:
+            check_label(label)
         fill, high = _kernels(), self._stream(label)
         # Only float64 has low words, and a digest costs as much as a small fill.
         low = self._stream("refine" + label) if out.dtype == np.float64 else high * 0

@@ -61,7 +61,9 @@ class State:
         They are on its device if that is a CUDA device, else where this tensor is, if it has values.
         """
         values = other._named().duplicate()
-        held = vars(self).get("_values")
+        held: Values | None = getattr(
+            self, "_values", None
+        )  # `vars` would make a dict, which all later reads go through
         self._values = values if held is None or values.device != CPU else values.move(held.device)
 
     def _sibling(self) -> Self:
