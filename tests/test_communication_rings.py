@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
-from numparam.communication import ring
+from numparam.communication import exchange, ring
+from numparam.communication.exchange import arriving, world
+from numparam.communication.group import Group
 from numparam.communication.ring import SLOTS, Flow, Ring, new_ring, ring_of
+from numparam.errors import LateRankError
 from numparam.kernels.meeting import HAS_MEETINGS
 
 pytestmark = pytest.mark.skipif(not HAS_MEETINGS, reason="rings need Linux")
@@ -17,7 +22,8 @@ SLOT = 64
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> tuple[Ring, Ring]:
-    monkeypatch.setattr(ring, "SLOT_BYTES", SLOT)
+    for module in (ring, exchange):
+        monkeypatch.setattr(module, "SLOT_BYTES", SLOT)
     made = new_ring(1)
     assert made is not None
     writer, file = made
@@ -42,28 +48,34 @@ def test_arrays_of_any_size_arrive_in_order(ends: tuple[Ring, Ring]) -> None:
         assert a.tobytes() == b.tobytes()
 
 
-def test_array_that_fits_is_read_in_the_ring_until_it_is_left(ends: tuple[Ring, Ring]) -> None:
-    sent = np.arange(SLOT // 4, dtype=np.float32).reshape(2, -1)
-    write, read = Flow(ends[0], [sent] * (SLOTS + 1)), Flow(ends[1], [np.empty_like(sent)], in_place=True)
-    while write.moves():
-        pass
-    assert read.moves()
-    assert not read.moves()
-    assert np.shares_memory(read.array, ends[1].slot)
-    assert (read.array == sent).all()
-    assert not write.moves()
-    read.leave()
-    assert write.moves()
+@pytest.mark.parametrize("size", [SLOT // 4, SLOT // 4 + 1, 0])
+def test_array_that_fits_is_read_in_the_ring_until_the_next_is_asked_for(ends: tuple[Ring, Ring], size: int) -> None:
+    sent = np.arange(3 * size, dtype=np.float32).reshape(3, size)
+    write, rooms = Flow(ends[0], sent), []
 
+    def room(_: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        rooms.append(np.empty(shape, dtype))
+        return rooms[-1]
 
-def test_array_longer_than_a_slot_is_copied_out(ends: tuple[Ring, Ring]) -> None:
-    sent = np.arange(2 * SLOT, dtype=np.float32)
-    write, read = Flow(ends[0], [sent]), Flow(ends[1], [np.empty_like(sent)], in_place=True)
-    while write or read:
-        assert write.moves() | read.moves()
-    read.leave()
-    assert (read.array == sent).all()
+    def batches() -> Iterator[Any]:
+        for _ in range(3):
+            while write.moves():
+                pass
+            yield [ends[1]], (size,), sent.dtype
+
+    for number, [array] in enumerate(arriving(Group("", (0,), 0), "a test", batches(), room)):
+        while write.moves():
+            pass
+        assert array.tobytes() == sent[number].tobytes()
+        assert np.shares_memory(array, ends[1]._slots) == (size == SLOT // 4)
+    assert len(rooms) == (0 if size == SLOT // 4 else 3)
     assert ends[1].slot is None
+
+
+def test_rank_that_writes_nothing_is_named(ends: tuple[Ring, Ring], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "timeout", 0.01)
+    with pytest.raises(LateRankError, match=r"rank 0 sent nothing for 0\.01 s in operation 0 of group 'few'"):
+        next(arriving(Group("few", (0,), 0), "a test", [([ends[1]], (1,), np.dtype(np.uint8))], np.empty))
 
 
 def test_writer_waits_for_a_slot_that_the_reader_has(ends: tuple[Ring, Ring]) -> None:

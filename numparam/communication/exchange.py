@@ -6,6 +6,7 @@ processes and then sleeping, so ranks may outnumber cores. `asv_bench/ranks.py` 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import defaultdict, deque
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from numparam.communication.group import Group, World, alone, named
-from numparam.communication.ring import Flow, Ring
+from numparam.communication.ring import SLOT_BYTES, Flow, Ring
 from numparam.errors import CommunicationError, LateRankError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Result = TypeVar("Result")
 Messages = Sequence[tuple[int, "Buffer"]]
 ByAnyWay = Sequence[tuple[int | Ring, "Buffer"]]
+Batch = tuple[Sequence[int | Ring], tuple[int, ...], np.dtype[Any]]
 
 # Seconds in which a message of this machine comes, if its sender is there. A rank that sleeps wakes late, so that the
 # others wait and sleep: after 0.1 ms, all_reduce of 4 KiB took 35 to 135 us on two ranks and 0.7 ms on four, instead of
@@ -67,24 +69,25 @@ def exchange(group: Group, operation: str, sends: ByAnyWay, receives: ByAnyWay, 
     _Transfer(group, operation, sends, receives).finish(world.timeout + grace)
 
 
-def arriving(group: Group, operation: str, batches: Iterable[ByAnyWay]) -> Iterator[list[Any]]:
-    """Receive batches of messages and yield the arrays of each when they are there; meanwhile the next is on its way.
+def arriving(group: Group, operation: str, batches: Iterable[Batch], room: Callable[..., Array]) -> Iterator[list[Any]]:
+    """Receive batches and yield their arrays, valid until the next are asked for, which are on their way meanwhile.
 
-    A batch has at most one message of a ring, whose array lies in the ring if it fits there; every other array is the
-    buffer. They are valid until the next is asked for, and buffers may be used again two batches later.
+    A batch is an array of a shape and dtype of each of some members or rings. One that fits into a slot of its ring is
+    read there; the others are in memory that `room` gives for a name, a shape and a dtype.
     """
-    ahead: deque[_Transfer] = deque()
+    ahead: deque[_Arrays] = deque()
     try:
-        for batch in batches:
-            ahead.append(_Transfer(group, operation, [], batch, in_place=True))
+        for turn, batch in enumerate(batches):
+            ahead.append(_Arrays(group, operation, batch, room, turn % 2))
             if len(ahead) > 1:
-                yield from ahead[0].arrays()
+                yield from ahead[0].taken()
                 ahead.popleft()
-        for transfer in ahead:
-            yield from transfer.arrays()
+        for arrays in ahead:
+            yield from arrays.taken()
     finally:
-        for transfer in ahead:
-            transfer.give_up()
+        for arrays in ahead:
+            if arrays.transfer:
+                arrays.transfer.give_up()
 
 
 def gather(group: Group, operation: str, own: Array) -> Array:
@@ -154,10 +157,8 @@ class Mailbox:
 class _Transfer:
     """Send and receive some messages; what is given up, MPI may still write to."""
 
-    def __init__(
-        self, group: Group, operation: str, sends: ByAnyWay, receives: ByAnyWay, in_place: bool = False
-    ) -> None:
-        self.group, self.operation, self._given = group, operation, receives
+    def __init__(self, group: Group, operation: str, sends: ByAnyWay, receives: ByAnyWay) -> None:
+        self.group, self.operation = group, operation
         sent, received = [
             [(peer, buffer) for peer, buffer in messages if isinstance(peer, int) and len(buffer)]
             for messages in (sends, receives)
@@ -166,44 +167,68 @@ class _Transfer:
         for peer, buffer in (*sends, *receives):
             if isinstance(peer, Ring):
                 by_ring[peer].append(buffer)
-        self.flows = {ring: Flow(ring, arrays, in_place) for ring, arrays in by_ring.items()}
+        self.flows = [Flow(ring, arrays) for ring, arrays in by_ring.items()]
         self.messages, self.requests = [*received, *sent], list[Any]()
         if self.messages:  # a process without others has no MPI
             self.requests = guarded(group, operation, posted, group, sent, received)
 
     def finish(self, timeout: float) -> None:
         """Wait until all ranks did their part, each within the timeout after another."""
-        flows = [*self.flows.values()]
-        for flow in flows:  # most pieces of a ring are there when they are asked for
-            flow.moves()
-        if not self.requests and not any(flows):
+        if not self.requests and not self.flows:
             return
         try:
             finished = guarded(
-                self.group, self.operation, _finishes, self.requests, timeout, flows, unfinished=self.unfinished
+                self.group, self.operation, _finishes, self.requests, timeout, self.flows, unfinished=self.unfinished
             )
             if not finished:
                 raise silent(self.group, self.operation, self.unfinished(), "which all ranks had reached")
         finally:
             self.give_up()
 
-    def arrays(self) -> Iterator[list[Any]]:
-        """Yield what was received, when it is there, and then leave the slots of rings."""
-        self.finish(world.timeout)
-        yield [self.flows[peer].array if isinstance(peer, Ring) else buffer for peer, buffer in self._given]
-        for flow in self.flows.values():
-            flow.leave()
-
     def unfinished(self) -> list[int]:
         """Return the ranks of the world that did not do their part yet."""
         pairs = zip(self.messages, self.requests, strict=True)
         late = {self.group.ranks[peer] for (peer, _), request in pairs if request}
-        return sorted(late | {ring.rank for ring, flow in self.flows.items() if flow})
+        return sorted(late | {flow.ring.rank for flow in self.flows if flow})
 
     def give_up(self) -> None:
         """Keep the buffers of messages that are not there."""
         if any(self.requests) and self not in _abandoned:
             _abandoned.append(self)
+
+
+class _Arrays:
+    """Receive a batch of `arriving`: each part is memory, or the ring in whose slot the array lies."""
+
+    def __init__(self, group: Group, operation: str, batch: Batch, room: Callable[..., Array], turn: int) -> None:
+        self.group, self.operation, (senders, self.shape, self.dtype) = group, operation, batch
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        fits = 0 < self.nbytes <= SLOT_BYTES
+        self.parts = [
+            sender if fits and isinstance(sender, Ring) else room((turn, place), self.shape, self.dtype)
+            for place, sender in enumerate(senders)
+        ]
+        messages = [
+            (sender, part) for sender, part in zip(senders, self.parts, strict=True) if not isinstance(part, Ring)
+        ]
+        self.transfer = _Transfer(group, operation, [], messages) if messages else None
+
+    def taken(self) -> Iterator[list[Any]]:
+        """Yield the arrays when they are there, and then leave the slots."""
+        if self.transfer:
+            self.transfer.finish(world.timeout)
+        yield [self._lying(part) if isinstance(part, Ring) else part for part in self.parts]
+        for part in self.parts:
+            if isinstance(part, Ring):
+                part.leave()
+
+    def _lying(self, ring: Ring) -> Any:
+        if ring.slot is None and not guarded(
+            self.group, self.operation, _comes, ring, world.timeout, unfinished=lambda: [ring.rank]
+        ):
+            raise silent(self.group, self.operation, [ring.rank], "which all ranks had reached")
+        slot: Any = ring.slot
+        return slot[: self.nbytes].view(self.dtype).reshape(self.shape)
 
 
 def guarded(
@@ -257,6 +282,16 @@ def _finishes(requests: list[Any], timeout: float, flows: Sequence[Flow] = ()) -
             return False
         else:
             pause(now - since)
+
+
+def _comes(ring: Ring, timeout: float) -> bool:
+    """Return whether the other end of a ring leaves a slot in time."""
+    since = time.monotonic()
+    while ring.slot is None:
+        if (waited := time.monotonic() - since) > timeout:
+            return False
+        pause(waited)
+    return True
 
 
 def pause(waited: float) -> None:

@@ -54,27 +54,18 @@ class Ring:
 
     def move(self, slot: Array, piece: Array) -> None:
         """Write a piece to its slot, or read it there, and leave the slot."""
-        into, source = (slot, piece) if self._writes else (piece, slot)
-        np.copyto(into, source)
+        part = slot[: piece.size]
+        np.copyto(*((part, piece) if self._writes else (piece, part)))
         self.leave()
 
 
 class Flow:
-    """Move arrays through a ring one after another, each in pieces of a slot or less.
+    """Move arrays through a ring one after another, each in pieces of a slot or less."""
 
-    With `in_place` there is one array to be read; if it fits into a slot it stays there until `leave`.
-
-    Attributes
-    ----------
-    array : ndarray
-        The last one; in place, where it lies.
-    """
-
-    def __init__(self, ring: Ring, arrays: Iterable[Array], in_place: bool = False) -> None:
-        self.ring, self._pieces, self._stays = ring, deque[Array](), False
-        for self.array in arrays:
-            self._stays = in_place and 0 < self.array.nbytes <= SLOT_BYTES
-            data = self.array.reshape(-1).view(np.uint8)
+    def __init__(self, ring: Ring, arrays: Iterable[Array]) -> None:
+        self.ring, self._pieces = ring, deque[Array]()
+        for array in arrays:
+            data = array.reshape(-1).view(np.uint8)
             self._pieces += [data[start : start + SLOT_BYTES] for start in range(0, data.size, SLOT_BYTES)]
 
     def __len__(self) -> int:
@@ -84,17 +75,8 @@ class Flow:
         """Move the next piece; return False if there is none, or the other end has its slot."""
         if not self._pieces or (slot := self.ring.slot) is None:
             return False
-        piece = self._pieces.popleft()
-        if self._stays:
-            self.array = slot[: piece.size].view(self.array.dtype).reshape(self.array.shape)
-        else:
-            self.ring.move(slot[: piece.size], piece)
+        self.ring.move(slot, self._pieces.popleft())
         return True
-
-    def leave(self) -> None:
-        """Leave the slot of an array in place to the writer."""
-        if self._stays:
-            self.ring.leave()
 
 
 def new_ring(rank: int) -> tuple[Ring, int] | None:

@@ -9,14 +9,14 @@ its machine come through a ring, which the worker makes before its first one; al
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from numparam.communication import WORLD_COMM_GROUP
-from numparam.communication.exchange import Mailbox, arriving, exchange, process_of
+from numparam.communication.exchange import Batch, Mailbox, arriving, exchange, process_of
 from numparam.communication.group import named
 from numparam.communication.management import get_group
 from numparam.communication.ring import SLOT_BYTES, Ring, new_ring, ring_of
@@ -120,9 +120,9 @@ def receive(what: str, buffers: Iterable[tuple[int | Ring, Array]]) -> None:
     exchange(get_group(WORLD_COMM_GROUP), what, [], [*chain(*(_messages(*buffer) for buffer in buffers))])
 
 
-def receive_pieces(what: str, batches: Iterable[Messages]) -> Iterator[list[Array]]:
+def receive_pieces(what: str, batches: Iterable[Batch], room: Callable[..., Array]) -> Iterator[list[Array]]:
     """Yield batches of pieces of workers; see `numparam.communication.exchange.arriving`."""
-    return arriving(get_group(WORLD_COMM_GROUP), what, batches)
+    return arriving(get_group(WORLD_COMM_GROUP), what, batches, room)
 
 
 def inbox() -> Mailbox:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from numparam.server.messages import (
     DENSE,
     READING,
     Acknowledgement,
-    Messages,
     Request,
     accepted,
     check_same,
@@ -209,20 +207,14 @@ class Service:
 
     def _gradient_rows(self, lengths: dict[int, int], schema: Schema) -> Iterator[Array]:
         """Yield the gradients of workers, some rows after the other, each valid until the next."""
-
-        def batches() -> Iterator[Messages]:
-            turns = cycle(range(2))
-            for worker, length in lengths.items():
-                for rows in pieces(length, schema.dim * schema.wide.itemsize):
-                    yield self._batch(next(turns), [worker], (rows.stop - rows.start, schema.dim), schema.wide)
-
-        for [rows] in receive_pieces("gradients", batches()):
+        batches = (
+            ([self._rings.get(worker, worker)], (rows.stop - rows.start, schema.dim), schema.wide)
+            for worker, length in lengths.items()
+            for rows in pieces(length, schema.dim * schema.wide.itemsize)
+        )
+        for [rows] in receive_pieces("gradients", batches, self._rooms.get):
             self.counters["bytes_received"] += rows.nbytes
             yield rows
-
-    def _batch(self, turn: int, workers: list[int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Messages:
-        """Return what comes of workers next, and memory for it, which is used again every other time."""
-        return [(self._rings.get(worker, worker), self._rooms.get((turn, worker), shape, dtype)) for worker in workers]
 
     def _note_changes(self, target: int, keys: dict[int, Array], joined: Array, evicted: Array, was_done: bool) -> None:
         """Note what caches must forget: what others changed too, and what a worker cannot change as the table did."""
@@ -248,10 +240,9 @@ class Service:
 
     def _gradient_sums(self, workers: list[int]) -> Iterator[Array]:
         """Yield the sums of the gradients of workers, in the order of `Dense.pieces`, each valid until the next."""
-        batches = (
-            self._batch(turn % 2, workers, shape, dtype) for turn, (shape, dtype) in enumerate(self._dense.pieces())
-        )
-        for arrays in receive_pieces("gradients", batches):
+        senders = [self._rings.get(worker, worker) for worker in workers]
+        batches = ((senders, shape, dtype) for shape, dtype in self._dense.pieces())
+        for arrays in receive_pieces("gradients", batches, self._rooms.get):
             total, *others = (array.reshape(-1) for array in arrays)
             if others:
                 Reduction("sum", total.dtype).into(total, [total, *others])
