@@ -24,6 +24,7 @@ MET, WAITING, DIFFERENT = 0, 1, 2
 
 _NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # of the system call by which Linux lets a process wait
 HAS_MEETINGS = platform.system() == "Linux" and platform.machine() in _NUMBERS
+NUMBERS = (types.int64,) * 9  # what `meet` takes
 _WAIT, _WAKE = 0, 1  # while a word has a value, and all who wait
 _NANOSECONDS = 10_000_000
 

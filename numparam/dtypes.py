@@ -33,7 +33,8 @@ TABLE: dict[str, tuple[str | None, str]] = {
 
 EXTENSIONS = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 _NATIVE_BY_NAME = {name: np.dtype(name) for name in TABLE if name not in EXTENSIONS}
-_NATIVE = frozenset(_NATIVE_BY_NAME.values())
+NATIVE = frozenset(_NATIVE_BY_NAME.values())
+"""The dtypes that NumPy has, in native byte order."""
 _NAMES_BY_TAG = {tag: name for name, (tag, _) in TABLE.items() if tag is not None}
 
 
@@ -61,7 +62,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     (dtype('float32'), dtype(bfloat16))
     """
     # The name of a dtype takes 3 us, longer than all else that a lazy tensor needs.
-    if isinstance(dtype, np.dtype) and dtype in _NATIVE:
+    if isinstance(dtype, np.dtype) and dtype in NATIVE:
         return dtype
     if isinstance(dtype, str) and dtype in _NATIVE_BY_NAME:
         return _NATIVE_BY_NAME[dtype]

@@ -19,7 +19,7 @@ from zlib import crc32
 
 import numpy as np
 
-from numparam.communication.exchange import SPIN, failed, guarded, pause, posted, started_by_mpiexec, world
+from numparam.communication.exchange import SPIN, failed, guarded, interrupted, pause, posted, started_by_mpiexec, world
 from numparam.communication.group import Group, Round, named
 from numparam.communication.memory import Memory, of_members
 from numparam.errors import CommunicationError, DisagreementError, LateRankError, StateError
@@ -51,7 +51,12 @@ def arrive(group: Group, operation: str, rounds: list[Round] | None = None) -> N
         return
     group.operations += 1
     memory = group.memory
-    if not memory or guarded(group, operation, memory.meet, _words(operation)) != MET:
+    try:
+        is_met = memory and memory.meet(_words(operation)) == MET
+    except BaseException as interrupt:
+        interrupted(group, operation, interrupt)
+        raise
+    if not is_met:
         arrival = _Arrival(group, operation, group.operations, world.timeout, rounds)
         if error := guarded(group, operation, arrival.error):
             raise failed(group, error)
@@ -238,8 +243,9 @@ def _fingerprint(operation: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _words(operation: str) -> tuple[int, ...]:
-    return struct.unpack("=2q", _fingerprint(operation))
+def _words(operation: str) -> tuple[int, int]:
+    first, second = struct.unpack("=2q", _fingerprint(operation))
+    return first, second
 
 
 def _report(group: Group, number: int, operation: str) -> None:

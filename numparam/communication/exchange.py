@@ -246,8 +246,13 @@ def guarded(
         lost = named(dead or unfinished() or group.ranks)
         raise failed(group, CommunicationError(f"{operation}: MPI lost {lost}: {error}")) from error
     except BaseException as error:
-        failed(group, CommunicationError(f"{operation}: interrupted by {type(error).__name__}"))
+        interrupted(group, operation, error)
         raise
+
+
+def interrupted(group: Group, operation: str, error: BaseException) -> None:
+    """Note that the members of a group are out of step after an error that has nothing to do with them."""
+    failed(group, CommunicationError(f"{operation}: interrupted by {type(error).__name__}"))
 
 
 def posted(group: Group, sends: Messages, receives: Messages, kind: int = 0) -> list[Any]:

@@ -22,7 +22,7 @@ import numpy as np
 from numparam.communication.exchange import failed, gather, guarded, silent, world
 from numparam.communication.group import Group, named
 from numparam.errors import DisagreementError
-from numparam.kernels.meeting import HAS_MEETINGS, MET, ROW_BYTES, SPARE_ROWS, WAITING, meet
+from numparam.kernels.meeting import HAS_MEETINGS, MET, NUMBERS, ROW_BYTES, SPARE_ROWS, WAITING, meet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,14 +44,13 @@ class Memory:
         self._slots = slots.reshape(2, group.size, SLOT_BYTES)
         self._rows: dict[tuple[int, tuple[int, ...], np.dtype[Any]], list[Array]] = {}
         looks = _LOOKS if world.has_cores else _LOOKS_ON_SHARED_CORES
-        self._state = partial(meet, self._marks.ctypes.data, group.size, group.rank, *looks)
-        self._number = 0
-        self._purpose: tuple[int, ...] = _IN_STEP
-        self.look()  # the first rank compiles the kernel while the others wait for it
+        # Compiled for these types it is called in a half of the time; the others wait for the first rank to compile it.
+        self._state = partial(meet.compile(NUMBERS), self._marks.ctypes.data, group.size, group.rank, *looks)
+        self._number, self._purpose = 0, _IN_STEP
 
     def rows(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[Array]:
         """Return the beginnings of the next slots of all ranks as arrays, in their order."""
-        key = (self._number + 1) & 1, shape, dtype
+        key = self._number & 1, shape, dtype
         found = self._rows.get(key)
         if found is None:
             if len(self._rows) == _MOST_ROWS:
@@ -60,15 +59,15 @@ class Memory:
             found = self._rows[key] = [row.reshape(shape) for row in rows]
         return found
 
-    def meet(self, purpose: tuple[int, ...]) -> int:
+    def meet(self, purpose: tuple[int, int]) -> int:
         """Come to the next meeting, and return its state as `look` does."""
-        self._number, self._purpose = self._number + 1, purpose
-        state: int = self._state(self._number, *purpose, 1)
+        self._number, self._purpose = number, (first, second) = self._number + 1, purpose
+        state: int = self._state(number, first, second, 1)
         return state
 
     def look(self) -> int:
         """Wait for at most a hundredth of a second; return MET, DIFFERENT purposes, or WAITING."""
-        state: int = self._state(self._number, *self._purpose, 0)  # Numba takes longer for a bool
+        state: int = self._state(self._number, *self._purpose, 0)
         return state
 
     def late(self) -> list[int]:

@@ -65,7 +65,7 @@ class Reduction:
     def of(self, parts: Sequence[Array]) -> Array:
         """Return the reduction of some arrays of one shape, which are at least two."""
         first = parts[0]
-        if first.ndim and first.dtype == self.dtype:  # of scalars NumPy would return a scalar
+        if first.ndim and first.dtype is self.dtype:  # of scalars NumPy would return a scalar
             return _QUIET.copy().run(self._fold, iter(parts))
         out = np.empty(first.shape, first.dtype)
         self.into(out.reshape(-1), [part.reshape(-1) for part in parts])
