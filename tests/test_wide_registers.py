@@ -24,6 +24,21 @@ def test_casts_write_full_lines_past_the_caches(monkeypatch: pytest.MonkeyPatch)
     assert counts(loop)["256"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for x86 processors")
+def test_bfloat16_normals_compute_little_more_than_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    from instructions import compiled_for, hottest, inner_loops
+
+    code = compiled_for("skylake-avx512", only="fill run normal ")
+    computing = {
+        dtype: sum("%zmm" in line and not line.startswith(("vmov", "vbroadcast", "vpbroadcast")) for line in loop)
+        for dtype in ("float32", "bfloat16")
+        if (loop := hottest(inner_loops(code[f"fill run normal {dtype}"])))
+    }
+    assert 200 < computing["bfloat16"] <= 1.04 * computing["float32"]
+
+
 def test_inner_loops_are_those_without_a_loop_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     from instructions import inner_loops

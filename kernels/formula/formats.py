@@ -19,6 +19,7 @@ from numparam.kernels.machine.lanes import (
     U32,
     bits,
     bits64,
+    carried,
     extended,
     float16_bits,
     float64_of_bits,
@@ -39,9 +40,8 @@ def finite_to_bfloat16(x: F32) -> U32:
 def finite_pair_to_bfloat16(x: F32, y: F32) -> U32:
     """Return two `finite_to_bfloat16` in the halves of one word."""
     a, b = bits(x), bits(y)
-    a = a + ((a >> 16) & 1) + 0x7FFF
-    b = b + ((b >> 16) & 1) + 0x7FFF
-    return (a >> 16) | (b & 0xFFFF0000)
+    upper, lower = (a >> 16) | (b & 0xFFFF0000), (a & 0xFFFF) | (b << 16)
+    return carried(upper, lower, ~upper & 0x00010001)  # a half carries from odd numbers only
 
 
 @formula

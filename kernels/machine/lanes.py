@@ -48,6 +48,7 @@ ELEMENTS: dict[str, tuple[Any, Any]] = {  # name: (LLVM type, the Numba scalar t
 
 _FEATURES = CPU_FEATURES if CPU_FEATURES is not None else get_host_cpu_features()
 HAS_FLOAT16_INSTRUCTION = "+f16c" in _FEATURES
+HAS_FULL_REGISTERS = "+avx" in _FEATURES  # of x86, for `WIDTH` lanes of 32 bits
 
 # Philox keeps eight words in flight per lane of 64 bits. Sixteen lanes fill half of the 32 AVX-512 registers; eight
 # lanes half of the 16 AVX2 registers, and more would spill.
@@ -256,6 +257,20 @@ def _emit_dot(builder: Any, lanes: Lanes, a: Any, b: Any) -> Any:
         for first in (0, 1)
     )
     return builder.add(even, odd)
+
+
+def carried(x: U32, y: U32, less: U32) -> U32:
+    """Add to each half of `x` the top bit of the half of `y` minus `less`, or of 0 if `less` is more."""
+    return _only_in_formulas(x, y, less)
+
+
+@_primitive(carried, 3, "u32")  # type: ignore[untyped-decorator]
+def _emit_carried(builder: Any, lanes: Lanes, *words: Any) -> Any:
+    kind = ir.VectorType(I16, 2 * lanes.width)
+    x, y, less = (builder.bitcast(word, kind) for word in words)
+    left = _call_llvm(builder, "usub.sat", Lanes("i16", kind.count), y, less)
+    carry = builder.lshr(left, splat(builder, ir.Constant(I16, 15), kind.count))
+    return builder.bitcast(builder.add(x, carry), lanes.llvm)
 
 
 def broadcast(value: Any, like: U64) -> U64:

@@ -16,7 +16,17 @@ from numba.core import cgutils
 from numba.np.numpy_support import from_dtype
 
 from numparam.kernels.machine.compile import formula, intrinsic
-from numparam.kernels.machine.lanes import ELEMENTS, I32, I64, WIDTH, Lanes, constant_indices, shuffled, splat
+from numparam.kernels.machine.lanes import (
+    ELEMENTS,
+    HAS_FULL_REGISTERS,
+    I32,
+    I64,
+    WIDTH,
+    Lanes,
+    constant_indices,
+    shuffled,
+    splat,
+)
 
 LINE = 64
 """Bytes of a cache line. A store past the caches pays only when it writes whole ones."""
@@ -250,6 +260,27 @@ def load_indices(typing_context: Any, array: Any) -> Any:  # noqa: ARG001
         return builder.load(builder.bitcast(pointer, lanes.llvm.as_pointer()), align=8)
 
     return lanes(array), emit
+
+
+@intrinsic
+def after(typing_context: Any, values: Any, words: Any) -> Any:  # noqa: ARG001
+    """Return four lanes of values, whose uses are compiled behind four lanes of words.
+
+    LLVM would emit first all that leads to values and then the words, further apart than processors look ahead. Lanes
+    that fill more than a register each stay where they are.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        if not HAS_FULL_REGISTERS or values.dtype.element == "f64":
+            return args[0]
+        last = builder.extract_value(args[1], 3)
+        kind, found = ir.FunctionType(values.dtype.llvm, [values.dtype.llvm, last.type]), args[0]
+        for k in range(4):
+            value = builder.asm(kind, "", "=x,0,x", [builder.extract_value(args[0], k), last], False)
+            found = builder.insert_value(found, value, k)
+        return found
+
+    return values(values, words), emit
 
 
 @intrinsic
