@@ -60,7 +60,9 @@ def _factor(columns: Any, vectors: Any, triangle: Any, signs: Any) -> None:
     `signs` gets the signs of the diagonal of the triangular matrix.
     """
     height, width = columns.shape
-    vectors[:height, :width] = columns
+    for i in range(height):
+        for j in range(width):
+            vectors[i, j] = columns[i, j]
     total, part = np.empty(_BLOCK), np.empty(_BLOCK)
     for k in range(width):
         square, lost = 0.0, 0.0  # the sum and its rounding error: a reflection is as orthogonal as its norm is exact
@@ -144,7 +146,10 @@ def _reflect(matrix: Any, vectors: Any, triangle: Any, start: Any, stop: Any) ->
         for i in range(height):
             for j in range(width):
                 strip[j // WIDTH, i, j % WIDTH] = matrix[i, left + j]
-        inner[:] = 0.0
+        for tile in range(tiles):
+            for k in range(_BLOCK):
+                for lane in range(WIDTH):
+                    inner[tile, k, lane] = 0.0
         for top in range(0, padded, _ROWS):
             count = min(_ROWS, padded - top)
             for tile in range(tiles):
@@ -165,7 +170,8 @@ def _reflect(matrix: Any, vectors: Any, triangle: Any, start: Any, stop: Any) ->
                 _store(at + _LINE, b)
                 _store(at + 2 * _LINE, c)
                 _store(at + 3 * _LINE, d)
-            inner[tile] = outer
+            for k in range(_BLOCK):
+                _store(kept + k * _LINE, _load(product + k * _LINE))
         for top in range(0, padded, 4):
             for tile in range(tiles):
                 a, b, c, d = _sums(vectors, top, 0, False, _BLOCK, inner[tile].ctypes.data)
