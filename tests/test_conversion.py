@@ -39,6 +39,7 @@ def values_of(dtype: np.dtype[Any]) -> np.ndarray:
     return np.concatenate(parts)
 
 
+@cache
 def numbers_of(dtype: np.dtype[Any]) -> np.ndarray:
     """Return the finite numbers of a short type in ascending order, as float64."""
     with np.errstate(invalid="ignore"):

@@ -168,14 +168,15 @@ def _make_lattice(kind: str) -> Any:
     @kernel(f"perturb {kind} on lattice")
     def loop(values: Any, coefficients: Any, reach: Any, backwards: Any, start: Any, stop: Any, noise: Any) -> Any:
         kept, faults, count = np.empty(CHUNK, np.float32), np.zeros(2 * TILE, np.uint32), len(coefficients)
+        before = np.int64(kept.ctypes.data)  # of the type of `values`: copies are compiled for one
         for begin in range(start, stop, CHUNK):
             end, here = min(begin + CHUNK, stop), values + begin * 4
-            copy_bytes(kept.ctypes.data, here, (end - begin) * 4, False)
+            copy_bytes(before, here, (end - begin) * 4, False)
             for place in range(count):
                 k = count - 1 - place if backwards else place
                 draw((values, faults.ctypes.data, coefficients[k], reach), begin, end, noise, k)
             if faults.any():
-                copy_bytes(here, kept.ctypes.data, (end - begin) * 4, False)
+                copy_bytes(here, before, (end - begin) * 4, False)
                 return begin
         return stop
 
