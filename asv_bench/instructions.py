@@ -41,8 +41,9 @@ def inner_loops(assembly: str) -> list[list[str]]:
 
 
 def hottest(loops: list[list[str]]) -> list[str]:
-    """Return the loop with the most vector instructions."""
-    return max(loops, key=lambda loop: sum("mm" in line for line in loop))
+    """Return the loop with the most vector instructions, of those that jump at their end only if there are any."""
+    straight = [loop for loop in loops if not any(line.startswith("j") for line in loop[:-1])]
+    return max(straight or loops, key=lambda loop: sum("mm" in line for line in loop))
 
 
 def counts(loop: list[str]) -> dict[str, int]:

@@ -47,9 +47,6 @@ class _Inlined(JITCodeLibrary):  # type: ignore[misc]
 
     codegen = SimpleNamespace(set_env=lambda *_: None)
 
-    def _optimize_functions(self, ll_module: Any) -> None:
-        pass
-
     def _optimize_final_module(self) -> None:
         pass
 

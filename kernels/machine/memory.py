@@ -276,7 +276,7 @@ def after(typing_context: Any, values: Any, words: Any) -> Any:  # noqa: ARG001
         last = builder.extract_value(args[1], 3)
         kind, found = ir.FunctionType(values.dtype.llvm, [values.dtype.llvm, last.type]), args[0]
         for k in range(4):
-            value = builder.asm(kind, "", "=x,0,x", [builder.extract_value(args[0], k), last], False)
+            value = builder.asm(kind, "", "=v,0,v", [builder.extract_value(args[0], k), last], False)
             found = builder.insert_value(found, value, k)
         return found
 
