@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numparam.communication import exchange, ring
+from numparam.communication import ring
 from numparam.communication.exchange import arriving, world
 from numparam.communication.group import Group
-from numparam.communication.ring import SLOTS, Flow, Ring, new_ring, ring_of
+from numparam.communication.ring import SLOTS, Flow, Ring, new_rings, rings_of
 from numparam.errors import LateRankError
 from numparam.kernels.meeting import HAS_MEETINGS
 
@@ -20,17 +20,16 @@ pytestmark = pytest.mark.skipif(not HAS_MEETINGS, reason="rings need Linux")
 SLOT = 64
 
 
-@pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> tuple[Ring, Ring]:
-    for module in (ring, exchange):
-        monkeypatch.setattr(module, "SLOT_BYTES", SLOT)
-    made = new_ring(1)
+@pytest.fixture(params=["to", "of"])
+def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Ring, Ring]:
+    monkeypatch.setattr(ring, "SLOT_BYTES", SLOT)
+    made = new_rings(1)
     assert made is not None
-    writer, file = made
-    reader = ring_of(0, os.getpid(), file)
+    (to, of), file = made
+    opened = rings_of(0, os.getpid(), file)
     os.close(file)
-    assert reader is not None
-    return writer, reader
+    assert opened is not None
+    return (to, opened[1]) if request.param == "to" else (opened[0], of)
 
 
 def test_arrays_of_any_size_arrive_in_order(ends: tuple[Ring, Ring]) -> None:
@@ -74,7 +73,7 @@ def test_array_that_fits_is_read_in_the_ring_until_the_next_is_asked_for(ends: t
 
 def test_rank_that_writes_nothing_is_named(ends: tuple[Ring, Ring], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "timeout", 0.01)
-    with pytest.raises(LateRankError, match=r"rank 0 sent nothing for 0\.01 s in operation 0 of group 'few'"):
+    with pytest.raises(LateRankError, match=r"rank [01] sent nothing for 0\.01 s in operation 0 of group 'few'"):
         next(arriving(Group("few", (0,), 0), "a test", [([ends[1]], (1,), np.dtype(np.uint8))], np.empty))
 
 
@@ -90,9 +89,9 @@ def test_writer_waits_for_a_slot_that_the_reader_has(ends: tuple[Ring, Ring]) ->
 
 
 def test_ring_of_a_process_without_it_is_none() -> None:
-    assert ring_of(0, os.getpid(), 1 << 20) is None
-    assert ring_of(0, None, 0) is None
+    assert rings_of(0, os.getpid(), 1 << 20) is None
+    assert rings_of(0, None, 0) is None
     reading, writing = os.pipe()
-    assert ring_of(0, os.getpid(), reading) is None
+    assert rings_of(0, os.getpid(), reading) is None
     os.close(reading)
     os.close(writing)

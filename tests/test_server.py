@@ -97,10 +97,12 @@ def test_stopped_worker_is_named(staleness: str) -> None:
 
 
 @needs_mpi
-@pytest.mark.parametrize("rank", [1, pytest.param(2, marks=slow)])
+@pytest.mark.parametrize(
+    "rank, pieces", [(1, 5), *(pytest.param(*case, marks=slow) for case in [(1, 20), (2, 5), (2, 30)])]
+)
 @pytest.mark.parametrize("sign", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=slow)])
-def test_rank_that_ends_within_a_transfer_is_named(rank: int, sign: int) -> None:
-    said = start("server.py", 3, "ends_within", "1", "none", "3", str(rank), str(int(sign)), seconds=55)
+def test_rank_that_ends_within_a_transfer_is_named(rank: int, pieces: int, sign: int) -> None:
+    said = start("server.py", 3, "ends_within", "1", "none", "3", str(rank), str(int(sign)), str(pieces), seconds=55)
     what = "sent nothing for 3 s in operation" if sign == signal.SIGSTOP else "of 3 ended without release()"
     assert f"rank {rank} {what}" in said.stdout + said.stderr
 

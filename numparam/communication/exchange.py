@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from numparam.communication.group import Group, World, alone, named
-from numparam.communication.ring import SLOT_BYTES, Flow, Ring
+from numparam.communication.ring import Flow, Ring
 from numparam.errors import CommunicationError, LateRankError
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def arriving(group: Group, operation: str, batches: Iterable[Batch], room: Calla
     """Receive batches and yield their arrays, valid until the next are asked for, which are on their way meanwhile.
 
     A batch is an array of a shape and dtype of each of some members or rings. One that fits into a slot of its ring is
-    read there; the others are in memory that `room` gives for a name, a shape and a dtype.
+    read there; the others are in memory that `room` gives for a name, a shape and a dtype. Of a ring that this process
+    writes to, the arrays, which must fit, are to be filled.
     """
     ahead: deque[_Arrays] = deque()
     try:
@@ -205,9 +206,10 @@ class _Arrays:
     def __init__(self, group: Group, operation: str, batch: Batch, room: Callable[..., Array], turn: int) -> None:
         self.group, self.operation, (senders, self.shape, self.dtype) = group, operation, batch
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
-        fits = 0 < self.nbytes <= SLOT_BYTES
         self.parts = [
-            sender if fits and isinstance(sender, Ring) else room((turn, place), self.shape, self.dtype)
+            sender
+            if isinstance(sender, Ring) and sender.holds(self.nbytes)
+            else room((turn, place), self.shape, self.dtype)
             for place, sender in enumerate(senders)
         ]
         messages = [

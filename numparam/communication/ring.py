@@ -3,7 +3,7 @@
 One end writes, the other reads. Each counts the slots that it has left to the other, in a word that only it writes: the
 writer fills slots while the reader works in those before. A slot is in the caches, where the writer has just put it.
 
-The memory has no name: the writer makes it, and the reader opens it as a file of that process. It ends with them.
+The memory has no name: one process makes it, and the other opens it as a file of that one. It ends with them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ class Ring:
         Of the process at the other end, in the world.
     """
 
-    def __init__(self, rank: int, file: int, writes: bool) -> None:
-        memory = np.frombuffer(mmap.mmap(file, _size()), np.uint8)
+    def __init__(self, rank: int, memory: Array, writes: bool) -> None:
         words = memory.ctypes.data, memory.ctypes.data + ROW_BYTES
         self._own, self._other = words if writes else words[::-1]
         self._slots = memory[2 * ROW_BYTES :].reshape(SLOTS, SLOT_BYTES)
         self.rank, self._writes, self._left = rank, writes, 0
+
+    def holds(self, nbytes: int) -> bool:
+        """Return whether an array of so many bytes fits into a slot."""
+        return 0 < nbytes <= SLOT_BYTES
 
     @property
     def slot(self) -> Array | None:
@@ -79,26 +82,36 @@ class Flow:
         return True
 
 
-def new_ring(rank: int) -> tuple[Ring, int] | None:
-    """Make a ring that this process writes to, and its file, to be closed when the reader has it; None if it cannot."""
+Rings = tuple[Ring, Ring]
+"""A ring to another process and one from it."""
+
+
+def new_rings(rank: int) -> tuple[Rings, int] | None:
+    """Make rings and their file, to be closed when the other process has opened it; None if that cannot be."""
     if not HAS_MEETINGS:
         return None
     with suppress(OSError):
         file = os.memfd_create("numparam")
-        os.ftruncate(file, _size())
-        return Ring(rank, file, True), file
+        os.ftruncate(file, 2 * _size())
+        return _rings(rank, file, True), file
     return None
 
 
-def ring_of(rank: int, process: int | None, file: int) -> Ring | None:
-    """Open the ring that another process writes to; None if it cannot."""
+def rings_of(rank: int, process: int | None, file: int) -> Rings | None:
+    """Open the rings that another process has made; None if that cannot be."""
     with suppress(OSError):
         own = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR)
         try:
-            return Ring(rank, own, False)
+            return _rings(rank, own, False)
         finally:
             os.close(own)
     return None
+
+
+def _rings(rank: int, file: int, has_made: bool) -> Rings:
+    first, second = np.frombuffer(mmap.mmap(file, 2 * _size()), np.uint8).reshape(2, -1)
+    to, of = (first, second) if has_made else (second, first)
+    return Ring(rank, to, True), Ring(rank, of, False)
 
 
 def _size() -> int:

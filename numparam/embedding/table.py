@@ -201,20 +201,24 @@ class Embedding:
             numbers = self._rows().find(keys)
             return [self._store.gathered(column, keys, numbers) for column in range(len(self.schema.columns))]
 
-    def has(self, keys: Array) -> Array:
-        """Return for each of some keys whether it has a row."""
+    def present(self, keys: Array) -> tuple[Array, Array]:
+        """Return which of some keys have rows, and the numbers of these rows."""
         with self._lock:
-            found: Array = self._rows().find(keys) >= 0
-            return found
+            numbers = self._rows().find(keys)
+            present = numbers >= 0
+            return present, numbers if present.all() else numbers[present]
+
+    def read(self, column: int, numbers: Array, out: Array) -> None:
+        """Write a column of rows into an array."""
+        with self._lock:
+            self._rows().read(column, numbers, out)
 
     def held(self, keys: Array, columns: int) -> tuple[Array, list[Array]]:
         """Return which of some keys have rows, and the first columns of these rows."""
         with self._lock:
-            numbers = self._rows().find(keys)
-            present = numbers >= 0
-            self.counters.update(hits=int(present.sum()), misses=int((~present).sum()))
-            chosen = keys[present], numbers[present]
-            return present, [self._store.gathered(column, *chosen) for column in range(columns)]
+            present, numbers = self.present(keys)
+            self.counters.update(hits=numbers.size, misses=keys.size - numbers.size)
+            return present, [self._store.gathered(column, keys[present], numbers) for column in range(columns)]
 
     # ------------------------------------------------------------------ changing
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import RLock
 from typing import Any
 
 import numpy as np
 
-from numparam.communication.ring import Ring
 from numparam.embedding import Counters
 from numparam.errors import StateError
-from numparam.server.messages import OPERATIONS, Acknowledgement, Request, ask, connected, talk
+from numparam.server.messages import (
+    OPERATIONS,
+    REPLIED_BY_RING,
+    Acknowledgement,
+    Messages,
+    Request,
+    Ways,
+    ask,
+    connected,
+    messages_of,
+    talk,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,7 +38,7 @@ class Client:
 
     def __init__(self, servers: tuple[int, ...], counters: Counters) -> None:
         self.servers, self.counters, self._is_ended, self.lock = servers, counters, False, RLock()
-        self._rings: dict[int, Ring] | None = None
+        self._ways, self._is_connected = Ways(), False
 
     def step(self, target: int) -> int:
         """Return how many updates of a table, or of the dense parameters, every server has done."""
@@ -71,16 +82,20 @@ class Client:
         with self.lock:
             if self._is_ended:
                 raise StateError(f"{operation}: the servers have ended")
-            if payloads and self._rings is None:
-                self._rings = connected(self.servers)
+            if payloads and not self._is_connected:
+                self._ways, self._is_connected = connected(self.servers), True
             payloads = payloads or [[] for _ in self.servers]
-            sends = ask(self.servers, request, payloads, self._rings or {})
-            talk(f"{operation} of a server", sends, list(zip(self.servers, replies, strict=True)))
+            sends, pairs = ask(self.servers, request, payloads, self._ways), zip(self.servers, replies, strict=True)
+            talk(f"{operation} of a server", sends, self._by_ring(pairs) if operation in REPLIED_BY_RING else [*pairs])
         self.counters["requests"] += 1
         self.counters["bytes_sent"] += sum(part.nbytes for payload in payloads for part in payload)
         self.counters["bytes_received"] += sum(part.nbytes for part in replies)
 
-    def receive(self, what: str, replies: list[list[Array]]) -> None:
+    def receive(self, what: str, replies: list[list[Array]], by_ring: bool = False) -> None:
         """Receive what servers reply besides."""
-        talk(what, [], [(server, part) for server, parts in zip(self.servers, replies, strict=True) for part in parts])
-        self.counters["bytes_received"] += sum(part.nbytes for parts in replies for part in parts)
+        pairs = [(server, part) for server, parts in zip(self.servers, replies, strict=True) for part in parts]
+        talk(what, [], self._by_ring(pairs) if by_ring else [*pairs])
+        self.counters["bytes_received"] += sum(part.nbytes for _, part in pairs)
+
+    def _by_ring(self, pairs: Iterable[tuple[int, Array]]) -> Messages:
+        return [message for server, part in pairs for message in messages_of(self._ways.of(server), part)]

@@ -1,8 +1,8 @@
 """The requests of workers to servers: every request goes to all servers, with its payload, and each replies.
 
 A request is four int64. A server takes what several workers bring in the order of their ranks. Payloads of a worker on
-its machine come through a ring, which the worker makes before its first one; all else are messages. What moves both,
-`numparam.communication.exchange`, names the rank that is silent for longer than the deadline of
+its machine, and rows and values for it, go through rings, which the worker makes; all else are messages. Both move by
+`numparam.communication.exchange`, which names the rank that is silent for longer than the deadline of
 `numparam.communication.init`: a worker gives a server some time more, as the server knows who is missing.
 """
 
@@ -19,7 +19,7 @@ from numparam.communication import WORLD_COMM_GROUP
 from numparam.communication.exchange import Batch, Mailbox, arriving, exchange, process_of
 from numparam.communication.group import named
 from numparam.communication.management import get_group
-from numparam.communication.ring import SLOT_BYTES, Ring, new_ring, ring_of
+from numparam.communication.ring import SLOT_BYTES, Ring, Rings, new_rings, rings_of
 from numparam.errors import DisagreementError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,6 +27,7 @@ Messages = list[tuple[int | Ring, Array]]
 
 OPERATIONS = ("end", "step", "find", "update", "pull", "push", "send", "save", "ring")
 READING = ("step", "find", "pull", "ring")
+REPLIED_BY_RING = ("find", "pull")
 """What a server answers at once, whatever the other workers do: the next update waits for all of them."""
 
 DENSE = -1
@@ -76,17 +77,29 @@ def pieces(count: int, row_bytes: int) -> list[slice]:
     return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
-def _messages(peer: int | Ring, array: Array) -> Messages:
+class Ways(dict[int, Rings]):
+    """Hold the rings to and from other ranks of this machine. A rank without them is sent messages."""
+
+    def to(self, rank: int) -> int | Ring:
+        """Return the ring to a rank, or the rank."""
+        return self[rank][0] if rank in self else rank
+
+    def of(self, rank: int) -> int | Ring:
+        """Return the ring from a rank, or the rank."""
+        return self[rank][1] if rank in self else rank
+
+
+def messages_of(peer: int | Ring, array: Array) -> Messages:
     """Return the messages that an array travels in."""
     return [(peer, array[rows]) for rows in pieces(len(array), array.nbytes // max(1, len(array)))]
 
 
-def ask(servers: Iterable[int], request: Request, payloads: list[list[Array]], rings: Mapping[int, Ring]) -> Messages:
+def ask(servers: Iterable[int], request: Request, payloads: list[list[Array]], ways: Ways) -> Messages:
     """Return a request to every server, with its payload; its length is the one of what comes first."""
     messages: Messages = []
     for server, payload in zip(servers, payloads, strict=True):
         head = np.array(request._replace(length=len(payload[0]) if payload else 0), np.int64)
-        messages += chain([(server, head)], *(_messages(rings.get(server, server), part) for part in payload))
+        messages += chain([(server, head)], *(messages_of(ways.to(server), part) for part in payload))
     return messages
 
 
@@ -95,9 +108,9 @@ def talk(what: str, sends: Messages, receives: Messages) -> None:
     exchange(get_group(WORLD_COMM_GROUP), what, sends, receives, _GRACE)
 
 
-def connected(servers: Iterable[int]) -> dict[int, Ring]:
-    """Make rings to the servers on this machine, by their ranks; payloads to others travel as messages."""
-    made = {server: ring for server in servers if process_of(server) and (ring := new_ring(server))}
+def connected(servers: Iterable[int]) -> Ways:
+    """Make rings to the servers on this machine."""
+    made = {server: rings for server in servers if process_of(server) and (rings := new_rings(server))}
     replies = {server: np.zeros(len(Acknowledgement._fields), np.int64) for server in made}
     asked = [(server, Request(OPERATIONS.index("ring"), 0, 0, file)) for server, (_, file) in made.items()]
     try:
@@ -107,21 +120,26 @@ def connected(servers: Iterable[int]) -> dict[int, Ring]:
     finally:
         for _, file in made.values():
             os.close(file)
-    return {server: ring for server, (ring, _) in made.items() if replies[server][0]}
+    return Ways({server: rings for server, (rings, _) in made.items() if replies[server][0]})
 
 
-def accepted(worker: int, file: int) -> Ring | None:
-    """Open the ring that a worker has made; None if that cannot be, and its payloads travel as messages."""
-    return ring_of(worker, process_of(worker), file)
+def accepted(worker: int, file: int) -> Rings | None:
+    """Open the rings that a worker has made; None if that cannot be."""
+    return rings_of(worker, process_of(worker), file)
 
 
 def receive(what: str, buffers: Iterable[tuple[int | Ring, Array]]) -> None:
     """Receive the payloads of workers."""
-    exchange(get_group(WORLD_COMM_GROUP), what, [], [*chain(*(_messages(*buffer) for buffer in buffers))])
+    exchange(get_group(WORLD_COMM_GROUP), what, [], [*chain(*(messages_of(*buffer) for buffer in buffers))])
 
 
-def receive_pieces(what: str, batches: Iterable[Batch], room: Callable[..., Array]) -> Iterator[list[Array]]:
-    """Yield batches of pieces of workers; see `numparam.communication.exchange.arriving`."""
+def send(what: str, ring: Ring, array: Array) -> None:
+    """Send an array to a worker, and wait until it is in the ring."""
+    exchange(get_group(WORLD_COMM_GROUP), what, messages_of(ring, array), [])
+
+
+def each_piece(what: str, batches: Iterable[Batch], room: Callable[..., Array]) -> Iterator[list[Array]]:
+    """Yield what comes of workers, or where to write what goes to them; see `exchange.arriving`."""
     return arriving(get_group(WORLD_COMM_GROUP), what, batches, room)
 
 

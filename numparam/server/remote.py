@@ -78,7 +78,7 @@ class RemoteTable:
             client.request("find", masks, self._number, columns, [[part] for part in parts])
             kinds, counts = self.schema.columns[:columns], [int(mask.sum()) for mask in masks]
             found = [[np.empty((count, kind.width), kind.dtype) for kind in kinds] for count in counts]
-            client.receive("rows", found)
+            client.receive("rows", found, by_ring=True)
         if len(places) == 1:
             return masks[0], found[0]
         present = np.empty(keys.size, bool)

@@ -25,12 +25,15 @@ from numparam.server.messages import (
     READING,
     Acknowledgement,
     Request,
+    Ways,
     accepted,
     check_same,
+    each_piece,
     inbox,
+    messages_of,
     pieces,
     receive,
-    receive_pieces,
+    send,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -90,7 +93,7 @@ class Service:
             number: {worker: [] for worker in workers} for number, layer in enumerate(layers) if layer.cache_rows
         }
         self._live = {*workers}
-        self._rooms, self._rings = Rooms(), dict[int, Ring]()
+        self._rooms, self._ways = Rooms(), Ways()
         self._held: dict[int, tuple[Request, Acknowledgement]] = {}
 
     def run(self) -> None:
@@ -174,12 +177,12 @@ class Service:
 
     def _answer_ring(self, asked: Asked, _: int) -> None:
         for worker, request in asked.items():
-            if ring := accepted(worker, request.number):
-                self._rings[worker] = ring
-            self._acknowledge({worker: request}, int(ring is not None))
+            if rings := accepted(worker, request.number):
+                self._ways[worker] = rings
+            self._acknowledge({worker: request}, int(rings is not None))
 
     def _receive(self, what: str, buffers: Mapping[int, Array]) -> None:
-        receive(what, [(self._rings.get(worker, worker), buffer) for worker, buffer in buffers.items()])
+        receive(what, [(self._ways.of(worker), buffer) for worker, buffer in buffers.items()])
 
     def _keys(self, asked: Asked) -> dict[int, Array]:
         keys = {worker: np.empty(request.length, np.int64) for worker, request in asked.items()}
@@ -189,9 +192,28 @@ class Service:
     def _answer_find(self, asked: Asked, target: int) -> None:
         """Send which of the keys have rows, and columns of these; the worker knows how all others begin."""
         for worker, keys in self._keys(asked).items():
-            present, columns = self._tables[target].held(keys, asked[worker].number)
-            self._inbox.send([(worker, present), *((worker, column) for column in columns)])
-            self.counters["bytes_sent"] += present.nbytes + sum(column.nbytes for column in columns)
+            table, to = self._tables[target], self._ways.to(worker)
+            present, numbers = table.present(keys)
+            self._reply("ids", worker, present)
+            for column, kind in enumerate(table.schema.columns[: asked[worker].number]):
+                if not isinstance(to, Ring) or not to.holds(kind.row_bytes):
+                    rows = np.empty((numbers.size, kind.width), kind.dtype)
+                    table.read(column, numbers, rows)
+                    self._reply("rows", worker, rows)
+                    continue
+                parts = pieces(numbers.size, kind.row_bytes)
+                batches = (([to], (part.stop - part.start, kind.width), kind.dtype) for part in parts)
+                for [rows], part in zip(each_piece("rows", batches, self._rooms.get), parts, strict=True):
+                    table.read(column, numbers[part], rows)
+                self.counters["bytes_sent"] += numbers.size * kind.row_bytes
+
+    def _reply(self, what: str, worker: int, array: Array) -> None:
+        """Send an array that nobody changes: through a ring at once, else some time."""
+        if isinstance(to := self._ways.to(worker), Ring):
+            send(what, to, array)
+        else:
+            self._inbox.send([(worker, part) for _, part in messages_of(worker, array)])
+        self.counters["bytes_sent"] += array.nbytes
 
     def _answer_update(self, asked: Asked, target: int) -> None:
         table, lengths = self._tables[target], {worker: request.length for worker, request in asked.items()}
@@ -208,11 +230,11 @@ class Service:
     def _gradient_rows(self, lengths: dict[int, int], schema: Schema) -> Iterator[Array]:
         """Yield the gradients of workers, some rows after the other, each valid until the next."""
         batches = (
-            ([self._rings.get(worker, worker)], (rows.stop - rows.start, schema.dim), schema.wide)
+            ([self._ways.of(worker)], (rows.stop - rows.start, schema.dim), schema.wide)
             for worker, length in lengths.items()
             for rows in pieces(length, schema.dim * schema.wide.itemsize)
         )
-        for [rows] in receive_pieces("gradients", batches, self._rooms.get):
+        for [rows] in each_piece("gradients", batches, self._rooms.get):
             self.counters["bytes_received"] += rows.nbytes
             yield rows
 
@@ -223,15 +245,17 @@ class Service:
         first, which = distinct(joined)
         by = np.repeat([*keys], [part.size for part in keys.values()])
         changed, by_first = joined[first], by[first]
-        shared = ~self._tables[target].has(changed) | was_done  # not admitted or evicted, or updated before a restart
+        shared = (
+            ~self._tables[target].present(changed)[0] | was_done
+        )  # not admitted or evicted, or updated before a restart
         shared[which[by != by_first[which]]] = True
         for worker, stale in self._stale[target].items():
             stale += [changed[(by_first != worker) | shared], evicted]
 
     def _answer_pull(self, asked: Asked, target: int) -> None:
-        values = self._dense.parts[target].asnumpy().copy()
-        self._inbox.send([(worker, values) for worker in asked])
-        self.counters["bytes_sent"] += values.nbytes * len(asked)
+        values = self._dense.parts[target].asnumpy()
+        for worker in asked:
+            self._reply("values", worker, values if worker in self._ways else values.copy())
 
     def _answer_push(self, asked: Asked, _: int) -> None:
         sources = {worker: request.number for worker, request in asked.items()}
@@ -240,9 +264,9 @@ class Service:
 
     def _gradient_sums(self, workers: list[int]) -> Iterator[Array]:
         """Yield the sums of the gradients of workers, in the order of `Dense.pieces`, each valid until the next."""
-        senders = [self._rings.get(worker, worker) for worker in workers]
+        senders = [self._ways.of(worker) for worker in workers]
         batches = ((senders, shape, dtype) for shape, dtype in self._dense.pieces())
-        for arrays in receive_pieces("gradients", batches, self._rooms.get):
+        for arrays in each_piece("gradients", batches, self._rooms.get):
             total, *others = (array.reshape(-1) for array in arrays)
             if others:
                 Reduction("sum", total.dtype).into(total, [total, *others])

@@ -15,8 +15,8 @@ from mpi4py import MPI
 
 import numparam
 from numparam import Cell, Embedding, EmbeddingLookup, Parameter, load_checkpoint
-from numparam.communication import comm_func, create_group, get_rank, init, release
-from numparam.communication.ring import Flow
+from numparam.communication import comm_func, create_group, get_rank, init, release, ring
+from numparam.communication.ring import Ring
 from numparam.embedding import load_table
 from numparam.initializer import Normal, initializer
 from numparam.optim import SGD, Adam, Momentum
@@ -110,6 +110,8 @@ def check_snapshots(folder: Path, steps: int, workers: int, servers: int, is_asy
 
 def equals_serial(in_server: str, cache_rows: str) -> None:
     net = Net(vocab_cache_size=int(cache_rows))
+    if not int(cache_rows):
+        ring.SLOT_BYTES = 24  # less than a row
     if get_rank() == 1:
         net.bias.set_data(np.full(3, 9.0, np.float32))  # the values of worker 0 count, or what servers generate
     job = net.serve(in_server == "True")
@@ -247,26 +249,26 @@ def is_silent() -> None:
 
 def end_within_transfer(sign: int, pieces: int) -> None:
     """Send this process a signal when so many pieces have gone through its rings."""
-    moves, left = Flow.moves, count(pieces - 1, -1)
+    leave, left = Ring.leave, count(pieces - 1, -1)
 
-    def counted(flow):
-        has_moved = moves(flow)
-        if has_moved and not next(left):
+    def counted(ring):
+        leave(ring)
+        if not next(left):
             os.kill(os.getpid(), sign)
-        return has_moved
 
-    Flow.moves = counted
+    Ring.leave = counted
 
 
-def ends_within(rank: str, sign: str) -> None:
+def ends_within(rank: str, sign: str, pieces: str) -> None:
     net = Net()
     job = net.serve()
     if get_rank() == int(rank):
-        end_within_transfer(int(sign), 5)
+        end_within_transfer(int(sign), int(pieces))
     if job.role == "server":
         job.run()
     else:
         net.items.update(*batch(0, get_rank()))
+        net.items(batch(0, get_rank())[0])
 
 
 if __name__ == "__main__":
