@@ -98,4 +98,5 @@ class Client:
         self.counters["bytes_received"] += sum(part.nbytes for _, part in pairs)
 
     def _by_ring(self, pairs: Iterable[tuple[int, Array]]) -> Messages:
-        return [message for server, part in pairs for message in messages_of(self._ways.of(server), part)]
+        ways = self._ways if len(self.servers) == 1 else Ways()
+        return [message for server, part in pairs for message in messages_of(ways.of(server), part)]

@@ -192,7 +192,7 @@ class Service:
     def _answer_find(self, asked: Asked, target: int) -> None:
         """Send which of the keys have rows, and columns of these; the worker knows how all others begin."""
         for worker, keys in self._keys(asked).items():
-            table, to = self._tables[target], self._ways.to(worker)
+            table, to = self._tables[target], self._to(worker)
             present, numbers = table.present(keys)
             self._reply("ids", worker, present)
             for column, kind in enumerate(table.schema.columns[: asked[worker].number]):
@@ -207,9 +207,13 @@ class Service:
                     table.read(column, numbers[part], rows)
                 self.counters["bytes_sent"] += numbers.size * kind.row_bytes
 
+    def _to(self, worker: int) -> int | Ring:
+        """Return where long replies go; with rings, two servers could wait for two workers in a circle."""
+        return self._ways.to(worker) if self._servers == 1 else worker
+
     def _reply(self, what: str, worker: int, array: Array) -> None:
         """Send an array that nobody changes: through a ring at once, else some time."""
-        if isinstance(to := self._ways.to(worker), Ring):
+        if isinstance(to := self._to(worker), Ring):
             send(what, to, array)
         else:
             self._inbox.send([(worker, part) for _, part in messages_of(worker, array)])
@@ -255,7 +259,7 @@ class Service:
     def _answer_pull(self, asked: Asked, target: int) -> None:
         values = self._dense.parts[target].asnumpy()
         for worker in asked:
-            self._reply("values", worker, values if worker in self._ways else values.copy())
+            self._reply("values", worker, values if isinstance(self._to(worker), Ring) else values.copy())
 
     def _answer_push(self, asked: Asked, _: int) -> None:
         sources = {worker: request.number for worker, request in asked.items()}
