@@ -11,128 +11,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ptx_arithmetic import (
+    COMPARISONS,
+    COMPARISONS_OF_INTEGERS,
+    CONVERSIONS,
+    FLOAT_TYPES,
+    FORMULAS,
+    INTEGER_TYPES,
+    NAMES,
+    TYPES,
+)
 from ptx_memory import Array, Memory, PtxError, Shared
 
 _STEPS = 1_000_000  # blocks of instructions; no launch of a test comes near
-_TYPES: dict[str, type[np.generic]] = {
-    "b16": np.uint16, "u16": np.uint16, "s16": np.int16, "f16": np.float16, "u8": np.uint8, "s8": np.int8,
-    "b32": np.uint32, "u32": np.uint32, "s32": np.int32, "f32": np.float32,
-    "b64": np.uint64, "u64": np.uint64, "s64": np.int64, "f64": np.float64, "pred": np.bool_,
-}  # fmt: skip
-
-
-# --------------------------------------------------------------------------- arithmetic
-
-
-@cache
-def _fma() -> Any:
-    """Compile LLVM's operation that rounds ``a * b + c`` once, which the processor or the C library has."""
-    import numba
-    from numba.extending import intrinsic
-
-    @intrinsic
-    def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ARG001
-        return a(a, b, c), lambda context, builder, signature, args: builder.fma(*args)  # noqa: ARG005
-
-    def rounded_once(a: Any, b: Any, c: Any) -> Any:
-        return fma(a, b, c)
-
-    return numba.vectorize(["f4(f4, f4, f4)", "f8(f8, f8, f8)"])(rounded_once)
-
-
-def fma(a: Array, b: Array, c: Array) -> Array:
-    """Round ``a * b + c`` once."""
-    return _fma()(a, b, c)  # type: ignore[no-any-return]
-
-
-def _canonical(values: Array) -> Array:
-    """Give every NaN of a short float the bits that PTX gives what an operation returns."""
-    nan = np.isnan(values)
-    if not nan.any():
-        return values
-    bits = np.array(2 ** (8 * values.itemsize - 1) - 1, f"u{values.itemsize}")
-    return np.where(nan, bits.view(values.dtype), values)
-
-
-def _cut_off(values: Array, integer: type[np.generic]) -> Array:
-    """Drop the fraction; what is too large becomes the last integer of its side, and NaN zero."""
-    limits = np.iinfo(integer)
-    low, high = values <= limits.min, values >= -float(limits.min)
-    number = np.where(low | high | np.isnan(values), 0, values).astype(integer)
-    return np.where(low, limits.min, np.where(high, limits.max, number)).astype(integer)
-
-
-def _permute(low: Array, high: Array, selector: Array) -> Array:
-    """Make a word of four bytes that the selector picks from two words."""
-    both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
-    picks = [selector >> np.uint32(4 * byte) & np.uint32(15) for byte in range(4)]
-    if any(np.any(pick > 7) for pick in picks):
-        raise PtxError("prmt spreads signs")
-    parts = [(both >> (pick * 8).astype(np.uint64) & 255) << np.uint64(8 * byte) for byte, pick in enumerate(picks)]
-    return (parts[0] | parts[1] | parts[2] | parts[3]).astype(np.uint32)
-
-
-def _insert_bits(source: Array, into: Array, start: Array, length: Array) -> Array:
-    """Put the low `length` bits of `source` at bit `start`; both are less than the width."""
-    one, start = into.dtype.type(1), start.astype(into.dtype)
-    mask = ((one << length.astype(into.dtype)) - one) << start
-    return (into & ~mask) | (source << start) & mask
-
-
-def _shift(operation: Any) -> Callable[[Array, Array], Array]:
-    """Shift by the amount or, as PTX says, by the width if that is less."""
-
-    def shift(x: Array, amount: Array) -> Array:
-        width = 8 * x.dtype.itemsize
-        if amount.ndim == 0 and amount < width:
-            return operation(x, amount.astype(x.dtype))  # type: ignore[no-any-return]
-        inside = operation(x, np.minimum(amount, width - 1).astype(x.dtype))
-        beyond = operation(operation(x, np.asarray(width - 1, x.dtype)), np.asarray(1, x.dtype))
-        return np.where(amount >= width, beyond, inside)
-
-    return shift
-
-
-_NAMES: dict[str, Any] = {  # of the formulas below
-    **{kind.__name__: kind for kind in _TYPES.values()}, "fma": fma, "sqrt": np.sqrt, "fmin": np.fmin, "fmax": np.fmax,
-    "where": np.where, "isnan": np.isnan, "canonical": _canonical, "cut_off": _cut_off, "permute": _permute,
-    "insert_bits": _insert_bits, "shift_left": _shift(np.left_shift), "shift_right": _shift(np.right_shift),
-}  # fmt: skip
-_INTEGER_TYPES, _FLOAT_TYPES, _BIT_TYPES = ("u32", "s32", "u64", "s64"), ("f32", "f64"), ("b16", "b32", "b64", "pred")
-_FORMULAS: dict[str, tuple[tuple[str, ...], str]] = {
-    # The types that each operation may have: a float without .rn is not among them.
-    "add": (_INTEGER_TYPES, "{} + {}"), "sub": (_INTEGER_TYPES, "{} - {}"), "mul.lo": (_INTEGER_TYPES, "{} * {}"),
-    "mad.lo": (_INTEGER_TYPES, "{} * {} + {}"), "add.rn": (_FLOAT_TYPES, "{} + {}"),
-    "sub.rn": (_FLOAT_TYPES, "{} - {}"), "mul.rn": (_FLOAT_TYPES, "{} * {}"), "div.rn": (_FLOAT_TYPES, "{} / {}"),
-    "sqrt.rn": (_FLOAT_TYPES, "sqrt({})"), "fma.rn": (_FLOAT_TYPES, "fma({}, {}, {})"),
-    "min": ((*_INTEGER_TYPES, *_FLOAT_TYPES), "fmin({}, {})"),
-    "max": ((*_INTEGER_TYPES, *_FLOAT_TYPES), "fmax({}, {})"),
-    "div": (("u32",), "{} // {}"), "rem": (("u32",), "{} % {}"),  # of 64 bits they are calls
-    "neg": (("s32", "s64", *_FLOAT_TYPES), "-{}"), "and": (_BIT_TYPES, "{} & {}"), "or": (_BIT_TYPES, "{} | {}"),
-    "xor": (_BIT_TYPES, "{} ^ {}"), "not": (_BIT_TYPES, "~{}"), "mov": (tuple(_TYPES), "{}"),
-}  # fmt: skip
-_COMPARISONS_OF_INTEGERS = ("eq", "ne", "lt", "le", "gt", "ge")
-_COMPARISONS = {  # of floats; a "u" at the end is true of NaN, and of integers nothing is
-    "eq": "{} == {}", "lt": "{} < {}", "le": "{} <= {}", "gt": "{} > {}", "ge": "{} >= {}", "neu": "{} != {}",
-    "ne": "({0} < {1}) | ({0} > {1})", "equ": "~(({0} < {1}) | ({0} > {1}))", "ltu": "~({} >= {})",
-    "leu": "~({} > {})", "gtu": "~({} <= {})", "geu": "~({} < {})", "nan": "isnan({}) | isnan({})",
-    "num": "~(isnan({}) | isnan({}))",
-}  # fmt: skip
-_CONVERSIONS = {  # target, source: exact, or rounded to nearest even where the name says so
-    ".rn": {
-        ("f16", "f32"), ("f32", "f64"),
-        *((to, of) for to in ("f32", "f64") for of in ("u16", "s16", "u32", "s32", "u64", "s64")),
-    },
-    "": {("u32", "u64"), ("u64", "u32"), ("s64", "s32"), ("s32", "s16"), ("s32", "s8"), ("s64", "s16"),
-         ("s16", "s8"), ("u16", "u32"), ("u32", "u16"), ("u16", "u64"), ("u64", "u16"),
-         ("f64", "f32")},
-}  # fmt: skip
 
 
 # --------------------------------------------------------------------------- modules
@@ -241,7 +138,7 @@ class Module:
         """Run every thread of a grid to its end."""
         kinds = list(self.parameters.values())
         assert len(arguments) == len(kinds), (self.parameters, arguments)
-        values = (np.asarray(value, _TYPES[kind])[()] for value, kind in zip(arguments, kinds, strict=True))
+        values = (np.asarray(value, TYPES[kind])[()] for value, kind in zip(arguments, kinds, strict=True))
         threads = Threads(launch, dict(zip(self.parameters, values, strict=True)), memory, self._shared_bytes)
         end, at, together = len(self.code), 0, True
         place, waiting = np.zeros(threads.count, np.int64), np.zeros(threads.count, np.bool_)
@@ -343,7 +240,7 @@ class _Text:
 
     def compiled(self) -> Callable[[Threads], Any]:
         """Return the text as a function, which returns where its threads go."""
-        scope = {**_NAMES, "Barrier": _Barrier, "branch": _branch, **self.constants}
+        scope = {**NAMES, "Barrier": _Barrier, "branch": _branch, **self.constants}
         exec("\n    ".join(("def block(threads):", *self.lines)), scope)
         block: Callable[[Threads], Any] = scope["block"]
         if not self.predicate:
@@ -384,12 +281,12 @@ class _Text:
 
     def _operand(self, operand: str, kind: str) -> str:
         """Return the text of an operand with its bits read as a type."""
-        target = _TYPES[kind]
+        target = TYPES[kind]
         if not operand.startswith("%"):
             return self._constant(operand, target)
         name = operand[1:].replace(".", "_")
         if name not in self._kinds:
-            self._kinds[name] = _TYPES[self._module.bits_of(operand)]
+            self._kinds[name] = TYPES[self._module.bits_of(operand)]
             self._given.add(operand)
             self.lines.append(f"{name} = threads.read({operand!r})")
         held = self._kinds[name]
@@ -409,12 +306,12 @@ class _Text:
         texts = [self._operand(*operand) for operand in operands]
         if (
             not register.startswith("%")
-            or np.dtype(_TYPES[kind]).itemsize != np.dtype(_TYPES[self._module.bits_of(register)]).itemsize
+            or np.dtype(TYPES[kind]).itemsize != np.dtype(TYPES[self._module.bits_of(register)]).itemsize
         ):
             return False
         name = register[1:]
         self.lines.append(f"{name} = {formula.format(*texts)}")
-        self._kinds[name] = _TYPES[kind]
+        self._kinds[name] = TYPES[kind]
         self._views = {key: view for key, view in self._views.items() if key[0] != name}
         return True
 
@@ -423,30 +320,30 @@ class _Text:
         if operation.startswith(("ld", "st")):
             return self._memory(operation, operands)
         target, *sources = operands
-        kinds, formula = _FORMULAS.get(name, ((), ""))
+        kinds, formula = FORMULAS.get(name, ((), ""))
         if kind in kinds and "{" not in "".join(operands):
             return self._assign(target, kind, formula, *((source, kind) for source in sources))
-        if kind in {"shl": ("b32", "b64"), "shr": _INTEGER_TYPES}.get(name, ()):
+        if kind in {"shl": ("b32", "b64"), "shr": INTEGER_TYPES}.get(name, ()):
             formula = {"shl": "shift_left({}, {})", "shr": "shift_right({}, {})"}[name]
             return self._assign(target, kind, formula, (sources[0], kind), (sources[1], "u32"))
         if name == "mul.wide" and kind in ("u16", "u32", "s32"):
             wide = f"{kind[0]}{2 * int(kind[1:])}"
-            formula = "{{}}.astype({0}) * {{}}.astype({0})".format(_TYPES[wide].__name__)
+            formula = "{{}}.astype({0}) * {{}}.astype({0})".format(TYPES[wide].__name__)
             return self._assign(target, wide, formula, *((source, kind) for source in sources))
-        if name == "selp" and kind in ("b16", "b32", "b64", "u16", *_INTEGER_TYPES, *_FLOAT_TYPES):
+        if name == "selp" and kind in ("b16", "b32", "b64", "u16", *INTEGER_TYPES, *FLOAT_TYPES):
             return self._assign(target, kind, "where({2}, {0}, {1})", *zip(sources, (kind, kind, "pred"), strict=True))
         if name.startswith("setp."):
             return self._comparison(name[5:], kind, target, sources)
         return self._move(operation, target, sources)
 
     def _comparison(self, comparison: str, kind: str, target: str, sources: list[str]) -> bool:
-        ordered = comparison in _COMPARISONS_OF_INTEGERS
-        kinds = (*_INTEGER_TYPES, *(("s16", "b32", "b64") if comparison in ("eq", "ne") else ())) if ordered else ()
-        if kind not in (*kinds, *_FLOAT_TYPES) or comparison not in _COMPARISONS:
+        ordered = comparison in COMPARISONS_OF_INTEGERS
+        kinds = (*INTEGER_TYPES, *(("s16", "b32", "b64") if comparison in ("eq", "ne") else ())) if ordered else ()
+        if kind not in (*kinds, *FLOAT_TYPES) or comparison not in COMPARISONS:
             return False
-        if comparison == "ne" and kind not in _FLOAT_TYPES:
+        if comparison == "ne" and kind not in FLOAT_TYPES:
             comparison = "neu"
-        return self._assign(target, "pred", _COMPARISONS[comparison], *((source, kind) for source in sources))
+        return self._assign(target, "pred", COMPARISONS[comparison], *((source, kind) for source in sources))
 
     def _move(self, operation: str, target: str, sources: list[str]) -> bool:
         if operation in ("mov.b32", "mov.b64") and sources[0].startswith("{"):
@@ -455,7 +352,7 @@ class _Text:
             parts = re.findall(r"[^{},\s]+", sources[0])
             return self._assign(target, operation[4:], formula, *((part, half) for part in parts))
         if match := re.fullmatch(r"cvt\.rzi\.(s32|s64)\.(f32|f64)", operation):
-            formula = f"cut_off({{}}, {_TYPES[match[1]].__name__})"
+            formula = f"cut_off({{}}, {TYPES[match[1]].__name__})"
             return self._assign(target, match[1], formula, (sources[0], match[2]))
         if operation == "prmt.b32":
             return self._assign(target, "b32", "permute({}, {}, {})", *((source, "b32") for source in sources))
@@ -463,9 +360,9 @@ class _Text:
             kinds = match[1], match[1], "u32", "u32"
             return self._assign(target, match[1], "insert_bits({}, {}, {}, {})", *zip(sources, kinds, strict=True))
         if match := re.fullmatch(r"cvt(\.rn)?\.(\w+)\.(\w+)", operation):
-            if match.group(2, 3) not in _CONVERSIONS[match[1] or ""]:
+            if match.group(2, 3) not in CONVERSIONS[match[1] or ""]:
                 return False
-            formula = f"{{}}.astype({_TYPES[match[2]].__name__})"
+            formula = f"{{}}.astype({TYPES[match[2]].__name__})"
             formula = f"canonical({formula})" if match[2] in ("f16", "f32") else formula
             return self._assign(target, match[2], formula, (sources[0], match[3]))
         return False
@@ -478,7 +375,7 @@ class _Text:
 
     def _memory(self, operation: str, operands: tuple[str, ...]) -> bool:
         match = re.fullmatch(r"(ld\.param|(?:ld|st)\.(?:global|shared))(?:\.cs)?(?:\.v([24]))?\.(\w+)", operation)
-        if match is None or match[3] not in _TYPES:
+        if match is None or match[3] not in TYPES:
             return False
         access, kind, count = match[1], match[3], int(match[2] or 1)
         if count > 1 and not access.endswith("global"):
@@ -489,7 +386,7 @@ class _Text:
             arguments = ", ".join((self._address(operands[0]), *values))
             self.lines.append(f"threads.store{'_shared' * (access == 'st.shared')}({arguments})")
             return True
-        name = _TYPES[kind].__name__
+        name = TYPES[kind].__name__
         if access == "ld.param":
             parameter = operands[1].strip("[]")
             if parameter not in self._module.parameters:
@@ -502,6 +399,6 @@ class _Text:
             return all(self._assign(target, kind, f"loaded[{at}]") for at, target in enumerate(targets))
         into = f"{'s' if kind[0] == 's' else 'u'}{self._module.bits_of(operands[0])[1:]}"
         loaded = f"threads.{'memory.load' if access == 'ld.global' else 'load_shared'}({address}, {name})"
-        if np.dtype(_TYPES[into]).itemsize == np.dtype(_TYPES[kind]).itemsize:
+        if np.dtype(TYPES[into]).itemsize == np.dtype(TYPES[kind]).itemsize:
             return self._assign(operands[0], kind, loaded)
-        return kind[0] != "f" and self._assign(operands[0], into, f"{loaded}.astype({_TYPES[into].__name__})")
+        return kind[0] != "f" and self._assign(operands[0], into, f"{loaded}.astype({TYPES[into].__name__})")

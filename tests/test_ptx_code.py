@@ -22,7 +22,8 @@ from numparam.kernels import fill
 from numparam.kernels.fill import draws
 from numparam.kernels.machine import lanes as _lanes
 from numparam.kernels.machine.compile import CudaKernel, link
-from ptx_interpreter import Launch, Memory, Module, PtxError, fma
+from ptx_arithmetic import fma
+from ptx_interpreter import Launch, Memory, Module, PtxError
 from test_ptx_conversion import TRANSPOSED
 from test_ptx_fill import CASES
 from test_ptx_update import CASES as UPDATES
