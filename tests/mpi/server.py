@@ -1,5 +1,6 @@
 """Workers and servers against one process: the argument names the case; workers compare with a serial run."""
 
+import atexit
 import os
 import random
 import signal
@@ -205,7 +206,8 @@ def goes_on(folder: str, steps: str, way: str, rank: str) -> None:
         end_within_transfer(signal.SIGKILL, chance.randint(1, 400))
     elif way != "none" and get_rank() == int(rank):  # at any instant, also within a call
         after = f"sleep {chance.uniform(0, 0.8):.3f}; kill -{way.upper()} {os.getpid()}"
-        subprocess.Popen(["sh", "-c", after])
+        # Not after the job: MPI ends a process when all have come to their end, and waits for one that is stopped.
+        atexit.register(subprocess.Popen(["sh", "-c", after]).kill)
     if job.role == "server":
         job.run()
         return
