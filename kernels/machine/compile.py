@@ -42,7 +42,7 @@ _BYTES_TO_LOAD, _BYTES_TO_COMPILE = 32 << 20, 128 << 20
 class _Inlined(JITCodeLibrary):  # type: ignore[misc]
     """Hold a formula's code for the kernels that inline it, which are optimised and translated as one.
 
-    Numba would do both for each formula as well, more than a third of the time that a kernel compiles.
+    Numba would do both for each formula as well, a third of the time that a kernel compiles.
     """
 
     codegen = SimpleNamespace(set_env=lambda *_: None)

@@ -50,14 +50,14 @@ _WORTH_A_CHUNK = 4  # an array of a quarter of a chunk travels faster alone than
 
 
 @lru_cache(maxsize=1024)
-def named(what: str, dtype: np.dtype[Any], shape: tuple[int, ...], *how: str) -> str:
+def operation_name(what: str, dtype: np.dtype[Any], shape: tuple[int, ...], *how: str) -> str:
     """Name an operation, with all that ranks have to agree on."""
     return ", ".join([f"{what} of {dtype}{list(shape)}", *map(str, how)])
 
 
 @lru_cache(maxsize=1024)
 def _planned(op: ReduceOp | str, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> tuple[str, Reduction]:
-    return named("all_reduce", dtype, shape, op), reduction_of(op, dtype, count)
+    return operation_name("all_reduce", dtype, shape, op), reduction_of(op, dtype, count)
 
 
 def all_reduced(group: Group, values: Array, op: ReduceOp | str) -> Array:

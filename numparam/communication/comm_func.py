@@ -19,7 +19,7 @@ import numpy as np
 from numparam import dtypes
 from numparam.communication import collectives
 from numparam.communication.arrival import arrive
-from numparam.communication.collectives import Array, named
+from numparam.communication.collectives import Array, operation_name
 from numparam.communication.group import WORLD_COMM_GROUP, Group
 from numparam.communication.management import as_member, get_group
 from numparam.communication.reduction import ReduceOp, reduction_of
@@ -146,7 +146,7 @@ def barrier(group: str = WORLD_COMM_GROUP) -> None:
 
 
 def _begin(members: Group, what: str, values: Array, *how: str) -> str:
-    operation = named(what, values.dtype, values.shape, *how)
+    operation = operation_name(what, values.dtype, values.shape, *how)
     arrive(members, operation)
     return operation
 

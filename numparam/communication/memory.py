@@ -21,6 +21,7 @@ import numpy as np
 
 from numparam.communication.exchange import failed, gather, guarded, silent, world
 from numparam.communication.group import Group, named
+from numparam.communication.shared import opened, shared_memory
 from numparam.errors import DisagreementError
 from numparam.kernels.meeting import HAS_MEETINGS, MET, NUMBERS, ROW_BYTES, SPARE_ROWS, WAITING, meet
 
@@ -85,15 +86,13 @@ def of_members(group: Group, operation: str) -> Memory | Literal[False]:
     size = ROW_BYTES * (group.size + SPARE_ROWS) + 2 * SLOT_BYTES * group.size
     number, memory, file = np.array([-1]), None, -1
     with suppress(OSError):
-        if group.rank == 0:
-            file = os.memfd_create("numparam")
-            os.ftruncate(file, size)
-            memory, number[0] = Memory(mmap.mmap(file, size), group), file
+        if group.rank == 0 and (made := shared_memory(size)):
+            mapping, file = made
+            memory, number[0] = Memory(mapping, group), file
     first = int(gather(group, operation, number)[0, 0])
     with suppress(OSError):
-        if group.rank and first >= 0:
-            file = os.open(f"/proc/{processes[group.ranks[0]]}/fd/{first}", os.O_RDWR)
-            memory = Memory(mmap.mmap(file, size), group)
+        if group.rank and first >= 0 and (found := opened(processes[group.ranks[0]], first, size)):
+            memory = Memory(found, group)
     all_have_it = gather(group, operation, np.array([memory is not None])).all()
     if file >= 0:
         os.close(file)

@@ -9,14 +9,13 @@ The memory has no name: one process makes it, and the other opens it as a file o
 from __future__ import annotations
 
 import mmap
-import os
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from numparam.communication.shared import opened, shared_memory
 from numparam.kernels.meeting import HAS_MEETINGS, ROW_BYTES, read, write
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -88,28 +87,20 @@ Rings = tuple[Ring, Ring]
 
 def new_rings(rank: int) -> tuple[Rings, int] | None:
     """Make rings and their file, to be closed when the other process has opened it; None if that cannot be."""
-    if not HAS_MEETINGS:
+    if not HAS_MEETINGS or (made := shared_memory(2 * _size())) is None:
         return None
-    with suppress(OSError):
-        file = os.memfd_create("numparam")
-        os.ftruncate(file, 2 * _size())
-        return _rings(rank, file, True), file
-    return None
+    memory, file = made
+    return _rings(rank, memory, True), file
 
 
 def rings_of(rank: int, process: int | None, file: int) -> Rings | None:
     """Open the rings that another process has made; None if that cannot be."""
-    with suppress(OSError):
-        own = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR)
-        try:
-            return _rings(rank, own, False)
-        finally:
-            os.close(own)
-    return None
+    memory = opened(process, file, 2 * _size())
+    return None if memory is None else _rings(rank, memory, False)
 
 
-def _rings(rank: int, file: int, has_made: bool) -> Rings:
-    first, second = np.frombuffer(mmap.mmap(file, 2 * _size()), np.uint8).reshape(2, -1)
+def _rings(rank: int, memory: mmap.mmap, has_made: bool) -> Rings:
+    first, second = np.frombuffer(memory, np.uint8).reshape(2, -1)
     to, of = (first, second) if has_made else (second, first)
     return Ring(rank, to, True), Ring(rank, of, False)
 

@@ -249,9 +249,8 @@ class Service:
         first, which = distinct(joined)
         by = np.repeat([*keys], [part.size for part in keys.values()])
         changed, by_first = joined[first], by[first]
-        shared = (
-            ~self._tables[target].present(changed)[0] | was_done
-        )  # not admitted or evicted, or updated before a restart
+        # Not admitted or evicted, or updated before a restart.
+        shared = ~self._tables[target].present(changed)[0] | was_done
         shared[which[by != by_first[which]]] = True
         for worker, stale in self._stale[target].items():
             stale += [changed[(by_first != worker) | shared], evicted]

@@ -61,9 +61,8 @@ class State:
         They are on its device if that is a CUDA device, else where this tensor is, if it has values.
         """
         values = other._named().duplicate()
-        held: Values | None = getattr(
-            self, "_values", None
-        )  # `vars` would make a dict, which all later reads go through
+        # `vars` would make a dict, which all later reads go through.
+        held: Values | None = getattr(self, "_values", None)
         self._values = values if held is None or values.device != CPU else values.move(held.device)
 
     def _sibling(self) -> Self:
