@@ -1,7 +1,9 @@
-"""Which tests the default run leaves out, marked `slow`: ``pytest -m ""`` runs all of them."""
+"""Which tests the default run leaves out, marked `slow`, and how workers share the rest: ``pytest -m ""`` runs all."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,40 @@ LONG = tuple(
 )
 
 
+LONGEST = (
+    "test_server.py",
+    "test_communication_failures.py",
+    "test_communication.py",
+    "test_docs.py",
+    "test_ptx_update.py",
+    "test_ptx_code.py",
+    "test_ptx_fill.py",
+    "test_ptx_conversion.py",
+    "test_parallel.py",
+    "test_golden.py",
+    "test_fill.py",
+    "test_conversion.py",
+    "test_ptx_copy.py",
+    "test_ptx_perturb.py",
+    "test_parallel_optimizer.py",
+    "test_saving_interrupted.py",
+    "test_packaging.py",
+    "test_command_init.py",
+    "test_torch_ranks.py",
+    "test_compile_cache.py",
+    "test_durability.py",
+)
+"""The files that take longest, slow tests included. They come first, so that all workers end together."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Start three workers on two cores: each waits for ranks, other processes and deadlines a third of its time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return max(1, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
 def representative(cases: list[dict[str, object]]) -> set[int]:
     """Return the positions of few cases that hold every value of every argument."""
     seen: set[tuple[str, str]] = set()
@@ -45,7 +81,10 @@ def representative(cases: list[dict[str, object]]) -> set[int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow."""
+    """Sort the files, and mark what is slow."""
+    counts = Counter(item.path.name for item in items)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path.name, len(places)), -counts[item.path.name]))
     grids: dict[str, list[pytest.Function]] = {}
     for item in items:
         if item.nodeid.startswith(LONG):
