@@ -92,8 +92,8 @@ def test_workers_that_disagree_are_named() -> None:
 @needs_mpi
 @pytest.mark.parametrize("staleness", ["none", pytest.param("0", marks=slow)])
 def test_stopped_worker_is_named(staleness: str) -> None:
-    said = start("server.py", 3, "is_silent", "1", staleness, "6", seconds=55)
-    assert "rank 1 sent nothing for 6 s in operation" in said.stdout + said.stderr
+    said = start("server.py", 3, "is_silent", "1", staleness, "5", seconds=55)
+    assert "rank 1 sent nothing for 5 s in operation" in said.stdout + said.stderr
 
 
 @needs_mpi
@@ -102,8 +102,8 @@ def test_stopped_worker_is_named(staleness: str) -> None:
 )
 @pytest.mark.parametrize("sign", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=slow)])
 def test_rank_that_ends_within_a_transfer_is_named(rank: int, pieces: int, sign: int) -> None:
-    said = start("server.py", 3, "ends_within", "1", "none", "3", str(rank), str(int(sign)), str(pieces), seconds=55)
-    what = "sent nothing for 3 s in operation" if sign == signal.SIGSTOP else "of 3 ended without release()"
+    said = start("server.py", 3, "ends_within", "1", "none", "5", str(rank), str(int(sign)), str(pieces), seconds=55)
+    what = "sent nothing for 5 s in operation" if sign == signal.SIGSTOP else "of 3 ended without release()"
     assert f"rank {rank} {what}" in said.stdout + said.stderr
 
 
