@@ -159,6 +159,7 @@ def keeps_to_little_memory() -> None:
     tracemalloc.start()
     collectives.all_reduce(get_group("mpi_world_group"), "here", [values], reduction)
     _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert peak < 1.5 * collectives.CHUNK_BYTES, peak
     assert (values == get_group_size()).all()
 
