@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from .common import Warm, needs
@@ -47,6 +48,26 @@ communication.release()
 """
 
 
+@cache
+def started() -> "subprocess.Popen[str]":
+    """Start two ranks, once in a process: asv has one for each operation, and `once.py` the same for all.
+
+    They end when the pipe to them closes, with this process.
+    """
+    here = Path(sys.executable).parent  # where the mpich package puts it
+    mpiexec = shutil.which("mpiexec", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
+    if mpiexec is None:
+        raise NotImplementedError('skipped: no mpiexec, which pip install "numparam[mpi]" brings')
+    environment = os.environ | {"NUMPARAM_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [mpiexec, "-n", "2", sys.executable, "-c", WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+
+
 class TwoRanks(Warm):
     """Arrays of 1 MiB. A sample includes the question to rank 0 through a pipe, which `barrier` shows."""
 
@@ -55,25 +76,8 @@ class TwoRanks(Warm):
 
     def setup(self, operation: str) -> None:
         needs("mpi4py")
-        here = Path(sys.executable).parent  # where the mpich package puts it
-        mpiexec = shutil.which("mpiexec", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
-        if mpiexec is None:
-            raise NotImplementedError('skipped: no mpiexec, which pip install "numparam[mpi]" brings')
-        environment = os.environ | {"NUMPARAM_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        self.ranks = subprocess.Popen(
-            [mpiexec, "-n", "2", sys.executable, "-c", WORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
+        self.ranks = started()
         self.time_call(operation)
-
-    def teardown(self, operation: str) -> None:
-        try:
-            self.ranks.communicate(timeout=30)  # which closes the pipe: the ranks end
-        except subprocess.TimeoutExpired:
-            self.ranks.kill()
 
     def time_call(self, operation: str) -> None:
         print(operation, file=self.ranks.stdin, flush=True)
