@@ -23,8 +23,8 @@ from numparam.kernels.formula.elementary import (
     cos_eighth_64,
     log,
     log_64,
-    log_fraction,
     log_fraction_64,
+    minus_twice_log_fraction,
     sin_eighth,
     sin_eighth_64,
 )
@@ -138,7 +138,7 @@ def normal(a: U32, b: U32, params: Any) -> tuple[F32, F32]:
     """
     sigma, mean = params
     # The fraction is (word + 1/2) / 2**32, minus 1 in its upper half: small radii keep their digits as large ones do.
-    radius = sqrt(log_fraction(fma(to_float32(signed(a)), 1.0 / TWO_32, 0.5 / TWO_32)) * -2.0)
+    radius = sqrt(minus_twice_log_fraction(fma(to_float32(signed(a)), 1.0 / TWO_32, 0.5 / TWO_32)))
     # The top two bits choose a quadrant, the other thirty an angle in [-pi/4, pi/4) around its middle.
     x = to_float32(signed(b << 2)) * (1.0 / TWO_31)
     along = float_of_bits(bits(cos_eighth(x)) ^ ((b << 1) & 0x80000000))

@@ -8,56 +8,59 @@ against exact arithmetic.
 
 from __future__ import annotations
 
+from typing import Any
+
+from numparam.kernels.machine.avx512 import power, scaled
 from numparam.kernels.machine.compile import formula
 from numparam.kernels.machine.lanes import (
     F32,
     F64,
-    bits,
     bits64,
     float64_of_bits,
-    float_of_bits,
     fma,
     select,
-    signed,
-    to_float32,
 )
 
 LN2 = 0.6931471805599453
 LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # the high part has 21 trailing zero bits
 
 
+def _log_times(factor: float) -> Any:
+    """Make the formula of ``factor * log((1 + f) / 2**e)``; the digits are the same for every power of two."""
+
+    @formula
+    def log_times(e: F32, f: F32) -> F32:
+        g = f * f
+        even = fma(g, factor * 0.08700359612703323, factor * 0.14914511144161224)
+        odd = fma(g, factor * -0.14266914129257202, factor * -0.16577653586864471)
+        even = fma(g, even, factor * 0.199631005525589)
+        odd = fma(g, odd, factor * -0.2500133514404297)
+        even = fma(g, even, factor * 0.3333390951156616)
+        odd = fma(g, odd, factor * -0.5)
+        even = fma(g, even, factor)
+        return fma(f, fma(f, odd, even), e * (factor * -LN2))
+
+    return log_times
+
+
+_log, _minus_twice_log = _log_times(1.0), _log_times(-2.0)
+
+
 @formula
 def log(x: F32) -> F32:
-    """Return the natural logarithm of positive normal float32 numbers, 3 ulp; exactly 0 for 1."""
-    exponent, f = _split(x)
-    return _log(exponent, f)
+    """Return the natural logarithm of normal float32 numbers in (0, 2**126), 3 ulp; exactly 0 for 1."""
+    return _log(power(x), scaled(x) - 1.0)
 
 
 @formula
-def log_fraction(v: F32) -> F32:
-    """Return ``log(v)`` for v in (0, 1/2] and ``log(1 + v)`` for v in [-1/2, 0), 4 ulp: digits next to 1 survive."""
-    exponent, f = _split(select(v < 0.0, v + 1.0, v))
-    return _log(exponent, select(exponent == 0.0, v, f))
+def minus_twice_log_fraction(v: F32) -> F32:
+    """Return ``-2 log(v)`` for v in (0, 1/2] and ``-2 log(1 + v)`` for v in [-1/2, 0), 4 ulp.
 
-
-@formula
-def _split(x: F32) -> tuple[F32, F32]:
-    """Return (exponent, f) with ``x = 2**exponent * (1 + f)`` and 1 + f in [sqrt(1/2), sqrt(2))."""
-    shifted = bits(x) - 0x3F3504F3  # sqrt(1/2)
-    return to_float32(signed(shifted) >> 23), float_of_bits((shifted & 0x007FFFFF) + 0x3F3504F3) - 1.0
-
-
-@formula
-def _log(exponent: F32, f: F32) -> F32:
-    g = f * f
-    even = fma(g, 0.08700359612703323, 0.14914511144161224)
-    odd = fma(g, -0.14266914129257202, -0.16577653586864471)
-    even = fma(g, even, 0.199631005525589)
-    odd = fma(g, odd, -0.2500133514404297)
-    even = fma(g, even, 0.3333390951156616)
-    odd = fma(g, odd, -0.5)
-    even = fma(g, even, 1.0)
-    return fma(f, fma(f, odd, even), exponent * LN2)
+    Digits next to 1 survive.
+    """
+    x = select(v < 0.0, v + 1.0, v)
+    e = power(x)
+    return _minus_twice_log(e, select(e == 0.0, v, scaled(x) - 1.0))
 
 
 @formula

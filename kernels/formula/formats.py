@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from numparam.kernels.machine.avx512 import chosen
 from numparam.kernels.machine.compile import formula
 from numparam.kernels.machine.lanes import (
     F32,
@@ -28,6 +29,8 @@ from numparam.kernels.machine.lanes import (
     select,
 )
 
+_LOWER_HALF = np.uint32(0xFFFF)
+
 
 @formula
 def finite_to_bfloat16(x: F32) -> U32:
@@ -40,7 +43,7 @@ def finite_to_bfloat16(x: F32) -> U32:
 def finite_pair_to_bfloat16(x: F32, y: F32) -> U32:
     """Return two `finite_to_bfloat16` in the halves of one word."""
     a, b = bits(x), bits(y)
-    upper, lower = (a >> 16) | (b & 0xFFFF0000), (a & 0xFFFF) | (b << 16)
+    upper, lower = chosen(_LOWER_HALF, a >> 16, b), chosen(_LOWER_HALF, a, b << 16)
     return carried(upper, lower, ~upper & 0x00010001)  # a half carries from odd numbers only
 
 

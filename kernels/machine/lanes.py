@@ -8,7 +8,7 @@ Unlike Numba's own scalars these types never promote: ``u32 + u32`` is ``u32``. 
 their element type. Only operations whose result IEEE 754 or integer arithmetic fixes to the last bit exist here, so a
 formula has the same bits on every machine: ``+ - * /``, ``fma``, ``sqrt``, comparisons, conversions and bit operations.
 
-This is the only file that knows how an operation is lowered.
+Operations of which AVX-512 has an instruction of its own are in `avx512`; `cuda` lowers what GPUs do differently.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def lowering(target: str, key: Any) -> Any:
     return _LOWERINGS.get((target, key)) or _LOWERINGS["cpu", key]
 
 
-def _primitive(key: Any, arity: int, elements: str, result: str | None = None) -> Any:
+def primitive(key: Any, arity: int, elements: str, result: str | None = None) -> Any:
     """Register code for operation `key`, whose operands share one of the `elements` and give `result` (or the same)."""
 
     def rule(*args: Any) -> Lanes | None:
@@ -193,62 +193,63 @@ def _comparison(symbol: str) -> Any:
 
 _INTEGERS, _FLOATS, _NUMBERS = "u64 u32 i32", "f32 f64", "u64 u32 i32 f32 f64"
 
-_primitive(operator.add, 2, _NUMBERS)(_by_kind("fadd", "add", "add"))
-_primitive(operator.sub, 2, _NUMBERS)(_by_kind("fsub", "sub", "sub"))
-_primitive(operator.mul, 2, _NUMBERS)(_by_kind("fmul", "mul", "mul"))
-_primitive(operator.truediv, 2, _FLOATS)(_by_kind("fdiv", None, None))
-_primitive(operator.floordiv, 2, "u64 u32")(_by_kind(None, None, "udiv"))
-_primitive(operator.mod, 2, "u64 u32")(_by_kind(None, None, "urem"))
-_primitive(operator.neg, 1, _FLOATS)(_by_kind("fneg", None, None))
-_primitive(operator.and_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.and_(a, b))  # noqa: ARG005
-_primitive(operator.or_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.or_(a, b))  # noqa: ARG005
-_primitive(operator.xor, 2, _INTEGERS)(lambda builder, lanes, a, b: builder.xor(a, b))  # noqa: ARG005
-_primitive(operator.invert, 1, _INTEGERS)(lambda builder, lanes, a: builder.not_(a))  # noqa: ARG005
-_primitive(operator.lshift, 2, _INTEGERS)(_by_kind(None, "shl", "shl"))
-_primitive(operator.rshift, 2, _INTEGERS)(_by_kind(None, "ashr", "lshr"))
+primitive(operator.add, 2, _NUMBERS)(_by_kind("fadd", "add", "add"))
+primitive(operator.sub, 2, _NUMBERS)(_by_kind("fsub", "sub", "sub"))
+primitive(operator.mul, 2, _NUMBERS)(_by_kind("fmul", "mul", "mul"))
+primitive(operator.truediv, 2, _FLOATS)(_by_kind("fdiv", None, None))
+primitive(operator.floordiv, 2, "u64 u32")(_by_kind(None, None, "udiv"))
+primitive(operator.mod, 2, "u64 u32")(_by_kind(None, None, "urem"))
+primitive(operator.neg, 1, _FLOATS)(_by_kind("fneg", None, None))
+primitive(operator.and_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.and_(a, b))  # noqa: ARG005
+primitive(operator.or_, 2, _INTEGERS + " mask")(lambda builder, lanes, a, b: builder.or_(a, b))  # noqa: ARG005
+primitive(operator.xor, 2, _INTEGERS)(lambda builder, lanes, a, b: builder.xor(a, b))  # noqa: ARG005
+primitive(operator.invert, 1, _INTEGERS)(lambda builder, lanes, a: builder.not_(a))  # noqa: ARG005
+primitive(operator.lshift, 2, _INTEGERS)(_by_kind(None, "shl", "shl"))
+primitive(operator.rshift, 2, _INTEGERS)(_by_kind(None, "ashr", "lshr"))
 for _operator, _symbol in (
     (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.eq, "=="),
     (operator.ne, "!="),
 ):  # fmt: skip
-    _primitive(_operator, 2, _NUMBERS, result="mask")(_comparison(_symbol))
+    primitive(_operator, 2, _NUMBERS, result="mask")(_comparison(_symbol))
 
 
-def _only_in_formulas(*_args: Any) -> Any:
+def only_in_formulas(*_args: Any) -> Any:
+    """Refuse to run an operation in Python."""
     raise NotImplementedError("this operation exists inside compiled formulas only")
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     """Return ``a * b + c`` rounded once."""
-    return _only_in_formulas(a, b, c)
+    return only_in_formulas(a, b, c)
 
 
-_primitive(fma, 3, _FLOATS)(lambda builder, lanes, a, b, c: _call_llvm(builder, "fma", lanes, a, b, c))
+primitive(fma, 3, _FLOATS)(lambda builder, lanes, a, b, c: _call_llvm(builder, "fma", lanes, a, b, c))
 
 
 def sqrt(x: Any) -> Any:
     """Return the correctly rounded square root."""
-    return _only_in_formulas(x)
+    return only_in_formulas(x)
 
 
-_primitive(sqrt, 1, _FLOATS)(lambda builder, lanes, x: _call_llvm(builder, "sqrt", lanes, x))
+primitive(sqrt, 1, _FLOATS)(lambda builder, lanes, x: _call_llvm(builder, "sqrt", lanes, x))
 
 
 def low_half(x: U64) -> U64:
     """Keep the low 32 bits of each 64-bit lane. The widening multiplier ignores the high ones, so it costs nothing."""
-    return _only_in_formulas(x)
+    return only_in_formulas(x)
 
 
-@_primitive(low_half, 1, "u64")  # type: ignore[untyped-decorator]
+@primitive(low_half, 1, "u64")  # type: ignore[untyped-decorator]
 def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:
     return builder.and_(x, splat(builder, ir.Constant(I64, 0xFFFFFFFF), lanes.width))
 
 
 def dot(a: U32, b: U32) -> U32:
     """Return the sum of the products of the signed halves of each lane: one instruction of x86."""
-    return _only_in_formulas(a, b)
+    return only_in_formulas(a, b)
 
 
-@_primitive(dot, 2, "u32")  # type: ignore[untyped-decorator]
+@primitive(dot, 2, "u32")  # type: ignore[untyped-decorator]
 def _emit_dot(builder: Any, lanes: Lanes, a: Any, b: Any) -> Any:
     halves, wide = (ir.VectorType(ir.IntType(bits), 2 * lanes.width) for bits in (16, 32))
     products = builder.mul(*(builder.sext(builder.bitcast(x, halves), wide) for x in (a, b)))
@@ -261,10 +262,10 @@ def _emit_dot(builder: Any, lanes: Lanes, a: Any, b: Any) -> Any:
 
 def carried(x: U32, y: U32, less: U32) -> U32:
     """Add to each half of `x` the top bit of the half of `y` minus `less`, or of 0 if `less` is more."""
-    return _only_in_formulas(x, y, less)
+    return only_in_formulas(x, y, less)
 
 
-@_primitive(carried, 3, "u32")  # type: ignore[untyped-decorator]
+@primitive(carried, 3, "u32")  # type: ignore[untyped-decorator]
 def _emit_carried(builder: Any, lanes: Lanes, *words: Any) -> Any:
     kind = ir.VectorType(I16, 2 * lanes.width)
     x, y, less = (builder.bitcast(word, kind) for word in words)
@@ -275,15 +276,15 @@ def _emit_carried(builder: Any, lanes: Lanes, *words: Any) -> Any:
 
 def broadcast(value: Any, like: U64) -> U64:
     """Return the 64-bit scalar in every lane of the type of `like`."""
-    return _only_in_formulas(value, like)
+    return only_in_formulas(value, like)
 
 
-_primitive(broadcast, 2, "u64")(lambda builder, lanes, value, like: value)  # noqa: ARG005
+primitive(broadcast, 2, "u64")(lambda builder, lanes, value, like: value)  # noqa: ARG005
 
 
 def select(mask: Mask, a: Any, b: Any) -> Any:
     """Return `a` where the mask is set and `b` elsewhere."""
-    return _only_in_formulas(mask, a, b)
+    return only_in_formulas(mask, a, b)
 
 
 def _type_select(mask: Any, a: Any, b: Any) -> Lanes | None:
@@ -314,10 +315,10 @@ def _conversion(source: str, target: str, doc: str, emit: Callable[[Any, Lanes, 
     """Make an operation from `source` to `target`; `emit` gets builder, source lanes, target's LLVM type and value."""
 
     def operation(x: Any) -> Any:
-        return _only_in_formulas(x)
+        return only_in_formulas(x)
 
     operation.__doc__ = doc
-    _primitive(operation, 1, source, result=target)(
+    primitive(operation, 1, source, result=target)(
         lambda builder, lanes, x: emit(builder, lanes, lanes.of(target).llvm, x)
     )
     return operation
@@ -379,10 +380,10 @@ widened = _conversion("u32", "u64", "Return the 32-bit words as 64-bit integers.
 
 def float16_bits(x: F32) -> U32:
     """Return the bits of float32 values rounded to float16, where the machine has the instruction."""
-    return _only_in_formulas(x)
+    return only_in_formulas(x)
 
 
-@_primitive(float16_bits, 1, "f32", result="u32")  # type: ignore[untyped-decorator]
+@primitive(float16_bits, 1, "f32", result="u32")  # type: ignore[untyped-decorator]
 def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
     half, word, result = (
         scalar if lanes.width == 1 else ir.VectorType(scalar, lanes.width) for scalar in (ir.HalfType(), I16, I32)
@@ -392,7 +393,7 @@ def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
 
 def joined(a: Any, b: Any) -> Any:
     """Return lanes twice as wide: first `a`, then `b`."""
-    return _only_in_formulas(a, b)
+    return only_in_formulas(a, b)
 
 
 _type(joined, lambda a, b: Lanes(a.element, 2 * a.width) if a == b else None)
@@ -409,7 +410,7 @@ def _lower_joined(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 def _half(part: int, doc: str) -> Any:
     def operation(x: Any) -> Any:
-        return _only_in_formulas(x)
+        return only_in_formulas(x)
 
     operation.__doc__ = doc
     _type(operation, lambda x: Lanes(x.element, x.width // 2))
