@@ -26,6 +26,7 @@ PROCESSORS = {
     "znver3": AVX2,
     "skylake-avx512": AVX512,
     "icelake-server": f"{AVX512},+avx512vbmi,+avx512vbmi2,+avx512ifma",
+    "sapphirerapids": f"{AVX512},+avx512vbmi,+avx512vbmi2,+avx512ifma,+avx512bf16,+avx512fp16",
 }
 
 

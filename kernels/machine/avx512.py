@@ -15,6 +15,9 @@ from numparam.kernels.machine.lanes import (
     WIDTH,
     Lanes,
     constant_indices,
+    float16_bits,
+    lower_for,
+    lowering,
     only_in_formulas,
     primitive,
     splat,
@@ -30,13 +33,14 @@ def _fill_registers(lanes: Lanes) -> bool:
     return WIDTH == _REGISTER and lanes.width % _REGISTER == 0
 
 
-def _call(builder: Any, name: str, *args: Any) -> Any:
-    """Emit an instruction for each register that the lanes among its arguments fill."""
+def _call(builder: Any, name: str, *args: Any, result: Any = None) -> Any:
+    """Emit an instruction for each register that the lanes among its arguments fill; `result` is an item of its own."""
     parts = []
     for start in range(0, args[0].type.count, _REGISTER):
         own = constant_indices(list(range(start, start + _REGISTER)))
         values = [builder.shuffle_vector(a, a, own) if isinstance(a.type, ir.VectorType) else a for a in args]
-        signature = ir.FunctionType(values[0].type, [value.type for value in values])
+        kind = values[0].type if result is None else ir.VectorType(result, _REGISTER)
+        signature = ir.FunctionType(kind, [value.type for value in values])
         function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.x86.avx512.{name}.512")
         parts.append(builder.call(function, values))
     while len(parts) > 1:
@@ -46,6 +50,16 @@ def _call(builder: Any, name: str, *args: Any) -> Any:
 
 
 _ALL, _AS_SET = ir.Constant(I16, -1), ir.Constant(I32, 4)  # every lane; round to nearest, as everywhere
+_common_float16_bits = lowering("cpu", float16_bits)
+
+
+@lower_for("cpu", float16_bits)  # type: ignore[untyped-decorator]
+def _emit_float16_bits(builder: Any, lanes: Lanes, x: Any) -> Any:
+    """Convert to integers: where a processor has float16 registers, LLVM would not store those past the caches."""
+    if not _fill_registers(lanes):
+        return _common_float16_bits(builder, lanes, x)
+    nothing = ir.Constant(ir.VectorType(I16, lanes.width), ir.Undefined)
+    return builder.zext(_call(builder, "mask.vcvtps2ph", x, _AS_SET, nothing, _ALL, result=I16), lanes.of("u32").llvm)
 
 
 def _of_three(doc: str, results: int, plain: Callable[..., Any]) -> Any:
