@@ -93,6 +93,19 @@ def test_transposes_of_odd_shapes(item_bytes: int, offset: int) -> None:
             assert not target[:, [0, -1]].any()
 
 
+@pytest.mark.parametrize("item_bytes", [1, 2, 4, 8])
+@pytest.mark.parametrize("pages", [1, 3])
+def test_transposes_of_lines_pages_apart(item_bytes: int, pages: int) -> None:
+    """Their blocks have fewer columns, of which there are one less or a few more than of any block."""
+    source = counted((1031, pages * 4096 // item_bytes), f"u{item_bytes}")
+    for columns, left, right in [(1031, 0, 300), (127, 5, 142), (63, 3, -2)]:
+        view = source[:columns, left:right]
+        target = np.zeros((view.shape[1], columns + 2), view.dtype)
+        cpu.copy_apart(target[:, 1:-1], view.T)
+        assert np.array_equal(target[:, 1:-1], view.T)
+        assert not target[:, [0, -1]].any()
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
 @pytest.mark.parametrize("inner", [16, 64, 192])
 @pytest.mark.parametrize("rows, near", [(300, 17), (40, 3)])

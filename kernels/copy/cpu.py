@@ -65,6 +65,7 @@ def copy_transposed(loop: Any, walk: Walk, row: int, size: int, past_caches: boo
     The loop is one that `transposes.transposer` made for target items of this size.
     """
     from numparam.kernels.copy.transposes import block as block_of
+    from numparam.kernels.copy.transposes import columns_of_blocks
     from numparam.kernels.machine.memory import tile_rows
 
     block = block_of(size)
@@ -76,20 +77,21 @@ def copy_transposed(loop: Any, walk: Walk, row: int, size: int, past_caches: boo
         near = axes.pop()
         columns, skip = Axis(near.length * inner, size, columns.source), near.source - inner * columns.source
     outer = table(axes)
+    most_columns = block.columns if skip else columns_of_blocks(size, columns.source)
     # The first block ends where lines of both sides do, so that the others read and write whole lines: a NumPy array
     # begins 16 bytes after one, and is transposed a fifth faster for it. Among few blocks one more would cost more.
     row_shift = walk.source % LINE // rows.source if rows.length >= 8 * block.rows else 0
     shift = walk.target % LINE // size if skip == 0 else 0
-    blocks = -(-(rows.length + row_shift) // block.rows) * -(-(columns.length + shift) // block.columns) * steps(axes)
+    blocks = -(-(rows.length + row_shift) // block.rows) * -(-(columns.length + shift) // most_columns) * steps(axes)
 
     def work(start: int, stop: int) -> None:
         scratch = _scratch(block.scratch_bytes)
         loop(
             walk.target, walk.source, start, stop, outer, rows.length, columns.length, rows.target, columns.source,
-            inner, skip, row_shift, shift, scratch, past_caches,
+            inner, skip, row_shift, shift, most_columns, scratch, past_caches,
         )  # fmt: skip
 
-    pool.run(work, blocks, min(rows.length, block.rows) * min(columns.length, block.columns) * size, 1)
+    pool.run(work, blocks, min(rows.length, block.rows) * min(columns.length, most_columns) * size, 1)
 
 
 def _scratch(size: int) -> int:
