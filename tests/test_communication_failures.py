@@ -70,14 +70,14 @@ def test_late_rank_is_named_with_the_operation_and_the_time(way: str) -> None:
     said, _ = fail("is_stopped", timeout=5, way=way)
     assert "LateRankError" in said
     assert (
-        "rank 2 did not reach operation 2 (all_reduce of float32[1000], sum) within 5 s, but ranks 0-1, 3 did" in said
+        "rank 2 did not reach operation 3 (all_reduce of float32[1000], sum) within 5 s, but ranks 0-1, 3 did" in said
     )
 
 
 @both_ways
 def test_rank_that_stops_in_the_middle_is_named(way: str) -> None:
     said, _ = fail("stops_in_the_middle", timeout=5, way=way)
-    assert "rank 2 sent nothing for 5 s in operation 2 (all_reduce of float32[262144], sum), which" in said
+    assert "rank 2 sent nothing for 5 s in operation 3 (all_reduce of float32[262144], sum), which" in said
 
 
 def test_rank_that_leaves_in_the_middle_is_named() -> None:
@@ -112,7 +112,7 @@ def test_other_shape_is_named() -> None:
 
 def test_nothing_goes_on_after_a_late_rank() -> None:
     said, _ = fail("goes_on_after_an_error", timeout=1, ranks=2)
-    assert "barrier: ranks 0-1 cannot communicate after an earlier failure: rank 1 did not reach operation 2" in said
+    assert "barrier: ranks 0-1 cannot communicate after an earlier failure: rank 1 did not reach operation 3" in said
     assert "numparam: the job cannot end well after an earlier failure: rank 1 did not reach" in said
 
 
