@@ -24,6 +24,8 @@ from numparam.kernels.machine.cuda import (
     lane,
     line_loader,
     load_item,
+    on_each,
+    several,
     store_item,
     store_line,
     thread,
@@ -46,13 +48,14 @@ def mover(load: Any, store: Any, ahead: int) -> Any:
     `ahead` things, a power of two, are loaded before the first of them is stored.
     """
     load_all, store_all = several(load, store, ahead)
+    others = ahead - 1  # here and below: Numba types an operation of two integers longer than one of lanes
 
     @formula
     def move(to: Any, origin: Any, count: Any, to_step: Any, origin_step: Any) -> None:
         at, step = thread(0), threads(0)
         to, origin = to + widened(at) * to_step, origin + widened(at) * origin_step
         to_step, origin_step = widened(step) * to_step, widened(step) * origin_step
-        while holds(at + step * (ahead - 1) < count):
+        while holds(at + step * others < count):
             store_all(to, to_step, load_all(origin, origin_step))
             to, origin, at = to + to_step * ahead, origin + origin_step * ahead, at + step * ahead
         while holds(at < count):
@@ -62,22 +65,6 @@ def mover(load: Any, store: Any, ahead: int) -> Any:
     return move
 
 
-def several(load: Any, store: Any, count: int) -> tuple[Any, Any]:
-    """Make the formulas that load, and store, `count` things a step apart."""
-    if count == 1:
-        one = formula(lambda origin, step: (load(origin),))  # noqa: ARG005
-        return one, formula(lambda to, step, things: store(to, things[0]))  # noqa: ARG005
-    half = count // 2
-    load_half, store_half = several(load, store, half)
-
-    @formula
-    def store_all(to: Any, step: Any, things: Any) -> None:
-        store_half(to, step, things[:half])
-        store_half(to + step * half, step, things[half:])
-
-    return formula(lambda origin, step: load_half(origin, step) + load_half(origin + step * half, step)), store_all
-
-
 def line_mover(to_item: Any, from_item: Any, convert: Any) -> Any:
     """Make the formula for this thread's share of a row of items that become others.
 
@@ -85,7 +72,7 @@ def line_mover(to_item: Any, from_item: Any, convert: Any) -> Any:
     """
     to_size, from_size = to_item.itemsize, from_item.itemsize
     group = group_of(to_size, from_size)
-    load_lines, convert_all = line_loader(group), _CONVERTERS[group](convert)
+    load_lines, convert_all = line_loader(group), on_each(convert)
     # 64 bytes on their way to each thread keep a memory busy, and more than 128 to be stored take too many registers.
     ahead = max(1, min(64 // (group * from_size), 128 // (group * to_size)))
     load_group = formula(lambda origin: load_lines(origin, from_item))
@@ -93,16 +80,17 @@ def line_mover(to_item: Any, from_item: Any, convert: Any) -> Any:
     load = formula(lambda origin: load_item(origin, from_item))
     store = formula(lambda to, thing: store_item(to, convert(thing), to_item))
     move_items = mover(load, store, ITEMS_AHEAD)
+    in_group, to_group, from_group = group - 1, group * to_size, group * from_size
 
     @formula
     def lines(to: Any, origin: Any, length: Any, to_step: Any, origin_step: Any) -> None:
-        head = low_word(0 - to // to_size) & (group - 1)  # items before the first whole group
+        head = low_word(0 - to // to_size) & in_group  # items before the first whole group
         alike = ((origin + widened(head) * from_size) & 15) == 0
         if holds(alike & (to_step == to_size) & (origin_step == from_size)):
             head = select(head < length, head, length)
             groups = (length - head) // group
             first = widened(head)
-            move_groups(to + first * to_size, origin + first * from_size, groups, group * to_size, group * from_size)
+            move_groups(to + first * to_size, origin + first * from_size, groups, to_group, from_group)
             at = thread(0)
             while holds(at < length - groups * group):  # the items before and after the groups
                 item = widened(select(at < head, at, at + groups * group))
@@ -118,22 +106,6 @@ def group_of(to_size: int, from_size: int) -> int:
     """Return how many items a thread moves at once."""
     return max(16 // min(to_size, from_size), 1)
 
-
-def _convert_two(convert: Any) -> Any:
-    return formula(lambda values: (convert(values[0]), convert(values[1])))
-
-
-def _doubled(make: Any, count: int) -> Any:
-    def converter(convert: Any) -> Any:
-        half = make(convert)
-        return formula(lambda values: half(values[:count]) + half(values[count:]))
-
-    return converter
-
-
-_CONVERTERS = {2: _convert_two}
-for _count in (2, 4, 8):
-    _CONVERTERS[2 * _count] = _doubled(_CONVERTERS[_count], _count)
 
 _SIGNATURE = (*[types.uint64] * 2, *[types.uint32] * 2, OUTER, types.uint64, OUTER, types.uint64)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from numba import types
 
-from numparam.kernels.copy.cuda_rows import WORDS, padded, parts, several
+from numparam.kernels.copy.cuda_rows import WORDS, padded, parts
 from numparam.kernels.formula.axes import MAX_OUTER_AXES, OUTER, locate
 from numparam.kernels.formula.formats import unchanged
 from numparam.kernels.launch import launch_blocks
@@ -27,6 +27,7 @@ from numparam.kernels.machine.cuda import (
     load_item,
     load_shared,
     place,
+    several,
     shared,
     store_item,
     store_shared,

@@ -25,7 +25,17 @@ from numparam.kernels.formula.axes import OUTER, launches, locate
 from numparam.kernels.formula.philox import philox
 from numparam.kernels.launch import launch
 from numparam.kernels.machine.compile import CudaKernel, formula
-from numparam.kernels.machine.cuda import LAUNCH_LIMIT, holds, lane, load_item, store_item, store_line, thread, threads
+from numparam.kernels.machine.cuda import (
+    LAUNCH_LIMIT,
+    holds,
+    lane,
+    load_item,
+    numbers_loader,
+    store_item,
+    store_line,
+    thread,
+    threads,
+)
 from numparam.kernels.machine.lanes import float16_bits, low_word, select, widened
 
 if TYPE_CHECKING:
@@ -147,7 +157,7 @@ def make_run(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
         while holds(at < rows):
             start = lane(address) + widened(at) * widened(lane(length)) * size
             index = locate(at, axes, lane(base))
-            write(start, lane(length), index >> 2, low_word(index) & 3, key, params)
+            write(start, lane(length), index >> 2, low_word(index) & 3, lane(key), lane(params))
             at = at + threads(1)
 
     return CudaKernel(f"fill_run_{distribution}_{dtype}", run, _row_signature(distribution, dtype))
@@ -166,7 +176,7 @@ def make_gather(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
             here = lane(address) + (widened(at) * widened(lane(length)) + widened(column)) * size
             index = locate(at, axes, lane(base)) + widened(column) * step
             while holds(column < length):
-                a, b, c, d = draw(index >> 2, key, params)
+                a, b, c, d = draw(index >> 2, lane(key), lane(params))
                 word = low_word(index) & 3
                 value = select(word < 2, select(word == 0, a, b), select(word == 2, c, d))
                 store_item(here, value, item)
@@ -191,7 +201,7 @@ def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
         while holds(at < rows):
             start = lane(descriptors) + widened(at) * (8 * DESCRIPTOR_WORDS)
             address, count, block = load(start), load(start + 8), load(start + 16)
-            key = seed, load(start + 24), load(start + 32)
+            key = lane(seed), load(start + 24), load(start + 32)
             write(address, low_word(count), block, low_word(count >> 32), key, load_params(start + 40))
             at = at + threads(1)
 
@@ -202,19 +212,7 @@ def make_table(distribution: str, dtype: np.dtype[Any]) -> CudaKernel:
 def _make_load_params(distribution: str, dtype: np.dtype[Any]) -> Any:
     count, split = PARAMETERS[distribution]
     scalar = np.float64(0) if dtype == np.float64 else np.float32(0)
-    load = formula(lambda start: load_item(start, scalar))
-
-    def several(words: int) -> Any:
-        """Make the formula that loads this many numbers."""
-        if words == 0:
-            return formula(lambda start: ())  # noqa: ARG005
-        rest, at = several(words - 1), 8 * (words - 1)
-        return formula(lambda start: rest(start) + (load(start + at),))  # noqa: RUF005
-
-    if not split:
-        return several(count)
-    upper = several(count - 1)
-    return formula(lambda start: (load_item(start, _BITS),) + upper(start + 8))  # noqa: RUF005
+    return numbers_loader(*[_BITS] * split, *[scalar] * (count - split))
 
 
 def _row_signature(distribution: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:

@@ -95,6 +95,17 @@ def intrinsic(definition: Any = None, /, **options: Any) -> Any:
     return decorator(typed)
 
 
+def type_of_call(typing_context: Any, function: Any, *arguments: Any) -> Any:
+    """Return the signature of a formula for such arguments, which compiles it, to an `intrinsic` that calls it."""
+    return typing_context.resolve_function_type(typing_context.resolve_value_type(function), arguments, {})
+
+
+def emit_call(context: Any, builder: Any, function: Any, signature: Any, *arguments: Any) -> Any:
+    """Emit the call of a formula in an `intrinsic`."""
+    kind = context.typing_context.resolve_value_type(function)
+    return context.get_function(kind, signature)(builder, arguments)
+
+
 def kernel(identity: str) -> Callable[[Any], Any]:
     """Compile a loop that releases the GIL, and keep its machine code on disk.
 

@@ -14,15 +14,18 @@ import operator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from numparam.kernels.machine import lanes as _lanes
-from numparam.kernels.machine.compile import intrinsic
+from numparam.kernels.machine.compile import emit_call, intrinsic, type_of_call
 from numparam.kernels.machine.lanes import Lanes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numparam.kernels.machine.lanes import Mask
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -109,13 +112,22 @@ def _emit_low_half(builder: Any, lanes: Lanes, x: Any) -> Any:  # noqa: ARG001
     return builder.zext(builder.call(copy, [builder.trunc(x, _I32)]), _I64)
 
 
+_ELEMENT_OF = {types.uint64: "u64", types.uint32: "u32", types.float32: "f32", types.float64: "f64"}
+
+
+def _lane_of(kind: Any) -> Any:
+    if isinstance(kind, types.BaseTuple):
+        return types.Tuple([_lane_of(each) for each in kind])
+    return kind if isinstance(kind, Lanes) else Lanes(_ELEMENT_OF[kind], 1)
+
+
 @intrinsic
 def lane(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
-    """Return a number of Numba as one lane of the same type."""
-    elements = {types.uint64: "u64", types.uint32: "u32", types.float32: "f32", types.float64: "f64"}
-    if isinstance(value, Lanes):
-        return value(value), lambda context, builder, signature, args: args[0]  # noqa: ARG005
-    return Lanes(elements[value], 1)(value), lambda context, builder, signature, args: args[0]  # noqa: ARG005
+    """Return a number of Numba as one lane of the same type, or a tuple of them as lanes.
+
+    Formulas that get lanes only are compiled once for all kernels.
+    """
+    return _lane_of(value)(value), lambda context, builder, signature, args: args[0]  # noqa: ARG005
 
 
 @intrinsic
@@ -237,6 +249,25 @@ load_item, store_item = _items_in(_GLOBAL)
 load_shared, store_shared = _items_in(_SHARED)
 
 
+def numbers_loader(*items: Any) -> Any:
+    """Make the operation that loads a number of each of these types from words of 64 bits side by side."""
+    kinds = [numba.typeof(item) for item in items]
+
+    @intrinsic
+    def load(typing_context: Any, address: Any) -> Any:  # noqa: ARG001
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            places = _apart(builder, args[0], ir.Constant(_I64, 8), len(kinds))
+            loaded = [
+                builder.load(_pointer(builder, at, _kept(kind)), align=kind.bitwidth // 8)
+                for at, kind in zip(places, kinds, strict=True)
+            ]
+            return context.make_tuple(builder, signature.return_type, loaded)
+
+        return types.Tuple([_lanes_of(kind) for kind in kinds])(address), emit
+
+    return load
+
+
 @cache
 def line_loader(count: int) -> Any:
     """Make the operation that loads `count` items side by side in 16-byte pieces, from a multiple of 16."""
@@ -345,3 +376,60 @@ def shared(nbytes: int) -> Any:
         return Lanes("u64", 1)(), emit
 
     return reserve
+
+
+# Numba takes 20 ms to compile a formula: the following are operations, since formulas that call each other for half of
+# the things were 12 of the 23 formulas of a conversion.
+
+
+def several(load: Any, store: Any, count: int) -> tuple[Any, Any]:
+    """Make the operations that load, and store, `count` things a step apart, by formulas for one."""
+
+    @intrinsic
+    def load_all(typing_context: Any, origin: Any, step: Any) -> Any:
+        one = type_of_call(typing_context, load, origin)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            things = [emit_call(context, builder, load, one, at) for at in _apart(builder, args[0], args[1], count)]
+            return context.make_tuple(builder, signature.return_type, things)
+
+        return types.UniTuple(one.return_type, count)(origin, step), emit
+
+    @intrinsic
+    def store_all(typing_context: Any, to: Any, step: Any, things: Any) -> Any:
+        one = type_of_call(typing_context, store, to, things.dtype)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+            values = cgutils.unpack_tuple(builder, args[2])
+            for at, thing in zip(_apart(builder, args[0], args[1], count), values, strict=True):
+                emit_call(context, builder, store, one, at, thing)
+            return context.get_dummy_value()
+
+        return types.void(to, step, things), emit
+
+    return load_all, store_all
+
+
+def _apart(builder: Any, address: Any, step: Any, count: int) -> Iterator[Any]:
+    """Yield addresses a step apart."""
+    for number in range(count):
+        address = builder.add(address, step) if number else address
+        yield address
+
+
+def on_each(convert: Any) -> Any:
+    """Make the operation that applies a formula to each item of a tuple."""
+
+    @intrinsic
+    def convert_all(typing_context: Any, values: Any) -> Any:
+        one = type_of_call(typing_context, convert, values.dtype)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            converted = [
+                emit_call(context, builder, convert, one, value) for value in cgutils.unpack_tuple(builder, args[0])
+            ]
+            return context.make_tuple(builder, signature.return_type, converted)
+
+        return types.UniTuple(one.return_type, values.count)(values), emit
+
+    return convert_all

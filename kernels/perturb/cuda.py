@@ -150,7 +150,7 @@ def make_run(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKerne
                 while holds(entry < end):
                     key = load_item(entry, _WORD), load_item(entry + 8, _WORD), load_item(entry + 16, _WORD)
                     scale = load_item(entry + 24, scalar)
-                    drawn = draw(block + widened(group), key, params)
+                    drawn = draw(block + widened(group), key, lane(params))
                     x = move_block(x, drawn, scale, lane(reach), lane(out))
                     if pairs:
                         y = move_block(y, drawn, -scale, lane(reach), lane(out))
@@ -187,7 +187,7 @@ def make_gather(distribution: str, base: Dtype, out: Dtype, mode: str) -> CudaKe
                 entry, end = lane(table), lane(table) + widened(lane(count)) * (8 * TABLE_WORDS)
                 while holds(entry < end):
                     key = load_item(entry, _WORD), load_item(entry + 8, _WORD), load_item(entry + 16, _WORD)
-                    a, b, c, d = draw(index >> 2, key, params)
+                    a, b, c, d = draw(index >> 2, key, lane(params))
                     z = select(word < 2, select(word == 0, a, b), select(word == 2, c, d))
                     scale = load_item(entry + 24, scalar)
                     x = move(x, z, scale, lane(reach), lane(out))

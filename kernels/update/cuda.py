@@ -101,7 +101,7 @@ def make_stochastic(rule: str, value: Dtype, gradient: Dtype) -> CudaKernel:
             while holds(group < groups):
                 at = group * 8 - skip  # what comes before the row has a number above any in it
                 place = start + widened(group) * 8 - widened(skip)
-                words = draw((index >> 2) + widened(group) * 2, key, ())
+                words = draw((index >> 2) + widened(group) * 2, lane(key), ())
                 inside = (at < length) & (at + 7 < length)
                 if holds(inside & ((low_word(place) & 7 | lane(lines)) == 0)):
                     a, b, c, d, e, f, g, h = words
