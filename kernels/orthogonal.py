@@ -14,13 +14,14 @@ import numpy as np
 from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.lanes import WIDTH
-from numparam.kernels.machine.memory import access
+from numparam.kernels.machine.memory import access, stack
 
 _BLOCK = 32  # reflections applied at once
 _STRIP = 64  # columns they are applied to at once
 _ROWS = 64  # rows whose share of a sum is computed separately: with it rounding errors stay below LAPACK's
 _load, _store, _ = access("f64", WIDTH)
 _LINE = 8 * WIDTH  # bytes
+_reserve_product = stack(_BLOCK * _LINE)
 
 
 def orthogonalise(matrix: np.ndarray[Any, Any]) -> None:
@@ -138,8 +139,7 @@ def _reflect(matrix: Any, vectors: Any, triangle: Any, start: Any, stop: Any) ->
     """Apply I - V T V' to ``matrix[:, start:stop]``."""
     height, padded = len(matrix), len(vectors)
     strip = np.zeros((_STRIP // WIDTH, padded, WIDTH))
-    inner, outer = np.empty((_STRIP // WIDTH, _BLOCK, WIDTH)), np.empty((_BLOCK, WIDTH))
-    product = outer.ctypes.data
+    inner, product = np.empty((_STRIP // WIDTH, _BLOCK, WIDTH)), _reserve_product()
     for left in range(start, stop, _STRIP):
         width = min(_STRIP, stop - left)
         tiles = (width + WIDTH - 1) // WIDTH

@@ -131,7 +131,54 @@ def test_the_kernels_have_one_name(trees: dict[str, ast.Module]) -> None:
             assert source.split(".")[0] != "kernels", module
 
 
+def freed_too_early(tree: ast.Module) -> list[str]:
+    """Return arrays of compiled loops of which an address is in use after they are, which is when Numba frees them.
+
+    An address that is taken in a loop is safe there, for the loop may use the array again.
+    """
+    found = []
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.decorator_list):
+        loops = [node for node in ast.walk(function) if isinstance(node, ast.For | ast.While)]
+        in_loops = {id(node) for loop in loops for node in ast.walk(loop)}
+        made = {
+            name.id
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and any(f"np.{maker}(" in ast.unparse(node.value) for maker in MAKERS)
+            for name in ast.walk(node.targets[0])
+            if isinstance(name, ast.Name)
+        }
+        loads = [n for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+        for node in (n for n in ast.walk(function) if isinstance(n, ast.Attribute) and n.attr == "ctypes"):
+            names = {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)} & made
+            later = {name.id for name in loads if name.lineno > node.lineno}
+            if id(node) not in in_loops:
+                found += sorted(names - later)
+    return found
+
+
+MAKERS = ("empty", "zeros", "ones", "full")
+
+
+def test_no_compiled_loop_uses_the_address_of_an_array_that_is_freed(trees: dict[str, ast.Module]) -> None:
+    kernels = {module: tree for module, tree in trees.items() if module.startswith("numparam.kernels")}
+    assert {module: names for module, tree in kernels.items() if (names := freed_too_early(tree))} == {}
+
+
 # --------------------------------------------------------------------------- these tests can fail
+
+
+@pytest.mark.parametrize(
+    "body, found",
+    [
+        ("a = np.empty(3)\n p = a.ctypes.data\n f(p)", ["a"]),
+        ("a, n = np.zeros(3), 2\n p = np.int64(a.ctypes.data)\n for i in x: f(p)", ["a"]),
+        ("a = np.empty(3)\n p = a.ctypes.data\n f(p)\n g(a)", []),
+        ("a = np.empty(3)\n for i in x: f(a.ctypes.data)", []),
+        ("p = a.ctypes.data", []),  # whoever calls keeps it
+    ],
+)
+def test_arrays_that_are_freed_too_early_are_found(body: str, found: list[str]) -> None:
+    assert freed_too_early(ast.parse(f"@kernel('x')\ndef loop(x, a0):\n {body}")) == found
 
 
 def write(folder: Path, files: dict[str, str]) -> house.Graph:

@@ -26,6 +26,17 @@ def test_casts_write_full_lines_past_the_caches(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for x86 processors")
+def test_casts_bypass_the_caches_where_float16_has_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM would store those registers like any other."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    from instructions import compiled_for, hottest, inner_loops, streams
+
+    (assembly,) = compiled_for("sapphirerapids", only="convert float32 to float16").values()
+    assert streams(hottest(inner_loops(assembly))) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiles for x86 processors")
 def test_bfloat16_normals_compute_little_more_than_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     from instructions import compiled_for, hottest, inner_loops
@@ -36,7 +47,7 @@ def test_bfloat16_normals_compute_little_more_than_float32(monkeypatch: pytest.M
         for dtype in ("float32", "bfloat16")
         if (loop := hottest(inner_loops(code[f"fill run normal {dtype}"])))
     }
-    assert 200 < computing["bfloat16"] <= 1.04 * computing["float32"]
+    assert 190 < computing["bfloat16"] <= 1.05 * computing["float32"]
 
 
 def test_inner_loops_are_those_without_a_loop_inside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,8 +176,8 @@ def make_write(distribution: str, dtype: np.dtype[Any], store: Any = None, put: 
     """Make the formula that writes one run, or does something else with the values of a tile and with single ones."""
     begun, words, values = _make_formulas(distribution, dtype)
     store, tile = store or _make_store(STORAGE[dtype]), make_tile(distribution, dtype)
-    # With AVX2, short values that are not paired are 6 to 10 % faster so, others up to 6 % slower. With AVX-512 it is
-    # the other way round: llvm-mca predicts up to 11 % fewer cycles for others, and up to 4 % more for float16.
+    # With AVX2, short values that are not paired are 6 to 10 % faster so, others up to 6 % slower. With AVX-512 paired
+    # ones are 7 % faster so, and others within 2 %.
     single = STORAGE[dtype].rounding is not unchanged and STORAGE[dtype].pairing is None
     ordered = after if (WIDTH == 16) != single else _unordered
 

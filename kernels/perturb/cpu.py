@@ -15,7 +15,7 @@ from numparam.kernels.machine import pool
 from numparam.kernels.machine.compile import formula, kernel
 from numparam.kernels.machine.cuda import lane
 from numparam.kernels.machine.lanes import WIDTH, first_half, second_half, select
-from numparam.kernels.machine.memory import access, in_memory_order, prefetch_row, store_lanes
+from numparam.kernels.machine.memory import access, in_memory_order, prefetch_row, stack, store_lanes
 from numparam.kernels.perturb.formulas import moved, moved_on_lattice, off_lattice
 from numparam.kernels.perturb.noise import LowRank
 
@@ -163,12 +163,11 @@ def _make_loop(kind: str, mode: str, base: Dtype, out: Dtype) -> Any:
 @cache
 def _make_lattice(kind: str) -> Any:
     """Make the loop of a perturbation of float32 weights on a lattice, which returns where it had to end."""
-    draw = _make_draw(kind, "lattice", np.dtype(np.float32))
+    draw, reserve = _make_draw(kind, "lattice", np.dtype(np.float32)), stack(4 * CHUNK)
 
     @kernel(f"perturb {kind} on lattice")
     def loop(values: Any, coefficients: Any, reach: Any, backwards: Any, start: Any, stop: Any, noise: Any) -> Any:
-        kept, faults, count = np.empty(CHUNK, np.float32), np.zeros(2 * TILE, np.uint32), len(coefficients)
-        before = np.int64(kept.ctypes.data)  # of the type of `values`: copies are compiled for one
+        before, faults, count = reserve(), np.zeros(2 * TILE, np.uint32), len(coefficients)
         for begin in range(start, stop, CHUNK):
             end, here = min(begin + CHUNK, stop), values + begin * 4
             copy_bytes(before, here, (end - begin) * 4, False)
