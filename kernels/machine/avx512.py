@@ -20,6 +20,7 @@ from numparam.kernels.machine.lanes import (
     lowering,
     only_in_formulas,
     primitive,
+    side_by_side,
     splat,
 )
 
@@ -43,10 +44,7 @@ def _call(builder: Any, name: str, *args: Any, result: Any = None) -> Any:
         signature = ir.FunctionType(kind, [value.type for value in values])
         function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.x86.avx512.{name}.512")
         parts.append(builder.call(function, values))
-    while len(parts) > 1:
-        both = constant_indices(list(range(2 * parts[0].type.count)))
-        parts = [builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
+    return side_by_side(builder, parts)
 
 
 _ALL, _AS_SET = ir.Constant(I16, -1), ir.Constant(I32, 4)  # every lane; round to nearest, as everywhere

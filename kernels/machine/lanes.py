@@ -84,6 +84,14 @@ def constant_indices(indices: list[int]) -> Any:
     return ir.Constant(ir.VectorType(I32, len(indices)), indices)
 
 
+def side_by_side(builder: Any, parts: list[Any]) -> Any:
+    """Emit one vector of equally long ones, a power of two of them."""
+    while len(parts) > 1:
+        both = constant_indices(list(range(2 * parts[0].type.count)))
+        parts = [builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
 def splat(builder: Any, value: Any, width: int) -> Any:
     """Emit a scalar in every lane."""
     if width == 1:

@@ -25,6 +25,7 @@ from numparam.kernels.machine.lanes import (
     Lanes,
     constant_indices,
     shuffled,
+    side_by_side,
     splat,
 )
 
@@ -181,10 +182,7 @@ def tile_transposer(item_bytes: int) -> Any:
                     builder.load(line(source, source_step, i + group * count, piece), align=1)
                     for group in range(_PIECES)
                 ]
-                while len(parts) > 1:
-                    both = constant_indices(list(range(2 * parts[0].type.count)))
-                    parts = [builder.shuffle_vector(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-                return parts[0]
+                return side_by_side(builder, parts)
 
             rows = [gathered(i) for i in range(count)]
             for _ in range(count.bit_length() - 1):
